@@ -1,0 +1,135 @@
+"""Example -> a memory-mapped file: tokenized once for each data, tokenizer and template, then read in place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neuralchat.data.tokenization import Example
+
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("supervised", pa.list_(pa.uint8())),
+        ("source", pa.string()),
+        ("cut_tokens", pa.int32()),
+    ]
+)
+ROWS_A_BATCH = 1000
+EXAMPLES_FILE = "examples.arrow"
+COUNTS_FILE = "counts.json"
+# Part of every fingerprint: raise it when the same input would give other examples.
+FORMAT = 1
+
+
+class ExampleStore(Sequence[Example]):
+    """Examples on disk, or a selection of them. `lengths` and `supervised_lengths`: int64 [examples]."""
+
+    def __init__(self, table: pa.Table, fingerprint: str, indices: np.ndarray | None = None) -> None:
+        self.table = table
+        self.fingerprint = fingerprint
+        self.indices = np.arange(len(table)) if indices is None else indices
+        self.lengths = pc.list_value_length(table["input_ids"]).to_numpy().astype(np.int64)[self.indices]
+
+    @classmethod
+    def open(cls, directory: Path, fingerprint: str) -> tuple[ExampleStore, dict[str, Any]]:
+        """The store and the counts that were written with it."""
+        with pa.memory_map(str(directory / EXAMPLES_FILE)) as source:
+            table = pa.ipc.open_stream(source).read_all()
+        return cls(table, fingerprint), json.loads((directory / COUNTS_FILE).read_text())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Example `index`; arrays are views of the mapped file where its layout allows."""
+        row = int(self.indices[index])
+        return Example(
+            input_ids=self.table["input_ids"][row].values.to_numpy(),
+            supervised=self.table["supervised"][row].values.to_numpy().astype(bool),
+            source=self.table["source"][row].as_py(),
+            cut_tokens=self.table["cut_tokens"][row].as_py(),
+        )
+
+    def select(self, indices: np.ndarray, label: str) -> ExampleStore:
+        """The examples at `indices`, as a store with a fingerprint of its own."""
+        chosen = self.indices[indices]
+        mark = hashlib.sha256(chosen.tobytes() + label.encode()).hexdigest()
+        return ExampleStore(self.table, fingerprint_of(self.fingerprint, mark), chosen)
+
+
+def write_examples(directory: Path, examples: Iterator[Example]) -> None:
+    """Stream examples into `directory`."""
+    rows: list[Example] = []
+    with pa.OSFile(str(directory / EXAMPLES_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for example in examples:
+            rows.append(example)
+            if len(rows) == ROWS_A_BATCH:
+                writer.write_batch(record_batch(rows))
+                rows.clear()
+        if rows:
+            writer.write_batch(record_batch(rows))
+
+
+def record_batch(rows: Sequence[Example]) -> pa.RecordBatch:
+    offsets = pa.array(np.cumsum([0, *(len(row.input_ids) for row in rows)]), pa.int32())
+    ids = pa.array(np.concatenate([row.input_ids for row in rows]), pa.int32())
+    supervised = pa.array(np.concatenate([row.supervised for row in rows]).astype(np.uint8), pa.uint8())
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.ListArray.from_arrays(offsets, ids),
+            pa.ListArray.from_arrays(offsets, supervised),
+            pa.array([row.source for row in rows], pa.string()),
+            pa.array([row.cut_tokens for row in rows], pa.int32()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def stored(
+    root: Path, fingerprint: str, *, overwrite: bool, make: Any
+) -> tuple[ExampleStore, dict[str, Any]]:
+    """The store for `fingerprint` below `root`; `make(directory)` writes the examples and returns the counts.
+
+    A store appears whole or not at all: it is written beside its place and renamed.
+    """
+    target = root / fingerprint
+    if overwrite and target.exists():
+        shutil.rmtree(target)
+    if not target.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".writing-") as work:
+            directory = Path(work) / "store"
+            directory.mkdir()
+            counts = make(directory)
+            (directory / COUNTS_FILE).write_text(json.dumps(counts))
+            try:
+                os.rename(directory, target)
+            except OSError:
+                # Another process stored the same examples first; the fingerprint says they are equal.
+                if not target.exists():
+                    raise
+    return ExampleStore.open(target, fingerprint)
+
+
+def fingerprint_of(*parts: str) -> str:
+    """A short SHA-256 over parts, in order."""
+    digest = hashlib.sha256()
+    for part in (str(FORMAT), *parts):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def file_fingerprint(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

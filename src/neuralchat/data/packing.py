@@ -1,0 +1,189 @@
+"""Example -> PackedBatch: examples laid end to end with no padding, common beginnings laid once.
+
+A batch is one row of T tokens, cut into segments. Attention of a segment sees its prefix and itself, never a
+neighbour; positions restart after the prefix. Three examples, of which two begin alike:
+
+    examples    [a b c d]  [a b e]  [x y]
+    row          a b | c d | e | x y
+    positions    0 1   2 3   2   0 1
+    segments     prefix [0,2), then [2,4) and [4,5) that attend to it, then [5,7) alone
+
+Targets are listed, not aligned with the row: the token that follows position p in some example is predicted
+from the hidden state at p, and a shared position may predict several different tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuralchat.data.tokenization import Example
+
+# A shared beginning shorter than this saves less than the extra segment costs.
+MIN_SHARED_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens [start, end) of the row, which attend to [prefix_start, prefix_end) and causally to themselves."""
+
+    prefix_start: int
+    prefix_end: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """One row. input_ids, position_ids: int64 [T]. target_*: [N], one for each supervised token of an example.
+
+    `tokens` counts the tokens of all examples as if nothing were shared; T is what is computed.
+    """
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    segments: tuple[Segment, ...]
+    target_positions: np.ndarray
+    target_ids: np.ndarray
+    sources: tuple[str, ...]
+    tokens: int
+
+    @property
+    def supervised_tokens(self) -> int:
+        return len(self.target_ids)
+
+
+def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> PackedBatch:
+    """Lay `examples` into one row. With `share_prefix`, common beginnings found on token ids are laid once."""
+    groups = shared_groups(examples) if share_prefix else [(0, [example]) for example in examples]
+    row = RowBuilder()
+    for shared, members in groups:
+        row.add_group(shared, members)
+    return row.build()
+
+
+class RowBuilder:
+    """Collects the parts of a row."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.ids: list[np.ndarray] = []
+        self.positions: list[np.ndarray] = []
+        self.segments: list[Segment] = []
+        self.target_positions: list[np.ndarray] = []
+        self.target_ids: list[np.ndarray] = []
+        self.sources: list[str] = []
+        self.tokens = 0
+
+    def add_tokens(self, ids: np.ndarray, first_position: int, prefix: tuple[int, int]) -> int:
+        """Lay a segment; returns where it starts in the row."""
+        start = self.length
+        self.ids.append(ids)
+        self.positions.append(np.arange(first_position, first_position + len(ids)))
+        self.segments.append(Segment(*prefix, start, start + len(ids)))
+        self.length += len(ids)
+        return start
+
+    def add_group(self, shared: int, members: Sequence[Example]) -> None:
+        """Lay the first `shared` tokens once, then the rest of each member."""
+        prefix_start = self.length
+        if shared:
+            self.add_tokens(members[0].input_ids[:shared], 0, (prefix_start, prefix_start))
+        prefix = (prefix_start, prefix_start + shared)
+        for member in members:
+            start = self.add_tokens(member.input_ids[shared:], shared, prefix)
+            # Where token i of the member lies in the row; its target is predicted from token i - 1.
+            place = np.arange(len(member.input_ids))
+            place = np.where(place < shared, prefix_start + place, start + place - shared)
+            targets = np.flatnonzero(member.supervised)
+            self.target_positions.append(place[targets - 1])
+            self.target_ids.append(member.input_ids[targets])
+            self.sources.append(member.source)
+            self.tokens += len(member.input_ids)
+
+    def build(self) -> PackedBatch:
+        return PackedBatch(
+            input_ids=np.concatenate(self.ids).astype(np.int64),
+            position_ids=np.concatenate(self.positions).astype(np.int64),
+            segments=tuple(self.segments),
+            target_positions=np.concatenate(self.target_positions).astype(np.int64),
+            target_ids=np.concatenate(self.target_ids).astype(np.int64),
+            sources=tuple(self.sources),
+            tokens=self.tokens,
+        )
+
+
+def shared_groups(examples: Sequence[Example]) -> list[tuple[int, list[Example]]]:
+    """(shared tokens, members) of each group, members sorted by their token ids.
+
+    Sorted neighbours with a long common beginning form a group; a range is one group if that saves more tokens
+    than the best split at its weakest point.
+    """
+    ordered = sorted(examples, key=sort_key)
+    pairs = list(zip(ordered, ordered[1:], strict=False))
+    # Every member keeps at least one token of its own.
+    common = [min(common_length(a, b), len(a.input_ids) - 1, len(b.input_ids) - 1) for a, b in pairs]
+    return [(shared, ordered[first:last]) for first, last, shared in split_into_groups(common)]
+
+
+def sort_key(example: Example) -> bytes:
+    # Big-endian bytes compare as the ids do.
+    return example.input_ids.astype(">i4").tobytes()
+
+
+def common_length(a: Example, b: Example) -> int:
+    size = min(len(a.input_ids), len(b.input_ids))
+    different = np.flatnonzero(a.input_ids[:size] != b.input_ids[:size])
+    return int(different[0]) if len(different) else size
+
+
+def split_into_groups(common: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Groups (first, last, shared tokens) of len(common) + 1 sorted examples; common[i] is between i and i + 1.
+
+    >>> split_into_groups([20, 20, 3, 30])
+    [(0, 3, 20), (3, 5, 30)]
+    """
+    todo = [(0, len(common) + 1)]
+    groups: list[tuple[int, int, int]] = []
+    while todo:
+        first, last = todo.pop()
+        within = common[first : last - 1]
+        shared = min(within, default=0)
+        # The most that splitting could save: every neighbouring pair shares all that it has in common.
+        bound = sum(value for value in within if value >= MIN_SHARED_TOKENS)
+        worth_it = shared >= MIN_SHARED_TOKENS and 2 * shared * len(within) >= bound
+        if worth_it or len(within) == 0:
+            groups.append((first, last, shared))
+        else:
+            cut = first + int(np.argmin(within)) + 1
+            todo += [(cut, last), (first, cut)]
+    return groups
+
+
+def split_by_tokens(examples: Sequence[Example], micro_batch_tokens: int) -> list[list[Example]]:
+    """Cut the examples of a step into micro-batches of at most `micro_batch_tokens` computed tokens each.
+
+    An example longer than the budget is a micro-batch of its own. Sorted by token ids first, so that examples
+    that begin alike meet in one micro-batch; micro-batches are of nearly equal size.
+    """
+    ordered = sorted(examples, key=sort_key)
+    costs = [len(ordered[0].input_ids)] if ordered else []
+    for previous, example in zip(ordered, ordered[1:], strict=False):
+        shared = common_length(previous, example)
+        costs.append(len(example.input_ids) - (shared if shared >= MIN_SHARED_TOKENS else 0))
+    parts = max(1, -(-sum(costs) // micro_batch_tokens))
+    target = sum(costs) / parts
+    batches: list[list[Example]] = [[]]
+    filled = total = 0
+    for example, cost in zip(ordered, costs, strict=True):
+        full = batches[-1] and (filled + cost > micro_batch_tokens or total + cost / 2 > target * len(batches))
+        if full:
+            batches.append([])
+            # The first of a micro-batch shares with nobody.
+            filled = len(example.input_ids) - cost
+        batches[-1].append(example)
+        filled += cost
+        total += cost
+    return batches

@@ -1,0 +1,239 @@
+"""files -> Record: every source becomes one record type at the door, and every problem is told together.
+
+Recognised by their fields, one kind a file:
+  Alpaca      {"instruction": ..., "input": optional, "output": ...}
+  messages    {"messages": [{"role": "user", "content": ...}, ...]}
+  ShareGPT    {"conversations": [{"from": "human", "value": ...}, ...]}
+
+Files are streamed: memory does not grow with their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
+from neuralchat.errors import DataError, problem_list
+
+Role = Literal["system", "user", "assistant"]
+
+ROLE_NAMES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. `context` is Alpaca's `input`: material that the instruction is about."""
+
+    role: Role
+    content: str
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A conversation that ends with the assistant's turn, and where it came from.
+
+    `facts` are strings that a right answer must contain; only `neuralchat eval` reads them.
+    """
+
+    turns: tuple[Turn, ...]
+    source: str
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class RecordReport:
+    """What reading found: how many records were good, what was wrong with the others."""
+
+    good: int = 0
+    problems: list[str] = field(default_factory=list)
+    bad_rows: int = 0
+    fatal: bool = False
+    ignored_fields: set[str] = field(default_factory=set)
+
+    def settle(self, on_bad_record: str) -> str | None:
+        """Raise DataError if the problems forbid going on, else return a notice (or None).
+
+        `on_bad_record` is "fail" or "skip"; a file that cannot be read to its end always fails.
+        """
+        if self.problems and (self.fatal or on_bad_record != "skip"):
+            hint = "" if self.fatal else "\nCorrect these rows, or leave them out with --on_bad_record skip."
+            title = f"{len(self.problems)} problem(s) in the records:"
+            raise DataError(problem_list(title, self.problems) + hint)
+        if not self.good:
+            raise DataError(problem_list("no usable record is left; all were bad:", self.problems))
+        if self.problems:
+            return problem_list(f"skipped {self.bad_rows} bad record(s), kept {self.good}:", self.problems)
+        return None
+
+
+def read_records(paths: Sequence[str | Path], report: RecordReport) -> Iterator[Record]:
+    """Yield the good records of all files in order; problems are added to `report`."""
+    for path in paths:
+        yield from records_of_rows(str(path), read_rows(Path(path)), report)
+
+
+def records_of_rows(name: str, rows: Iterator[RawRow | SyntaxProblem], report: RecordReport) -> Iterator[Record]:
+    """Turn raw rows into records. `name` is the file (or data set) that messages quote."""
+    kind: str | None = None
+    rows_seen = 0
+    for row in rows:
+        if isinstance(row, SyntaxProblem):
+            report.problems.append(f"{name}{row.where}: {row.what}")
+            report.fatal |= row.fatal
+            report.bad_rows += 1
+            continue
+        rows_seen += 1
+        where = f"{name} row {row.number}"
+        found = recognise(row.value)
+        kind = kind or found
+        if found and found != kind:
+            problems = [f"{where}: is a {found} record, but the file began with {kind} records; use one kind a file"]
+        else:
+            problems = [f"{where}: {problem}" for problem in [*row.problems, *problems_of(row.value, found)]]
+        if problems:
+            report.problems.extend(problems)
+            report.bad_rows += 1
+            continue
+        assert found is not None
+        report.good += 1
+        report.ignored_fields.update(set(row.value) - KNOWN_FIELDS[found])
+        yield RECORD_KINDS[found][1](row.value, where)
+    if rows_seen == 0 and not report.fatal and not report.bad_rows:
+        report.problems.append(f"{name}: the file holds no record")
+        report.fatal = True
+
+
+def recognise(value: Any) -> str | None:
+    """The kind of a raw row by its fields, or None."""
+    if not isinstance(value, dict):
+        return None
+    if "messages" in value:
+        return "messages"
+    if "conversations" in value:
+        return "ShareGPT"
+    if "instruction" in value or "output" in value:
+        return "Alpaca"
+    return None
+
+
+def problems_of(value: Any, kind: str | None) -> list[str]:
+    if not isinstance(value, dict):
+        return [f"expected an object with fields, found {describe(value)}"]
+    if kind is None:
+        found = ", ".join(map(str, value)) or "no fields"
+        return [
+            f"fields not recognised: found {found}; allowed are instruction/input/output, messages, or conversations"
+        ]
+    return RECORD_KINDS[kind][0](value)
+
+
+def describe(value: Any) -> str:
+    if value is None:
+        return "null"
+    shown = repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
+
+
+def text_problem(value: Any, name: str, *, may_be_empty: bool = False) -> str | None:
+    if not isinstance(value, str):
+        return f"field '{name}' must be text, found {describe(value)}"
+    if not may_be_empty and not value.strip():
+        return f"field '{name}' is empty"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"field '{name}' holds half of a surrogate pair at character {error.start}, which is not text"
+    return None
+
+
+def alpaca_problems(value: dict[str, Any]) -> list[str]:
+    problems = []
+    for name in ("instruction", "output"):
+        if name not in value:
+            problems.append(f"field '{name}' is missing; found {', '.join(map(str, value))}")
+        elif problem := text_problem(value[name], name):
+            problems.append(problem)
+    if value.get("input") is not None and (problem := text_problem(value["input"], "input", may_be_empty=True)):
+        problems.append(problem)
+    return problems + facts_problems(value)
+
+
+def facts_problems(value: dict[str, Any]) -> list[str]:
+    facts = value.get("facts", [])
+    if isinstance(facts, list) and all(isinstance(fact, str) and fact for fact in facts):
+        return []
+    return [f"field 'facts' must be a list of texts, found {describe(facts)}"]
+
+
+def conversation_problems(value: dict[str, Any], key: str, role_key: str, text_key: str) -> list[str]:
+    turns = value[key]
+    if not isinstance(turns, list) or not turns:
+        return [f"field '{key}' must be a list of turns, found {describe(turns)}"]
+    problems: list[str] = []
+    roles: list[str | None] = []
+    for index, turn in enumerate(turns):
+        if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
+            problems.append(f"{key}[{index}] must have '{role_key}' and '{text_key}', found {describe(turn)}")
+            roles.append(None)
+            continue
+        role = turn[role_key]
+        roles.append(ROLE_NAMES.get(role) if isinstance(role, str) else None)
+        if roles[-1] is None:
+            problems.append(f"{key}[{index}].{role_key} is {describe(role)}; allowed are {', '.join(ROLE_NAMES)}")
+        if problem := text_problem(turn[text_key], f"{key}[{index}].{text_key}"):
+            problems.append(problem)
+    return problems + ([] if None in roles else order_problems(roles, key)) + facts_problems(value)
+
+
+def order_problems(roles: Sequence[str | None], key: str) -> list[str]:
+    spoken = list(roles[1:] if roles[0] == "system" else roles)
+    expected = ["user", "assistant"] * ((len(spoken) + 1) // 2)
+    if spoken and spoken == expected:
+        return []
+    return [
+        f"{key} must be an optional system turn, then user and assistant in turn, ending with the assistant; "
+        f"found {', '.join(map(str, roles))}"
+    ]
+
+
+def alpaca_record(value: dict[str, Any], source: str) -> Record:
+    user = Turn("user", value["instruction"], value.get("input") or "")
+    return Record((user, Turn("assistant", value["output"])), source, tuple(value.get("facts", ())))
+
+
+def conversation_record(value: dict[str, Any], source: str, key: str, role_key: str, text_key: str) -> Record:
+    turns = tuple(Turn(ROLE_NAMES[turn[role_key]], turn[text_key]) for turn in value[key])
+    return Record(turns, source, tuple(value.get("facts", ())))
+
+
+MESSAGES = ("messages", "role", "content")
+SHAREGPT = ("conversations", "from", "value")
+# kind -> (problems of a raw row, record of a good raw row)
+RECORD_KINDS = {
+    "Alpaca": (alpaca_problems, alpaca_record),
+    "messages": (
+        lambda value: conversation_problems(value, *MESSAGES),
+        lambda value, source: conversation_record(value, source, *MESSAGES),
+    ),
+    "ShareGPT": (
+        lambda value: conversation_problems(value, *SHAREGPT),
+        lambda value, source: conversation_record(value, source, *SHAREGPT),
+    ),
+}
+KNOWN_FIELDS = {
+    "Alpaca": {"instruction", "input", "output", "facts"},
+    "messages": {"messages", "facts"},
+    "ShareGPT": {"conversations", "facts"},
+}

