@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,12 @@ class ExampleStore(Sequence[Example]):
         self.lengths = pc.list_value_length(table["input_ids"]).to_numpy().astype(np.int64)[self.indices]
 
     @classmethod
-    def open(cls, directory: Path, fingerprint: str) -> tuple[ExampleStore, dict[str, Any]]:
+    def open(
+        cls, directory: Path, fingerprint: str, *, in_memory: bool = False
+    ) -> tuple[ExampleStore, dict[str, Any]]:
         """The store and the counts that were written with it."""
-        with pa.memory_map(str(directory / EXAMPLES_FILE)) as source:
+        path = str(directory / EXAMPLES_FILE)
+        with pa.OSFile(path) if in_memory else pa.memory_map(path) as source:
             table = pa.ipc.open_stream(source).read_all()
         return cls(table, fingerprint), json.loads((directory / COUNTS_FILE).read_text())
 
@@ -97,7 +100,12 @@ def record_batch(rows: Sequence[Example]) -> pa.RecordBatch:
 
 
 def stored(
-    root: Path, fingerprint: str, *, overwrite: bool, make: Any
+    root: Path,
+    fingerprint: str,
+    *,
+    overwrite: bool = False,
+    in_memory: bool = False,
+    make: Callable[[Path], dict[str, Any]],
 ) -> tuple[ExampleStore, dict[str, Any]]:
     """The store for `fingerprint` below `root`; `make(directory)` writes the examples and returns the counts.
 
@@ -119,7 +127,7 @@ def stored(
                 # Another process stored the same examples first; the fingerprint says they are equal.
                 if not target.exists():
                     raise
-    return ExampleStore.open(target, fingerprint)
+    return ExampleStore.open(target, fingerprint, in_memory=in_memory)
 
 
 def fingerprint_of(*parts: str) -> str:

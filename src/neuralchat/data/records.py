@@ -44,11 +44,12 @@ class Turn:
 class Record:
     """A conversation that ends with the assistant's turn, and where it came from.
 
-    `facts` are strings that a right answer must contain; only `neuralchat eval` reads them.
+    `kind` is the format it came in: Alpaca, messages or ShareGPT. `facts` are strings that a right answer must contain; only `neuralchat eval` reads them.
     """
 
     turns: tuple[Turn, ...]
     source: str
+    kind: str
     facts: tuple[str, ...] = ()
 
 
@@ -210,12 +211,12 @@ def order_problems(roles: Sequence[str | None], key: str) -> list[str]:
 
 def alpaca_record(value: dict[str, Any], source: str) -> Record:
     user = Turn("user", value["instruction"], value.get("input") or "")
-    return Record((user, Turn("assistant", value["output"])), source, tuple(value.get("facts", ())))
+    return Record((user, Turn("assistant", value["output"])), source, "Alpaca", tuple(value.get("facts", ())))
 
 
 def conversation_record(value: dict[str, Any], source: str, key: str, role_key: str, text_key: str) -> Record:
     turns = tuple(Turn(ROLE_NAMES[turn[role_key]], turn[text_key]) for turn in value[key])
-    return Record(turns, source, tuple(value.get("facts", ())))
+    return Record(turns, source, "messages" if key == "messages" else "ShareGPT", tuple(value.get("facts", ())))
 
 
 MESSAGES = ("messages", "role", "content")

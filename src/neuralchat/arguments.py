@@ -1,0 +1,213 @@
+"""Every argument of fine-tuning: what may be set, its default, and which settings contradict each other.
+
+The names and defaults of the original NeuralChat hold; the training arguments are those of transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+METHOD_NAMES = ("lora", "ptun", "prefix", "prompt", "llama_adapter")
+
+
+def argument(default: Any, help: str, **metadata: Any) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help, **metadata})
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Which model and tokenizer, and how a hub may be asked for them."""
+
+    model_name_or_path: str = field(metadata={"help": "directory, hub id, or a model got by 'neuralchat fetch'"})
+    config_name: str | None = argument(None, "configuration from another place than the model")
+    tokenizer_name: str | None = argument(None, "tokenizer from another place than the model")
+    cache_dir: str | None = argument(None, "where models and data sets from a hub are kept")
+    use_fast_tokenizer: bool = argument(True, "accepted for old commands; transformers 5 has one kind of tokenizer")
+    model_revision: str = argument("main", "branch, tag or commit of a hub model")
+    use_auth_token: str | None = argument(None, "hub token, or True for the one you logged in with")
+    trust_remote_code: bool = argument(False, "run code of the checkpoint where transformers has no class of its own")
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """Which records, and how they become tokens."""
+
+    train_file: list[str] = argument([], "json, jsonl, csv or parquet file(s) to train on")
+    validation_file: list[str] = argument([], "file(s) to measure the loss on, never trained on")
+    dataset_name: str | None = argument(None, "data set of a hub instead of files")
+    dataset_config_name: str | None = argument(None, "configuration of the hub data set")
+    validation_split_percentage: float = argument(0, "hold out this share of the training records")
+    max_seq_length: int = argument(512, "longest example in tokens; longer ones lose prompt text")
+    max_train_samples: int | None = argument(None, "train on only the first records")
+    max_eval_samples: int | None = argument(None, "evaluate on only the first records")
+    template: str = argument("auto", "prompt format: alpaca, chat (the tokenizer's own), or auto")
+    train_on_inputs: bool = argument(False, "train on the prompt too, not only on the answer")
+    on_bad_record: str = argument("fail", "fail, or skip bad records and say how many")
+    dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
+    pad_to_max_length: bool = argument(False, "with --no_packing: pad every batch to max_seq_length")
+    overwrite_cache: bool = argument(False, "tokenize again even if the tokens are cached")
+    dataset_cache_directory: str | None = argument(None, "where tokenized records are kept")
+    keep_in_memory: bool = argument(False, "hold tokenized records in memory instead of mapping the file")
+    dataset_seed: int = argument(42, "seed of the validation split")
+    max_source_length: int | None = argument(None, "encoder-decoder models only")
+    max_target_length: int | None = argument(None, "encoder-decoder models only")
+    special_tokens: list[str] = argument([], "tokens to add to the vocabulary")
+
+
+@dataclass(kw_only=True)
+class FinetuningArguments:
+    """Which adapter, and how training runs."""
+
+    peft: str = argument("lora", f"tuning method: {', '.join(METHOD_NAMES)}")
+    lora_rank: int = argument(8, "rank of LoRA")
+    lora_alpha: int = argument(16, "scale of LoRA: alpha / rank")
+    lora_dropout: float = argument(0.05, "dropout before LoRA")
+    lora_target_modules: list[str] = argument([], "layers that get LoRA; by default those PEFT knows for the model")
+    lora_all_linear: bool = argument(False, "LoRA on every linear layer but the head")
+    adapter_layers: int = argument(30, "llama_adapter: number of layers, at most the model's depth")
+    adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer")
+    num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens")
+    ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder")
+    no_packing: bool = argument(False, "train with padded batches")
+    verify_packing: bool = argument(True, "compare packed with one-by-one loss and gradients at the start")
+    micro_batch_tokens: int = argument(1024, "tokens computed at once; bounds memory, changes no result")
+    overwrite_output_dir: bool = argument(False, "replace the run that output_dir holds")
+    report_samples: int = argument(3, "questions answered before and after training, for the report")
+    sample_tokens: int = argument(64, "longest of these answers in tokens")
+
+
+# Training arguments of transformers that cannot do here what they say. Set to anything but their default, they
+# are refused with this reason.
+REJECTED_TRAINING_ARGUMENTS = {
+    "auto_find_batch_size": "memory is bounded by --micro_batch_tokens, which changes no result",
+    "batch_eval_metrics": "evaluation computes loss and perplexity only",
+    "deepspeed": "DeepSpeed is not supported yet",
+    "do_predict": "use 'neuralchat eval' for answers",
+    "enable_jit_checkpoint": "it is not supported yet",
+    "eval_accumulation_steps": "evaluation keeps no logits, so there is nothing to move",
+    "eval_do_concat_batches": "evaluation keeps no logits",
+    "eval_use_gather_object": "evaluation keeps no logits",
+    "fp16": "fp16 training is not supported; use --bf16 True",
+    "fp16_full_eval": "evaluation runs in the precision of training",
+    "bf16_full_eval": "evaluation runs in the precision of training",
+    "fsdp": "FSDP is not supported yet",
+    "ignore_data_skip": "a resumed run always continues with the data it has not seen",
+    "include_for_metrics": "evaluation computes loss and perplexity only",
+    "label_names": "labels are made from the records",
+    "length_column_name": "lengths are known from tokenization",
+    "liger_kernel_config": "Liger kernels are not supported",
+    "parallelism_config": "it is not supported",
+    "prediction_loss_only": "evaluation computes loss and perplexity only",
+    "remove_unused_columns": "records are not columns here",
+    "torch_compile": "it is not supported yet",
+    "torch_compile_backend": "it is not supported yet",
+    "torch_compile_mode": "it is not supported yet",
+    "use_cache": "training needs no cache",
+    "use_liger_kernel": "Liger kernels are not supported",
+}
+
+
+def contradictions(
+    model: ModelArguments, data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]
+) -> list[str]:
+    """All that is wrong with the arguments by themselves. `given`: the names that the user set."""
+    problems = [
+        *range_problems(data, tuning, training),
+        *choice_problems(data, tuning),
+        *pair_problems(data, tuning, given),
+        *data_problems(data, training),
+    ]
+    if data.special_tokens:
+        problems.append("--special_tokens is not supported yet")
+    if data.max_source_length is not None or data.max_target_length is not None:
+        problems.append(
+            "--max_source_length and --max_target_length are for encoder-decoder models; use --max_seq_length"
+        )
+    return problems
+
+
+def range_problems(data: DataArguments, tuning: FinetuningArguments, training: Any) -> list[str]:
+    at_least_one = {
+        "max_seq_length": data.max_seq_length,
+        "lora_rank": tuning.lora_rank,
+        "lora_alpha": tuning.lora_alpha,
+        "adapter_layers": tuning.adapter_layers,
+        "adapter_len": tuning.adapter_len,
+        "num_virtual_tokens": tuning.num_virtual_tokens,
+        "ptun_hidden_size": tuning.ptun_hidden_size,
+        "micro_batch_tokens": tuning.micro_batch_tokens,
+        "per_device_train_batch_size": training["per_device_train_batch_size"],
+        "per_device_eval_batch_size": training["per_device_eval_batch_size"],
+        "gradient_accumulation_steps": training["gradient_accumulation_steps"],
+    }
+    problems = [f"--{name} must be at least 1, found {value}" for name, value in at_least_one.items() if value < 1]
+    for name, value in (("max_train_samples", data.max_train_samples), ("max_eval_samples", data.max_eval_samples)):
+        if value is not None and value < 1:
+            problems.append(f"--{name} must be at least 1, found {value}")
+    if not 0 <= data.validation_split_percentage < 100:
+        problems.append(
+            f"--validation_split_percentage must be from 0 to below 100, found {data.validation_split_percentage}"
+        )
+    if not 0 <= tuning.lora_dropout < 1:
+        problems.append(f"--lora_dropout must be from 0 to below 1, found {tuning.lora_dropout}")
+    if training["num_train_epochs"] <= 0 and training["max_steps"] <= 0:
+        problems.append(f"--num_train_epochs must be above 0, found {training['num_train_epochs']}")
+    for name, value in (("report_samples", tuning.report_samples), ("sample_tokens", tuning.sample_tokens)):
+        if value < 0:
+            problems.append(f"--{name} must not be negative, found {value}")
+    return problems
+
+
+def choice_problems(data: DataArguments, tuning: FinetuningArguments) -> list[str]:
+    choices = (
+        ("template", data.template, ("auto", "alpaca", "chat")),
+        ("on_bad_record", data.on_bad_record, ("fail", "skip")),
+        ("peft", tuning.peft, METHOD_NAMES),
+    )
+    return [
+        f"--{name} is '{value}'; allowed are {', '.join(allowed)}"
+        for name, value, allowed in choices
+        if value not in allowed
+    ]
+
+
+def pair_problems(data: DataArguments, tuning: FinetuningArguments, given: set[str]) -> list[str]:
+    together = (
+        (data.train_file and data.dataset_name, "--train_file and --dataset_name: give one source of records"),
+        (
+            data.validation_file and data.validation_split_percentage,
+            "--validation_file and --validation_split_percentage: give one",
+        ),
+        (
+            tuning.lora_all_linear and tuning.lora_target_modules,
+            "--lora_all_linear and --lora_target_modules: give one",
+        ),
+        (
+            data.dataset_concatenation and tuning.no_packing,
+            "--dataset_concatenation and --no_packing contradict each other",
+        ),
+        (data.pad_to_max_length and not tuning.no_packing, "--pad_to_max_length needs --no_packing"),
+        (
+            tuning.overwrite_output_dir and "resume_from_checkpoint" in given,
+            "--overwrite_output_dir would delete what --resume_from_checkpoint needs",
+        ),
+        (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
+    )
+    return [message for wrong, message in together if wrong]
+
+
+def data_problems(data: DataArguments, training: Any) -> list[str]:
+    problems = []
+    has_records = bool(data.train_file or data.dataset_name)
+    if training["do_train"] and not has_records:
+        problems.append("no records to train on: give --train_file or --dataset_name")
+    if not training["do_train"] and not training["do_eval"]:
+        problems.append("nothing to do: add --do_train (or --do_eval)")
+    held_out = bool(data.validation_file or data.validation_split_percentage)
+    wants_evaluation = training["do_eval"] or str(training["eval_strategy"]) not in ("no", "IntervalStrategy.NO")
+    if wants_evaluation and not held_out:
+        problems.append("evaluation needs records: give --validation_file or --validation_split_percentage")
+    return problems

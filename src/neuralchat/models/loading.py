@@ -1,0 +1,159 @@
+"""directory, fetched name or hub id -> config, tokenizer and model, with the errors a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralchat.errors import ModelError
+from neuralchat.models.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
+from neuralchat.models.fetch import PACKAGED_MODELS, fetched_path
+from neuralchat.models.precision import Precision, widen_small_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a model comes from and how a hub may be asked for it."""
+
+    name: str
+    tokenizer_name: str | None = None
+    config_name: str | None = None
+    revision: str = "main"
+    cache_dir: str | None = None
+    token: str | bool | None = None
+    trust_remote_code: bool = False
+
+    def hub_options(self) -> dict[str, Any]:
+        return {"revision": self.revision, "cache_dir": self.cache_dir, "token": self.token}
+
+
+def resolve(name: str) -> str:
+    """The directory of a fetched model, else `name` itself. Raises ModelError for a path that is not there."""
+    fetched = fetched_path(name)
+    if fetched:
+        return str(fetched)
+    if name.lower() in PACKAGED_MODELS:
+        raise ModelError(f"model '{name}' is not here yet; get it with: neuralchat fetch {name.lower()}")
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model directory {path} has no config.json")
+        return str(path)
+    if looks_local or path.exists():
+        raise ModelError(f"model directory {path} does not exist or is not a directory")
+    return name
+
+
+def load_config(source: ModelSource, say: Callable[[str], None]) -> Any:
+    from transformers import AutoConfig
+
+    name = resolve(source.config_name or source.name)
+    with user_errors(f"the configuration of model '{source.name}'"):
+        config = AutoConfig.from_pretrained(
+            name, trust_remote_code=native_or_trusted(name, source, say), **source.hub_options()
+        )
+    return repair_config(config, say)
+
+
+def native_or_trusted(name: str, source: ModelSource, say: Callable[[str], None]) -> bool:
+    """Remote code is run only if asked for, and never where transformers has the model's class itself."""
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config, _ = PreTrainedConfig.get_config_dict(name, **source.hub_options())
+    if not config.get("auto_map") or config.get("model_type") not in CONFIG_MAPPING:
+        return source.trust_remote_code
+    if source.trust_remote_code:
+        say(f"transformers has its own class for '{config['model_type']}'; the checkpoint's code is not run")
+    return False
+
+
+def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
+    """The tokenizer with its own special ids; a missing padding token becomes the unknown or the end token.
+
+    Padding never hides the end token: what is trained on is decided by position, not by id.
+    """
+    from transformers import AutoTokenizer, LlamaTokenizer
+
+    name = resolve(source.tokenizer_name or source.name)
+    with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
+        overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()), say)
+        if overrides is not None:
+            tokenizer = LlamaTokenizer.from_pretrained(name, **overrides, **source.hub_options())
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, trust_remote_code=source.trust_remote_code, **source.hub_options()
+            )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_model(source: ModelSource, config: Any, precision: Precision, say: Callable[[str], None]) -> Any:
+    """The model in `precision`, in evaluation mode, with no gradient asked of any weight."""
+    from transformers import AutoModelForCausalLM
+
+    name = resolve(source.name)
+    with user_errors(f"the weights of model '{source.name}'"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            dtype=precision.storage,
+            trust_remote_code=native_or_trusted(name, source, lambda _: None),
+            output_loading_info=True,
+            **source.hub_options(),
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model '{source.name}' lacks {len(missing)} weight(s), such as {missing[0]}; they would be random. "
+            "Is this a whole causal language model?"
+        )
+    if info["unexpected_keys"]:
+        say(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
+    model.requires_grad_(False)
+    if precision.widens:
+        widen_small_weights(model, precision.compute)
+    return model.eval()
+
+
+class user_errors:  # noqa: N801 - reads as a phrase where it is used
+    """Turn what transformers raises for a missing, partial or foreign checkpoint into one ModelError."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, ModelError):
+            return
+        if isinstance(error, OSError | ValueError | KeyError | ImportError | RuntimeError | RecursionError):
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"cannot load {self.what}: {first}\n"
+                "Give a directory with config.json and safetensors, a hub id that this machine can reach, "
+                f"or a fetched model ({', '.join(PACKAGED_MODELS)})."
+            ) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Raise ModelError if the tokenizer has ids that the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {rows} embeddings; "
+            "use the tokenizer that belongs to the model (--tokenizer_name)"
+        )
+
+
+def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
+    """(trained, all) parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)

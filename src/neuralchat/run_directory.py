@@ -1,0 +1,85 @@
+"""What a finished run holds on disk, and writing it so that a file is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from neuralchat.errors import RunDirectoryError
+
+MANIFEST = "neuralchat.json"
+METRICS = "metrics.jsonl"
+REPORT = "report.html"
+ADAPTER = "adapter_model.safetensors"
+# Names that belong to a run; only these are deleted by --overwrite_output_dir.
+RUN_FILES = (
+    MANIFEST, METRICS, REPORT, ADAPTER, "adapter_config.json", "README.md", "chat_template.jinja",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
+)  # fmt: skip
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None:
+    """Raise RunDirectoryError unless a run may be written to `path`. Creates and deletes nothing."""
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"--output_dir {path} is a file; give a directory")
+    parent = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise RunDirectoryError(f"--output_dir {path} cannot be written: no permission to write to {parent}")
+    if path.exists() and any(path.iterdir()) and not overwrite and not resume:
+        raise RunDirectoryError(
+            f"--output_dir {path} is not empty; choose another, replace its run with --overwrite_output_dir, "
+            "or go on with it by --resume_from_checkpoint auto"
+        )
+
+
+def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
+    """Create the directory; with `overwrite`, delete the files of an earlier run and nothing else."""
+    path.mkdir(parents=True, exist_ok=True)
+    if not overwrite:
+        return
+    for name in RUN_FILES:
+        (path / name).unlink(missing_ok=True)
+    for checkpoint in checkpoints(path):
+        shutil.rmtree(checkpoint)
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """Directories checkpoint-N, oldest step first."""
+    found = [p for p in path.glob("checkpoint-*") if p.is_dir() and p.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a finished run. Raises RunDirectoryError, saying what is missing."""
+    if not path.is_dir():
+        raise RunDirectoryError(f"run directory {path} does not exist")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = " Its training has not finished." if checkpoints(path) else ""
+        raise RunDirectoryError(f"{path} is not a finished run: it has no {MANIFEST}.{hint}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(f"{path / MANIFEST} is damaged: {error}") from error
+    missing = [key for key in ("base_model", "template", "adapter") if key not in manifest]
+    if missing:
+        raise RunDirectoryError(f"{path / MANIFEST} lacks {', '.join(missing)}")
+    return manifest
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    file = path / METRICS
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

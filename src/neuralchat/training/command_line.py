@@ -1,0 +1,162 @@
+"""words of a command -> checked arguments: flags, a YAML or JSON file, and key=value, through one parser."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from neuralchat.arguments import (
+    REJECTED_TRAINING_ARGUMENTS,
+    DataArguments,
+    FinetuningArguments,
+    ModelArguments,
+    contradictions,
+)
+from neuralchat.errors import ArgumentsError, problem_list
+from neuralchat.legacy_flags import translate
+
+CONFIG_ENDINGS = (".yaml", ".yml", ".json")
+OWN_ARGUMENTS = (ModelArguments, DataArguments, FinetuningArguments)
+# Our defaults where they differ from transformers': nothing is sent to a tracker unless asked, and a non-finite
+# loss is never hidden.
+TRAINING_DEFAULTS = {"report_to": "none", "logging_nan_inf_filter": False, "output_dir": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneArguments:
+    """All arguments of a run. `given` names what the user set; `bf16` is ours, see models/precision.py."""
+
+    model: ModelArguments
+    data: DataArguments
+    tuning: FinetuningArguments
+    training_values: dict[str, Any]
+    given: frozenset[str]
+
+    @property
+    def bf16(self) -> bool:
+        return bool(self.training_values["bf16"])
+
+    def training(self) -> TrainingArguments:
+        """transformers' own dataclass. bf16 is left out of it: it would mean autocast."""
+        values = {**self.training_values, "bf16": False, "disable_tqdm": True}
+        try:
+            return TrainingArguments(**values)
+        except (ValueError, ImportError, OSError) as error:
+            raise ArgumentsError(f"the training arguments are refused: {error}") from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every argument that differs from its default, for the manifest."""
+        own = {k: v for part in (self.model, self.data, self.tuning) for k, v in dataclasses.asdict(part).items()}
+        return {**own, **{k: v for k, v in self.training_values.items() if k in self.given}}
+
+
+class Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentsError(message)
+
+
+def make_parser(prog: str) -> Parser:
+    return Parser([*OWN_ARGUMENTS, TrainingArguments], prog=prog, allow_abbrev=False)
+
+
+def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Callable[[str], None]) -> FinetuneArguments:
+    """Checked arguments. `implied` are flags that the command itself stands for (such as --do_train).
+
+    Raises ArgumentsError with all problems at once.
+    """
+    parser = make_parser(prog)
+    flags, notices = translate([*implied, *expand(words)])
+    for text in notices:
+        say(text)
+    known = {name for action in parser._actions for name in action.option_strings}
+    problems = unknown_flags(flags, known)
+    flags = without_unknown(flags, known)
+    parser.set_defaults(**TRAINING_DEFAULTS)
+    namespace, stray = parser.parse_known_args(flags)
+    problems += [f"'{word}' does not belong to any flag" for word in stray]
+    given = {name.lstrip("-").split("=")[0].replace("-", "_") for name in flags if name.startswith("--")}
+    given |= {name.removeprefix("no_") for name in given if f"--{name}" in known and name not in vars(namespace)}
+    values = vars(namespace)
+    model, data, tuning = (
+        kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)}) for kind in OWN_ARGUMENTS
+    )
+    training = {f.name: values[f.name] for f in dataclasses.fields(TrainingArguments) if f.init}
+    if training["output_dir"] is None:
+        problems.append("--output_dir is missing: say where the run is to be saved")
+    problems += rejected(training)
+    problems += contradictions(model, data, tuning, training, given)
+    if problems:
+        raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
+    return FinetuneArguments(model, data, tuning, training, frozenset(given))
+
+
+def expand(words: Sequence[str]) -> list[str]:
+    """Config files and key=value words as flags, in order, so that what stands later wins."""
+    flags: list[str] = []
+    for position, word in enumerate(words):
+        after_flag = position > 0 and words[position - 1].startswith("--") and "=" not in words[position - 1]
+        if position == 0 and word.endswith(CONFIG_ENDINGS) and not word.startswith("--"):
+            flags += config_flags(Path(word))
+        elif re.fullmatch(r"[A-Za-z_]\w*=.*", word, re.DOTALL) and not after_flag:
+            key, _, value = word.partition("=")
+            flags += [f"--{key}", value]
+        else:
+            flags.append(word)
+    return flags
+
+
+def config_flags(path: Path) -> list[str]:
+    """Flags of a YAML or JSON file that holds one mapping of names to values."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArgumentsError(f"config file {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ArgumentsError(f"config file {path} is not YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ArgumentsError(f"config file {path} must hold names and values, found {type(content).__name__}")
+    flags: list[str] = []
+    for key, value in content.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{key}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+    return flags
+
+
+def unknown_flags(flags: Sequence[str], known: set[str]) -> list[str]:
+    problems = []
+    for flag in flags:
+        name = flag.split("=")[0]
+        if flag.startswith("--") and name not in known:
+            near = difflib.get_close_matches(name.replace("-", "_"), sorted(known), n=1, cutoff=0.5)
+            problems.append(f"unknown flag {name}" + (f"; did you mean {near[0].replace('_-', '-')}?" if near else ""))
+    return problems
+
+
+def without_unknown(flags: Sequence[str], known: set[str]) -> list[str]:
+    kept: list[str] = []
+    dropping = False
+    for flag in flags:
+        if flag.startswith("--"):
+            dropping = flag.split("=")[0] not in known
+        if not dropping:
+            kept.append(flag)
+    return kept
+
+
+def rejected(training: dict[str, Any]) -> list[str]:
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments) if f.init}
+    return [
+        f"--{name} cannot be used: {reason}"
+        for name, reason in REJECTED_TRAINING_ARGUMENTS.items()
+        if name in training and training[name] not in (defaults[name], None, "", False) and training[name] != []
+    ]

@@ -1,0 +1,189 @@
+"""arguments and tokenizer -> training and validation examples, all problems of all files told at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralchat.arguments import DataArguments
+from neuralchat.data.example_store import ExampleStore, file_fingerprint, fingerprint_of, stored, write_examples
+from neuralchat.data.record_files import RawRow, SyntaxProblem
+from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
+from neuralchat.data.templates import Template, make_template
+from neuralchat.data.tokenization import Encoder, TokenizationCounts, tokenize
+from neuralchat.errors import DataError, NeuralChatError, problem_list
+from neuralchat.models.fetch import cache_directory
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Files, or a data set of a hub. `limit`: use only the first records."""
+
+    files: tuple[str, ...] = ()
+    dataset: tuple[str, str | None, str | None] | None = None
+    limit: int | None = None
+
+    def check(self) -> list[str]:
+        """What is wrong with the files before they are read."""
+        problems = []
+        for name in self.files:
+            path = Path(name)
+            if path.is_dir():
+                problems.append(f"{name} is a directory; name the files in it")
+            elif not path.is_file():
+                problems.append(f"{name} does not exist")
+            elif path.stat().st_size == 0:
+                problems.append(f"{name}: the file is empty")
+        return problems
+
+    def fingerprint(self) -> str:
+        if self.dataset:
+            return fingerprint_of("hub", *map(str, self.dataset), str(self.limit))
+        # The name is part of it: messages quote it.
+        parts = [f"{name}={file_fingerprint(Path(name))}" for name in self.files]
+        return fingerprint_of("files", *parts, str(self.limit))
+
+    def records(self, report: RecordReport) -> Iterator[Record]:
+        found = self.hub_records(report) if self.dataset else read_records(self.files, report)
+        return islice(found, self.limit)
+
+    def hub_records(self, report: RecordReport) -> Iterator[Record]:
+        import datasets
+
+        assert self.dataset is not None
+        name, config, cache_dir = self.dataset
+        try:
+            rows = datasets.load_dataset(name, config, split="train", cache_dir=cache_dir)
+        except (OSError, ValueError, ConnectionError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        raw: Iterator[RawRow | SyntaxProblem] = (RawRow(i, dict(row)) for i, row in enumerate(rows, start=1))
+        return records_of_rows(name, raw, report)
+
+    def is_conversation(self) -> bool:
+        """Whether the first good record is a messages or ShareGPT conversation."""
+        first = next(self.records(RecordReport()), None)
+        return first is not None and first.kind != "Alpaca"
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Examples ready for training. `validation` is None where nothing is held out."""
+
+    train: ExampleStore
+    validation: ExampleStore | None
+    template: Template
+    counts: dict[str, Any]
+    train_source: RecordSource
+    validation_source: RecordSource
+
+
+def sources(data: DataArguments) -> tuple[RecordSource, RecordSource]:
+    """(training, validation) sources. Raises DataError naming every missing or empty file."""
+    hub = (data.dataset_name, data.dataset_config_name, None) if data.dataset_name else None
+    train = RecordSource(tuple(data.train_file), hub, data.max_train_samples)
+    validation = RecordSource(tuple(data.validation_file), None, data.max_eval_samples)
+    if problems := [*train.check(), *validation.check()]:
+        raise DataError(problem_list("the record files cannot be used:", problems))
+    return train, validation
+
+
+def prepare(data: DataArguments, tokenizer: Any, *, say: Callable[[str], None]) -> PreparedData:
+    """Read, check, render and tokenize, or take the same from the cache.
+
+    Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
+    """
+    train_source, validation_source = sources(data)
+    conversations = data.template == "auto" and train_source.is_conversation()
+    template = make_template(data.template, tokenizer, conversations=conversations)
+    encoder = Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
+    stores: list[ExampleStore] = []
+    all_counts: dict[str, Any] = {}
+    failures: list[str] = []
+    for label, source in (("train", train_source), ("validation", validation_source)):
+        if not source.files and not source.dataset:
+            continue
+        try:
+            store, counts = tokenized(source, encoder, data)
+        except DataError as error:
+            failures.append(str(error))
+            continue
+        stores.append(store)
+        all_counts[label] = {key: value for key, value in counts.items() if key != "notices"}
+        for notice in counts["notices"]:
+            say(f"{label}: {notice}")
+    if failures:
+        raise DataError("\n".join(failures))
+    if data.validation_split_percentage:
+        stores = list(split(stores[0], data))
+        all_counts["validation"] = {"examples": len(stores[1]), "split_percentage": data.validation_split_percentage}
+        validation_source = train_source
+    validation = stores[1] if len(stores) > 1 else None
+    return PreparedData(stores[0], validation, template, all_counts, train_source, validation_source)
+
+
+def tokenized(
+    source: RecordSource, encoder: Encoder, data: DataArguments
+) -> tuple[ExampleStore, dict[str, Any]]:
+    root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
+    fingerprint = fingerprint_of(
+        source.fingerprint(), tokenizer_fingerprint(encoder.tokenizer), encoder.template.fingerprint(),
+        str(data.max_seq_length), str(data.train_on_inputs), data.on_bad_record,
+    )  # fmt: skip
+
+    def make(directory: Path) -> dict[str, Any]:
+        report, counts = RecordReport(), TokenizationCounts()
+        write_examples(directory, tokenize(source.records(report), encoder, counts))
+        notice = report.settle(data.on_bad_record)
+        if not counts.examples:
+            raise DataError(problem_list("no record can be trained on:", counts.unusable))
+        ignored = sorted(map(str, report.ignored_fields))
+        notices = [notice] if notice else []
+        notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
+        return {
+            **counts.as_dict(), "bad_rows": report.bad_rows,
+            "notices": notices + counts.notices(data.max_seq_length),
+        }  # fmt: skip
+
+    try:
+        return stored(root, fingerprint, overwrite=data.overwrite_cache, in_memory=data.keep_in_memory, make=make)
+    except PermissionError as error:
+        raise NeuralChatError(
+            f"the cache {root} cannot be written: {error.strerror}; name another place with --dataset_cache_directory"
+        ) from error
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over all that decides how text becomes ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def split(store: ExampleStore, data: DataArguments) -> tuple[ExampleStore, ExampleStore]:
+    """(training, validation) by a seeded shuffle; the split depends on the data and --dataset_seed only."""
+    count = round(len(store) * data.validation_split_percentage / 100)
+    if not 0 < count < len(store):
+        raise DataError(
+            f"--validation_split_percentage {data.validation_split_percentage} of {len(store)} examples leaves "
+            f"{len(store) - count} to train on and {count} to validate on; both must be at least 1"
+        )
+    order = np.random.default_rng(data.dataset_seed).permutation(len(store))
+    held_out = np.sort(order[:count])[: data.max_eval_samples]
+    return store.select(np.sort(order[count:]), "train"), store.select(held_out, "validation")
+
+
+def find_records(source: RecordSource, wanted: Sequence[str]) -> list[Record]:
+    """The records whose `source` is among `wanted`, in that order; reads no further than the last of them."""
+    found: dict[str, Record] = {}
+    for record in source.records(RecordReport()):
+        if record.source in wanted:
+            found[record.source] = record
+            if len(found) == len(wanted):
+                break
+    return [found[name] for name in wanted if name in found]

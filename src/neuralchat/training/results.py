@@ -1,0 +1,179 @@
+"""What a run found -> neuralchat.json, README.md, report.html and the summary on the terminal."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from neuralchat import __version__
+from neuralchat.models.loading import resolve
+from neuralchat.run_directory import MANIFEST, REPORT, read_metrics, write_atomically
+from neuralchat.training.progress import clock
+from neuralchat.training.report import render_report
+from neuralchat.training.samples import Sample
+
+if TYPE_CHECKING:
+    from neuralchat.training.finetune import Session
+
+
+@dataclass
+class Results:
+    """Numbers of a run. Losses are means over supervised tokens; memory is the process's peak in MiB."""
+
+    trained_parameters: int
+    total_parameters: int
+    packed: bool
+    steps: int = 0
+    tokens: int = 0
+    mean_loss: float | None = None
+    held_out_loss_before: float | None = None
+    held_out_loss_after: float | None = None
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mb: int = 0
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.training_seconds if self.training_seconds else 0.0
+
+
+def peak_memory_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts KiB, macOS bytes.
+    return peak >> (20 if sys.platform == "darwin" else 10)
+
+
+def finish(output: Path, session: Session, results: Results) -> None:
+    """Write what a finished run holds and tell the user."""
+    if not session.training.should_save:
+        return
+    manifest = make_manifest(session, results)
+    if session.training.do_train:
+        write_atomically(output / "README.md", model_card(manifest))
+        write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
+        # Last: a directory with a manifest is a finished run.
+        write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    print(summary(output, session, results))
+
+
+def make_manifest(session: Session, results: Results) -> dict[str, Any]:
+    arguments, data = session.arguments, session.data
+    return {
+        "neuralchat": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "base_model": {
+            "name": arguments.model.model_name_or_path,
+            "path": resolve(session.source.name),
+            "revision": session.source.revision,
+            "cache_dir": session.source.cache_dir,
+            "trust_remote_code": session.source.trust_remote_code,
+            "architecture": type(session.model.get_base_model()).__name__,
+            "commit": getattr(session.model.config, "_commit_hash", None),
+        },
+        "template": {
+            "name": data.template.name,
+            "sha256": data.template.fingerprint(),
+            "end_tokens": list(data.template.end_tokens),
+            "definition": data.template.definition(),
+        },
+        "adapter": {
+            "method": arguments.tuning.peft,
+            "trained_parameters": results.trained_parameters,
+            "total_parameters": results.total_parameters,
+        },
+        "precision": {
+            "storage": str(session.precision.storage).removeprefix("torch."),
+            "compute": str(session.precision.compute).removeprefix("torch."),
+            "adapter": "float32",
+        },
+        "data": {
+            "train_fingerprint": data.train.fingerprint,
+            "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,
+            "counts": data.counts,
+        },
+        "arguments": arguments.as_dict(),
+        "results": {**asdict(results), "tokens_per_s": round(results.tokens_per_s, 1)},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "tokenizers")},
+        },
+        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
+    }
+
+
+def held_out_line(results: Results) -> str | None:
+    before, after = results.held_out_loss_before, results.held_out_loss_after
+    if before is None or after is None:
+        return f"held-out loss  {after or before:.4f}" if after or before else None
+    change = (after - before) / before if before else 0.0
+    return f"held-out loss  {before:.4f} before, {after:.4f} after ({change:+.0%})"
+
+
+def summary(output: Path, session: Session, results: Results) -> str:
+    """What a user wants to know at the end, and what to type next."""
+    lines: list[str | None] = []
+    for sample in results.samples:
+        lines += [f"\nQ  {sample.question}", f"   before  {one_line(sample.before)}", f"   after   {one_line(sample.after)}"]
+    lines.append("")
+    lines.append(held_out_line(results))
+    if session.training.do_train:
+        lines += [
+            f"training loss  {results.mean_loss:.4f} (mean over {results.steps} steps)",
+            f"time           {clock(results.seconds)}, of which training {clock(results.training_seconds)}",
+            f"speed          {results.tokens_per_s:.0f} tokens/s",
+            f"peak memory    {results.peak_memory_mb} MiB",
+            f"run            {output}",
+            f"report         {output / REPORT}",
+            f"chat           neuralchat chat {output}",
+        ]
+    return "\n".join(line for line in lines if line is not None)
+
+
+def one_line(text: str, width: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 3] + "..."
+
+
+def model_card(manifest: dict[str, Any]) -> str:
+    results, base = manifest["results"], manifest["base_model"]["name"]
+    held_out = ""
+    if results["held_out_loss_after"] is not None:
+        before = results["held_out_loss_before"]
+        held_out = f"| held-out loss | {results['held_out_loss_after']:.4f}"
+        held_out += f" (before: {before:.4f}) |\n" if before is not None else " |\n"
+    return f"""---
+base_model: {base}
+library_name: peft
+tags: [{manifest["adapter"]["method"]}, neuralchat]
+---
+# Adapter for {base}
+
+A {manifest["adapter"]["method"]} adapter trained with NeuralChat {manifest["neuralchat"]} on
+{manifest["data"]["counts"]["train"]["examples"]} examples. Prompt template: {manifest["template"]["name"]}.
+
+| | |
+|---|---|
+{held_out}| training loss | {results["mean_loss"]:.4f} |
+| steps | {results["steps"]} |
+| trained parameters | {manifest["adapter"]["trained_parameters"]:,} |
+
+Talk to it with `neuralchat chat` and this directory, or load it with PEFT:
+
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("this directory")
+```
+
+The prompt must be written as in training; `neuralchat.json` holds the template.
+"""

@@ -1,0 +1,49 @@
+"""Which checkpoint a run goes on from, and what of the metrics file still holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from neuralchat.errors import RunDirectoryError
+from neuralchat.run_directory import checkpoints, write_atomically
+
+AUTO = ("auto", "true", "latest")
+NEEDED_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+def missing_files(checkpoint: Path) -> list[str]:
+    return [name for name in NEEDED_FILES if not (checkpoint / name).is_file()]
+
+
+def checkpoint_to_resume(value: str | None, output: Path, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint meant by --resume_from_checkpoint: None, a path, or with "auto" the newest whole one.
+
+    Raises RunDirectoryError where there is none or the named one is not whole.
+    """
+    if value is None or value.lower() == "false":
+        return None
+    if value.lower() not in AUTO:
+        chosen = Path(value)
+        if not chosen.is_dir():
+            raise RunDirectoryError(f"--resume_from_checkpoint {value} is not a directory")
+        if missing := missing_files(chosen):
+            raise RunDirectoryError(f"checkpoint {chosen} is not whole: it lacks {', '.join(missing)}")
+        return chosen
+    for candidate in reversed(checkpoints(output)):
+        missing = missing_files(candidate)
+        if not missing:
+            say(f"going on from {candidate}")
+            return candidate
+        say(f"{candidate} is passed over: it lacks {', '.join(missing)}")
+    raise RunDirectoryError(f"--resume_from_checkpoint {value}: there is no whole checkpoint in {output}")
+
+
+def trim_metrics(metrics: Path, checkpoint: Path) -> None:
+    """Drop the lines of steps that will be done again."""
+    if not metrics.exists():
+        return
+    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    kept = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
+    write_atomically(metrics, "".join(line + "\n" for line in kept))

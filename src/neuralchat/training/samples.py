@@ -1,0 +1,51 @@
+"""Questions answered before and after training, for the terminal and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuralchat.data.records import Record
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.sampling_flags import Sampling
+from neuralchat.models.frozen_linear import freeze_linears, thaw_linears
+from neuralchat.training.prepared_data import PreparedData, find_records
+
+
+@dataclass
+class Sample:
+    """A question, the answer the record gives, and what the model said before and after."""
+
+    question: str
+    expected: str
+    before: str
+    after: str = ""
+
+
+def sample_records(data: PreparedData, count: int) -> list[Record]:
+    """The first `count` held-out records, or training records where nothing is held out."""
+    store = data.validation if data.validation is not None else data.train
+    source = data.validation_source if data.validation is not None else data.train_source
+    return find_records(source, [store[i].source for i in range(min(count, len(store)))])
+
+
+def question_of(record: Record) -> str:
+    turn = record.turns[-2]
+    return f"{turn.content}\n{turn.context}" if turn.context else turn.content
+
+
+def ask(model: Any, tokenizer: Any, data: PreparedData, records: Sequence[Record], max_new_tokens: int) -> list[str]:
+    """Greedy answers of the model as it is now."""
+    if not records:
+        return []
+    was_training = model.training
+    # A single token at a time, torch's own matrix-vector product is the faster one.
+    thaw_linears(model)
+    try:
+        bot = Chatbot(model.eval(), tokenizer, data.template)
+        answers = bot.answers([r.turns[:-1] for r in records], Sampling(max_new_tokens=max_new_tokens))
+    finally:
+        freeze_linears(model)
+        model.train(was_training)
+    return [answer.text for answer in answers]

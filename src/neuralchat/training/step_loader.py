@@ -1,0 +1,74 @@
+"""batch plan -> what a rank computes in each accumulation step, as an ordinary DataLoader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch.utils.data import DataLoader, Dataset
+
+from neuralchat.data.example_store import ExampleStore
+from neuralchat.data.packing import PackedBatch, pack, split_by_tokens
+from neuralchat.data.tokenization import Example
+from neuralchat.training.batch_plan import BatchPlan, share_of_rank
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """One accumulation step of one rank. Packed rows, or lists of examples where padding is asked for."""
+
+    packed: list[PackedBatch] = field(default_factory=list)
+    padded: list[list[Example]] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        return sum(batch.tokens for batch in self.packed) + sum(len(e.input_ids) for b in self.padded for e in b)
+
+    @property
+    def supervised_tokens(self) -> int:
+        packed = sum(batch.supervised_tokens for batch in self.packed)
+        return packed + sum(int(e.supervised.sum()) for b in self.padded for e in b)
+
+
+class StepParts(Dataset[StepPart]):
+    """Item k of an epoch is part k % accumulation_steps of optimizer step k // accumulation_steps.
+
+    `epoch` is set before each pass. Parts may be empty; that every step has as many keeps the Trainer's own count
+    of accumulation steps right.
+    """
+
+    def __init__(
+        self, store: ExampleStore, plan: BatchPlan, *, accumulation_steps: int, rank: int, world: int,
+        micro_batch_tokens: int, packed: bool,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.plan = plan
+        self.accumulation_steps = accumulation_steps
+        self.rank, self.world = rank, world
+        self.micro_batch_tokens = micro_batch_tokens
+        self.packed = packed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.accumulation_steps
+
+    def __getitem__(self, index: int) -> StepPart:
+        step, part = divmod(index, self.accumulation_steps)
+        units = share_of_rank(self.plan.step(self.epoch, step), self.plan.lengths, self.rank, self.world)
+        examples = [self.store[i] for unit in units[part :: self.accumulation_steps] for i in unit]
+        return step_part(examples, self.micro_batch_tokens, packed=self.packed)
+
+
+def step_part(examples: list[Example], micro_batch_tokens: int, *, packed: bool) -> StepPart:
+    if not examples:
+        return StepPart()
+    if packed:
+        return StepPart(packed=[pack(batch) for batch in split_by_tokens(examples, micro_batch_tokens)])
+    return StepPart(padded=[examples])
+
+
+def make_loader(parts: StepParts, *, workers: int, persistent: bool, prefetch: int | None) -> DataLoader[StepPart]:
+    # batch_size None: an item is a whole part already.
+    return DataLoader(
+        parts, batch_size=None, shuffle=False, num_workers=workers, persistent_workers=persistent and workers > 0,
+        prefetch_factor=prefetch if workers else None,
+    )  # fmt: skip

@@ -1,0 +1,172 @@
+"""transformers' Trainer with our batches and our loss: a sum over supervised tokens divided by their number."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from neuralchat.data.example_store import ExampleStore
+from neuralchat.errors import NeuralChatError
+from neuralchat.models.causal_loss import packed_loss_sum, padded_loss_sum
+from neuralchat.training.step_loader import StepPart, StepParts, make_loader, step_part
+
+
+class TrainingError(NeuralChatError):
+    """Training that cannot go on, such as a loss that is not a number."""
+
+    exit_status = 3
+
+
+class FineTuningTrainer(Trainer):
+    """Loss of a step = sum over the supervised tokens of all its micro-batches and ranks / their number.
+
+    A step part is a rank's whole share; it is split into micro-batches here, so the user's accumulation count is
+    the Trainer's, and memory follows micro_batch_tokens.
+    """
+
+    def __init__(self, *, parts: StepParts, pad_id: int, **kwargs: Any) -> None:
+        super().__init__(train_dataset=parts, data_collator=lambda item: item, **kwargs)
+        self.parts = parts
+        self.pad_id = pad_id
+        self.tokens_seen = 0
+        self.supervised_tokens_seen = 0
+        # One process reduces its gradients itself, by their sum; a wrapper that averages would be wrong where
+        # ranks hold unequal numbers of tokens.
+        self.accelerator.prepare_model = lambda model, **_: model  # type: ignore[method-assign]
+
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        return make_loader(
+            self.parts,
+            workers=self.args.dataloader_num_workers,
+            persistent=self.args.dataloader_persistent_workers,
+            prefetch=self.args.dataloader_prefetch_factor,
+        )
+
+    def num_examples(self, dataloader: DataLoader) -> int:  # noqa: ARG002
+        return len(self.parts.store)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        self.parts.epoch = kwargs["epoch"]
+        super()._run_epoch(**kwargs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[StepPart], num_batches: int, device: torch.device
+    ) -> tuple[list[StepPart], Tensor]:
+        """The parts of one optimizer step and the number of supervised tokens on all ranks."""
+        parts = [next(epoch_iterator) for _ in range(num_batches)]
+        tokens = torch.tensor(sum(part.supervised_tokens for part in parts), device=device)
+        if dist.is_initialized():
+            dist.all_reduce(tokens)
+        return parts, tokens
+
+    # Loss and gradients
+
+    def part_losses(self, part: StepPart) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
+        """(loss sum, sources of the records) of each micro-batch."""
+        smoothing = self.args.label_smoothing_factor
+        for batch in part.packed:
+            yield packed_loss_sum(self.model, batch, label_smoothing=smoothing), batch.sources
+        for examples in part.padded:
+            loss = padded_loss_sum(self.model, examples, pad_id=self.pad_id, label_smoothing=smoothing)
+            yield loss, tuple(example.source for example in examples)
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for loss, sources in self.part_losses(inputs):
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss.item()} at step {self.state.global_step + 1}, before any weight was changed "
+                    f"by it; the records are: {', '.join(sources[:8])}{' ...' if len(sources) > 8 else ''}. "
+                    "Lower --learning_rate, or look at these records."
+                )
+            (loss / num_items_in_batch).backward()
+            total += loss.detach()
+        if self.accelerator.gradient_state.sync_gradients:
+            self.sum_gradients_over_ranks()
+        # The Trainer averages what ranks report; the sum is meant.
+        return total / num_items_in_batch * self.args.world_size
+
+    def sum_gradients_over_ranks(self) -> None:
+        """One all-reduce of all adapter gradients, laid end to end."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in trained:
+            # A rank without examples in this step contributes nothing.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in trained])
+        dist.all_reduce(flat)
+        for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        self.tokens_seen += inputs.tokens
+        self.supervised_tokens_seen += inputs.supervised_tokens
+        if self.args.include_num_input_tokens_seen != "no":
+            self.state.num_input_tokens_seen += inputs.tokens
+
+    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+        return 0
+
+    # Evaluation
+
+    @torch.no_grad()
+    def held_out_loss(self, store: ExampleStore) -> tuple[float, int]:
+        """(mean cross entropy, number) of the supervised tokens of `store`, each example once over all ranks."""
+        was_training = self.model.training
+        self.model.eval()
+        rank, world = self.args.process_index, self.args.world_size
+        sums = torch.zeros(2, dtype=torch.float64)
+        batch = self.args.per_device_eval_batch_size
+        indices = list(range(len(store)))[rank::world]
+        for start in range(0, len(indices), batch):
+            examples = [store[i] for i in indices[start : start + batch]]
+            part = step_part(examples, self.parts.micro_batch_tokens, packed=self.parts.packed)
+            for batch_packed in part.packed:
+                sums += torch.tensor([packed_loss_sum(self.model, batch_packed).item(), batch_packed.supervised_tokens])
+            for padded in part.padded:
+                tokens = sum(int(e.supervised.sum()) for e in padded)
+                sums += torch.tensor([padded_loss_sum(self.model, padded, pad_id=self.pad_id).item(), tokens])
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        self.model.train(was_training)
+        return float(sums[0] / sums[1]), int(sums[1])
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"  # noqa: ARG002
+    ) -> dict[str, float]:
+        store = self.eval_dataset if eval_dataset is None else eval_dataset
+        start = time.perf_counter()
+        loss, tokens = self.held_out_loss(store)
+        metrics = {
+            f"{metric_key_prefix}_loss": loss,
+            f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700.0)),
+            f"{metric_key_prefix}_supervised_tokens": tokens,
+            f"{metric_key_prefix}_seconds": round(time.perf_counter() - start, 3),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # Saving
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Adapter and tokenizer; no pickled training arguments."""
+        target = Path(output_dir or str(self.args.output_dir))
+        target.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(str(target), state_dict=state_dict, safe_serialization=True)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(str(target))
