@@ -31,7 +31,7 @@ class ModelSource:
         return {"revision": self.revision, "cache_dir": self.cache_dir, "token": self.token}
 
 
-def resolve(name: str) -> str:
+def resolve(name: str, *, needed_file: str = "config.json") -> str:
     """The directory of a fetched model, else `name` itself. Raises ModelError for a path that is not there."""
     fetched = fetched_path(name)
     if fetched:
@@ -41,8 +41,8 @@ def resolve(name: str) -> str:
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"model directory {path} has no config.json")
+        if not (path / needed_file).is_file():
+            raise ModelError(f"model directory {path} has no {needed_file}")
         return str(path)
     if looks_local or path.exists():
         raise ModelError(f"model directory {path} does not exist or is not a directory")
@@ -80,7 +80,10 @@ def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
     """
     from transformers import AutoTokenizer, LlamaTokenizer
 
-    name = resolve(source.tokenizer_name or source.name)
+    if source.tokenizer_name:
+        name = resolve(source.tokenizer_name, needed_file="tokenizer_config.json")
+    else:
+        name = resolve(source.name)
     with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
         overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()), say)
         if overrides is not None:

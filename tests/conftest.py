@@ -1,0 +1,67 @@
+"""Shared fixtures. Tests never reach for a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_models import make_tokenizer, save_checkpoint
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "llama")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads what an earlier run cached; the demo model's place stays known."""
+    monkeypatch.setenv("NEURALCHAT_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def write_records(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows as a JSON array; returns the path."""
+
+    def write(rows: list[dict[str, Any]], name: str = "records.json") -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `neuralchat` (or a script of the repository) as a user would; output is captured."""
+
+    def run(*words: object, script: str | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+        program = [str(ROOT / script)] if script else ["-m", "neuralchat.cli"]
+        command = [sys.executable, *program, *map(str, words)]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)
+        if check:
+            assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    return run

@@ -1,0 +1,109 @@
+"""Small checkpoints built from configs, laid out as published ones are. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
+
+TEXT = [
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
+    "### Instruction: ### Input: ### Response: paired with an input that provides further context",
+    "The capital of France is Paris. Two and three make five. The sky is blue and the grass is green.",
+    "Name a colour of the sky, a town in the north, an animal with four legs, a fruit that is red.",
+    "A question has one answer. Water boils at one hundred degrees. Cats sleep, dogs bark, birds sing.",
+]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with <|start|>, <|end|> (its end token) and <|pad|>."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|pad|>", "<|start|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXT, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", pad_token="<|pad|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>"]})
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def small_config(family: str, vocabulary: int) -> Any:
+    """Families by name: llama (grouped-query), llama_mha, llama_bias (biases, untied), mistral, qwen2."""
+    sizes = {**SIZES, "vocab_size": vocabulary}
+    if family == "llama":
+        return LlamaConfig(**sizes, num_key_value_heads=2, tie_word_embeddings=True)
+    if family == "llama_mha":
+        return LlamaConfig(**sizes, num_key_value_heads=4, tie_word_embeddings=False)
+    if family == "llama_bias":
+        return LlamaConfig(
+            **sizes, num_key_value_heads=2, tie_word_embeddings=False, attention_bias=True, mlp_bias=True
+        )
+    if family == "mistral":
+        return MistralConfig(**sizes, num_key_value_heads=2, sliding_window=24)
+    if family == "qwen2":
+        return Qwen2Config(**sizes, num_key_value_heads=2)
+    raise ValueError(family)
+
+
+CAUSAL_FAMILIES = ("llama", "llama_mha", "llama_bias", "mistral", "qwen2")
+
+
+def small_model(family: str = "llama", vocabulary: int = 400, seed: int = 0) -> Any:
+    """An fp32 model with weights large enough that every part of it matters to the logits."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(small_config(family, vocabulary), dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def save_checkpoint(directory: Path, family: str = "llama", *, chat: bool = True) -> Path:
+    """A checkpoint directory with weights and tokenizer."""
+    tokenizer = make_tokenizer(chat=chat)
+    small_model(family, len(tokenizer)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def save_early_llama_checkpoint(directory: Path) -> Path:
+    """As decapoda-research/llama-7b-hf was: sentencepiece model, class names that never existed, empty tokens."""
+    import sentencepiece
+
+    directory.mkdir(parents=True)
+    corpus = directory.parent / "corpus.txt"
+    corpus.write_text("\n".join(TEXT * 4))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(directory / "tokenizer"), vocab_size=370, model_type="bpe",
+        byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2,
+    )  # fmt: skip
+    (directory / "tokenizer.vocab").unlink()
+    small_model("llama_mha", 370).save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"architectures": ["LLaMAForCausalLM"], "pad_token_id": -1, "bos_token_id": 0, "eos_token_id": 1}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    names = {"bos_token": "", "eos_token": "", "unk_token": "", "model_max_length": 1e30}
+    (directory / "tokenizer_config.json").write_text(json.dumps({**names, "tokenizer_class": "LLaMATokenizer"}))
+    return directory
