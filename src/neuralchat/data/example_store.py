@@ -42,9 +42,7 @@ class ExampleStore(Sequence[Example]):
         self.lengths = pc.list_value_length(table["input_ids"]).to_numpy().astype(np.int64)[self.indices]
 
     @classmethod
-    def open(
-        cls, directory: Path, fingerprint: str, *, in_memory: bool = False
-    ) -> tuple[ExampleStore, dict[str, Any]]:
+    def open(cls, directory: Path, fingerprint: str, *, in_memory: bool = False) -> tuple[ExampleStore, dict[str, Any]]:
         """The store and the counts that were written with it."""
         path = str(directory / EXAMPLES_FILE)
         with pa.OSFile(path) if in_memory else pa.memory_map(path) as source:

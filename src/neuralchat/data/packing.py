@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def shared_groups(examples: Sequence[Example]) -> list[tuple[int, list[Example]]
     than the best split at its weakest point.
     """
     ordered = sorted(examples, key=sort_key)
-    pairs = list(zip(ordered, ordered[1:], strict=False))
+    pairs = list(pairwise(ordered))
     # Every member keeps at least one token of its own.
     common = [min(common_length(a, b), len(a.input_ids) - 1, len(b.input_ids) - 1) for a, b in pairs]
     return [(shared, ordered[first:last]) for first, last, shared in split_into_groups(common)]
@@ -170,7 +171,7 @@ def split_by_tokens(examples: Sequence[Example], micro_batch_tokens: int) -> lis
     """
     ordered = sorted(examples, key=sort_key)
     costs = [len(ordered[0].input_ids)] if ordered else []
-    for previous, example in zip(ordered, ordered[1:], strict=False):
+    for previous, example in pairwise(ordered):
         shared = common_length(previous, example)
         costs.append(len(example.input_ids) - (shared if shared >= MIN_SHARED_TOKENS else 0))
     parts = max(1, -(-sum(costs) // micro_batch_tokens))

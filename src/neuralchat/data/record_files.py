@@ -195,7 +195,7 @@ def read_csv(path: Path) -> Iterator[RawRow | SyntaxProblem]:
         number = 0
         try:
             for number, row in enumerate(reader, start=1):
-                extra = row.pop(None, None)  # type: ignore[call-overload]
+                extra = row.pop(None, None)
                 too_many = (f"has {len(extra)} more cell(s) than the header",) if extra else ()
                 yield RawRow(number, row, too_many)
         except csv.Error as error:

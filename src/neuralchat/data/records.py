@@ -44,7 +44,8 @@ class Turn:
 class Record:
     """A conversation that ends with the assistant's turn, and where it came from.
 
-    `kind` is the format it came in: Alpaca, messages or ShareGPT. `facts` are strings that a right answer must contain; only `neuralchat eval` reads them.
+    `kind` is the format it came in: Alpaca, messages or ShareGPT. `facts` are texts that a right answer must
+    contain; only `neuralchat eval` reads them.
     """
 
     turns: tuple[Turn, ...]

@@ -55,9 +55,7 @@ class Chatbot:
             raise ModelError(f"the adapter of {run} does not fit its base model {source.name}: {first}") from error
         return cls(adapted.eval(), tokenizer, template)
 
-    def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None
-    ) -> Answer:
+    def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
         stream = TextStream(self.tokenizer, self.end_ids, on_text) if on_text else None
         return generate(

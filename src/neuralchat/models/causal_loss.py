@@ -39,9 +39,7 @@ def packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 
     )
 
 
-def padded_loss_sum(
-    model: Any, examples: Sequence[Example], *, pad_id: int, label_smoothing: float = 0.0
-) -> Tensor:
+def padded_loss_sum(model: Any, examples: Sequence[Example], *, pad_id: int, label_smoothing: float = 0.0) -> Tensor:
     """The same sum by the model's own forward on a right-padded batch: slow, works for every family and method."""
     width = max(len(example.input_ids) for example in examples)
     ids = np.full((len(examples), width), pad_id, dtype=np.int64)

@@ -69,7 +69,7 @@ class FrozenProduct(torch.autograd.Function):
         return y if bias is None else y.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         return matmul_by(grad_y, ctx.weight), None, None
 
 
@@ -97,4 +97,4 @@ def thaw_linears(model: nn.Module) -> None:
     """Undo `freeze_linears`, so that other libraries meet the classes they know."""
     for module in model.modules():
         if type(module) is FrozenLinear:
-            module.__class__ = nn.Linear
+            module.__class__ = nn.Linear  # type: ignore[assignment]

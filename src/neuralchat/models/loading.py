@@ -103,7 +103,7 @@ def load_causal_model(source: ModelSource, config: Any, precision: Precision, sa
 
     name = resolve(source.name)
     with user_errors(f"the weights of model '{source.name}'"):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             dtype=precision.storage,
@@ -111,6 +111,7 @@ def load_causal_model(source: ModelSource, config: Any, precision: Precision, sa
             output_loading_info=True,
             **source.hub_options(),
         )
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(

@@ -143,7 +143,7 @@ class FlashSegments(torch.autograd.Function):
         return output.transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output, lse = ctx.saved_tensors
         grad_output = grad_output.transpose(1, 2)
         # Laid out as [T, heads, D], like the projections that these flow back into.

@@ -93,6 +93,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if g is None else g.mul_(grad_total.to(g.dtype)) for g in ctx.grads]
         return (*scaled, None, None, None)

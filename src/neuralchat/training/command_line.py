@@ -24,7 +24,6 @@ from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.legacy_flags import translate
 
 CONFIG_ENDINGS = (".yaml", ".yml", ".json")
-OWN_ARGUMENTS = (ModelArguments, DataArguments, FinetuningArguments)
 # Our defaults where they differ from transformers': nothing is sent to a tracker unless asked, and a non-finite
 # loss is never hidden.
 TRAINING_DEFAULTS = {"report_to": "none", "logging_nan_inf_filter": False, "output_dir": None}
@@ -64,7 +63,8 @@ class Parser(HfArgumentParser):
 
 
 def make_parser(prog: str) -> Parser:
-    return Parser([*OWN_ARGUMENTS, TrainingArguments], prog=prog, allow_abbrev=False)
+    kinds: list[Any] = [ModelArguments, DataArguments, FinetuningArguments, TrainingArguments]
+    return Parser(kinds, prog=prog, allow_abbrev=False)
 
 
 def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Callable[[str], None]) -> FinetuneArguments:
@@ -85,17 +85,21 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     given = {name.lstrip("-").split("=")[0].replace("-", "_") for name in flags if name.startswith("--")}
     given |= {name.removeprefix("no_") for name in given if f"--{name}" in known and name not in vars(namespace)}
     values = vars(namespace)
-    model, data, tuning = (
-        kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)}) for kind in OWN_ARGUMENTS
-    )
-    training = {f.name: values[f.name] for f in dataclasses.fields(TrainingArguments) if f.init}
+    model = ModelArguments(**fields_of(ModelArguments, values))
+    data = DataArguments(**fields_of(DataArguments, values))
+    tuning = FinetuningArguments(**fields_of(FinetuningArguments, values))
+    training = fields_of(TrainingArguments, values)
     if training["output_dir"] is None:
         problems.append("--output_dir is missing: say where the run is to be saved")
     problems += rejected(training)
-    problems += contradictions(model, data, tuning, training, given)
+    problems += contradictions(data, tuning, training, given)
     if problems:
         raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
     return FinetuneArguments(model, data, tuning, training, frozenset(given))
+
+
+def fields_of(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in dataclasses.fields(kind) if f.init}
 
 
 def expand(words: Sequence[str]) -> list[str]:

@@ -32,8 +32,8 @@ from neuralchat.training.command_line import FinetuneArguments, make_parser, par
 from neuralchat.training.packing_proof import proof_examples, prove_packing
 from neuralchat.training.prepared_data import PreparedData, prepare
 from neuralchat.training.progress import Progress
-from neuralchat.training.resume import checkpoint_to_resume, trim_metrics
 from neuralchat.training.results import Results, finish, peak_memory_mb
+from neuralchat.training.resume import checkpoint_to_resume, trim_metrics
 from neuralchat.training.samples import Sample, ask, question_of, sample_records
 from neuralchat.training.step_loader import StepParts
 from neuralchat.training.trainer import FineTuningTrainer
@@ -82,7 +82,7 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
         say("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
     session = make_session(arguments, resume, say)
     prepare_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir)
-    results = train(session, say)
+    results = train(session)
     results.seconds = time.perf_counter() - start
     results.peak_memory_mb = peak_memory_mb()
     finish(output, session, results)
@@ -100,7 +100,7 @@ def check_extras(arguments: FinetuneArguments) -> None:
 
 def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) -> Session:
     """Everything that can fail cheaply first: configuration, tokenizer, records; weights last."""
-    if not arguments.training_values["log_level"] == "passive":
+    if arguments.training_values["log_level"] != "passive":
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training_values["log_level"]])
     source = source_of(arguments)
     config = load_config(source, say)
@@ -172,9 +172,7 @@ def prepare_packing(
     segment_attention.register()
     model.get_base_model().set_attn_implementation(segment_attention.IMPLEMENTATION)
     if tuning.verify_packing:
-        worst = prove_packing(
-            model, proof_examples(data.train), pad_id=tokenizer.pad_token_id, dtype=precision.compute
-        )
+        worst = prove_packing(model, proof_examples(data.train), pad_id=tokenizer.pad_token_id, dtype=precision.compute)
         print(f"packing is exact: largest difference {worst:.0e}", file=sys.stderr, flush=True)
     return True
 
@@ -209,7 +207,7 @@ def make_trainer(session: Session) -> FineTuningTrainer:
         rank=training.process_index, world=training.world_size, micro_batch_tokens=tuning.micro_batch_tokens,
         packed=session.packed,
     )  # fmt: skip
-    progress = Progress(Path(training.output_dir) / METRICS)
+    progress = Progress(Path(str(training.output_dir)) / METRICS)
     trainer = FineTuningTrainer(
         parts=parts, pad_id=session.tokenizer.pad_token_id, model=session.model, args=training,
         eval_dataset=session.data.validation, processing_class=session.tokenizer, callbacks=[progress],
@@ -219,7 +217,7 @@ def make_trainer(session: Session) -> FineTuningTrainer:
     return trainer
 
 
-def train(session: Session, say: Say) -> Results:
+def train(session: Session) -> Results:
     tuning, training = session.arguments.tuning, session.training
     trainer = make_trainer(session)
     trained, total = parameter_counts(session.model)
@@ -232,7 +230,7 @@ def train(session: Session, say: Say) -> Results:
     if not training.do_train:
         return results
     if session.resume is not None:
-        trim_metrics(Path(training.output_dir) / METRICS, session.resume)
+        trim_metrics(Path(str(training.output_dir)) / METRICS, session.resume)
     start = time.perf_counter()
     outcome = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
     results.training_seconds = time.perf_counter() - start

@@ -48,8 +48,8 @@ def prove_packing(model: Any, examples: Sequence[Example], *, pad_id: int, dtype
         for parameter in trained.values():
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
         alone = [padded_loss_sum(model, [example], pad_id=pad_id) for example in examples]
-        expected = loss_and_gradients(model, trained, sum(alone[1:], alone[0]))
-        found = loss_and_gradients(model, trained, packed_loss_sum(model, pack(examples)))
+        expected = loss_and_gradients(trained, sum(alone[1:], alone[0]))
+        found = loss_and_gradients(trained, packed_loss_sum(model, pack(examples)))
     finally:
         for name, parameter in trained.items():
             parameter.data.copy_(before[name])
@@ -57,16 +57,14 @@ def prove_packing(model: Any, examples: Sequence[Example], *, pad_id: int, dtype
     return compare(expected, found, type(model.get_base_model()).__name__, TOLERANCE[dtype])
 
 
-def loss_and_gradients(model: Any, trained: dict[str, Any], loss: torch.Tensor) -> dict[str, torch.Tensor]:
+def loss_and_gradients(trained: dict[str, Any], loss: torch.Tensor) -> dict[str, torch.Tensor]:
     """Loss and gradients by name; the model's gradients are left empty."""
     gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
     found = {name: g for name, g in zip(trained, gradients, strict=True) if g is not None}
     return {"loss": loss.detach().reshape(1), **found}
 
 
-def compare(
-    expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], family: str, tolerance: float
-) -> float:
+def compare(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], family: str, tolerance: float) -> float:
     """Largest relative difference in norm over loss and the whole gradient."""
     names = [name for name in expected if name != "loss"]
     missing = [name for name in names if name not in found]

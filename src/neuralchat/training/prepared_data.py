@@ -127,9 +127,7 @@ def prepare(data: DataArguments, tokenizer: Any, *, say: Callable[[str], None]) 
     return PreparedData(stores[0], validation, template, all_counts, train_source, validation_source)
 
 
-def tokenized(
-    source: RecordSource, encoder: Encoder, data: DataArguments
-) -> tuple[ExampleStore, dict[str, Any]]:
+def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
     root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
     fingerprint = fingerprint_of(
         source.fingerprint(), tokenizer_fingerprint(encoder.tokenizer), encoder.template.fingerprint(),

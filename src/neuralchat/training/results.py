@@ -16,7 +16,7 @@ import torch
 
 from neuralchat import __version__
 from neuralchat.models.loading import resolve
-from neuralchat.run_directory import MANIFEST, REPORT, read_metrics, write_atomically
+from neuralchat.run_directory import MANIFEST, REPORT, read_manifest, read_metrics, write_atomically
 from neuralchat.training.progress import clock
 from neuralchat.training.report import render_report
 from neuralchat.training.samples import Sample
@@ -63,7 +63,7 @@ def finish(output: Path, session: Session, results: Results) -> None:
         write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
         write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    print(summary(output, session, results))
+    print(summary(output, manifest))
 
 
 def make_manifest(session: Session, results: Results) -> dict[str, Any]:
@@ -111,32 +111,43 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
     }
 
 
-def held_out_line(results: Results) -> str | None:
-    before, after = results.held_out_loss_before, results.held_out_loss_after
-    if before is None or after is None:
-        return f"held-out loss  {after or before:.4f}" if after or before else None
-    change = (after - before) / before if before else 0.0
-    return f"held-out loss  {before:.4f} before, {after:.4f} after ({change:+.0%})"
+def held_out_line(results: dict[str, Any]) -> str | None:
+    before, after = results["held_out_loss_before"], results["held_out_loss_after"]
+    if before is not None and after is not None:
+        change = (after - before) / before if before else 0.0
+        return f"held-out loss  {before:.4f} before, {after:.4f} after ({change:+.0%})"
+    known = after if before is None else before
+    return None if known is None else f"held-out loss  {known:.4f}"
 
 
-def summary(output: Path, session: Session, results: Results) -> str:
+def summary(output: Path, manifest: dict[str, Any]) -> str:
     """What a user wants to know at the end, and what to type next."""
+    results = manifest["results"]
     lines: list[str | None] = []
-    for sample in results.samples:
-        lines += [f"\nQ  {sample.question}", f"   before  {one_line(sample.before)}", f"   after   {one_line(sample.after)}"]
-    lines.append("")
-    lines.append(held_out_line(results))
-    if session.training.do_train:
+    for sample in results["samples"]:
         lines += [
-            f"training loss  {results.mean_loss:.4f} (mean over {results.steps} steps)",
-            f"time           {clock(results.seconds)}, of which training {clock(results.training_seconds)}",
-            f"speed          {results.tokens_per_s:.0f} tokens/s",
-            f"peak memory    {results.peak_memory_mb} MiB",
+            f"\nQ  {one_line(sample['question'])}",
+            f"   before  {one_line(sample['before'])}",
+            f"   after   {one_line(sample['after'])}",
+        ]
+    lines += ["", held_out_line(results)]
+    if results["steps"]:
+        lines += [
+            f"training loss  {results['mean_loss']:.4f} (mean over {results['steps']} steps)",
+            f"time           {clock(results['seconds'])}, of which training {clock(results['training_seconds'])}",
+            f"speed          {results['tokens_per_s']:.0f} tokens/s",
+            f"peak memory    {results['peak_memory_mb']} MiB",
             f"run            {output}",
             f"report         {output / REPORT}",
             f"chat           neuralchat chat {output}",
         ]
     return "\n".join(line for line in lines if line is not None)
+
+
+def show(run: Path) -> int:
+    """`neuralchat show`: the summary of a finished run, again."""
+    print(summary(run, read_manifest(run)))
+    return 0
 
 
 def one_line(text: str, width: int = 160) -> str:

@@ -26,6 +26,11 @@ class TrainingError(NeuralChatError):
     exit_status = 3
 
 
+def as_it_is(item: Any) -> Any:
+    """The collator: an item of the loader is a whole part already."""
+    return item
+
+
 class FineTuningTrainer(Trainer):
     """Loss of a step = sum over the supervised tokens of all its micro-batches and ranks / their number.
 
@@ -33,15 +38,17 @@ class FineTuningTrainer(Trainer):
     the Trainer's, and memory follows micro_batch_tokens.
     """
 
+    model: Any
+
     def __init__(self, *, parts: StepParts, pad_id: int, **kwargs: Any) -> None:
-        super().__init__(train_dataset=parts, data_collator=lambda item: item, **kwargs)
+        super().__init__(train_dataset=parts, data_collator=as_it_is, **kwargs)
         self.parts = parts
         self.pad_id = pad_id
         self.tokens_seen = 0
         self.supervised_tokens_seen = 0
         # One process reduces its gradients itself, by their sum; a wrapper that averages would be wrong where
         # ranks hold unequal numbers of tokens.
-        self.accelerator.prepare_model = lambda model, **_: model  # type: ignore[method-assign]
+        self.accelerator.prepare_model = lambda model, **_: model
 
     # Batches
 
@@ -56,9 +63,9 @@ class FineTuningTrainer(Trainer):
     def num_examples(self, dataloader: DataLoader) -> int:  # noqa: ARG002
         return len(self.parts.store)
 
-    def _run_epoch(self, **kwargs: Any) -> None:
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         self.parts.epoch = kwargs["epoch"]
-        super()._run_epoch(**kwargs)
+        super()._run_epoch(*args, **kwargs)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[StepPart], num_batches: int, device: torch.device
@@ -146,9 +153,12 @@ class FineTuningTrainer(Trainer):
         return float(sums[0] / sums[1]), int(sums[1])
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"  # noqa: ARG002
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: Any = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        store = self.eval_dataset if eval_dataset is None else eval_dataset
+        store: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         start = time.perf_counter()
         loss, tokens = self.held_out_loss(store)
         metrics = {

@@ -1,0 +1,46 @@
+# make setup   install into .venv          make demo    watch a model become a chatbot
+# make test    run the whole test suite    make check   lint, format, types, import direction, docs up to date
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: setup demo test check format clean-demo
+
+setup: .venv/installed
+
+# Torch first and by itself: where a CPU build is at hand it is taken, and nothing else pulls another one in.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$$(sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# A finished demo is shown again; `make clean-demo demo` trains it anew.
+demo: setup
+	$(BIN)/neuralchat fetch smollm2-135m-instruct
+	@if [ -f $(DEMO)/neuralchat.json ]; then \
+	  echo "$(DEMO) is there already ('make clean-demo demo' trains it anew)"; \
+	  $(BIN)/neuralchat show $(DEMO); \
+	else \
+	  $(BIN)/neuralchat finetune examples/demo/finetune.yaml output_dir=$(DEMO) overwrite_output_dir=true; \
+	fi
+	$(BIN)/neuralchat eval $(DEMO) --questions examples/demo/heldout.json --max_new_tokens 48
+
+clean-demo:
+	rm -rf $(DEMO)
+
+test: setup
+	$(BIN)/neuralchat fetch smollm2-135m-instruct
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate_cli_reference.py --check
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

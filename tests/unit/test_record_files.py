@@ -1,0 +1,208 @@
+"""data/record_files.py: what the streaming readers give equals what json, csv and pyarrow read at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import string
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralchat.data import record_files
+from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
+from neuralchat.errors import DataError
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=4)
+# 4 bytes are the least that can hold a byte order mark and one character more.
+BLOCKS = st.integers(4, 40)
+
+
+def rows_of(content: str | bytes, name: str = "a.json", block: int | None = None) -> list[RawRow | SyntaxProblem]:
+    raw = content.encode() if isinstance(content, str) else content
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        if block:
+            patch.setattr(record_files, "READ_BYTES", block)
+        path = Path(directory) / name
+        path.write_bytes(raw)
+        return list(read_rows(path))
+
+
+def values_of(rows: list[RawRow | SyntaxProblem]) -> list[Any]:
+    assert [row.number for row in rows if isinstance(row, RawRow)] == list(range(1, len(rows) + 1)), rows
+    return [row.value for row in rows if isinstance(row, RawRow)]
+
+
+def only_problem(rows: list[RawRow | SyntaxProblem]) -> SyntaxProblem:
+    problems = [row for row in rows if isinstance(row, SyntaxProblem)]
+    assert len(problems) == 1, rows
+    return problems[0]
+
+
+@given(objects=st.lists(OBJECTS, max_size=8), block=BLOCKS, escape=st.booleans(), indent=st.sampled_from([None, 2]))
+def test_json_array_over_any_block_boundary(
+    objects: list[dict[str, Any]], block: int, escape: bool, indent: int | None
+) -> None:
+    text = json.dumps(objects, ensure_ascii=escape, indent=indent)
+    assert values_of(rows_of(text, block=block)) == json.loads(text)
+
+
+@given(objects=st.lists(OBJECTS, min_size=1, max_size=8), block=BLOCKS, mark=st.booleans(), last=st.booleans())
+def test_json_lines_over_any_block_boundary(
+    objects: list[dict[str, Any]], block: int, mark: bool, last: bool
+) -> None:
+    lines = "\n".join(json.dumps(value) for value in objects) + ("\n" if last else "")
+    content = lines.encode("utf-8-sig" if mark else "utf-8")
+    assert values_of(rows_of(content, block=block)) == objects
+    assert values_of(rows_of(content, "a.jsonl")) == objects
+
+
+@given(numbers=st.lists(st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=8), block=BLOCKS)
+def test_bare_numbers_are_not_cut_at_a_block_boundary(numbers: list[float], block: int) -> None:
+    text = json.dumps(numbers)
+    assert values_of(rows_of(text, block=block)) == json.loads(text)
+
+
+@given(objects=st.lists(OBJECTS, min_size=1, max_size=4), block=BLOCKS, data=st.data())
+def test_cut_array_is_a_fatal_problem_after_its_whole_rows(
+    objects: list[dict[str, Any]], block: int, data: st.DataObject
+) -> None:
+    text = json.dumps(objects)
+    rows = rows_of(text[: data.draw(st.integers(1, len(text) - 1))], block=block)
+    problem = only_problem(rows)
+    assert rows[-1] is problem
+    assert problem.fatal
+    assert [row.value for row in rows[:-1] if isinstance(row, RawRow)] == objects[: len(rows) - 1]
+
+
+def test_array_with_byte_order_mark_and_white_space() -> None:
+    assert values_of(rows_of('\ufeff \n[ {"a": 1} ,\t{"b": "é"} ]\n \n')) == [{"a": 1}, {"b": "é"}]
+
+
+def test_repeated_field_is_noticed_once_for_its_row_only() -> None:
+    content = '[{"a": 1, "a": 2}, {"a": 3}]'
+    told = [("field 'a' is given more than once",), ()]
+    for rows in (rows_of(content), rows_of(content, block=4), rows_of('{"a": 1, "a": 2}\n{"a": 3}')):
+        assert [row.problems for row in rows if isinstance(row, RawRow)] == told
+
+
+def test_empty_file() -> None:
+    assert rows_of("") == [SyntaxProblem("", "the file is empty", True)]
+    assert rows_of(" \n") == [SyntaxProblem("", "the file is empty", True)]
+    assert rows_of("[]") == []
+    assert rows_of("\n", "a.jsonl") == []
+
+
+# Offsets counted by hand; é is two bytes.
+BROKEN_ARRAYS = [
+    ('[{"é": 1} {"b": 2}]', " after row 1", "is not JSON at byte 11: expected ',' or ']'"),
+    ('[{"é": 1}, {"b" 2}]', " row 2", "is not JSON at byte 17: Expecting ':' delimiter"),
+    ('[{"a": 1}] x', "", "is not JSON at byte 11: text after the closing ']'"),
+    ('[{"a": "b', " row 1", "is not JSON at byte 7: Unterminated string starting at"),
+]
+
+
+@pytest.mark.parametrize("block", [4, 8, None])
+@pytest.mark.parametrize(("content", "where", "what"), BROKEN_ARRAYS)
+def test_broken_array_names_row_and_byte(content: str, where: str, what: str, block: int | None) -> None:
+    assert only_problem(rows_of(content, block=block)) == SyntaxProblem(where, what, True)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_byte_offset_counts_the_byte_order_mark(name: str) -> None:
+    content = '[{"a" 1}]' if name == "a.json" else '{"a" 1}'
+    at = 3 + content.index("1")
+    assert only_problem(rows_of(content.encode("utf-8-sig"), name)).what.startswith(f"is not JSON at byte {at}:")
+
+
+def test_broken_line_does_not_stop_the_reader() -> None:
+    rows = rows_of('{"é": 1}\n{"b" 2}\n\n{"c": 3}\n')
+    assert rows == [
+        RawRow(1, {"é": 1}),
+        SyntaxProblem(" row 2", "is not JSON at byte 15: Expecting ':' delimiter", False),
+        RawRow(3, {"c": 3}),
+    ]
+
+
+def test_json_nested_too_deeply() -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    assert only_problem(rows_of(f"[{deep}]")) == SyntaxProblem(" row 1", "is nested too deeply", True)
+    assert rows_of(f'{deep}\n{{"a": 1}}', "a.jsonl") == [
+        SyntaxProblem(" row 1", "is nested too deeply", False),
+        RawRow(2, {"a": 1}),
+    ]
+
+
+def test_row_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_files, "MAX_ROW_BYTES", 1 << 20)
+    content = json.dumps([{"a": "x" * (3 << 20)}])
+    assert only_problem(rows_of(content, block=1 << 16)) == SyntaxProblem(" row 1", "is larger than 1 MiB", True)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv"])
+def test_file_that_is_not_utf8(name: str) -> None:
+    content = {"a.json": b'[{"a": "\xe9"}]', "a.jsonl": b'{"a": "\xe9"}\n', "a.csv": b"a\n\xe9\n"}[name]
+    expected = SyntaxProblem("", "is not UTF-8: byte 0xe9 cannot be decoded; save the file as UTF-8", True)
+    assert rows_of(content, name) == [expected]
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert list(read_rows(tmp_path / "a.json")) == [SyntaxProblem("", "cannot be read: No such file or directory", True)]
+
+
+@pytest.mark.parametrize(("name", "found"), [("a.txt", ".txt"), ("records", "records")])
+def test_unknown_ending(tmp_path: Path, name: str, found: str) -> None:
+    with pytest.raises(DataError, match=rf"records may be \.json, \.jsonl, \.csv, \.parquet files, found '{found}'"):
+        list(read_rows(tmp_path / name))
+
+
+# csv reads a bare carriage return as a line end, and NUL is refused by it.
+CELLS = st.text(st.sampled_from(string.ascii_letters + ' ,"\né🙂'), max_size=8)
+
+
+@given(rows=st.lists(st.tuples(CELLS, CELLS), max_size=5), mark=st.booleans())
+def test_csv_equals_what_was_written(rows: list[tuple[str, str]], mark: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "a.csv"
+        with path.open("w", newline="", encoding="utf-8-sig" if mark else "utf-8") as stream:
+            writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+            writer.writerows([("instruction", "output"), *rows])
+        found = list(read_rows(path))
+    assert values_of(found) == [{"instruction": a, "output": b} for a, b in rows]
+
+
+def test_csv_row_with_too_many_cells() -> None:
+    assert rows_of("a,b\n1,2,3,4\n5,6\n", "a.csv") == [
+        RawRow(1, {"a": "1", "b": "2"}, ("has 2 more cell(s) than the header",)),
+        RawRow(2, {"a": "5", "b": "6"}),
+    ]
+
+
+def test_broken_csv() -> None:
+    problem = only_problem(rows_of('a\nok\n"b" c\n', "a.csv"))
+    assert (problem.where, problem.fatal) == (" row 2", True)
+    assert problem.what.startswith("is not CSV (line 3): ")
+
+
+def test_parquet_equals_what_was_written(tmp_path: Path) -> None:
+    values = [{"messages": [{"role": "user", "content": f"é{i}"}], "n": i} for i in range(3000)]
+    pq.write_table(pa.Table.from_pylist(values), tmp_path / "a.parquet")
+    assert values_of(list(read_rows(tmp_path / "a.parquet"))) == values
+
+
+def test_broken_parquet() -> None:
+    problem = only_problem(rows_of("not parquet at all", "a.parquet"))
+    assert (problem.where, problem.fatal) == (" after row 0", True)
+    assert problem.what.startswith("is not parquet: ")
