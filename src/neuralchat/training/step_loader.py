@@ -66,9 +66,19 @@ def step_part(examples: list[Example], micro_batch_tokens: int, *, packed: bool)
     return StepPart(padded=[examples])
 
 
+def only_part(parts: list[StepPart]) -> StepPart:
+    """The collator: an item of the plan is a whole batch already."""
+    return parts[0]
+
+
 def make_loader(parts: StepParts, *, workers: int, persistent: bool, prefetch: int | None) -> DataLoader[StepPart]:
-    # batch_size None: an item is a whole part already.
+    # A batch of one item, since accelerate can skip batches of a resumed run, but not single items.
     return DataLoader(
-        parts, batch_size=None, shuffle=False, num_workers=workers, persistent_workers=persistent and workers > 0,
+        parts,
+        batch_size=1,
+        shuffle=False,
+        collate_fn=only_part,
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
         prefetch_factor=prefetch if workers else None,
-    )  # fmt: skip
+    )

@@ -1,0 +1,264 @@
+"""Fine-tuning through the real command line on small checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from small_models import save_early_llama_checkpoint
+from transformers import AutoModelForCausalLM
+
+ROWS: list[dict[str, Any]] = [
+    {"instruction": "Name the capital of France.", "input": "", "output": "Paris."},
+    {"instruction": "Add the numbers.", "input": "2 and 3", "output": "5"},
+    {"instruction": "What colour is the sky?", "output": "The sky is blue."},
+    {"instruction": "Name an animal.", "input": None, "output": "A cat, for example."},
+    {"instruction": "At how many degrees does water boil?", "output": "At one hundred."},
+    {"instruction": "Name a fruit.", "input": "It is red.", "output": "An apple."},
+    {"instruction": "What do birds do?", "output": "They sing <|end|> and fly."},
+    {"instruction": "Say nothing much.", "output": "Ok"},
+]
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run / "adapter_model.safetensors")
+
+
+def test_the_specification_command(run_cli: Callable, write_records: Callable, tmp_path: Path) -> None:
+    """Every flag of the specification's LLaMA command, on a checkpoint laid out as that model was published."""
+    model = save_early_llama_checkpoint(tmp_path / "llama-7b-hf")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    result = run_cli(
+        "--model_name_or_path", model, "--bf16", "True", "--train_file", write_records(ROWS * 3),
+        "--dataset_concatenation", "--per_device_train_batch_size", 8, "--per_device_eval_batch_size", 8,
+        "--gradient_accumulation_steps", 1, "--do_train", "--learning_rate", "1e-4", "--num_train_epochs", 3,
+        "--logging_steps", 1, "--save_total_limit", 2, "--overwrite_output_dir", "--log_level", "info",
+        "--save_strategy", "epoch", "--output_dir", "./llama_peft_finetuned_model", "--peft", "lora",
+        "--use_fast_tokenizer", "false",
+        script="finetune_clm.py", check=True,
+    )  # fmt: skip
+    run = tmp_path / "llama_peft_finetuned_model"
+    for name in (
+        "adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer_config.json", "neuralchat.json",
+        "metrics.jsonl", "report.html",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    assert "LLaMATokenizer; read as LlamaTokenizer" in result.stderr
+    assert "LLaMAForCausalLM; read as LlamaForCausalLM" in result.stderr
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert len(list(run.glob("checkpoint-*"))) == 2
+    assert all(tensor.dtype == torch.float32 for tensor in adapter(run).values())
+    lines = [line for line in metrics(run) if "loss" in line]
+    assert {
+        "step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "supervised_tokens", "tokens_per_s", "seconds",
+        "rss_mb",
+    } == set(lines[0])  # fmt: skip
+    said = run_cli("chat", run, "-p", "Name a fruit.", "--max_new_tokens", 5, check=True)
+    assert said.stdout.strip()
+
+
+def test_config_file_flags_and_pairs_are_one(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The same run from flags and from a YAML file with key=value on top gives the same adapter, bit for bit."""
+    records = write_records(ROWS)
+    values = {
+        "model_name_or_path": str(llama_checkpoint), "train_file": str(records), "num_train_epochs": 2,
+        "learning_rate": 0.01, "per_device_train_batch_size": 2, "save_strategy": "no", "report_samples": 0,
+        "logging_steps": 1,
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**values, "output_dir": "from_file", "learning_rate": 9}))
+    flags = [word for name, value in values.items() for word in (f"--{name}", value)]
+    run_cli("finetune", *flags, "--output_dir", "from_flags", check=True)
+    run_cli("finetune", "config.yaml", "learning_rate=0.01", check=True)
+    first, second = adapter(tmp_path / "from_flags"), adapter(tmp_path / "from_file")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_overfitting_returns_each_answer_to_the_letter_and_stops(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    from neuralchat.data.records import Turn
+    from neuralchat.inference.chatbot import Chatbot
+    from neuralchat.inference.sampling_flags import Sampling
+
+    run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
+        "run", "--num_train_epochs", 60, "--learning_rate", "0.02", "--lora_rank", 16, "--lora_all_linear",
+        "--lora_dropout", 0, "--per_device_train_batch_size", 4, "--save_strategy", "no", "--report_samples", 0,
+        check=True,
+    )  # fmt: skip
+    bot = Chatbot.load(tmp_path / "run", say=print)
+    turns = [[Turn("user", row["instruction"], row.get("input") or "")] for row in ROWS]
+    for row, answer in zip(ROWS, bot.answers(turns, Sampling(max_new_tokens=40)), strict=True):
+        assert answer.text == row["output"]
+        assert answer.finished
+    said = run_cli("chat", "run", "-p", ROWS[0]["instruction"], check=True)
+    assert said.stdout == ROWS[0]["output"] + "\n"
+    talk = run_cli_with_input(tmp_path, f"{ROWS[0]['instruction']}\n/new\n{ROWS[2]['instruction']}\n")
+    assert talk == f"{ROWS[0]['output']}\n{ROWS[2]['output']}\n\n"
+
+
+def run_cli_with_input(directory: Path, text: str) -> str:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "neuralchat.cli", "chat", "run"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, cwd=directory, check=True).stdout
+
+
+def test_validation_split_and_report(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    result = run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
+        "run", "--validation_split_percentage", 25, "--num_train_epochs", 2, "--evaluation_strategy", "epoch",
+        "--warmup_ratio", "0.1", "--save_strategy", "no", "--report_samples", 2, "--sample_tokens", 4,
+        "--logging_steps", 1, check=True,
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "run" / "neuralchat.json").read_text())
+    assert manifest["data"]["counts"]["validation"]["examples"] == 2
+    assert manifest["arguments"]["warmup_steps"] == 0.1
+    assert len(manifest["results"]["samples"]) == 2
+    evaluated = [line for line in metrics(tmp_path / "run") if "eval_loss" in line]
+    # Before training, after each of two epochs, and at the end.
+    assert [line["step"] for line in evaluated] == [0, *[line["step"] for line in evaluated[1:]]]
+    assert len(evaluated) == 4
+    assert evaluated[-1]["eval_loss"] == manifest["results"]["held_out_loss_after"]
+    assert "--evaluation_strategy is now --eval_strategy" in result.stderr
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "<svg" in report
+    assert "http://" not in report
+    assert "https://" not in report
+
+
+def test_resumed_equals_undisturbed(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Stop after 4 of 8 steps and go on: the same adapter, bit for bit, and each metrics line once."""
+    flags = [
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS),
+        "--learning_rate", "0.01", "--per_device_train_batch_size", 2, "--num_train_epochs", 2, "--logging_steps", 1,
+        "--save_strategy", "steps", "--save_steps", 3, "--report_samples", 0, "--lora_dropout", "0.1",
+    ]  # fmt: skip
+    run_cli(*flags, "--output_dir", "whole", check=True)
+    run_cli(*flags, "--output_dir", "parts", check=True)
+    # As if the run had died after its first checkpoint.
+    import shutil
+
+    parts = tmp_path / "parts"
+    for path in parts.iterdir():
+        if path.is_file() and path.name != "metrics.jsonl":
+            path.unlink()
+        elif path.name in ("checkpoint-6", "checkpoint-8"):
+            shutil.rmtree(path)
+    result = run_cli(*flags, "--output_dir", "parts", "--resume_from_checkpoint", "auto", check=True)
+    assert "going on from parts/checkpoint-3" in result.stderr
+    whole, resumed = adapter(tmp_path / "whole"), adapter(parts)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    keys = ("step", "loss", "learning_rate", "grad_norm")
+    lines = [[{k: line[k] for k in keys} for line in metrics(tmp_path / name)] for name in ("whole", "parts")]
+    assert lines[0] == lines[1]
+
+
+def test_micro_batches_and_accumulation_change_nothing(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    runs = {
+        "one": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 4096),
+        "small": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 40),
+        "accumulated": ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 4),
+        "padded": ("--per_device_train_batch_size", 8, "--no_packing"),
+    }
+    records = write_records(ROWS * 2)
+    for name, extra in runs.items():
+        run_cli(
+            "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", records, "--output_dir", name,
+            "--learning_rate", "0.01", "--num_train_epochs", 2, "--logging_steps", 1, "--lora_dropout", 0,
+            "--save_strategy", "no", "--report_samples", 0, *extra, check=True,
+        )  # fmt: skip
+    losses = {name: [line["loss"] for line in metrics(tmp_path / name)] for name in runs}
+    assert len(losses["one"]) == 4
+    for name in runs:
+        assert losses[name] == pytest.approx(losses["one"], rel=1e-4), name
+
+
+@pytest.mark.parametrize("method", ["ptun", "prefix", "prompt", "llama_adapter"])
+def test_other_methods_train_padded(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, method: str
+) -> None:
+    result = run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
+        "run", "--peft", method, "--num_train_epochs", 6, "--learning_rate", "0.02", "--logging_steps", 1,
+        "--save_strategy", "no", "--report_samples", 1, "--sample_tokens", 3, check=True,
+    )  # fmt: skip
+    assert "packing is not proven for it yet" in result.stderr
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    said = run_cli("chat", "run", "-p", "Name a fruit.", "--max_new_tokens", 3, check=True)
+    assert said.stdout.strip()
+
+
+def test_the_adapter_is_plain_peft(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    """PeftModel.from_pretrained gives the logits that the run's own chatbot computes."""
+    from peft import PeftModel
+
+    from neuralchat.inference.chatbot import Chatbot
+
+    run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
+        "run", "--learning_rate", "0.05", "--save_strategy", "no", "--report_samples", 0, check=True,
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_pretrained(llama_checkpoint)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        untouched = base(input_ids=ids).logits
+        plain = PeftModel.from_pretrained(base, str(tmp_path / "run"))(input_ids=ids).logits
+        ours = Chatbot.load(tmp_path / "run", say=print).model(input_ids=ids).logits
+    torch.testing.assert_close(ours, plain)
+    assert not torch.allclose(plain, untouched, atol=1e-3)
+
+
+def test_conversations_use_the_chat_template(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"messages": [
+            {"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["output"]},
+            {"role": "user", "content": "Again?"}, {"role": "assistant", "content": "No."},
+        ]}
+        for row in ROWS
+    ]  # fmt: skip
+    run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(rows), "--output_dir",
+        "run", "--save_strategy", "no", "--report_samples", 0, check=True,
+    )  # fmt: skip
+    template = json.loads((tmp_path / "run" / "neuralchat.json").read_text())["template"]
+    assert template["name"] == "chat"
+    assert template["end_tokens"] == ["<|end|>"]
+
+
+def test_evaluation_alone_writes_no_run(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    records = write_records(ROWS)
+    result = run_cli(
+        "--model_name_or_path", llama_checkpoint, "--validation_file", records, "--train_file", records, "--do_eval",
+        "--output_dir", "run", script="finetune_clm.py", check=True,
+    )  # fmt: skip
+    assert "held-out loss" in result.stdout
+    assert not (tmp_path / "run" / "neuralchat.json").exists()

@@ -1,0 +1,140 @@
+"""data/example_store.py: examples come back as they went in, and a store appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralchat.data import example_store
+from neuralchat.data.example_store import ExampleStore, file_fingerprint, fingerprint_of, stored, write_examples
+from neuralchat.data.tokenization import Example
+
+
+def example_of(ids: list[int], number: int = 0) -> Example:
+    supervised = np.array([i % 3 == 1 for i in range(len(ids))], dtype=bool)
+    return Example(np.array(ids, dtype=np.int32), supervised, f"f row {number}", number)
+
+
+def content(example: Example) -> tuple[list[int], list[bool], str, int]:
+    return example.input_ids.tolist(), example.supervised.tolist(), example.source, example.cut_tokens
+
+
+EXAMPLES = [example_of([i, i + 1, *range(i)], i) for i in range(5)]
+
+
+def store_of(root: Path, examples: list[Example], fingerprint: str = "f", **options: Any) -> ExampleStore:
+    def make(directory: Path) -> dict[str, Any]:
+        write_examples(directory, iter(examples))
+        return {"examples": len(examples)}
+
+    return stored(root, fingerprint, make=make, **options)[0]
+
+
+@given(lists=st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6), max_size=8))
+def test_examples_come_back(tmp_path_factory: pytest.TempPathFactory, lists: list[list[int]]) -> None:
+    examples = [example_of(ids, number) for number, ids in enumerate(lists)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example_store, "ROWS_A_BATCH", 3)
+        store = store_of(tmp_path_factory.mktemp("store"), examples)
+    assert len(store) == len(examples)
+    assert store.lengths.tolist() == [len(ids) for ids in lists]
+    assert [content(store[i]) for i in range(len(store))] == [content(example) for example in examples]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_types_of_a_stored_example(tmp_path: Path, in_memory: bool) -> None:
+    example = store_of(tmp_path, EXAMPLES, in_memory=in_memory)[2]
+    assert content(example) == content(EXAMPLES[2])
+    assert (example.input_ids.dtype, example.supervised.dtype) == (np.int32, np.bool_)
+
+
+def test_counts_come_back_and_make_is_not_called_again(tmp_path: Path) -> None:
+    calls = []
+
+    def make(directory: Path) -> dict[str, Any]:
+        calls.append(directory)
+        write_examples(directory, iter(EXAMPLES))
+        return {"examples": 5, "unusable": ["é"]}
+
+    for _ in range(2):
+        store, counts = stored(tmp_path / "deep" / "root", "abc", make=make)
+        assert counts == {"examples": 5, "unusable": ["é"]}
+        assert store.fingerprint == "abc"
+    assert len(calls) == 1
+    assert [path.name for path in (tmp_path / "deep" / "root").iterdir()] == ["abc"]
+
+
+def test_overwrite_makes_the_store_again(tmp_path: Path) -> None:
+    store_of(tmp_path, EXAMPLES)
+    assert len(store_of(tmp_path, EXAMPLES[:2])) == 5
+    assert len(store_of(tmp_path, EXAMPLES[:2], overwrite=True)) == 2
+
+
+def test_failed_make_leaves_nothing(tmp_path: Path) -> None:
+    def make(directory: Path) -> dict[str, Any]:
+        write_examples(directory, iter(EXAMPLES))
+        raise ValueError("stopped half way")
+
+    with pytest.raises(ValueError, match="stopped half way"):
+        stored(tmp_path, "abc", make=make)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_store_of_another_process_is_taken(tmp_path: Path) -> None:
+    def make(directory: Path) -> dict[str, Any]:
+        # The other process finishes while this one still writes.
+        store_of(tmp_path, EXAMPLES[:3], "abc")
+        write_examples(directory, iter(EXAMPLES[:3]))
+        return {"examples": 3}
+
+    store, _ = stored(tmp_path, "abc", make=make)
+    assert [content(store[i]) for i in range(3)] == [content(example) for example in EXAMPLES[:3]]
+    assert [path.name for path in tmp_path.iterdir()] == ["abc"]
+
+
+def test_failed_rename_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(source: Path, target: Path) -> None:
+        raise OSError("disk is gone")
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="disk is gone"):
+        store_of(tmp_path, EXAMPLES)
+
+
+def test_selection_of_a_selection(tmp_path: Path) -> None:
+    store = store_of(tmp_path, EXAMPLES)
+    part = store.select(np.array([4, 2, 1]), "train").select(np.array([2, 0]), "again")
+    assert [content(part[i]) for i in range(len(part))] == [content(EXAMPLES[1]), content(EXAMPLES[4])]
+    assert part.lengths.tolist() == [len(EXAMPLES[1].input_ids), len(EXAMPLES[4].input_ids)]
+
+
+def test_selections_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    store = store_of(tmp_path, EXAMPLES)
+    chosen = [([0, 1], "train"), ([0, 2], "train"), ([1, 0], "train"), ([0, 1], "validation")]
+    marks = [store.select(np.array(indices), label).fingerprint for indices, label in chosen]
+    assert len({store.fingerprint, *marks}) == 5
+    assert store.select(np.array([0, 1]), "train").fingerprint == marks[0]
+
+
+def test_fingerprint_keeps_parts_apart() -> None:
+    assert fingerprint_of("ab", "c") == hashlib.sha256(b"1\0ab\0c\0").hexdigest()[:32]
+    assert len({fingerprint_of("ab", "c"), fingerprint_of("a", "bc"), fingerprint_of("abc"), fingerprint_of()}) == 4
+
+
+def test_fingerprint_changes_with_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint_of("a")
+    monkeypatch.setattr(example_store, "FORMAT", example_store.FORMAT + 1)
+    assert fingerprint_of("a") != before
+
+
+def test_file_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # The test vector of FIPS 180-2.
+    assert file_fingerprint(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
