@@ -64,7 +64,10 @@ FINETUNE = """\
 
 """
 LEGACY = "Old flags are still taken, with a note.\n\n"
-REJECTED = "These arguments of transformers are refused when they are set to anything but their default, false or nothing.\n\n"
+REJECTED = """\
+These arguments of transformers are refused when they are set to anything but their default, false or nothing.
+
+"""
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-METHOD_NAMES = ("lora", "ptun", "prefix", "prompt", "llama_adapter")
+# Tuning methods and the learning rate that suits each, used where none is given.
+LEARNING_RATES = {"lora": 1e-4, "ptun": 1e-3, "prefix": 1e-2, "prompt": 1e-2, "llama_adapter": 5e-3}
+METHOD_NAMES = tuple(LEARNING_RATES)
 
 
 def argument(default: Any, help: str, **metadata: Any) -> Any:
@@ -47,7 +49,6 @@ class DataArguments:
     train_on_inputs: bool = argument(False, "train on the prompt too, not only on the answer")
     on_bad_record: str = argument("fail", "fail, or skip bad records and say how many")
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
-    pad_to_max_length: bool = argument(False, "with --no_packing: pad every batch to max_seq_length")
     overwrite_cache: bool = argument(False, "tokenize again even if the tokens are cached")
     dataset_cache_directory: str | None = argument(None, "where tokenized records are kept")
     keep_in_memory: bool = argument(False, "hold tokenized records in memory instead of mapping the file")
@@ -115,7 +116,7 @@ def contradictions(data: DataArguments, tuning: FinetuningArguments, training: A
     problems = [
         *range_problems(data, tuning, training),
         *choice_problems(data, tuning),
-        *pair_problems(data, tuning, given),
+        *pair_problems(data, tuning, training, given),
         *data_problems(data, training),
     ]
     if data.special_tokens:
@@ -172,7 +173,7 @@ def choice_problems(data: DataArguments, tuning: FinetuningArguments) -> list[st
     ]
 
 
-def pair_problems(data: DataArguments, tuning: FinetuningArguments, given: set[str]) -> list[str]:
+def pair_problems(data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]) -> list[str]:
     together = (
         (data.train_file and data.dataset_name, "--train_file and --dataset_name: give one source of records"),
         (
@@ -187,10 +188,13 @@ def pair_problems(data: DataArguments, tuning: FinetuningArguments, given: set[s
             data.dataset_concatenation and tuning.no_packing,
             "--dataset_concatenation and --no_packing contradict each other",
         ),
-        (data.pad_to_max_length and not tuning.no_packing, "--pad_to_max_length needs --no_packing"),
         (
             tuning.overwrite_output_dir and "resume_from_checkpoint" in given,
             "--overwrite_output_dir would delete what --resume_from_checkpoint needs",
+        ),
+        (
+            training["train_sampling_strategy"] == "batch_rebalance",
+            "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
         ),
         (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
     )

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 TRUE_WORDS = ("true", "t", "yes", "y", "1")
 
 
 @dataclass(frozen=True)
 class Legacy:
-    """`today`: the flag that takes over the value, or None if the old flag has nothing left to do."""
+    """`today`: the flag that takes over the value, or None if the old flag has nothing left to do.
+
+    `when_true`: the value that a true switch becomes. `bare`: the value of the flag without one. `values`: values
+    that became others.
+    """
 
     today: str | None
     note: str = ""
     when_true: str | None = None
+    bare: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
+ONECCL_NOTE = "transformers 5 knows no oneCCL backend, gloo takes its place"
 LEGACY_FLAGS = {
     "no_cuda": Legacy("use_cpu"),
-    "xpu_backend": Legacy("ddp_backend"),
+    "xpu_backend": Legacy("ddp_backend", ONECCL_NOTE, values={"ccl": "gloo"}),
+    "ddp_backend": Legacy("ddp_backend", ONECCL_NOTE, values={"ccl": "gloo"}),
     "evaluation_strategy": Legacy("eval_strategy"),
     "warmup_ratio": Legacy("warmup_steps", "a number below 1 is a share of all steps"),
     "group_by_length": Legacy("train_sampling_strategy", when_true="group_by_length"),
+    "use_auth_token": Legacy("use_auth_token", bare="True"),
+    "pad_to_max_length": Legacy(None, "batches hold no padding"),
     "use_ipex": Legacy(None, "torch itself has the fast paths now"),
 }
 
@@ -43,17 +53,23 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not equals and position < len(arguments) and not arguments[position].startswith("--"):
             value = arguments[position]
             position += 1
-        notices.append(notice(name, legacy))
+        same = legacy.today == name.replace("-", "_") and value not in legacy.values
+        if not same:
+            notices.append(notice(name, legacy, value))
         if legacy.today is None:
             continue
         if legacy.when_true is not None:
             if not value or value.lower() in TRUE_WORDS:
                 translated += [f"--{legacy.today}", legacy.when_true]
             continue
+        value = legacy.values.get(value, value) or legacy.bare or ""
         translated += [f"--{legacy.today}", *([value] if value else [])]
     return translated, notices
 
 
-def notice(name: str, legacy: Legacy) -> str:
+def notice(name: str, legacy: Legacy, value: str) -> str:
     took_over = f"is now --{legacy.today}" if legacy.today else "is not needed any more"
-    return f"--{name} {took_over}" + (f" ({legacy.note})" if legacy.note else "")
+    if value in legacy.values:
+        took_over += f" {legacy.values[value]}"
+    told = legacy.note and (value in legacy.values or not legacy.values)
+    return f"--{name} {took_over}" + (f" ({legacy.note})" if told else "")

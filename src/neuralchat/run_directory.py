@@ -47,7 +47,10 @@ def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None
 
 def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
     """Create the directory; with `overwrite`, delete the files of an earlier run and nothing else."""
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"--output_dir {path} cannot be written: {error.strerror}") from error
     if not overwrite:
         return
     for name in RUN_FILES:

@@ -35,7 +35,7 @@ def finetune(run_cli: Callable, llama_checkpoint: Path, tmp_path: Path) -> Calla
 BAD_FILES = {
     "empty": ("", ["the file is empty"]),
     "no rows": ("[]", ["the file holds no record"]),
-    "broken JSON": ('[{"instruction": "a", "output": "b"}, {"instruction" "x"}]', ["row 2", "is not JSON at byte 52"]),
+    "broken JSON": ('[{"instruction": "a", "output": "b"}, {"instruction" "x"}]', ["row 2", "is not JSON at byte 53"]),
     "wrong fields": ('[{"question": "a", "answer": "b"}]', ["row 1", "found question, answer", "instruction/input"]),
     "null output": ('[{"instruction": "a", "output": null}]', ["row 1: field 'output' must be text, found null"]),
     "number": ('[{"instruction": 7, "output": "b"}]', ["row 1: field 'instruction' must be text, found int 7"]),

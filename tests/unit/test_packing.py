@@ -43,28 +43,16 @@ def content(found: Example) -> Content:
     return tuple(found.input_ids.tolist()), pairs, found.source
 
 
-def unpacked(batch: PackedBatch) -> list[Content]:
-    """Read the examples back by what the docstring says, without any code of packing."""
+def unpacked(batch: PackedBatch) -> Counter[tuple[tuple[int, ...], str]]:
+    """Read (ids, source) of the examples back by what the docstring says, without any code of packing."""
     used_as_prefix = {(s.prefix_start, s.prefix_end) for s in batch.segments if s.prefix_end > s.prefix_start}
     own = [s for s in batch.segments if (s.start, s.end) not in used_as_prefix]
-    assert len(own) == len(batch.sources)
-    targets = list(zip(batch.target_positions.tolist(), batch.target_ids.tolist(), strict=True))
-    found = []
+    found: Counter[tuple[tuple[int, ...], str]] = Counter()
     for segment, source in zip(own, batch.sources, strict=True):
         places = [*range(segment.prefix_start, segment.prefix_end), *range(segment.start, segment.end)]
-        pairs = []
-        # Targets are listed example by example, each from its beginning on.
-        while targets and targets[0][0] in places and (not pairs or places.index(targets[0][0]) > pairs[-1][0]):
-            position, token = targets.pop(0)
-            pairs.append((places.index(position), token))
         assert batch.position_ids[places].tolist() == list(range(len(places)))
-        found.append((tuple(batch.input_ids[places].tolist()), tuple(pairs), source))
-    assert targets == []
+        found[tuple(batch.input_ids[places].tolist()), source] += 1
     return found
-
-
-def tokens_and_targets(found: list[Content]) -> Counter[object]:
-    return Counter((ids, source) for ids, _, source in found)
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -72,7 +60,7 @@ def tokens_and_targets(found: list[Content]) -> Counter[object]:
 def test_every_example_is_in_the_row_exactly_once(share: bool, examples: list[Example]) -> None:
     batch = pack(examples, share_prefix=share)
     expected = [content(e) for e in examples]
-    assert tokens_and_targets(unpacked(batch)) == tokens_and_targets(expected)
+    assert unpacked(batch) == Counter((ids, source) for ids, _, source in expected)
     assert batch.tokens == sum(len(ids) for ids, _, _ in expected)
     assert batch.supervised_tokens == sum(len(pairs) for _, pairs, _ in expected)
 
@@ -87,7 +75,9 @@ def test_every_target_is_predicted_from_its_own_context(share: bool, examples: l
         segment = next(s for s in batch.segments if s.start <= position < s.end)
         places = [*range(segment.prefix_start, segment.prefix_end), *range(segment.start, position + 1)]
         seen[(tuple(batch.input_ids[places].tolist()), token)] += 1
-    expected = Counter((ids[: before + 1], token) for ids, pairs, _ in map(content, examples) for before, token in pairs)
+    expected = Counter(
+        (ids[: before + 1], token) for ids, pairs, _ in map(content, examples) for before, token in pairs
+    )
     assert seen == expected
 
 

@@ -60,9 +60,7 @@ def test_json_array_over_any_block_boundary(
 
 
 @given(objects=st.lists(OBJECTS, min_size=1, max_size=8), block=BLOCKS, mark=st.booleans(), last=st.booleans())
-def test_json_lines_over_any_block_boundary(
-    objects: list[dict[str, Any]], block: int, mark: bool, last: bool
-) -> None:
+def test_json_lines_over_any_block_boundary(objects: list[dict[str, Any]], block: int, mark: bool, last: bool) -> None:
     lines = "\n".join(json.dumps(value) for value in objects) + ("\n" if last else "")
     content = lines.encode("utf-8-sig" if mark else "utf-8")
     assert values_of(rows_of(content, block=block)) == objects
@@ -159,7 +157,9 @@ def test_file_that_is_not_utf8(name: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    assert list(read_rows(tmp_path / "a.json")) == [SyntaxProblem("", "cannot be read: No such file or directory", True)]
+    assert list(read_rows(tmp_path / "a.json")) == [
+        SyntaxProblem("", "cannot be read: No such file or directory", True)
+    ]
 
 
 @pytest.mark.parametrize(("name", "found"), [("a.txt", ".txt"), ("records", "records")])

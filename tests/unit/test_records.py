@@ -178,13 +178,13 @@ def test_settle_skips_with_a_notice() -> None:
 
 
 def test_settle_refuses_to_skip_everything() -> None:
-    with pytest.raises(DataError, match="no usable record is left; all were bad:\n  - file.json row 1"):
+    with pytest.raises(DataError, match=r"no usable record is left; all were bad:\n  - file\.json row 1"):
         read(1)[1].settle("skip")
 
 
 def test_fatal_problem_cannot_be_skipped() -> None:
     report = RecordReport(good=5, problems=["f: cut off"], bad_rows=1, fatal=True)
-    with pytest.raises(DataError, match="f: cut off$"):
+    with pytest.raises(DataError, match=r"f: cut off$"):
         report.settle("skip")
 
 
@@ -204,4 +204,6 @@ def test_half_a_surrogate_in_a_file_is_a_problem_of_its_row(tmp_path: Path) -> N
     path.write_text(json.dumps([{"instruction": "a", "output": "\ud83d"}]))
     report = RecordReport()
     assert list(read_records([path], report)) == []
-    assert report.problems == [f"{path} row 1: field 'output' holds half of a surrogate pair at character 0, which is not text"]
+    assert report.problems == [
+        f"{path} row 1: field 'output' holds half of a surrogate pair at character 0, which is not text"
+    ]

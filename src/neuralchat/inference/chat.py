@@ -18,7 +18,11 @@ def chat(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     if options.prompt is not None and not options.prompt.strip():
         raise ArgumentsError("the question after -p is empty")
-    bot = Chatbot.load(Path(options.run), say=lambda text: print(f"note: {text}", file=sys.stderr))
+    bot = Chatbot.load(
+        Path(options.run),
+        trust_remote_code=options.trust_remote_code,
+        say=lambda text: print(f"note: {text}", file=sys.stderr),
+    )
     system = [Turn("system", options.system)] if options.system else []
     if options.prompt is not None:
         reply(bot, [*system, Turn("user", options.prompt)], sampling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,15 @@ class Chatbot:
         self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
 
     @classmethod
-    def load(cls, run: Path, *, say: Callable[[str], None]) -> Chatbot:
-        """The chatbot of a finished run. Raises RunDirectoryError, ModelError or TemplateError."""
+    def load(cls, run: Path, *, trust_remote_code: bool = False, say: Callable[[str], None]) -> Chatbot:
+        """The chatbot of a finished run. Raises RunDirectoryError, ModelError or TemplateError.
+
+        Whether code of the base model may run is the caller's word, never that of the run directory.
+        """
         from peft import PeftModel
 
         manifest = read_manifest(run)
-        source = source_of(manifest)
+        source = replace(source_of(manifest), trust_remote_code=trust_remote_code)
         if not (run / ADAPTER).is_file():
             raise RunDirectoryError(f"{run} has no {ADAPTER}; the run is not whole")
         tokenizer = load_tokenizer(ModelSource(name=source.name, tokenizer_name=str(run)), say)
@@ -76,11 +80,13 @@ class Chatbot:
 
 def source_of(manifest: dict[str, Any]) -> ModelSource:
     base = manifest["base_model"]
+    # A relative path is written down whole, so that a run can be used from any directory.
+    directory = base.get("path")
     return ModelSource(
-        name=base["name"],
+        name=directory if directory and Path(directory).is_dir() else base["name"],
+        config_name=base.get("config_name"),
         revision=base.get("revision", "main"),
         cache_dir=base.get("cache_dir"),
-        trust_remote_code=base.get("trust_remote_code", False),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuralchat.data.records import Record, RecordReport, read_records
-from neuralchat.errors import DataError
+from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
 
@@ -28,6 +28,8 @@ def states_facts(answer: str, facts: Sequence[str]) -> bool:
 
 def evaluate(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
+    if options.output and not Path(options.output).absolute().parent.is_dir():
+        raise ArgumentsError(f"--output {options.output}: the directory {Path(options.output).parent} does not exist")
     report = RecordReport()
     records = list(read_records([options.questions], report))
     notice = report.settle("fail")
@@ -38,7 +40,11 @@ def evaluate(options: argparse.Namespace) -> int:
             f"{len(without)} question(s) have no 'facts' (a list of texts that a right answer contains), "
             f"the first is {without[0]}"
         )
-    bot = Chatbot.load(Path(options.run), say=lambda text: print(f"note: {text}", file=sys.stderr))
+    bot = Chatbot.load(
+        Path(options.run),
+        trust_remote_code=options.trust_remote_code,
+        say=lambda text: print(f"note: {text}", file=sys.stderr),
+    )
     answers = [answer.text for answer in bot.answers([record.turns[:-1] for record in records], sampling)]
     right = [states_facts(answer, record.facts) for record, answer in zip(records, answers, strict=True)]
     if options.show:

@@ -80,15 +80,14 @@ class Method:
 
     make_config: Callable[[AdapterSettings, Any], Any]
     packs: bool
-    learning_rate: float
 
 
 METHODS = {
-    "lora": Method(lora_config, packs=True, learning_rate=1e-4),
-    "ptun": Method(ptun_config, packs=False, learning_rate=1e-3),
-    "prefix": Method(prefix_config, packs=False, learning_rate=1e-2),
-    "prompt": Method(prompt_config, packs=False, learning_rate=1e-2),
-    "llama_adapter": Method(llama_adapter_config, packs=False, learning_rate=5e-3),
+    "lora": Method(lora_config, packs=True),
+    "ptun": Method(ptun_config, packs=False),
+    "prefix": Method(prefix_config, packs=False),
+    "prompt": Method(prompt_config, packs=False),
+    "llama_adapter": Method(llama_adapter_config, packs=False),
 }
 
 
@@ -99,9 +98,10 @@ def add_adapter(model: Any, settings: AdapterSettings) -> Any:
     try:
         adapted = get_peft_model(model, METHODS[settings.method].make_config(settings, model))
     except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        hint = "Name the layers with --lora_target_modules, or choose" if settings.method == "lora" else "Choose"
         raise AdapterError(
             f"--peft {settings.method} does not work for {type(model).__name__}: {error}\n"
-            f"Name the layers with --lora_target_modules, or choose another of: {', '.join(METHODS)}"
+            f"{hint} another of: {', '.join(METHODS)}"
         ) from error
     for parameter in adapted.parameters():
         if parameter.requires_grad:

@@ -94,7 +94,7 @@ def freeze_linears(model: nn.Module) -> int:
 
 
 def thaw_linears(model: nn.Module) -> None:
-    """Undo `freeze_linears`, so that other libraries meet the classes they know."""
+    """Undo `freeze_linears` where that needs no widening, so that single tokens take torch's own products."""
     for module in model.modules():
-        if type(module) is FrozenLinear:
+        if type(module) is FrozenLinear and module.weight.dtype == torch.float32:
             module.__class__ = nn.Linear  # type: ignore[assignment]

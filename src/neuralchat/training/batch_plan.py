@@ -13,12 +13,16 @@ from functools import cached_property
 
 import numpy as np
 
+# group_by_length sorts within so many steps' worth of shuffled units, so that batches stay random enough.
+GROUPED_STEPS = 50
+
 
 @dataclass(frozen=True)
 class BatchPlan:
     """`lengths`: tokens of each example. `row_tokens`: size of a row, or None if each example is a unit.
 
-    `units_per_step` is the global batch: all ranks and accumulation steps together.
+    `order` is "random", "sequential" or "group_by_length". `units_per_step` is the global batch: all ranks and
+    accumulation steps together.
     """
 
     fingerprint: str
@@ -51,7 +55,13 @@ class BatchPlan:
     def epoch_order(self, epoch: int) -> np.ndarray:
         if self.order == "sequential":
             return np.arange(len(self.units))
-        return generator(self.fingerprint, self.seed, f"epoch {epoch}").permutation(len(self.units))
+        order = generator(self.fingerprint, self.seed, f"epoch {epoch}").permutation(len(self.units))
+        if self.order == "group_by_length":
+            sizes = np.array([sum(self.lengths[i] for i in unit) for unit in self.units])
+            chunk = self.units_per_step * GROUPED_STEPS
+            chunks = [order[start : start + chunk] for start in range(0, len(order), chunk)]
+            order = np.concatenate([part[np.argsort(-sizes[part], kind="stable")] for part in chunks])
+        return order
 
 
 def generator(fingerprint: str, seed: int, purpose: str) -> np.random.Generator:

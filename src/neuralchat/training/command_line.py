@@ -14,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from neuralchat.arguments import (
+    LEARNING_RATES,
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
     FinetuningArguments,
@@ -21,12 +22,20 @@ from neuralchat.arguments import (
     contradictions,
 )
 from neuralchat.errors import ArgumentsError, problem_list
-from neuralchat.legacy_flags import translate
+from neuralchat.legacy_flags import LEGACY_FLAGS, translate
 
 CONFIG_ENDINGS = (".yaml", ".yml", ".json")
 # Our defaults where they differ from transformers': nothing is sent to a tracker unless asked, and a non-finite
 # loss is never hidden.
-TRAINING_DEFAULTS = {"report_to": "none", "logging_nan_inf_filter": False, "output_dir": None}
+TRAINING_DEFAULTS = {
+    "report_to": "none",
+    "logging_nan_inf_filter": False,
+    "logging_steps": 10,
+    "learning_rate": None,
+    "output_dir": None,
+    "model_name_or_path": None,
+}
+SECRET_ARGUMENTS = ("use_auth_token", "hub_token")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +61,10 @@ class FinetuneArguments:
             raise ArgumentsError(f"the training arguments are refused: {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
-        """Every argument that differs from its default, for the manifest."""
+        """Our arguments and the training arguments that were set, for the manifest; never a secret."""
         own = {k: v for part in (self.model, self.data, self.tuning) for k, v in dataclasses.asdict(part).items()}
-        return {**own, **{k: v for k, v in self.training_values.items() if k in self.given}}
+        both = {**own, **{k: v for k, v in self.training_values.items() if k in self.given}}
+        return {name: value for name, value in both.items() if name not in SECRET_ARGUMENTS}
 
 
 class Parser(HfArgumentParser):
@@ -64,7 +74,12 @@ class Parser(HfArgumentParser):
 
 def make_parser(prog: str) -> Parser:
     kinds: list[Any] = [ModelArguments, DataArguments, FinetuningArguments, TrainingArguments]
-    return Parser(kinds, prog=prog, allow_abbrev=False)
+    parser = Parser(kinds, prog=prog, allow_abbrev=False)
+    for action in parser._actions:
+        # Missing ones are told together with all other problems.
+        action.required = False
+    parser.set_defaults(**TRAINING_DEFAULTS)
+    return parser
 
 
 def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Callable[[str], None]) -> FinetuneArguments:
@@ -73,14 +88,16 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     Raises ArgumentsError with all problems at once.
     """
     parser = make_parser(prog)
-    flags, notices = translate([*implied, *expand(words)])
+    known = {name for action in parser._actions for name in action.option_strings}
+    flags, notices = translate([*implied, *expand(words, known | {f"--{name}" for name in LEGACY_FLAGS})])
     for text in notices:
         say(text)
-    known = {name for action in parser._actions for name in action.option_strings}
     problems = unknown_flags(flags, known)
     flags = without_unknown(flags, known)
-    parser.set_defaults(**TRAINING_DEFAULTS)
-    namespace, stray = parser.parse_known_args(flags)
+    try:
+        namespace, stray = parser.parse_known_args(flags)
+    except ArgumentsError as error:
+        raise ArgumentsError(problem_list("these arguments cannot be used:", [*problems, str(error)])) from None
     problems += [f"'{word}' does not belong to any flag" for word in stray]
     given = {name.lstrip("-").split("=")[0].replace("-", "_") for name in flags if name.startswith("--")}
     given |= {name.removeprefix("no_") for name in given if f"--{name}" in known and name not in vars(namespace)}
@@ -89,6 +106,10 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     data = DataArguments(**fields_of(DataArguments, values))
     tuning = FinetuningArguments(**fields_of(FinetuningArguments, values))
     training = fields_of(TrainingArguments, values)
+    if training["learning_rate"] is None:
+        training["learning_rate"] = LEARNING_RATES.get(tuning.peft)
+    if model.model_name_or_path is None:
+        problems.append("--model_name_or_path is missing: name a directory, a hub id or a fetched model")
     if training["output_dir"] is None:
         problems.append("--output_dir is missing: say where the run is to be saved")
     problems += rejected(training)
@@ -102,14 +123,19 @@ def fields_of(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {f.name: values[f.name] for f in dataclasses.fields(kind) if f.init}
 
 
-def expand(words: Sequence[str]) -> list[str]:
-    """Config files and key=value words as flags, in order, so that what stands later wins."""
+def expand(words: Sequence[str], known: set[str]) -> list[str]:
+    """Config files and key=value words as flags, in order, so that what stands later wins.
+
+    Directly after a flag, key=value is that flag's value unless the key is a flag of its own.
+    """
     flags: list[str] = []
     for position, word in enumerate(words):
         after_flag = position > 0 and words[position - 1].startswith("--") and "=" not in words[position - 1]
         if position == 0 and word.endswith(CONFIG_ENDINGS) and not word.startswith("--"):
             flags += config_flags(Path(word))
-        elif re.fullmatch(r"[A-Za-z_]\w*=.*", word, re.DOTALL) and not after_flag:
+        elif re.fullmatch(r"[A-Za-z_]\w*=.*", word, re.DOTALL) and (
+            not after_flag or f"--{word.partition('=')[0]}" in known
+        ):
             key, _, value = word.partition("=")
             flags += [f"--{key}", value]
         else:

@@ -13,6 +13,7 @@ import torch
 import transformers
 from transformers import set_seed
 
+from neuralchat.data.example_store import ExampleStore
 from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError
 from neuralchat.models import segment_attention
 from neuralchat.models.adapters import METHODS, AdapterSettings, add_adapter
@@ -74,7 +75,7 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
     """Check, load, train, save. Nothing is written to output_dir before everything has been checked."""
     start = time.perf_counter()
     output = Path(arguments.training_values["output_dir"])
-    resuming = arguments.training_values["resume_from_checkpoint"] is not None
+    resuming = str(arguments.training_values["resume_from_checkpoint"]).lower() not in ("none", "false")
     check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=resuming)
     resume = checkpoint_to_resume(arguments.training_values["resume_from_checkpoint"], output, say)
     check_extras(arguments)
@@ -82,7 +83,7 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
         say("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
     session = make_session(arguments, resume, say)
     prepare_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir)
-    results = train(session)
+    results = train(session, say)
     results.seconds = time.perf_counter() - start
     results.peak_memory_mb = peak_memory_mb()
     finish(output, session, results)
@@ -110,7 +111,7 @@ def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) ->
             "use a causal model such as LLaMA"
         )
     tokenizer = load_tokenizer(source, say)
-    data = prepare(arguments.data, tokenizer, say=say)
+    data = prepare(arguments.data, tokenizer, cache_dir=source.cache_dir, say=say)
     training = arguments.training()
     set_seed(training.seed)
     precision, notice = choose_precision(bf16=arguments.bf16, trains_base=False)
@@ -169,41 +170,56 @@ def prepare_packing(
                 say(f"--dataset_concatenation: packing is not proven for --peft {tuning.peft}; rows are not filled")
             say(f"--peft {tuning.peft} trains with padded batches: packing is not proven for it yet")
         return False
+    if not model.get_base_model()._supports_attention_backend:
+        family = type(model.get_base_model()).__name__
+        say(f"{family} cannot take segment attention: it trains with padded batches")
+        return False
     segment_attention.register()
     model.get_base_model().set_attn_implementation(segment_attention.IMPLEMENTATION)
     if tuning.verify_packing:
-        worst = prove_packing(model, proof_examples(data.train), pad_id=tokenizer.pad_token_id, dtype=precision.compute)
+        store = data.train if data.train is not None else data.validation
+        assert store is not None
+        worst = prove_packing(model, proof_examples(store), pad_id=tokenizer.pad_token_id, dtype=precision.compute)
         print(f"packing is exact: largest difference {worst:.0e}", file=sys.stderr, flush=True)
     return True
 
 
-def batch_plan(session: Session) -> BatchPlan:
+def plan_order(session: Session) -> str:
+    order = str(session.training.train_sampling_strategy)
+    # Packed batches hold no padding that sorting could save.
+    return "random" if order == "group_by_length" and session.packed else order
+
+
+def batch_plan(session: Session, store: ExampleStore) -> BatchPlan:
     arguments, training = session.arguments, session.training
     rows = session.packed and arguments.data.dataset_concatenation
     seed = training.seed if training.data_seed is None else training.data_seed
     return BatchPlan(
-        fingerprint=session.data.train.fingerprint,
-        lengths=tuple(session.data.train.lengths.tolist()),
+        fingerprint=store.fingerprint,
+        lengths=tuple(store.lengths.tolist()),
         seed=seed,
         units_per_step=training.per_device_train_batch_size
         * training.gradient_accumulation_steps
         * training.world_size,
         row_tokens=arguments.data.max_seq_length if rows else None,
         drop_last=training.dataloader_drop_last,
-        order="sequential" if training.train_sampling_strategy == "sequential" else "random",
+        order=plan_order(session),
     )
 
 
 def make_trainer(session: Session) -> FineTuningTrainer:
     training, tuning = session.training, session.arguments.tuning
-    plan = batch_plan(session)
+    # Without training records the loader stands over the held-out ones and is never read.
+    store = session.data.train if session.data.train is not None else session.data.validation
+    assert store is not None
+    plan = batch_plan(session, store)
     if plan.steps == 0:
         raise ArgumentsError(
             f"--dataloader_drop_last leaves no step: {len(plan.units)} unit(s) of data are fewer than a batch of "
             f"{plan.units_per_step}"
         )
     parts = StepParts(
-        session.data.train, plan, accumulation_steps=training.gradient_accumulation_steps,
+        store, plan, accumulation_steps=training.gradient_accumulation_steps,
         rank=training.process_index, world=training.world_size, micro_batch_tokens=tuning.micro_batch_tokens,
         packed=session.packed,
     )  # fmt: skip
@@ -217,9 +233,11 @@ def make_trainer(session: Session) -> FineTuningTrainer:
     return trainer
 
 
-def train(session: Session) -> Results:
+def train(session: Session, say: Say) -> Results:
     tuning, training = session.arguments.tuning, session.training
     trainer = make_trainer(session)
+    if session.packed and training.train_sampling_strategy == "group_by_length":
+        say("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
     trained, total = parameter_counts(session.model)
     results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
     describe(session, trainer, results)
@@ -251,10 +269,11 @@ def train(session: Session) -> Results:
 def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> None:
     """What will happen, before it does."""
     plan, training = trainer.parts.plan, session.training
-    counts = session.data.counts["train"]
+    label = "train" if session.data.train is not None else "validation"
+    counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     print(
-        f"{len(session.data.train)} examples, {counts['tokens']} tokens ({counts['supervised_tokens']} supervised), "
+        f"{counts['examples']} examples, {counts['tokens']} tokens, "
         f"template {session.data.template.name}\n"
         f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
         f"trained; weights {str(session.precision.storage).removeprefix('torch.')}, arithmetic "

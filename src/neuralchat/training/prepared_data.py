@@ -73,9 +73,9 @@ class RecordSource:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Examples ready for training. `validation` is None where nothing is held out."""
+    """Examples ready for training. `train` or `validation` is None where there are no such records."""
 
-    train: ExampleStore
+    train: ExampleStore | None
     validation: ExampleStore | None
     template: Template
     counts: dict[str, Any]
@@ -83,9 +83,9 @@ class PreparedData:
     validation_source: RecordSource
 
 
-def sources(data: DataArguments) -> tuple[RecordSource, RecordSource]:
+def sources(data: DataArguments, cache_dir: str | None = None) -> tuple[RecordSource, RecordSource]:
     """(training, validation) sources. Raises DataError naming every missing or empty file."""
-    hub = (data.dataset_name, data.dataset_config_name, None) if data.dataset_name else None
+    hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
     train = RecordSource(tuple(data.train_file), hub, data.max_train_samples)
     validation = RecordSource(tuple(data.validation_file), None, data.max_eval_samples)
     if problems := [*train.check(), *validation.check()]:
@@ -93,16 +93,18 @@ def sources(data: DataArguments) -> tuple[RecordSource, RecordSource]:
     return train, validation
 
 
-def prepare(data: DataArguments, tokenizer: Any, *, say: Callable[[str], None]) -> PreparedData:
+def prepare(
+    data: DataArguments, tokenizer: Any, *, cache_dir: str | None = None, say: Callable[[str], None]
+) -> PreparedData:
     """Read, check, render and tokenize, or take the same from the cache.
 
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
     """
-    train_source, validation_source = sources(data)
+    train_source, validation_source = sources(data, cache_dir)
     conversations = data.template == "auto" and train_source.is_conversation()
     template = make_template(data.template, tokenizer, conversations=conversations)
     encoder = Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
-    stores: list[ExampleStore] = []
+    stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}
     failures: list[str] = []
     for label, source in (("train", train_source), ("validation", validation_source)):
@@ -113,18 +115,20 @@ def prepare(data: DataArguments, tokenizer: Any, *, say: Callable[[str], None]) 
         except DataError as error:
             failures.append(str(error))
             continue
-        stores.append(store)
+        stores[label] = store
         all_counts[label] = {key: value for key, value in counts.items() if key != "notices"}
         for notice in counts["notices"]:
             say(f"{label}: {notice}")
     if failures:
         raise DataError("\n".join(failures))
     if data.validation_split_percentage:
-        stores = list(split(stores[0], data))
-        all_counts["validation"] = {"examples": len(stores[1]), "split_percentage": data.validation_split_percentage}
+        stores["train"], stores["validation"] = split(stores["train"], data)
+        for label, store in stores.items():
+            all_counts.setdefault(label, {}).update(examples=len(store), tokens=int(store.lengths.sum()))
         validation_source = train_source
-    validation = stores[1] if len(stores) > 1 else None
-    return PreparedData(stores[0], validation, template, all_counts, train_source, validation_source)
+    return PreparedData(
+        stores.get("train"), stores.get("validation"), template, all_counts, train_source, validation_source
+    )
 
 
 def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:

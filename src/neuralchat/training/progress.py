@@ -32,14 +32,22 @@ class Progress(TrainerCallback):
         self.tokens_at_log = 0
         self.time_at_log = self.start
         self.speed = 0.0
-        self.first_step = 0
+        self.first_step = self.first_tokens = 0
+        self.began = self.start
         self.on_terminal = sys.stderr.isatty()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self.start = self.time_at_log = time.perf_counter()
-        self.first_step = state.global_step
+        earlier = self.last_line() if state.global_step else {}
+        self.time_at_log = time.perf_counter()
+        self.start = self.time_at_log - earlier.get("seconds", 0.0)
+        self.trainer.tokens_seen = self.tokens_at_log = earlier.get("tokens", 0)
+        self.trainer.supervised_tokens_seen = earlier.get("supervised_tokens", 0)
+        self.first_step, self.first_tokens = state.global_step, self.tokens_at_log
+        self.began = self.time_at_log
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        # However short the run, its last step is logged.
+        control.should_log |= state.global_step >= state.max_steps
         if self.on_terminal and state.is_world_process_zero:
             print(f"\r\x1b[K{self.line(state)}", end="", file=sys.stderr, flush=True)
 
@@ -73,19 +81,24 @@ class Progress(TrainerCallback):
             "rss_mb": resident_mb(),
         }
 
+    def last_line(self) -> dict[str, Any]:
+        """The last training line of an earlier part of this run."""
+        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
+        return next((line for line in map(json.loads, reversed(lines)) if "loss" in line), {})
+
     def write(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def line(self, state: Any, loss: float | None = None) -> str:
         done, total = state.global_step - self.first_step, state.max_steps - self.first_step
-        elapsed = time.perf_counter() - self.start
+        elapsed = time.perf_counter() - self.began
         left = elapsed / max(done, 1) * (total - done)
         if loss is None:
             logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
             loss = logged[-1] if logged else None
         shown = f"  loss {loss:.4f}" if loss is not None else ""
-        speed = self.trainer.tokens_seen / max(elapsed, 1e-9)
+        speed = (self.trainer.tokens_seen - self.first_tokens) / max(elapsed, 1e-9)
         return (
             f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}{shown}  "
             f"{speed:.0f} tokens/s  {clock(left)} left"

@@ -73,7 +73,8 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "base_model": {
             "name": arguments.model.model_name_or_path,
-            "path": resolve(session.source.name),
+            "path": absolute(resolve(session.source.name)),
+            "config_name": session.source.config_name,
             "revision": session.source.revision,
             "cache_dir": session.source.cache_dir,
             "trust_remote_code": session.source.trust_remote_code,
@@ -97,7 +98,7 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "adapter": "float32",
         },
         "data": {
-            "train_fingerprint": data.train.fingerprint,
+            "train_fingerprint": data.train.fingerprint if data.train is not None else None,
             "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,
             "counts": data.counts,
         },
@@ -109,6 +110,11 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
         },
         "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
     }
+
+
+def absolute(name: str) -> str:
+    """A directory's whole path; a hub id as it is."""
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
 def held_out_line(results: dict[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ class Sample:
 def sample_records(data: PreparedData, count: int) -> list[Record]:
     """The first `count` held-out records, or training records where nothing is held out."""
     store = data.validation if data.validation is not None else data.train
+    assert store is not None
     source = data.validation_source if data.validation is not None else data.train_source
     return find_records(source, [store[i].source for i in range(min(count, len(store)))])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuralchat.data.example_store import ExampleStore
 from neuralchat.data.packing import PackedBatch, pack, split_by_tokens
@@ -32,8 +33,8 @@ class StepPart:
 class StepParts(Dataset[StepPart]):
     """Item k of an epoch is part k % accumulation_steps of optimizer step k // accumulation_steps.
 
-    `epoch` is set before each pass. Parts may be empty; that every step has as many keeps the Trainer's own count
-    of accumulation steps right.
+    Items are numbered on over the epochs; `epoch` is set before each pass. Parts may be empty; that every step has
+    as many keeps the Trainer's own count of accumulation steps right.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class StepParts(Dataset[StepPart]):
         return self.plan.steps * self.accumulation_steps
 
     def __getitem__(self, index: int) -> StepPart:
-        step, part = divmod(index, self.accumulation_steps)
-        units = share_of_rank(self.plan.step(self.epoch, step), self.plan.lengths, self.rank, self.world)
+        epoch, item = divmod(index, len(self))
+        step, part = divmod(item, self.accumulation_steps)
+        units = share_of_rank(self.plan.step(epoch, step), self.plan.lengths, self.rank, self.world)
         examples = [self.store[i] for unit in units[part :: self.accumulation_steps] for i in unit]
         return step_part(examples, self.micro_batch_tokens, packed=self.packed)
 
@@ -63,7 +65,33 @@ def step_part(examples: list[Example], micro_batch_tokens: int, *, packed: bool)
         return StepPart()
     if packed:
         return StepPart(packed=[pack(batch) for batch in split_by_tokens(examples, micro_batch_tokens)])
-    return StepPart(padded=[examples])
+    return StepPart(padded=split_padded(examples, micro_batch_tokens))
+
+
+def split_padded(examples: list[Example], micro_batch_tokens: int) -> list[list[Example]]:
+    """Batches of at most `micro_batch_tokens` tokens with their padding, longest examples first."""
+    batches: list[list[Example]] = []
+    width = 0
+    for example in sorted(examples, key=lambda e: -len(e.input_ids)):
+        if not batches or width * (len(batches[-1]) + 1) > micro_batch_tokens:
+            batches.append([])
+            width = len(example.input_ids)
+        batches[-1].append(example)
+    return batches
+
+
+class EpochSampler(Sampler[int]):
+    """The items of the epoch that `parts` stands at; workers need not know the epoch."""
+
+    def __init__(self, parts: StepParts) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.parts.epoch * len(self.parts)
+        return iter(range(first, first + len(self.parts)))
 
 
 def only_part(parts: list[StepPart]) -> StepPart:
@@ -76,7 +104,7 @@ def make_loader(parts: StepParts, *, workers: int, persistent: bool, prefetch: i
     return DataLoader(
         parts,
         batch_size=1,
-        shuffle=False,
+        sampler=EpochSampler(parts),
         collate_fn=only_part,
         num_workers=workers,
         persistent_workers=persistent and workers > 0,

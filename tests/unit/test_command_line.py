@@ -1,0 +1,251 @@
+"""training/command_line.py: flags, files and key=value give the same arguments; every mistake has its message."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+
+from neuralchat.arguments import REJECTED_TRAINING_ARGUMENTS
+from neuralchat.errors import ArgumentsError
+from neuralchat.training import command_line
+from neuralchat.training.command_line import FinetuneArguments, config_flags, expand, parse
+
+MINIMAL = ["--model_name_or_path", "m", "--train_file", "a.json", "--output_dir", "out"]
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_config(content: str | bytes, name: str = "c.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write_config
+
+
+def parsed(*words: str, notices: list[str] | None = None) -> FinetuneArguments:
+    say = (notices if notices is not None else []).append
+    return parse([*MINIMAL, *words], prog="test", implied=["--do_train"], say=say)
+
+
+def refusal(*words: str, minimal: bool = True) -> str:
+    with pytest.raises(ArgumentsError) as caught:
+        parse([*(MINIMAL if minimal else []), *words], prog="test", implied=["--do_train"], say=print)
+    return str(caught.value)
+
+
+def test_flags() -> None:
+    arguments = parsed("--lora_rank", "4", "--lora-alpha=32", "--lora_target_modules", "q", "v", "--no_verify_packing")
+    assert arguments.model.model_name_or_path == "m"
+    assert arguments.data.train_file == ["a.json"]
+    tuning = arguments.tuning
+    assert (tuning.lora_rank, tuning.lora_alpha, tuning.lora_target_modules) == (4, 32, ["q", "v"])
+    assert tuning.verify_packing is False
+    assert arguments.training_values["do_train"] is True
+
+
+def test_defaults_that_differ_from_transformers() -> None:
+    values = parsed().training_values
+    assert (values["report_to"], values["logging_nan_inf_filter"], values["output_dir"]) == ("none", False, "out")
+
+
+def test_given_names_what_the_user_set() -> None:
+    given = parsed("--lora-rank=4", "--no_verify_packing", "--bf16", "True").given
+    own = {"model_name_or_path", "train_file", "output_dir", "do_train"}
+    assert given == own | {"lora_rank", "no_verify_packing", "verify_packing", "bf16"}
+
+
+def test_yaml_json_and_words_agree(write: Write) -> None:
+    content = {"model_name_or_path": "m", "train_file": ["a.json", "b.json"], "output_dir": "out", "lora_rank": 4}
+    from_json = parse([write(json.dumps(content), "c.json")], prog="t", implied=["--do_train"], say=print)
+    yaml = "model_name_or_path: m\ntrain_file: [a.json, b.json]\noutput_dir: out\nlora_rank: 4\nlora_alpha: null\n"
+    from_yaml = parse([write(yaml)], prog="t", implied=["--do_train"], say=print)
+    words = ["--model_name_or_path", "m", "--train_file", "a.json", "b.json", "output_dir=out", "lora_rank=4"]
+    assert from_json == from_yaml == parse(words, prog="t", implied=["--do_train"], say=print)
+
+
+def test_what_stands_later_wins(write: Write) -> None:
+    config = write("model_name_or_path: m\ntrain_file: a.json\noutput_dir: out\nlora_rank: 4\nlora_alpha: 5\n")
+    arguments = parse([config, "lora_rank=6", "--lora_alpha", "7"], prog="t", implied=["--do_train"], say=print)
+    assert (arguments.tuning.lora_rank, arguments.tuning.lora_alpha) == (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (["lora_rank=4"], ["--lora_rank", "4"]),
+        (["run_name=a=b"], ["--run_name", "a=b"]),
+        (["run_name=two\nlines"], ["--run_name", "two\nlines"]),
+        (["--run_name", "a=b"], ["--run_name", "a=b"]),
+        (["--run_name=x", "seed=1"], ["--run_name=x", "--seed", "1"]),
+        (["--do_train", "--seed", "1"], ["--do_train", "--seed", "1"]),
+        (["--train_file", "c.json"], ["--train_file", "c.json"]),
+        (["9=4", "=x"], ["9=4", "=x"]),
+    ],
+)
+def test_expand(words: list[str], flags: list[str]) -> None:
+    assert expand(words) == flags
+
+
+def test_config_flags(write: Write) -> None:
+    content = "a: 1\nb: true\nc: [x, 2]\nd: {k: [1]}\ne:\nf: 1.0e-3\n"
+    expected = ["--a", "1", "--b", "True", "--c", "x", "2", "--d", '{"k": [1]}', "--f", "0.001"]
+    assert config_flags(Path(write(content))) == expected
+
+
+def test_demo_configuration() -> None:
+    config = Path(__file__).parents[2] / "examples/demo/finetune.yaml"
+    arguments = parse([str(config)], prog="t", implied=["--do_train"], say=print)
+    assert arguments.tuning.lora_all_linear is True
+    assert (arguments.tuning.lora_rank, arguments.tuning.lora_alpha) == (16, 32)
+    assert (arguments.training_values["learning_rate"], arguments.training_values["warmup_steps"]) == (1e-3, 0.03)
+
+
+def test_legacy_flags_are_translated_and_told() -> None:
+    notices: list[str] = []
+    values = parsed("--no_cuda", "--warmup_ratio", "0.1", notices=notices).training_values
+    assert (values["use_cpu"], values["warmup_steps"]) == (True, 0.1)
+    assert [notice.split()[0] for notice in notices] == ["--no_cuda", "--warmup_ratio"]
+
+
+def test_missing_config() -> None:
+    with pytest.raises(ArgumentsError, match=r"config file missing\.yaml cannot be read: No such file"):
+        expand(["missing.yaml"])
+
+
+@pytest.mark.parametrize("content", ["a: [1", b"a: \xe9\n"])
+def test_config_that_is_not_yaml(write: Write, content: str | bytes) -> None:
+    with pytest.raises(ArgumentsError, match="is not YAML: "):
+        expand([write(content)])
+
+
+@pytest.mark.parametrize(("content", "found"), [("- a\n", "list"), ("", "NoneType"), ("1: a\n", "dict")])
+def test_config_that_holds_no_names(write: Write, content: str, found: str) -> None:
+    with pytest.raises(ArgumentsError, match=f"must hold names and values, found {found}"):
+        expand([write(content)])
+
+
+def test_unknown_flag_with_a_near_name() -> None:
+    message = refusal("--lora_rnk", "4", "--zzzzzzzz", "5")
+    assert "  - unknown flag --lora_rnk; did you mean --lora_rank?" in message.splitlines()
+    assert "  - unknown flag --zzzzzzzz" in message.splitlines()
+    assert "does not belong" not in message
+
+
+def test_misspelt_required_flag_is_named() -> None:
+    message = refusal("--model_name_or_pth", "m", "--train_file", "a.json", "--output_dir", "out", minimal=False)
+    assert "unknown flag --model_name_or_pth; did you mean --model_name_or_path?" in message
+
+
+def test_missing_model() -> None:
+    assert "--model_name_or_path" in refusal("--output_dir", "out", minimal=False)
+
+
+def test_missing_output_directory() -> None:
+    message = refusal("--model_name_or_path", "m", "--train_file", "a.json", minimal=False)
+    assert "--output_dir is missing: say where the run is to be saved" in message
+
+
+def test_stray_word() -> None:
+    assert "'stray' does not belong to any flag" in refusal("--lora_rank", "4", "stray")
+
+
+def test_value_of_the_wrong_type() -> None:
+    assert "invalid int value: 'many'" in refusal("--lora_rank", "many")
+
+
+def test_flags_are_not_abbreviated() -> None:
+    assert "unknown flag --lora_ran; did you mean --lora_rank?" in refusal("--lora_ran", "4")
+
+
+def test_all_problems_at_once() -> None:
+    message = refusal("--lora_rnk", "4", "--lora_alpha", "0", "--fp16", "True", "--peft", "ia3")
+    lines = message.splitlines()
+    assert lines[0] == "these arguments cannot be used:"
+    expected = ["unknown flag --lora_rnk", "--fp16 cannot be used", "--lora_alpha must", "--peft is 'ia3'"]
+    assert [line[4 : 4 + len(start)] for line, start in zip(lines[1:], expected, strict=True)] == expected
+
+
+# A value of each that is not its default.
+REFUSED_VALUES: dict[str, Any] = {
+    "auto_find_batch_size": True,
+    "batch_eval_metrics": True,
+    "deepspeed": "config.json",
+    "do_predict": True,
+    "enable_jit_checkpoint": True,
+    "eval_accumulation_steps": 2,
+    "eval_do_concat_batches": False,
+    "eval_use_gather_object": True,
+    "fp16": True,
+    "fp16_full_eval": True,
+    "bf16_full_eval": True,
+    "fsdp": "full_shard",
+    "ignore_data_skip": True,
+    "include_for_metrics": ["loss"],
+    "label_names": ["labels"],
+    "length_column_name": "size",
+    "liger_kernel_config": {"rope": True},
+    "parallelism_config": {"dp": 1},
+    "prediction_loss_only": True,
+    "remove_unused_columns": False,
+    "torch_compile": True,
+    "torch_compile_backend": "inductor",
+    "torch_compile_mode": "default",
+    "use_cache": True,
+    "use_liger_kernel": True,
+}
+
+
+def test_every_rejected_argument_has_a_value_to_refuse() -> None:
+    assert set(REFUSED_VALUES) == set(REJECTED_TRAINING_ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_VALUES))
+def test_training_argument_that_cannot_be_used(name: str) -> None:
+    values = {**parsed().training_values, name: REFUSED_VALUES[name]}
+    assert command_line.rejected(values) == [f"--{name} cannot be used: {REJECTED_TRAINING_ARGUMENTS[name]}"]
+
+
+def test_defaults_of_transformers_are_not_refused() -> None:
+    defaults = {
+        f.name: f.default for f in dataclasses.fields(TrainingArguments) if f.default is not dataclasses.MISSING
+    }
+    assert command_line.rejected(defaults) == []
+
+
+def test_training_arguments_leave_bf16_out() -> None:
+    arguments = parsed("--bf16", "True", "--seed", "7")
+    training = arguments.training()
+    assert arguments.bf16 is True
+    assert (training.bf16, training.seed, training.disable_tqdm, training.output_dir) == (False, 7, True, "out")
+
+
+def test_training_arguments_that_transformers_refuses() -> None:
+    words = ["--load_best_model_at_end", "True", "--eval_strategy", "steps", "--save_strategy", "epoch"]
+    arguments = parsed("--validation_split_percentage", "5", *words)
+    with pytest.raises(ArgumentsError, match=r"the training arguments are refused: .*save and eval strategy"):
+        arguments.training()
+
+
+def test_as_dict_has_the_training_arguments_that_were_given() -> None:
+    found = parsed("--learning_rate", "0.1", "--lora_rank", "4").as_dict()
+    assert (found["learning_rate"], found["lora_rank"], found["output_dir"]) == (0.1, 4, "out")
+    assert "warmup_steps" not in found
+
+
+def test_as_dict_is_json() -> None:
+    found = parsed("--learning_rate", "0.1").as_dict()
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_manifest_holds_no_hub_token() -> None:
+    # as_dict goes into neuralchat.json, which users share with the run.
+    found = parsed("--use_auth_token", "hf_secret", "--hub_token", "hf_secret").as_dict()
+    assert "hf_secret" not in json.dumps(found)

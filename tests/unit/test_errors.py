@@ -1,0 +1,30 @@
+"""errors.py: one message for many problems, and the exit status of a user's mistake."""
+
+from __future__ import annotations
+
+from neuralchat import errors
+from neuralchat.errors import MissingExtraError, NeuralChatError, problem_list
+
+
+def test_problem_list_shows_all_of_a_few() -> None:
+    assert problem_list("wrong:", ["a", "b"]) == "wrong:\n  - a\n  - b"
+
+
+def test_problem_list_counts_what_it_leaves_out() -> None:
+    assert problem_list("wrong:", ["a", "b", "c", "d"], shown=2) == "wrong:\n  - a\n  - b\n  ... and 2 more"
+    lines = problem_list("wrong:", [str(i) for i in range(21)]).splitlines()
+    assert len(lines) == 22
+    assert lines[-1] == "  ... and 1 more"
+
+
+def test_missing_extra_says_how_to_install_it() -> None:
+    error = MissingExtraError("tensorboard", "tensorboard", "--report_to tensorboard")
+    assert str(error) == (
+        "--report_to tensorboard needs the package 'tensorboard': pip install 'neuralchat[tensorboard]'"
+    )
+
+
+def test_every_error_of_a_user_has_status_two() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NeuralChatError)]
+    assert len(kinds) == 10
+    assert {kind.exit_status for kind in kinds} == {2}
