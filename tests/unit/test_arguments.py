@@ -17,6 +17,7 @@ TRAINING: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
     "gradient_accumulation_steps": 1,
+    "train_sampling_strategy": "random",
 }
 DATA_NAMES = set(DataArguments.__dataclass_fields__)
 TUNING_NAMES = set(FinetuningArguments.__dataclass_fields__)
@@ -50,7 +51,7 @@ def test_list_defaults_are_not_shared() -> None:
         {"do_eval": True, "validation_file": ["v.json"]},
         {"eval_strategy": "steps", "validation_split_percentage": 5},
         {"do_train": False, "do_eval": True, "train_file": [], "validation_file": ["v.json"]},
-        {"pad_to_max_length": True, "no_packing": True},
+        {"train_sampling_strategy": "group_by_length"},
         {"num_train_epochs": 0, "max_steps": 5},
         {"lora_dropout": 0.0, "report_samples": 0, "sample_tokens": 0, "max_train_samples": 1},
     ],
@@ -101,7 +102,10 @@ def test_numbers_that_start_at_one(name: str) -> None:
             {"dataset_concatenation": True, "no_packing": True},
             "--dataset_concatenation and --no_packing contradict each other",
         ),
-        ({"pad_to_max_length": True}, "--pad_to_max_length needs --no_packing"),
+        (
+            {"train_sampling_strategy": "batch_rebalance"},
+            "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
+        ),
         ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
         ({"train_file": []}, "no records to train on: give --train_file or --dataset_name"),
         ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),

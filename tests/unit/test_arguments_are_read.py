@@ -31,6 +31,7 @@ REFUSED: dict[str, Any] = {"special_tokens": ["<x>"], "max_source_length": 5, "m
 TRAINING = {
     "do_train": True, "do_eval": False, "eval_strategy": "no", "num_train_epochs": 3, "max_steps": -1,
     "per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "gradient_accumulation_steps": 1,
+    "train_sampling_strategy": "random",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuralchat.training import batch_plan
 from neuralchat.training.batch_plan import BatchPlan, best_fit_rows, share_of_rank
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
@@ -65,6 +66,18 @@ def test_batch_size_does_not_change_the_order() -> None:
 def test_sequential_order() -> None:
     plan = plan_of([3] * 6, order="sequential")
     assert [plan.step(1, step) for step in (0, 1)] == [[[0], [1], [2], [3]], [[4], [5]]]
+
+
+@given(lengths=LENGTHS, size=st.integers(1, 3), epoch=st.integers(0, 2))
+def test_group_by_length_sorts_within_chunks(lengths: list[int], size: int, epoch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_plan, "GROUPED_STEPS", 4)
+        grouped = epoch_of(plan_of(lengths, units_per_step=size, order="group_by_length"), epoch)
+    shuffled = epoch_of(plan_of(lengths, units_per_step=size), epoch)
+    for start in range(0, len(lengths), 4 * size):
+        chunk = grouped[start : start + 4 * size]
+        assert sorted(chunk) == sorted(shuffled[start : start + 4 * size])
+        assert [lengths[i] for i in chunk] == sorted((lengths[i] for i in chunk), reverse=True)
 
 
 def best_fit_by_search(items: Sequence[tuple[int, int]], row_tokens: int) -> list[int]:

@@ -53,7 +53,13 @@ def test_flags() -> None:
 
 def test_defaults_that_differ_from_transformers() -> None:
     values = parsed().training_values
-    assert (values["report_to"], values["logging_nan_inf_filter"], values["output_dir"]) == ("none", False, "out")
+    assert (values["report_to"], values["logging_nan_inf_filter"], values["logging_steps"]) == ("none", False, 10)
+
+
+@pytest.mark.parametrize(("peft", "rate"), [("lora", 1e-4), ("ptun", 1e-3), ("prefix", 1e-2), ("llama_adapter", 5e-3)])
+def test_learning_rate_follows_the_method_unless_given(peft: str, rate: float) -> None:
+    assert parsed("--peft", peft).training_values["learning_rate"] == rate
+    assert parsed("--peft", peft, "--learning_rate", "0.5").training_values["learning_rate"] == 0.5
 
 
 def test_given_names_what_the_user_set() -> None:
@@ -88,10 +94,13 @@ def test_what_stands_later_wins(write: Write) -> None:
         (["--do_train", "--seed", "1"], ["--do_train", "--seed", "1"]),
         (["--train_file", "c.json"], ["--train_file", "c.json"]),
         (["9=4", "=x"], ["9=4", "=x"]),
+        # Directly after a flag, only a key that is itself a flag ends that flag's values.
+        (["--do_train", "seed=1"], ["--do_train", "--seed", "1"]),
+        (["--train_file", "data=v2.json"], ["--train_file", "data=v2.json"]),
     ],
 )
 def test_expand(words: list[str], flags: list[str]) -> None:
-    assert expand(words) == flags
+    assert expand(words, {"--seed", "--run_name", "--lora_rank"}) == flags
 
 
 def test_config_flags(write: Write) -> None:
@@ -117,19 +126,19 @@ def test_legacy_flags_are_translated_and_told() -> None:
 
 def test_missing_config() -> None:
     with pytest.raises(ArgumentsError, match=r"config file missing\.yaml cannot be read: No such file"):
-        expand(["missing.yaml"])
+        expand(["missing.yaml"], set())
 
 
 @pytest.mark.parametrize("content", ["a: [1", b"a: \xe9\n"])
 def test_config_that_is_not_yaml(write: Write, content: str | bytes) -> None:
     with pytest.raises(ArgumentsError, match="is not YAML: "):
-        expand([write(content)])
+        expand([write(content)], set())
 
 
 @pytest.mark.parametrize(("content", "found"), [("- a\n", "list"), ("", "NoneType"), ("1: a\n", "dict")])
 def test_config_that_holds_no_names(write: Write, content: str, found: str) -> None:
     with pytest.raises(ArgumentsError, match=f"must hold names and values, found {found}"):
-        expand([write(content)])
+        expand([write(content)], set())
 
 
 def test_unknown_flag_with_a_near_name() -> None:
@@ -144,13 +153,13 @@ def test_misspelt_required_flag_is_named() -> None:
     assert "unknown flag --model_name_or_pth; did you mean --model_name_or_path?" in message
 
 
-def test_missing_model() -> None:
-    assert "--model_name_or_path" in refusal("--output_dir", "out", minimal=False)
-
-
-def test_missing_output_directory() -> None:
-    message = refusal("--model_name_or_path", "m", "--train_file", "a.json", minimal=False)
-    assert "--output_dir is missing: say where the run is to be saved" in message
+def test_what_is_missing_is_told_together() -> None:
+    assert refusal(minimal=False).splitlines() == [
+        "these arguments cannot be used:",
+        "  - --model_name_or_path is missing: name a directory, a hub id or a fetched model",
+        "  - --output_dir is missing: say where the run is to be saved",
+        "  - no records to train on: give --train_file or --dataset_name",
+    ]
 
 
 def test_stray_word() -> None:
@@ -158,7 +167,9 @@ def test_stray_word() -> None:
 
 
 def test_value_of_the_wrong_type() -> None:
-    assert "invalid int value: 'many'" in refusal("--lora_rank", "many")
+    lines = refusal("--lora_rank", "many", "--lora_rnk", "4").splitlines()
+    assert lines[1] == "  - unknown flag --lora_rnk; did you mean --lora_rank?"
+    assert lines[2].endswith("invalid int value: 'many'")
 
 
 def test_flags_are_not_abbreviated() -> None:

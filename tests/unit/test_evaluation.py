@@ -68,6 +68,7 @@ class SilentBot:
     def __init__(self, answers: Sequence[str]) -> None:
         self.replies = answers
         self.asked: list[Any] = []
+        self.trusts_remote_code: bool | None = None
 
     def answers(self, conversations: Sequence[Any], sampling: Sampling) -> list[Any]:
         self.asked += [sampling, *conversations]
@@ -81,7 +82,12 @@ Evaluate = Callable[..., tuple[int, SilentBot]]
 def run_evaluate(write_records: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Evaluate:
     def run(rows: list[dict[str, Any]], answers: Sequence[str], **options: Any) -> tuple[int, SilentBot]:
         bot = SilentBot(answers)
-        monkeypatch.setattr(evaluation.Chatbot, "load", lambda run, *, say: bot)
+
+        def load(path: Path, *, trust_remote_code: bool, say: object) -> SilentBot:
+            bot.trusts_remote_code = trust_remote_code
+            return bot
+
+        monkeypatch.setattr(evaluation.Chatbot, "load", load)
         parser = argparse.ArgumentParser()
         add_sampling_flags(parser)
         parser.set_defaults(**{"run": "run", "questions": str(write_records(rows)), "show": False, "output": None})
@@ -126,6 +132,16 @@ def test_questions_without_facts(run_evaluate: Evaluate) -> None:
 def test_bad_questions(run_evaluate: Evaluate) -> None:
     with pytest.raises(DataError, match="row 2: field 'instruction' is missing"):
         run_evaluate([QUESTIONS[0], {"output": "b"}], [])
+
+
+def test_output_that_cannot_be_written_is_told_before_anything_is_read(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentsError, match=r"--output .*answers\.json: the directory .*none does not exist$"):
+        run_evaluate([{"output": "b"}], [], output=str(tmp_path / "none" / "answers.json"))
+
+
+def test_remote_code_runs_only_where_it_was_asked_for(run_evaluate: Evaluate) -> None:
+    assert run_evaluate(QUESTIONS, ["8", "é"])[1].trusts_remote_code is False
+    assert run_evaluate(QUESTIONS, ["8", "é"], trust_remote_code=True)[1].trusts_remote_code is True
 
 
 def test_impossible_sampling_is_told_before_anything_is_read(run_evaluate: Evaluate) -> None:

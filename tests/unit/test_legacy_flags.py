@@ -9,17 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
+from neuralchat.arguments import ModelArguments
 from neuralchat.legacy_flags import LEGACY_FLAGS, translate
 
 NO_CUDA = "--no_cuda is now --use_cpu"
 WARMUP = "--warmup_ratio is now --warmup_steps (a number below 1 is a share of all steps)"
+GLOO = "--ddp_backend gloo (transformers 5 knows no oneCCL backend, gloo takes its place)"
 GROUP = "--group_by_length is now --train_sampling_strategy"
 CASES = [
     (["--no_cuda"], ["--use_cpu"], NO_CUDA),
     (["--no_cuda", "True"], ["--use_cpu", "True"], NO_CUDA),
     (["--no_cuda", "--seed", "1"], ["--use_cpu", "--seed", "1"], NO_CUDA),
     (["--no-cuda"], ["--use_cpu"], "--no-cuda is now --use_cpu"),
-    (["--xpu_backend", "ccl"], ["--ddp_backend", "ccl"], "--xpu_backend is now --ddp_backend"),
+    (["--xpu_backend", "mpi"], ["--ddp_backend", "mpi"], "--xpu_backend is now --ddp_backend"),
+    (["--xpu_backend", "ccl"], ["--ddp_backend", "gloo"], f"--xpu_backend is now {GLOO}"),
+    (["--ddp_backend=ccl"], ["--ddp_backend", "gloo"], f"--ddp_backend is now {GLOO}"),
+    (["--pad_to_max_length"], [], "--pad_to_max_length is not needed any more (batches hold no padding)"),
     (["--evaluation_strategy=steps"], ["--eval_strategy", "steps"], "--evaluation_strategy is now --eval_strategy"),
     (["--warmup_ratio", "0.03"], ["--warmup_steps", "0.03"], WARMUP),
     (["--group_by_length"], ["--train_sampling_strategy", "group_by_length"], GROUP),
@@ -30,19 +35,35 @@ CASES = [
 ]
 
 
+# Flags that are still right but for a value, or for having none: nothing is told.
+SILENT_CASES = [
+    (["--ddp_backend", "gloo"], ["--ddp_backend", "gloo"]),
+    (["--ddp_backend=mpi"], ["--ddp_backend", "mpi"]),
+    (["--use_auth_token"], ["--use_auth_token", "True"]),
+    (["--use_auth_token", "--seed", "1"], ["--use_auth_token", "True", "--seed", "1"]),
+    (["--use_auth_token", "hf_x"], ["--use_auth_token", "hf_x"]),
+]
+
+
+@pytest.mark.parametrize(("words", "today"), SILENT_CASES)
+def test_flag_that_kept_its_name(words: list[str], today: list[str]) -> None:
+    assert translate(words) == (today, [])
+
+
 @pytest.mark.parametrize(("old", "today", "notice"), CASES)
 def test_translation(old: list[str], today: list[str], notice: str) -> None:
     assert translate(old) == (today, [notice])
 
 
 def test_every_old_flag_has_a_case() -> None:
-    assert {words[0].split("=")[0].removeprefix("--").replace("-", "_") for words, _, _ in CASES} == set(LEGACY_FLAGS)
+    words = [case[0][0] for case in [*CASES, *SILENT_CASES]]
+    assert {word.split("=")[0].removeprefix("--").replace("-", "_") for word in words} == set(LEGACY_FLAGS)
 
 
 def test_flags_of_today_exist_and_old_ones_do_not() -> None:
-    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
+    fields = {field.name for kind in (ModelArguments, TrainingArguments) for field in dataclasses.fields(kind)}
     assert {legacy.today for legacy in LEGACY_FLAGS.values() if legacy.today} <= fields
-    assert set(LEGACY_FLAGS).isdisjoint(fields)
+    assert {old for old, legacy in LEGACY_FLAGS.items() if old != legacy.today}.isdisjoint(fields)
 
 
 def test_order_of_the_words_is_kept() -> None:

@@ -109,6 +109,12 @@ def test_without_overwrite_nothing_is_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "out").is_dir()
 
 
+def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match=r"--output_dir .*out cannot be written: Not a directory$"):
+        prepare_output_directory(tmp_path / "file" / "out", overwrite=False)
+
+
 def test_checkpoints_are_sorted_by_step(tmp_path: Path) -> None:
     for name in ("checkpoint-100", "checkpoint-20", "checkpoint-3", "checkpoint-best", "checkpoint-"):
         (tmp_path / name).mkdir()
