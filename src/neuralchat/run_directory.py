@@ -76,13 +76,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{path} is not a finished run: it has no {MANIFEST}.{hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunDirectoryError(f"{path / MANIFEST} is damaged: {error}") from error
-    missing = [key for key in ("base_model", "template", "adapter") if key not in manifest]
+    if not isinstance(manifest, dict):
+        raise RunDirectoryError(f"{path / MANIFEST} is damaged: it holds no names and values")
+    missing = [key for key in ("base_model", "template", "adapter", "results") if key not in manifest]
     if missing:
         raise RunDirectoryError(f"{path / MANIFEST} lacks {', '.join(missing)}")
     return manifest
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
+    """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
     file = path / METRICS
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise RunDirectoryError(f"{file} is damaged at line {number}") from None
+    return found

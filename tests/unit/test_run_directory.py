@@ -149,7 +149,7 @@ def test_damaged_manifest(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("content", "missing"),
-    [({}, "base_model, template, adapter"), ({"base_model": 1, "adapter": 2}, "template"), ([], "base_model")],
+    [({}, "base_model, template, adapter"), ({"base_model": 1, "adapter": 2}, "template")],
 )
 def test_manifest_that_lacks_something(tmp_path: Path, content: Any, missing: str) -> None:
     (tmp_path / "neuralchat.json").write_text(json.dumps(content))
@@ -157,7 +157,7 @@ def test_manifest_that_lacks_something(tmp_path: Path, content: Any, missing: st
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["null", "3"])
+@pytest.mark.parametrize("content", ["null", "3", "[]"])
 def test_manifest_that_is_no_mapping(tmp_path: Path, content: str) -> None:
     (tmp_path / "neuralchat.json").write_text(content)
     with pytest.raises(RunDirectoryError, match=r"neuralchat\.json"):

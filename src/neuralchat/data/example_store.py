@@ -33,7 +33,7 @@ FORMAT = 1
 
 
 class ExampleStore(Sequence[Example]):
-    """Examples on disk, or a selection of them. `lengths` and `supervised_lengths`: int64 [examples]."""
+    """Examples on disk, or a selection of them. `lengths`: int64 [examples]."""
 
     def __init__(self, table: pa.Table, fingerprint: str, indices: np.ndarray | None = None) -> None:
         self.table = table

@@ -123,9 +123,7 @@ def shared_groups(examples: Sequence[Example]) -> list[tuple[int, list[Example]]
     than the best split at its weakest point.
     """
     ordered = sorted(examples, key=sort_key)
-    pairs = list(pairwise(ordered))
-    # Every member keeps at least one token of its own.
-    common = [min(common_length(a, b), len(a.input_ids) - 1, len(b.input_ids) - 1) for a, b in pairs]
+    common = [shareable(a, b) for a, b in pairwise(ordered)]
     return [(shared, ordered[first:last]) for first, last, shared in split_into_groups(common)]
 
 
@@ -134,8 +132,9 @@ def sort_key(example: Example) -> bytes:
     return example.input_ids.astype(">i4").tobytes()
 
 
-def common_length(a: Example, b: Example) -> int:
-    size = min(len(a.input_ids), len(b.input_ids))
+def shareable(a: Example, b: Example) -> int:
+    """Length of the common beginning; each keeps at least one token of its own."""
+    size = min(len(a.input_ids), len(b.input_ids)) - 1
     different = np.flatnonzero(a.input_ids[:size] != b.input_ids[:size])
     return int(different[0]) if len(different) else size
 
@@ -170,21 +169,22 @@ def split_by_tokens(examples: Sequence[Example], micro_batch_tokens: int) -> lis
     that begin alike meet in one micro-batch; micro-batches are of nearly equal size.
     """
     ordered = sorted(examples, key=sort_key)
-    costs = [len(ordered[0].input_ids)] if ordered else []
-    for previous, example in pairwise(ordered):
-        shared = common_length(previous, example)
-        costs.append(len(example.input_ids) - (shared if shared >= MIN_SHARED_TOKENS else 0))
-    parts = max(1, -(-sum(costs) // micro_batch_tokens))
-    target = sum(costs) / parts
-    batches: list[list[Example]] = [[]]
-    filled = total = 0
-    for example, cost in zip(ordered, costs, strict=True):
-        full = batches[-1] and (filled + cost > micro_batch_tokens or total + cost / 2 > target * len(batches))
-        if full:
-            batches.append([])
-            # The first of a micro-batch shares with nobody.
-            filled = len(example.input_ids) - cost
-        batches[-1].append(example)
-        filled += cost
-        total += cost
+    lengths = [len(example.input_ids) for example in ordered]
+    common = [shareable(a, b) for a, b in pairwise(ordered)]
+    total = computed_tokens(lengths, common)
+    target = total / max(1, -(-total // micro_batch_tokens))
+    batches: list[list[Example]] = []
+    first = 0
+    for last in range(1, len(ordered) + 1):
+        size = computed_tokens(lengths[first:last], common[first : last - 1])
+        # Closed when the next would not fit, or when this one has its even share.
+        following = computed_tokens(lengths[first : last + 1], common[first:last])
+        if last == len(ordered) or following > micro_batch_tokens or size >= target:
+            batches.append(ordered[first:last])
+            first = last
     return batches
+
+
+def computed_tokens(lengths: Sequence[int], common: Sequence[int]) -> int:
+    """Tokens of a row of sorted examples, shared beginnings counted once."""
+    return sum(lengths) - sum(shared * (last - first - 1) for first, last, shared in split_into_groups(common))

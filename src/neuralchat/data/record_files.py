@@ -14,6 +14,7 @@ from neuralchat.errors import DataError
 
 READ_BYTES = 1 << 20
 MAX_ROW_BYTES = 64 << 20
+NUMBER_CHARACTERS = 400
 WHITESPACE = " \t\r\n"
 
 
@@ -84,13 +85,14 @@ def read_json_lines(path: Path) -> Iterator[RawRow | SyntaxProblem]:
     number = offset = 0
     with path.open("rb") as stream:
         while line := stream.readline(MAX_ROW_BYTES):
-            text = line.decode("utf-8-sig" if offset == 0 else "utf-8")
+            mark = len(codecs.BOM_UTF8) if offset == 0 and line.startswith(codecs.BOM_UTF8) else 0
+            text = line[mark:].decode("utf-8")
             if text.strip():
                 number += 1
                 try:
                     value = builder.decoder.decode(text)
                 except json.JSONDecodeError as error:
-                    byte = offset + len(text[: error.pos].encode())
+                    byte = offset + mark + len(text[: error.pos].encode())
                     yield SyntaxProblem(f" row {number}", f"is not JSON at byte {byte}: {error.msg}", False)
                 except RecursionError:
                     yield SyntaxProblem(f" row {number}", "is nested too deeply", False)
@@ -105,9 +107,10 @@ class JsonBuffer:
 
     def __init__(self, path: Path) -> None:
         self.stream = path.open("rb")
-        self.decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self.decode = codecs.getincrementaldecoder("utf-8")().decode
         self.text = ""
-        self.bytes_before = 0
+        self.bytes_before = len(codecs.BOM_UTF8) if self.stream.read(3) == codecs.BOM_UTF8 else 0
+        self.stream.seek(self.bytes_before)
         self.ended = False
 
     def grow(self) -> None:
@@ -179,8 +182,9 @@ def decode_element(buffer: JsonBuffer, builder: ObjectBuilder, position: int) ->
         except RecursionError:
             return "is nested too deeply"
         else:
-            # A bare number at the window's edge could go on in the next block.
-            if end < len(buffer.text) or buffer.ended:
+            # A bare number near the window's edge could go on in the next block.
+            number = isinstance(value, int | float)
+            if end + (NUMBER_CHARACTERS if number else 0) < len(buffer.text) or buffer.ended:
                 return value, end
         builder.take_problems()
         if len(buffer.text) - position > MAX_ROW_BYTES:
@@ -199,7 +203,7 @@ def read_csv(path: Path) -> Iterator[RawRow | SyntaxProblem]:
                 too_many = (f"has {len(extra)} more cell(s) than the header",) if extra else ()
                 yield RawRow(number, row, too_many)
         except csv.Error as error:
-            yield SyntaxProblem(f" row {number + 1}", f"is not CSV (line {reader.line_num}): {error}", True)
+            yield SyntaxProblem(f" row {number + 1}", f"is not CSV (line {reader.reader.line_num}): {error}", True)
 
 
 def read_parquet(path: Path) -> Iterator[RawRow | SyntaxProblem]:

@@ -19,8 +19,6 @@ from neuralchat.data.records import Record, Turn
 from neuralchat.data.templates import Piece, Template
 
 BATCH_RECORDS = 1000
-# Prompt text is cut in a few rounds: how many characters a token spans is only known on average.
-CUT_ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +107,8 @@ class Encoder:
     def shorten(self, record: Record, length: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Cut prompt text from the end of the longest prompt part until the example fits; None if it cannot."""
         turns = list(record.turns)
-        for _ in range(CUT_ROUNDS):
-            place = longest_prompt_part(turns)
-            if place is None:
-                return None
+        # How many characters a token spans is known on average only, so the cut is approached in rounds.
+        while (place := longest_prompt_part(turns)) is not None:
             index, name = place
             text = getattr(turns[index], name)
             spent = len(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

@@ -23,7 +23,9 @@ def states_facts(answer: str, facts: Sequence[str]) -> bool:
     >>> states_facts("Use --lora_ranks.", ["--lora_rank"])
     False
     """
-    return all(re.search(rf"(?<![\w-]){re.escape(fact)}(?![\w-])", answer, re.IGNORECASE) for fact in facts)
+    # Neither a piece of a word nor of a number such as 0.8 or 8,000.
+    before, after = r"(?<![\w-])(?<!\d[.,])", r"(?![\w-])(?![.,]\d)"
+    return all(re.search(before + re.escape(fact) + after, answer, re.IGNORECASE) for fact in facts)
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -43,13 +43,14 @@ def sampling_of(options: argparse.Namespace) -> Sampling:
     wrong = []
     if options.max_new_tokens < 1:
         wrong.append(f"--max_new_tokens must be at least 1, found {options.max_new_tokens}")
-    if options.temperature < 0:
+    # Written so that "nan" is refused as well.
+    if not options.temperature >= 0:
         wrong.append(f"--temperature must not be negative, found {options.temperature}")
     if not 0 < options.top_p <= 1:
         wrong.append(f"--top_p must be above 0 and at most 1, found {options.top_p}")
     if options.top_k < 0:
         wrong.append(f"--top_k must not be negative, found {options.top_k}")
-    if options.repetition_penalty <= 0:
+    if not options.repetition_penalty > 0:
         wrong.append(f"--repetition_penalty must be above 0, found {options.repetition_penalty}")
     if wrong:
         raise ArgumentsError("\n".join(wrong))

@@ -112,7 +112,7 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
         problems.append("--model_name_or_path is missing: name a directory, a hub id or a fetched model")
     if training["output_dir"] is None:
         problems.append("--output_dir is missing: say where the run is to be saved")
-    problems += rejected(training)
+    problems += rejected(training, given)
     problems += contradictions(data, tuning, training, given)
     if problems:
         raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
@@ -183,10 +183,10 @@ def without_unknown(flags: Sequence[str], known: set[str]) -> list[str]:
     return kept
 
 
-def rejected(training: dict[str, Any]) -> list[str]:
+def rejected(training: dict[str, Any], given: set[str]) -> list[str]:
     defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments) if f.init}
     return [
         f"--{name} cannot be used: {reason}"
         for name, reason in REJECTED_TRAINING_ARGUMENTS.items()
-        if name in training and training[name] not in (defaults[name], None, "", False) and training[name] != []
+        if name in given and training[name] not in (defaults[name], None, "", [])
     ]

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
+from neuralchat.run_directory import read_metrics
+
 KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
 
 
@@ -83,8 +85,7 @@ class Progress(TrainerCallback):
 
     def last_line(self) -> dict[str, Any]:
         """The last training line of an earlier part of this run."""
-        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
-        return next((line for line in map(json.loads, reversed(lines)) if "loss" in line), {})
+        return next((line for line in reversed(read_metrics(self.metrics_file.parent)) if "loss" in line), {})
 
     def write(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as stream:

@@ -45,7 +45,7 @@ def shown_arguments(arguments: dict[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in arguments.items()
-        if value not in (None, [], False, "") and "token" not in name.split("_")
+        if value is not None and value is not False and value not in ("", []) and "token" not in name.split("_")
     }
 
 

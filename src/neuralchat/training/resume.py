@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.run_directory import checkpoints, write_atomically
+from neuralchat.run_directory import checkpoints, read_metrics, write_atomically
 
 AUTO = ("auto", "true", "latest")
 NEEDED_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -45,5 +45,5 @@ def trim_metrics(metrics: Path, checkpoint: Path) -> None:
     if not metrics.exists():
         return
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
-    kept = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
-    write_atomically(metrics, "".join(line + "\n" for line in kept))
+    kept = [line for line in read_metrics(metrics.parent) if line["step"] <= step]
+    write_atomically(metrics, "".join(json.dumps(line) + "\n" for line in kept))
