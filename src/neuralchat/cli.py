@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
@@ -54,6 +55,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Deprecations inside the libraries are ours to follow, not the user's.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
 
 
 def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from neuralchat.run_directory import (
     write_atomically,
 )
 
-MANIFEST = {"base_model": {"name": "m"}, "template": {"name": "alpaca"}, "adapter": {"method": "lora"}}
+MANIFEST = {"base_model": {"name": "m"}, "template": {"name": "alpaca"}, "adapter": {"method": "lora"}, "results": {}}
 
 
 def names(path: Path) -> set[str]:
