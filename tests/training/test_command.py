@@ -262,3 +262,74 @@ def test_evaluation_alone_writes_no_run(
     )  # fmt: skip
     assert "held-out loss" in result.stdout
     assert not (tmp_path / "run" / "neuralchat.json").exists()
+
+
+def test_widened_bf16_trains_answers_and_chats(
+    monkeypatch: pytest.MonkeyPatch, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """--bf16 on a machine without bf16 units: bf16 weights, fp32 arithmetic, fp32 adapter, and a chatbot."""
+    from neuralchat import cli
+    from neuralchat.models import precision
+
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
+    monkeypatch.setattr("neuralchat.inference.chatbot.has_bf16_units", lambda: False)
+    words = [
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
+        tmp_path / "run", "--bf16", "True", "--learning_rate", "0.02", "--num_train_epochs", 8, "--logging_steps", 1,
+        "--save_strategy", "no", "--report_samples", 1, "--sample_tokens", 3,
+    ]  # fmt: skip
+    assert cli.main([str(word) for word in words]) == 0
+    assert "widened to fp32 a layer at a time" in capfd.readouterr().err
+    manifest = json.loads((tmp_path / "run" / "neuralchat.json").read_text())
+    assert manifest["precision"] == {"storage": "bfloat16", "compute": "float32", "adapter": "float32"}
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    assert losses[-1] < 0.8 * losses[0]
+    assert cli.main(["chat", str(tmp_path / "run"), "-p", "Name a fruit.", "--max_new_tokens", "3"]) == 0
+
+
+def test_data_sets_by_name_and_tensorboard(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    """--dataset_name takes what the datasets library can load; --report_to tensorboard writes its event file."""
+    (tmp_path / "set").mkdir()
+    write_records(ROWS, "set/train.json")
+    run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--dataset_name", tmp_path / "set", "--output_dir", "run",
+        "--report_to", "tensorboard", "--num_train_epochs", 1, "--save_strategy", "no", "--report_samples", 0,
+        "--cache_dir", tmp_path / "cache", check=True,
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "run" / "neuralchat.json").read_text())
+    assert manifest["data"]["counts"]["train"]["examples"] == len(ROWS)
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_does_not_depend_on_workers(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, workers: int
+) -> None:
+    """Every epoch has an order of its own, the plan's, whoever loads the batches."""
+    import numpy as np
+
+    from neuralchat.data.example_store import ExampleStore
+    from neuralchat.data.tokenization import Example
+    from neuralchat.training.batch_plan import BatchPlan
+    from neuralchat.training.step_loader import StepParts, make_loader
+
+    class Fixed(list):
+        fingerprint = "f"
+
+    examples: ExampleStore = Fixed(
+        Example(np.array([i, 1, 2], dtype=np.int32), np.array([False, True, True]), f"row {i}") for i in range(12)
+    )  # type: ignore[assignment]
+    plan = BatchPlan("f", (3,) * 12, seed=1, units_per_step=4)
+    parts = StepParts(
+        examples, plan, accumulation_steps=1, rank=0, world=1, micro_batch_tokens=100, packed=True
+    )  # fmt: skip
+    loader = make_loader(parts, workers=workers, persistent=bool(workers), prefetch=None)
+    orders = []
+    for epoch in (0, 1):
+        parts.epoch = epoch
+        orders.append([sorted(batch.sources) for part in loader for batch in part.packed])
+        expected = [sorted(f"row {i}" for unit in plan.step(epoch, step) for i in unit) for step in range(plan.steps)]
+        assert orders[-1] == expected
+    assert orders[0] != orders[1]

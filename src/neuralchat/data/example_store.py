@@ -62,6 +62,16 @@ class ExampleStore(Sequence[Example]):
             cut_tokens=self.table["cut_tokens"][row].as_py(),
         )
 
+    @property
+    def supervised_lengths(self) -> np.ndarray:
+        """Supervised tokens of each example, int64 [examples]."""
+        chunks = [
+            np.add.reduceat(chunk.values.to_numpy(), chunk.offsets.to_numpy()[:-1], dtype=np.int64)
+            for chunk in self.table["supervised"].chunks
+            if len(chunk)
+        ]
+        return np.concatenate(chunks)[self.indices]
+
     def select(self, indices: np.ndarray, label: str) -> ExampleStore:
         """The examples at `indices`, as a store with a fingerprint of its own."""
         chosen = self.indices[indices]

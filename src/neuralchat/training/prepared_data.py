@@ -124,7 +124,12 @@ def prepare(
     if data.validation_split_percentage:
         stores["train"], stores["validation"] = split(stores["train"], data)
         for label, store in stores.items():
-            all_counts.setdefault(label, {}).update(examples=len(store), tokens=int(store.lengths.sum()))
+            all_counts.setdefault(label, {}).update(
+                examples=len(store),
+                tokens=int(store.lengths.sum()),
+                supervised_tokens=int(store.supervised_lengths.sum()),
+                longest=int(store.lengths.max()),
+            )
         validation_source = train_source
     return PreparedData(
         stores.get("train"), stores.get("validation"), template, all_counts, train_source, validation_source
