@@ -18,6 +18,7 @@ from neuralchat.data.tokenization import Example
 from neuralchat.models import segment_attention
 from neuralchat.models.causal_loss import packed_loss_sum
 from neuralchat.models.frozen_linear import freeze_linears
+from neuralchat.models.fused_layers import fuse_lora, fuse_norms
 
 VOCABULARY = 97
 RELATIVE = 1e-5
@@ -54,6 +55,8 @@ def packed(model: Any, examples: Sequence[Example], *, share: bool = True) -> tu
     plain = base.config._attn_implementation
     base.set_attn_implementation(segment_attention.IMPLEMENTATION)
     freeze_linears(model)
+    fuse_norms(model)
+    fuse_lora(model)
     model.zero_grad()
     loss = packed_loss_sum(model, pack(examples, share_prefix=share))
     loss.backward()

@@ -73,16 +73,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             logits = matmul_by_transposed(states, weight).float()
             if bias is not None:
                 logits += bias
-            lse = logits.logsumexp(dim=1, keepdim=True)
-            total += (lse - (1 - smoothing) * logits.gather(1, ids)).sum()
+            log_probabilities = torch.log_softmax(logits, dim=1)
+            total -= (1 - smoothing) * log_probabilities.gather(1, ids).sum()
             if smoothing:
-                total -= smoothing * logits.mean(dim=1).sum()
+                total -= smoothing * log_probabilities.mean(dim=1).sum()
             if not (need_hidden or need_weight or need_bias):
                 continue
-            slope = logits.sub_(lse).exp_()
+            slope = log_probabilities.exp_()
             if smoothing:
                 slope -= smoothing / slope.shape[1]
-            slope.scatter_add_(1, ids, torch.full_like(lse, smoothing - 1))
+            slope.scatter_add_(1, ids, torch.full_like(ids, smoothing - 1, dtype=slope.dtype))
             if grad_hidden is not None:
                 grad_hidden[start : start + rows] = matmul_by(slope.to(hidden.dtype), weight)
             if grad_weight is not None:

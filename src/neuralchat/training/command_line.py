@@ -105,6 +105,8 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     model = ModelArguments(**fields_of(ModelArguments, values))
     data = DataArguments(**fields_of(DataArguments, values))
     tuning = FinetuningArguments(**fields_of(FinetuningArguments, values))
+    # "key=" on the command line takes back what a config file set.
+    data.train_file, data.validation_file = (list(filter(None, f)) for f in (data.train_file, data.validation_file))
     training = fields_of(TrainingArguments, values)
     if training["learning_rate"] is None:
         training["learning_rate"] = LEARNING_RATES.get(tuning.peft)

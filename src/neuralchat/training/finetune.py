@@ -17,7 +17,9 @@ from neuralchat.data.example_store import ExampleStore
 from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError
 from neuralchat.models import segment_attention
 from neuralchat.models.adapters import METHODS, AdapterSettings, add_adapter
+from neuralchat.models.allocator import keep_freed_pages
 from neuralchat.models.frozen_linear import freeze_linears
+from neuralchat.models.fused_layers import fuse_lora, fuse_norms
 from neuralchat.models.loading import (
     ModelSource,
     check_vocabulary,
@@ -163,6 +165,9 @@ def prepare_packing(
     """Put the fast paths in and prove packing; returns whether training runs packed."""
     tuning = arguments.tuning
     freeze_linears(model)
+    fuse_norms(model)
+    fuse_lora(model)
+    keep_freed_pages()
     method = METHODS[tuning.peft]
     if tuning.no_packing or not method.packs:
         if not tuning.no_packing:

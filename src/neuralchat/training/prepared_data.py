@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,9 +18,11 @@ from neuralchat.data.example_store import ExampleStore, file_fingerprint, finger
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
-from neuralchat.data.tokenization import Encoder, TokenizationCounts, tokenize
+from neuralchat.data.tokenization import Encoder, Example, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
 from neuralchat.models.fetch import cache_directory
+
+PROGRESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
 
     def make(directory: Path) -> dict[str, Any]:
         report, counts = RecordReport(), TokenizationCounts()
-        write_examples(directory, tokenize(source.records(report), encoder, counts))
+        write_examples(directory, with_progress(tokenize(source.records(report), encoder, counts)))
         notice = report.settle(data.on_bad_record)
         if not counts.examples:
             raise DataError(problem_list("no record can be trained on:", counts.unusable))
@@ -163,6 +167,17 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         raise NeuralChatError(
             f"the cache {root} cannot be written: {error.strerror}; name another place with --dataset_cache_directory"
         ) from error
+
+
+def with_progress(examples: Iterator[Example]) -> Iterator[Example]:
+    """Say now and then how far tokenization is; short files stay silent."""
+    told = start = time.perf_counter()
+    for number, example in enumerate(examples, start=1):
+        yield example
+        now = time.perf_counter()
+        if now - told > PROGRESS_SECONDS:
+            told = now
+            print(f"tokenized {number:,} records ({number / (now - start):,.0f} a second)", file=sys.stderr, flush=True)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
