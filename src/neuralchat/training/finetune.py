@@ -32,6 +32,7 @@ from neuralchat.models.precision import Precision, choose_precision
 from neuralchat.run_directory import METRICS, check_output_directory, prepare_output_directory
 from neuralchat.training.batch_plan import BatchPlan
 from neuralchat.training.command_line import FinetuneArguments, make_parser, parse
+from neuralchat.training.interruption import SaveOnSignal
 from neuralchat.training.packing_proof import proof_examples, prove_packing
 from neuralchat.training.prepared_data import PreparedData, prepare
 from neuralchat.training.progress import Progress
@@ -255,7 +256,10 @@ def train(session: Session, say: Say) -> Results:
     if session.resume is not None:
         trim_metrics(Path(str(training.output_dir)) / METRICS, session.resume)
     start = time.perf_counter()
+    signals = SaveOnSignal()
+    trainer.add_callback(signals)
     outcome = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
+    signals.check(Path(str(training.output_dir)), trainer.state)
     results.training_seconds = time.perf_counter() - start
     results.steps = trainer.state.global_step
     results.mean_loss = outcome.training_loss
