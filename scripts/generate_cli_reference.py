@@ -43,7 +43,8 @@ MEANINGS = {
     "per_device_train_batch_size": "Examples (with --dataset_concatenation: rows) a process and accumulation step.",
     "per_device_eval_batch_size": "Examples a process lays into one evaluation batch.",
     "resume_from_checkpoint": "A checkpoint directory, or 'auto' for the newest whole one in --output_dir.",
-    "train_sampling_strategy": "'sequential' keeps the order of the records; every other value shuffles.",
+    "learning_rate": "By default that of the method, see methods.md.",
+    "train_sampling_strategy": "Order of records. group_by_length is for padded batches; batch_rebalance is refused.",
 }
 HEAD = """\
 # Command line
@@ -56,7 +57,8 @@ FINETUNE = """\
 
 - A flag is written `--name value` or `--name=value`; `--a-b` is the same as `--a_b`.
 - The first word may be a `.yaml`, `.yml` or `.json` file with one mapping of names to values.
-- `key=value` is the same as `--key value`, except directly after a `--flag` without `=`, whose value it would be.
+- `key=value` is the same as `--key value`. Directly after a `--flag` without `=` this holds only if the key is a flag.
+- `key=` takes back what a config file set.
 - What stands later wins.
 - A switch is turned on by `--name` or `--name true`, and off by `--name false`. One that is on by default also has
   `--no_name`.
@@ -104,7 +106,7 @@ def exit_statuses() -> list[str]:
         ("0", "done"),
         ("2", "something the user can correct: arguments, records, model, directory"),
         ("3", "training stopped because the loss was not a finite number"),
-        ("130", "interrupted with Ctrl-C"),
+        ("130", "interrupted with Ctrl-C or SIGTERM"),
     )
     return ["## Exit status\n\n", *table(("status", "meaning"), rows)]
 
