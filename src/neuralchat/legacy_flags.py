@@ -32,7 +32,7 @@ LEGACY_FLAGS = {
     "warmup_ratio": Legacy("warmup_steps", "a number below 1 is a share of all steps"),
     "group_by_length": Legacy("train_sampling_strategy", when_true="group_by_length"),
     "use_auth_token": Legacy("use_auth_token", bare="True"),
-    "pad_to_max_length": Legacy(None, "batches hold no padding"),
+    "pad_to_max_length": Legacy(None, "batches are as wide as their longest example at most"),
     "use_ipex": Legacy(None, "torch itself has the fast paths now"),
 }
 

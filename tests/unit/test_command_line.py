@@ -263,3 +263,23 @@ def test_manifest_holds_no_hub_token() -> None:
     # as_dict goes into neuralchat.json, which users share with the run.
     found = parsed("--use_auth_token", "hf_secret", "--hub_token", "hf_secret").as_dict()
     assert "hf_secret" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("validation_file", "held.json", []),
+        ("max_train_samples", "7", None),
+        ("learning_rate", "0.5", 1e-4),
+        ("overwrite_output_dir", "true", False),
+        ("lora_target_modules", "q_proj", []),
+        ("resume_from_checkpoint", "auto", None),
+        ("use_auth_token", "secret", None),
+    ],
+)
+def test_an_empty_pair_takes_back_what_stood_before(key: str, value: str, expected: Any) -> None:
+    words = ["model_name_or_path=m", "train_file=t.json", "output_dir=o", f"{key}={value}", f"{key}="]
+    found = command_line.parse(words, prog="t", implied=("--do_train",), say=lambda _: None)
+    parts = [vars(found.model), vars(found.data), vars(found.tuning), found.training_values]
+    assert next(part[key] for part in parts if key in part) == expected
+    assert key not in found.given

@@ -24,7 +24,11 @@ CASES = [
     (["--xpu_backend", "mpi"], ["--ddp_backend", "mpi"], "--xpu_backend is now --ddp_backend"),
     (["--xpu_backend", "ccl"], ["--ddp_backend", "gloo"], f"--xpu_backend is now {GLOO}"),
     (["--ddp_backend=ccl"], ["--ddp_backend", "gloo"], f"--ddp_backend is now {GLOO}"),
-    (["--pad_to_max_length"], [], "--pad_to_max_length is not needed any more (batches hold no padding)"),
+    (
+        ["--pad_to_max_length"],
+        [],
+        "--pad_to_max_length is not needed any more (batches are as wide as their longest example at most)",
+    ),
     (["--evaluation_strategy=steps"], ["--eval_strategy", "steps"], "--evaluation_strategy is now --eval_strategy"),
     (["--warmup_ratio", "0.03"], ["--warmup_steps", "0.03"], WARMUP),
     (["--group_by_length"], ["--train_sampling_strategy", "group_by_length"], GROUP),

@@ -93,7 +93,7 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     for text in notices:
         say(text)
     problems = unknown_flags(flags, known)
-    flags = without_unknown(flags, known)
+    flags = dropped(flags, lambda name: name not in known)
     try:
         namespace, stray = parser.parse_known_args(flags)
     except ArgumentsError as error:
@@ -105,8 +105,6 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     model = ModelArguments(**fields_of(ModelArguments, values))
     data = DataArguments(**fields_of(DataArguments, values))
     tuning = FinetuningArguments(**fields_of(FinetuningArguments, values))
-    # "key=" on the command line takes back what a config file set.
-    data.train_file, data.validation_file = (list(filter(None, f)) for f in (data.train_file, data.validation_file))
     training = fields_of(TrainingArguments, values)
     if training["learning_rate"] is None:
         training["learning_rate"] = LEARNING_RATES.get(tuning.peft)
@@ -139,7 +137,8 @@ def expand(words: Sequence[str], known: set[str]) -> list[str]:
             not after_flag or f"--{word.partition('=')[0]}" in known
         ):
             key, _, value = word.partition("=")
-            flags += [f"--{key}", value]
+            # "key=" takes back what stood before it, such as a line of the config file.
+            flags = [*flags, f"--{key}", value] if value else dropped(flags, f"--{key}".__eq__)
         else:
             flags.append(word)
     return flags
@@ -174,12 +173,13 @@ def unknown_flags(flags: Sequence[str], known: set[str]) -> list[str]:
     return problems
 
 
-def without_unknown(flags: Sequence[str], known: set[str]) -> list[str]:
+def dropped(flags: Sequence[str], unwanted: Callable[[str], bool]) -> list[str]:
+    """The flags without those whose name is unwanted, and without their values."""
     kept: list[str] = []
     dropping = False
     for flag in flags:
         if flag.startswith("--"):
-            dropping = flag.split("=")[0] not in known
+            dropping = unwanted(flag.split("=")[0])
         if not dropping:
             kept.append(flag)
     return kept

@@ -264,6 +264,8 @@ def train(session: Session, say: Say) -> Results:
     results.steps = trainer.state.global_step
     results.mean_loss = outcome.training_loss
     results.tokens = trainer.tokens_seen
+    # A resumed run counts tokens on from before; the time of this part goes with this part's tokens.
+    results.tokens_this_time = trainer.tokens_seen - trainer.tokens_before
     if session.data.validation is not None:
         results.held_out_loss_after = trainer.evaluate()["eval_loss"]
     after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)

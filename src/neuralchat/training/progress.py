@@ -42,7 +42,7 @@ class Progress(TrainerCallback):
         earlier = self.last_line() if state.global_step else {}
         self.time_at_log = time.perf_counter()
         self.start = self.time_at_log - earlier.get("seconds", 0.0)
-        self.trainer.tokens_seen = self.tokens_at_log = earlier.get("tokens", 0)
+        self.trainer.tokens_seen = self.trainer.tokens_before = self.tokens_at_log = earlier.get("tokens", 0)
         self.trainer.supervised_tokens_seen = earlier.get("supervised_tokens", 0)
         self.first_step, self.first_tokens = state.global_step, self.tokens_at_log
         self.began = self.time_at_log

@@ -34,6 +34,7 @@ class Results:
     packed: bool
     steps: int = 0
     tokens: int = 0
+    tokens_this_time: int = 0
     mean_loss: float | None = None
     held_out_loss_before: float | None = None
     held_out_loss_after: float | None = None
@@ -44,7 +45,7 @@ class Results:
 
     @property
     def tokens_per_s(self) -> float:
-        return self.tokens / self.training_seconds if self.training_seconds else 0.0
+        return self.tokens_this_time / self.training_seconds if self.training_seconds else 0.0
 
 
 def peak_memory_mb() -> int:

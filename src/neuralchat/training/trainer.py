@@ -44,7 +44,7 @@ class FineTuningTrainer(Trainer):
         super().__init__(train_dataset=parts, data_collator=as_it_is, **kwargs)
         self.parts = parts
         self.pad_id = pad_id
-        self.tokens_seen = 0
+        self.tokens_seen = self.tokens_before = 0
         self.supervised_tokens_seen = 0
         # One process reduces its gradients itself, by their sum; a wrapper that averages would be wrong where
         # ranks hold unequal numbers of tokens.
