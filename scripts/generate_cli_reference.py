@@ -58,8 +58,7 @@ FINETUNE = """\
 - A flag is written `--name value` or `--name=value`; `--a-b` is the same as `--a_b`.
 - The first word may be a `.yaml`, `.yml` or `.json` file with one mapping of names to values.
 - `key=value` is the same as `--key value`. Directly after a `--flag` without `=` this holds only if the key is a flag.
-- `key=` takes back files and names that a config file set, such as `validation_file=`. Numbers and switches need a
-  value.
+- `key=` with nothing after it takes back whatever was set before.
 - What stands later wins.
 - A switch is turned on by `--name` or `--name true`, and off by `--name false`. One that is on by default also has
   `--no_name`.
