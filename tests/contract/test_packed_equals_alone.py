@@ -150,3 +150,8 @@ def test_a_neighbour_does_not_change_an_example() -> None:
     alone = packed(model, [first])[0] + packed(model, [second])[0]
     assert packed(model, [first, second])[0] == pytest.approx(alone, rel=RELATIVE)
     assert packed(model, [first, third])[0] != pytest.approx(alone, rel=1e-2)
+
+
+def test_an_adapted_head() -> None:
+    """PEFT's layer around the head is called Linear too, but it is no plain matrix."""
+    assert_equal(lora_model("llama_mha", ["q_proj", "lm_head"]), random_examples(8, 5))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig
+from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
 from neuralchat.models import supervised_loss as module
@@ -78,3 +80,18 @@ def test_logits_never_exist_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "matmul_by_transposed", lambda s, w: sizes.append(len(s)) or plain(s, w))
     supervised_loss(hidden, head, ids)
     assert sizes == [7, 7, 7, 2]
+
+
+def test_a_layer_that_is_only_called_linear_is_not_a_plain_head() -> None:
+    """PEFT's LoRA layer has the class name Linear; its adapter must reach loss and gradient."""
+    torch.manual_seed(0)
+    hidden, base, ids = inputs()
+    head = LoraLinear(base, "default", LoraConfig(r=4, lora_alpha=8), r=4, lora_alpha=8)
+    head.lora_B["default"].weight.data.normal_()
+    trained = [hidden, head.lora_A["default"].weight, head.lora_B["default"].weight]
+    reference = nn.functional.cross_entropy(head(hidden), ids, reduction="sum")
+    expected = torch.autograd.grad(reference, trained)
+    loss = supervised_loss(hidden, head, ids)
+    torch.testing.assert_close(loss, reference)
+    for found, wanted in zip(torch.autograd.grad(loss, trained), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

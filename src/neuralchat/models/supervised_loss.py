@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuralchat.models.frozen_linear import matmul_by, matmul_by_transposed
+from neuralchat.models.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
 
 # Logits of one chunk take at most this many bytes in fp32.
 CHUNK_BYTES = 64 << 20
@@ -39,7 +39,7 @@ def supervised_loss(
 
 def plain_head(head: nn.Module) -> bool:
     """Whether `head` is just a matrix: no adapter inside, no hook that would be skipped."""
-    return type(head).__name__ in ("Linear", "FrozenLinear") and not head._forward_hooks and not head._forward_pre_hooks
+    return type(head) in (nn.Linear, FrozenLinear) and not head._forward_hooks and not head._forward_pre_hooks
 
 
 def head_loss(head: nn.Module, states: Tensor, ids: Tensor, label_smoothing: float) -> Tensor:
