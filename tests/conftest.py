@@ -56,10 +56,14 @@ def write_records(tmp_path: Path) -> Callable[..., Path]:
 def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `neuralchat` (or a script of the repository) as a user would; output is captured."""
 
-    def run(*words: object, script: str | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: object, script: str | None = None, check: bool = False, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         program = [str(ROOT / script)] if script else ["-m", "neuralchat.cli"]
         command = [sys.executable, *program, *map(str, words)]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)
+        result = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300
+        )
         if check:
             assert result.returncode == 0, result.stdout + result.stderr
         return result

@@ -1,7 +1,8 @@
-"""The errors a user can meet. Each says what arrived, what is allowed and what to do."""
+"""The errors a user can meet, each with what arrived, what is allowed and what to do; and notes that are none."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 EXIT_USER_ERROR = 2
@@ -51,6 +52,11 @@ class MissingExtraError(NeuralChatError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}': pip install 'neuralchat[{extra}]'")
+
+
+def tell(text: str) -> None:
+    """Tell the user something that is no error: one line on standard error."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def problem_list(title: str, problems: Sequence[str], *, shown: int = 20) -> str:

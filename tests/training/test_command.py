@@ -107,16 +107,8 @@ def test_overfitting_returns_each_answer_to_the_letter_and_stops(
         assert answer.finished
     said = run_cli("chat", "run", "-p", ROWS[0]["instruction"], check=True)
     assert said.stdout == ROWS[0]["output"] + "\n"
-    talk = run_cli_with_input(tmp_path, f"{ROWS[0]['instruction']}\n/new\n{ROWS[2]['instruction']}\n")
-    assert talk == f"{ROWS[0]['output']}\n{ROWS[2]['output']}\n\n"
-
-
-def run_cli_with_input(directory: Path, text: str) -> str:
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "neuralchat.cli", "chat", "run"]
-    return subprocess.run(command, input=text, capture_output=True, text=True, cwd=directory, check=True).stdout
+    typed = f"{ROWS[0]['instruction']}\n/new\n{ROWS[2]['instruction']}\n"
+    assert run_cli("chat", "run", stdin=typed, check=True).stdout == f"{ROWS[0]['output']}\n{ROWS[2]['output']}\n\n"
 
 
 def test_validation_split_and_report(
@@ -301,35 +293,3 @@ def test_data_sets_by_name_and_tensorboard(
     manifest = json.loads((tmp_path / "run" / "neuralchat.json").read_text())
     assert manifest["data"]["counts"]["train"]["examples"] == len(ROWS)
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_order_does_not_depend_on_workers(
-    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, workers: int
-) -> None:
-    """Every epoch has an order of its own, the plan's, whoever loads the batches."""
-    import numpy as np
-
-    from neuralchat.data.example_store import ExampleStore
-    from neuralchat.data.tokenization import Example
-    from neuralchat.training.batch_plan import BatchPlan
-    from neuralchat.training.step_loader import StepParts, make_loader
-
-    class Fixed(list):
-        fingerprint = "f"
-
-    examples: ExampleStore = Fixed(
-        Example(np.array([i, 1, 2], dtype=np.int32), np.array([False, True, True]), f"row {i}") for i in range(12)
-    )  # type: ignore[assignment]
-    plan = BatchPlan("f", (3,) * 12, seed=1, units_per_step=4)
-    parts = StepParts(
-        examples, plan, accumulation_steps=1, rank=0, world=1, micro_batch_tokens=100, packed=True
-    )  # fmt: skip
-    loader = make_loader(parts, workers=workers, persistent=bool(workers), prefetch=None)
-    orders = []
-    for epoch in (0, 1):
-        parts.epoch = epoch
-        orders.append([sorted(batch.sources) for part in loader for batch in part.packed])
-        expected = [sorted(f"row {i}" for unit in plan.step(epoch, step) for i in unit) for step in range(plan.steps)]
-        assert orders[-1] == expected
-    assert orders[0] != orders[1]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralchat.data import example_store
-from neuralchat.data.example_store import ExampleStore, file_fingerprint, fingerprint_of, stored, write_examples
+from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
 from neuralchat.data.tokenization import Example
 
 
@@ -132,9 +132,3 @@ def test_fingerprint_changes_with_the_format(monkeypatch: pytest.MonkeyPatch) ->
     before = fingerprint_of("a")
     monkeypatch.setattr(example_store, "FORMAT", example_store.FORMAT + 1)
     assert fingerprint_of("a") != before
-
-
-def test_file_fingerprint(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    # The test vector of FIPS 180-2.
-    assert file_fingerprint(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -14,6 +14,7 @@ from neuralchat.run_directory import (
     RUN_FILES,
     check_output_directory,
     checkpoints,
+    file_sha256,
     prepare_output_directory,
     read_manifest,
     read_metrics,
@@ -168,3 +169,9 @@ def test_metrics(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2}\n')
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.5}, {"step": 2}]
+
+
+def test_hash_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # The test vector of FIPS 180-2.
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -144,8 +144,3 @@ def fingerprint_of(*parts: str) -> str:
     for part in (str(FORMAT), *parts):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:32]
-
-
-def file_fingerprint(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -174,15 +174,15 @@ def split_by_tokens(examples: Sequence[Example], micro_batch_tokens: int) -> lis
     total = computed_tokens(lengths, common)
     target = total / max(1, -(-total // micro_batch_tokens))
     batches: list[list[Example]] = []
-    first = 0
-    for last in range(1, len(ordered) + 1):
-        size = computed_tokens(lengths[first:last], common[first : last - 1])
-        # Closed when the next would not fit, or when this one has its even share.
+    first, size = 0, lengths[0] if lengths else 0
+    for last in range(1, len(ordered)):
         following = computed_tokens(lengths[first : last + 1], common[first:last])
-        if last == len(ordered) or following > micro_batch_tokens or size >= target:
+        # Closed when the next would not fit, or when this one has its even share.
+        if following > micro_batch_tokens or size >= target:
             batches.append(ordered[first:last])
-            first = last
-    return batches
+            first, following = last, lengths[last]
+        size = following
+    return [*batches, ordered[first:]] if ordered else []
 
 
 def computed_tokens(lengths: Sequence[int], common: Sequence[int]) -> int:

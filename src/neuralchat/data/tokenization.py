@@ -111,7 +111,7 @@ class Encoder:
         while (place := longest_prompt_part(turns)) is not None:
             index, name = place
             text = getattr(turns[index], name)
-            spent = len(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+            spent = len(encode_texts(self.tokenizer, [text])[0])
             excess = length - self.max_seq_length
             keep = max(0, int(len(text) * (1 - excess / max(spent, 1))) - 1)
             turns[index] = shortened_turn(turns[index], name, text[:keep])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from neuralchat.data.records import Turn
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, tell
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import Sampling, sampling_of
 
@@ -18,11 +18,7 @@ def chat(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     if options.prompt is not None and not options.prompt.strip():
         raise ArgumentsError("the question after -p is empty")
-    bot = Chatbot.load(
-        Path(options.run),
-        trust_remote_code=options.trust_remote_code,
-        say=lambda text: print(f"note: {text}", file=sys.stderr),
-    )
+    bot = Chatbot.load(Path(options.run), trust_remote_code=options.trust_remote_code, say=tell)
     system = [Turn("system", options.system)] if options.system else []
     if options.prompt is not None:
         reply(bot, [*system, Turn("user", options.prompt)], sampling)

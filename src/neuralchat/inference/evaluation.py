@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from neuralchat.data.records import Record, RecordReport, read_records
-from neuralchat.errors import ArgumentsError, DataError
+from neuralchat.errors import ArgumentsError, DataError, tell
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
 
@@ -42,11 +41,7 @@ def evaluate(options: argparse.Namespace) -> int:
             f"{len(without)} question(s) have no 'facts' (a list of texts that a right answer contains), "
             f"the first is {without[0]}"
         )
-    bot = Chatbot.load(
-        Path(options.run),
-        trust_remote_code=options.trust_remote_code,
-        say=lambda text: print(f"note: {text}", file=sys.stderr),
-    )
+    bot = Chatbot.load(Path(options.run), trust_remote_code=options.trust_remote_code, say=tell)
     answers = [answer.text for answer in bot.answers([record.turns[:-1] for record in records], sampling)]
     right = [states_facts(answer, record.facts) for record, answer in zip(records, answers, strict=True)]
     if options.show:

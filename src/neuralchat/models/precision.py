@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,10 @@ class Precision:
 
     storage: torch.dtype
     compute: torch.dtype
+
+    def as_dict(self) -> dict[str, str]:
+        """Names as people write them, such as {"storage": "bfloat16", "compute": "float32"}."""
+        return {name: str(dtype).removeprefix("torch.") for name, dtype in vars(self).items()}
 
     @property
     def widens(self) -> bool:
@@ -63,12 +67,4 @@ def widen_small_weights(model: nn.Module, compute: torch.dtype) -> None:
             if parameter.is_floating_point() and not (matrices and name == "weight"):
                 parameter.data = parameter.data.to(compute)
         if isinstance(module, nn.Embedding):
-            module.register_forward_hook(widened_output(compute))
-
-
-class widened_output:  # noqa: N801 - used as a function, a class so that it can be pickled
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-
-    def __call__(self, _module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        return output.to(self.dtype)
+            module.register_forward_hook(lambda _module, _inputs, output: output.to(compute))

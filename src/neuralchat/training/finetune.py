@@ -13,8 +13,7 @@ import torch
 import transformers
 from transformers import set_seed
 
-from neuralchat.data.example_store import ExampleStore
-from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError
+from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError, tell
 from neuralchat.models import segment_attention
 from neuralchat.models.adapters import METHODS, AdapterSettings, add_adapter
 from neuralchat.models.allocator import keep_freed_pages
@@ -37,7 +36,7 @@ from neuralchat.training.packing_proof import proof_examples, prove_packing
 from neuralchat.training.prepared_data import PreparedData, prepare
 from neuralchat.training.progress import Progress
 from neuralchat.training.results import Results, finish, peak_memory_mb
-from neuralchat.training.resume import checkpoint_to_resume, trim_metrics
+from neuralchat.training.resume import asks_to_resume, checkpoint_to_resume, trim_metrics
 from neuralchat.training.samples import Sample, ask, question_of, sample_records
 from neuralchat.training.step_loader import StepParts
 from neuralchat.training.trainer import FineTuningTrainer
@@ -53,10 +52,6 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
     arguments = parse(words, prog=prog, implied=implied, say=tell)
     finetune(arguments, say=tell)
     return 0
-
-
-def tell(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -78,9 +73,9 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
     """Check, load, train, save. Nothing is written to output_dir before everything has been checked."""
     start = time.perf_counter()
     output = Path(arguments.training_values["output_dir"])
-    resuming = str(arguments.training_values["resume_from_checkpoint"]).lower() not in ("none", "false")
-    check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=resuming)
-    resume = checkpoint_to_resume(arguments.training_values["resume_from_checkpoint"], output, say)
+    wanted = arguments.training_values["resume_from_checkpoint"]
+    check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=asks_to_resume(wanted))
+    resume = checkpoint_to_resume(wanted, output, say)
     check_extras(arguments)
     if not arguments.model.use_fast_tokenizer:
         say("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
@@ -183,9 +178,8 @@ def prepare_packing(
     segment_attention.register()
     model.get_base_model().set_attn_implementation(segment_attention.IMPLEMENTATION)
     if tuning.verify_packing:
-        store = data.train if data.train is not None else data.validation
-        assert store is not None
-        worst = prove_packing(model, proof_examples(store), pad_id=tokenizer.pad_token_id, dtype=precision.compute)
+        examples = proof_examples(data.trained_on)
+        worst = prove_packing(model, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
         print(f"packing is exact: largest difference {worst:.0e}", file=sys.stderr, flush=True)
     return True
 
@@ -196,10 +190,11 @@ def plan_order(session: Session) -> str:
     return "random" if order == "group_by_length" and session.packed else order
 
 
-def batch_plan(session: Session, store: ExampleStore) -> BatchPlan:
+def batch_plan(session: Session) -> BatchPlan:
     arguments, training = session.arguments, session.training
     rows = session.packed and arguments.data.dataset_concatenation
     seed = training.seed if training.data_seed is None else training.data_seed
+    store = session.data.trained_on
     return BatchPlan(
         fingerprint=store.fingerprint,
         lengths=tuple(store.lengths.tolist()),
@@ -215,17 +210,14 @@ def batch_plan(session: Session, store: ExampleStore) -> BatchPlan:
 
 def make_trainer(session: Session) -> FineTuningTrainer:
     training, tuning = session.training, session.arguments.tuning
-    # Without training records the loader stands over the held-out ones and is never read.
-    store = session.data.train if session.data.train is not None else session.data.validation
-    assert store is not None
-    plan = batch_plan(session, store)
+    plan = batch_plan(session)
     if plan.steps == 0:
         raise ArgumentsError(
             f"--dataloader_drop_last leaves no step: {len(plan.units)} unit(s) of data are fewer than a batch of "
             f"{plan.units_per_step}"
         )
     parts = StepParts(
-        store, plan, accumulation_steps=training.gradient_accumulation_steps,
+        session.data.trained_on, plan, accumulation_steps=training.gradient_accumulation_steps,
         rank=training.process_index, world=training.world_size, micro_batch_tokens=tuning.micro_batch_tokens,
         packed=session.packed,
     )  # fmt: skip
@@ -258,7 +250,10 @@ def train(session: Session, say: Say) -> Results:
     start = time.perf_counter()
     signals = SaveOnSignal()
     trainer.add_callback(signals)
-    outcome = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
+    try:
+        outcome = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
+    finally:
+        signals.restore()
     signals.check(Path(str(training.output_dir)), trainer.state)
     results.training_seconds = time.perf_counter() - start
     results.steps = trainer.state.global_step
@@ -283,12 +278,12 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
     label = "train" if session.data.train is not None else "validation"
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
+    precision = session.precision.as_dict()
     print(
         f"{counts['examples']} examples, {counts['tokens']} tokens, "
         f"template {session.data.template.name}\n"
         f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
-        f"trained; weights {str(session.precision.storage).removeprefix('torch.')}, arithmetic "
-        f"{str(session.precision.compute).removeprefix('torch.')}\n"
+        f"trained; weights {precision['storage']}, arithmetic {precision['compute']}\n"
         f"{plan.steps} steps an epoch of {plan.units_per_step} {units}, "
         f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads; "
         f"output in {training.output_dir}",

@@ -34,10 +34,8 @@ class SaveOnSignal(TrainerCallback):
             signal.SIGUSR1: signal.signal(signal.SIGUSR1, self.ask_to_save),
         }
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self.restore()
-
     def restore(self) -> None:
+        """Give the signals back to whoever had them before training."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}

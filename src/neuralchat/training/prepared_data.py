@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from neuralchat.arguments import DataArguments
-from neuralchat.data.example_store import ExampleStore, file_fingerprint, fingerprint_of, stored, write_examples
+from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder, Example, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
 from neuralchat.models.fetch import cache_directory
+from neuralchat.run_directory import file_sha256
 
 PROGRESS_SECONDS = 5.0
 
@@ -50,7 +51,7 @@ class RecordSource:
         if self.dataset:
             return fingerprint_of("hub", *map(str, self.dataset), str(self.limit))
         # The name is part of it: messages quote it.
-        parts = [f"{name}={file_fingerprint(Path(name))}" for name in self.files]
+        parts = [f"{name}={file_sha256(Path(name))}" for name in self.files]
         return fingerprint_of("files", *parts, str(self.limit))
 
     def records(self, report: RecordReport) -> Iterator[Record]:
@@ -85,6 +86,13 @@ class PreparedData:
     counts: dict[str, Any]
     train_source: RecordSource
     validation_source: RecordSource
+
+    @property
+    def trained_on(self) -> ExampleStore:
+        """The training examples; where a run only evaluates, the held-out ones stand in their place."""
+        store = self.train if self.train is not None else self.validation
+        assert store is not None
+        return store
 
 
 def sources(data: DataArguments, cache_dir: str | None = None) -> tuple[RecordSource, RecordSource]:

@@ -30,11 +30,10 @@ class Progress(TrainerCallback):
         self.metrics_file = metrics_file
         self.trainer: Any = None
         self.start = time.perf_counter()
-        self.step_start = self.start
         self.tokens_at_log = 0
         self.time_at_log = self.start
         self.speed = 0.0
-        self.first_step = self.first_tokens = 0
+        self.first_step = 0
         self.began = self.start
         self.on_terminal = sys.stderr.isatty()
 
@@ -44,7 +43,7 @@ class Progress(TrainerCallback):
         self.start = self.time_at_log - earlier.get("seconds", 0.0)
         self.trainer.tokens_seen = self.trainer.tokens_before = self.tokens_at_log = earlier.get("tokens", 0)
         self.trainer.supervised_tokens_seen = earlier.get("supervised_tokens", 0)
-        self.first_step, self.first_tokens = state.global_step, self.tokens_at_log
+        self.first_step = state.global_step
         self.began = self.time_at_log
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -99,7 +98,7 @@ class Progress(TrainerCallback):
             logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
             loss = logged[-1] if logged else None
         shown = f"  loss {loss:.4f}" if loss is not None else ""
-        speed = (self.trainer.tokens_seen - self.first_tokens) / max(elapsed, 1e-9)
+        speed = (self.trainer.tokens_seen - self.trainer.tokens_before) / max(elapsed, 1e-9)
         return (
             f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}{shown}  "
             f"{speed:.0f} tokens/s  {clock(left)} left"

@@ -93,11 +93,7 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "trained_parameters": results.trained_parameters,
             "total_parameters": results.total_parameters,
         },
-        "precision": {
-            "storage": str(session.precision.storage).removeprefix("torch."),
-            "compute": str(session.precision.compute).removeprefix("torch."),
-            "adapter": "float32",
-        },
+        "precision": {**session.precision.as_dict(), "adapter": "float32"},
         "data": {
             "train_fingerprint": data.train.fingerprint if data.train is not None else None,
             "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,

@@ -17,12 +17,17 @@ def missing_files(checkpoint: Path) -> list[str]:
     return [name for name in NEEDED_FILES if not (checkpoint / name).is_file()]
 
 
+def asks_to_resume(value: str | None) -> bool:
+    """Whether a value of --resume_from_checkpoint means to resume at all."""
+    return value is not None and value.lower() != "false"
+
+
 def checkpoint_to_resume(value: str | None, output: Path, say: Callable[[str], None]) -> Path | None:
     """The checkpoint meant by --resume_from_checkpoint: None, a path, or with "auto" the newest whole one.
 
     Raises RunDirectoryError where there is none or the named one is not whole.
     """
-    if value is None or value.lower() == "false":
+    if value is None or not asks_to_resume(value):
         return None
     if value.lower() not in AUTO:
         chosen = Path(value)

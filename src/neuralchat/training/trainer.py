@@ -79,9 +79,8 @@ class FineTuningTrainer(Trainer):
 
     # Loss and gradients
 
-    def part_losses(self, part: StepPart) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
-        """(loss sum, sources of the records) of each micro-batch."""
-        smoothing = self.args.label_smoothing_factor
+    def part_losses(self, part: StepPart, smoothing: float = 0.0) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
+        """(loss sum, sources of the records) of each micro-batch. `smoothing`: that of the labels."""
         for batch in part.packed:
             yield packed_loss_sum(self.model, batch, label_smoothing=smoothing), batch.sources
         for examples in part.padded:
@@ -91,7 +90,7 @@ class FineTuningTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         model.train()
         total = torch.zeros((), device=self.args.device)
-        for loss, sources in self.part_losses(inputs):
+        for loss, sources in self.part_losses(inputs, self.args.label_smoothing_factor):
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss.item()} at step {self.state.global_step + 1}, before any weight was changed "
@@ -142,11 +141,9 @@ class FineTuningTrainer(Trainer):
         for start in range(0, len(indices), batch):
             examples = [store[i] for i in indices[start : start + batch]]
             part = step_part(examples, self.parts.micro_batch_tokens, packed=self.parts.packed)
-            for batch_packed in part.packed:
-                sums += torch.tensor([packed_loss_sum(self.model, batch_packed).item(), batch_packed.supervised_tokens])
-            for padded in part.padded:
-                tokens = sum(int(e.supervised.sum()) for e in padded)
-                sums += torch.tensor([padded_loss_sum(self.model, padded, pad_id=self.pad_id).item(), tokens])
+            for loss, _ in self.part_losses(part):
+                sums[0] += loss.item()
+            sums[1] += part.supervised_tokens
         if dist.is_initialized():
             dist.all_reduce(sums)
         self.model.train(was_training)

@@ -1,0 +1,40 @@
+"""A rank's items are the plan's steps, whoever loads them; nothing is lost between micro-batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neuralchat.data.tokenization import Example
+from neuralchat.training.batch_plan import BatchPlan
+from neuralchat.training.step_loader import StepParts, make_loader, split_padded
+
+
+def examples_of(lengths: list[int]) -> Any:
+    return [Example(np.full(n, i, dtype=np.int32), np.arange(n) > 0, f"row {i}") for i, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_does_not_depend_on_workers(workers: int) -> None:
+    """Every epoch has an order of its own, the plan's, also with workers that live on over epochs."""
+    plan = BatchPlan("f", (3,) * 12, seed=1, units_per_step=4)
+    parts = StepParts(
+        examples_of([3] * 12), plan, accumulation_steps=1, rank=0, world=1, micro_batch_tokens=100, packed=True
+    )
+    loader = make_loader(parts, workers=workers, persistent=bool(workers), prefetch=None)
+    orders = []
+    for epoch in (0, 1):
+        parts.epoch = epoch
+        orders.append([sorted(batch.sources) for part in loader for batch in part.packed])
+        expected = [sorted(f"row {i}" for unit in plan.step(epoch, step) for i in unit) for step in range(plan.steps)]
+        assert orders[-1] == expected
+    assert orders[0] != orders[1]
+
+
+def test_padded_batches_stay_within_the_budget_with_their_padding() -> None:
+    examples = examples_of([9, 2, 5, 5, 30, 1])
+    batches = split_padded(examples, 12)
+    assert [[len(e.input_ids) for e in batch] for batch in batches] == [[30], [9], [5, 5], [2, 1]]
+    assert sorted(e.source for batch in batches for e in batch) == sorted(e.source for e in examples)
