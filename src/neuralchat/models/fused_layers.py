@@ -1,20 +1,24 @@
-"""Layers of transformers and PEFT with fewer passes over the activations, same formulas, proven before they go in.
+"""Layers of transformers in one pass over memory each way, same formulas, proven before they go in.
 
-RMSNorm: three passes forward instead of seven, and a backward of its own. LoRA: the low-rank product is added inside
-the matrix product (addmm), so no T x out array is made, scaled or summed besides the output itself.
+RMSNorm, SwiGLU and rotary positions by the compiled kernels (elementwise.py). Without a compiler RMSNorm still has a
+torch form with fewer passes than transformers'; the others stay as they are.
 
-Shapes: T tokens, I inputs, O outputs, r rank; A [r, I], B [O, r], weight [O, I].
+Shapes: T tokens, E hidden size, I inner size, H heads, D head size.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from neuralchat.models.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
+from neuralchat.models.elementwise import Elementwise, kernels_for
+
+# How far, in norm, a fused layer may be from transformers' own in the proof.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 class RMSNormProduct(torch.autograd.Function):
@@ -22,14 +26,21 @@ class RMSNormProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        inverse = mean_square.add_(epsilon).rsqrt_()
+        ctx.kernels = kernels = kernels_for(x) if x.is_contiguous() else None
+        if kernels is not None:
+            y, inverse = kernels.rms_norm(x, weight, epsilon)
+        else:
+            mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+            inverse = mean_square.add_(epsilon).rsqrt_()
+            y = (x * inverse).mul_(weight)
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
+        if ctx.kernels is not None:
+            return ctx.kernels.rms_norm_gradient(grad, x, weight, inverse), None, None
         scaled = grad * weight
         along = (scaled * x).sum(dim=-1, keepdim=True).mul_(inverse.pow(3)).div_(-x.shape[-1])
         return torch.addcmul(scaled.mul_(inverse), x, along), None, None
@@ -45,8 +56,86 @@ class FusedRMSNorm(nn.Module):
         return RMSNormProduct.apply(hidden_states, self.weight.detach(), self.variance_epsilon)
 
 
+class SwiGLUProduct(torch.autograd.Function):
+    """silu(gate) * up (https://arxiv.org/abs/2002.05202); nothing is kept but the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, kernels: Elementwise) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.kernels = kernels
+        return kernels.swiglu(gate, up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.kernels.swiglu_gradients(grad, *ctx.saved_tensors), None)
+
+
+class FusedSwiGLU(nn.Module):
+    """Takes over a gated MLP in place; its three projections, which may be adapted, stay where they are."""
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_proj(x).contiguous(), self.up_proj(x).contiguous()
+        kernels = kernels_for(gate)
+        if kernels is None:
+            return self.down_proj(nn.functional.silu(gate) * up)
+        return self.down_proj(SwiGLUProduct.apply(gate, up, kernels))
+
+
+class RotaryProduct(torch.autograd.Function):
+    """x * cos + rotate_half(x) * sin (https://arxiv.org/abs/2104.09864) of x [1, H, T, D], cos and sin [T, D]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, kernels: Elementwise) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        ctx.kernels = kernels
+        return kernels.rotary(x, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.kernels.rotary(grad, *ctx.saved_tensors, transposed=True), None, None, None
+
+
+def fused_rotary(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """transformers' apply_rotary_pos_emb for one row of heads of full size; anything else goes to `plain`."""
+
+    def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
+        kernels = kernels_for(q)
+        fits = q.dim() == 4 and len(q) == 1 and cos.shape == (1, q.shape[2], q.shape[3]) and q.dtype == cos.dtype
+        if kernels is None or args or kwargs or not fits:
+            return plain(q, k, cos, sin, *args, **kwargs)
+        cosine, sine = cos[0].contiguous(), sin[0].contiguous()
+        return tuple(RotaryProduct.apply(x, cosine, sine, kernels) for x in (q, k))
+
+    apply_rotary_pos_emb.plain = plain  # type: ignore[attr-defined]
+    return apply_rotary_pos_emb
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Fuse every layer of `model` whose outputs on random numbers equal the fused ones."""
+    fuse_norms(model)
+    fuse_mlps(model)
+    fuse_rotary(model)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def random_like(weight: Tensor, *shape: int, seed: int = 0) -> Tensor:
+    numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return numbers.to(weight.device, weight.dtype)
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).norm() <= TOLERANCE[a.dtype] * b.norm())
+
+
 def fuse_norms(model: nn.Module) -> int:
-    """Fuse every frozen fp32 RMSNorm whose outputs on random numbers equal the fused ones; returns how many."""
+    """Fuse the frozen RMSNorms; returns how many."""
     count = 0
     proven: dict[type, bool] = {}
     for module in model.modules():
@@ -54,7 +143,10 @@ def fuse_norms(model: nn.Module) -> int:
         weight = getattr(module, "weight", None)
         if not hasattr(module, "variance_epsilon") or not isinstance(weight, Tensor) or kind is FusedRMSNorm:
             continue
-        if weight.dtype != torch.float32 or weight.requires_grad or module._forward_hooks or module._forward_pre_hooks:
+        if weight.dtype not in TOLERANCE or weight.requires_grad or is_hooked(module):
+            continue
+        # In bf16 only the kernel computes in fp32 inside, as transformers does.
+        if weight.dtype != torch.float32 and kernels_for(weight) is None:
             continue
         if kind not in proven:
             proven[kind] = computes_rms_norm(module, weight)
@@ -64,74 +156,70 @@ def fuse_norms(model: nn.Module) -> int:
     return count
 
 
+@torch.no_grad()
 def computes_rms_norm(module: nn.Module, weight: Tensor) -> bool:
-    x = torch.randn(3, weight.shape[-1], generator=torch.Generator().manual_seed(0)).to(weight.device)
-    with torch.no_grad():
-        fused = RMSNormProduct.apply(x, weight, module.variance_epsilon)
-        return torch.allclose(module(x), fused, rtol=1e-5, atol=1e-6)
+    x = random_like(weight, 3, weight.shape[-1])
+    return equal(module(x), RMSNormProduct.apply(x, weight, module.variance_epsilon))
 
 
-class LoraProduct(torch.autograd.Function):
-    """x @ weight.T + bias + scaling * (dropped @ A.T) @ B.T, where only A and B are trained."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dropped: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
-    ) -> Tensor:
-        low = dropped.flatten(0, -2) @ a.t()
-        y = matmul_by_transposed(x, weight)
-        if bias is not None:
-            y += bias
-        y.flatten(0, -2).addmm_(low, b.t(), alpha=scaling)
-        ctx.save_for_backward(dropped, low, a, b)
-        ctx.weight, ctx.scaling, ctx.same = weight, scaling, dropped is x
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        dropped, low, a, b = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        grad_low = (rows @ b).mul_(ctx.scaling)
-        grad_a = grad_low.t() @ dropped.flatten(0, -2)
-        grad_b = (rows.t() @ low).mul_(ctx.scaling)
-        grad_x = matmul_by(grad, ctx.weight) if ctx.needs_input_grad[0] else None
-        grad_dropped = None
-        if ctx.same:
-            # One input: its two gradients are one, added inside the product.
-            if grad_x is not None:
-                grad_x.flatten(0, -2).addmm_(grad_low, a)
-        elif ctx.needs_input_grad[1]:
-            grad_dropped = (grad_low @ a).view_as(dropped)
-        return grad_x, grad_dropped, None, None, grad_a, grad_b, None
-
-
-class FusedLoraLinear(LoraLinear):
-    """Takes over a LoRA layer in place; whatever is not plain LoRA in fp32 goes PEFT's own way."""
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        base: Any = self.base_layer
-        names = self.active_adapters
-        name: Any = names[0] if len(names) == 1 and names[0] in self.lora_A else None
-        if args or kwargs or name is None or not self.is_plain(name, base, x):
-            return super().forward(x, *args, **kwargs)
-        dropout = self.lora_dropout[name]
-        dropped = x if isinstance(dropout, nn.Identity) or not self.training else dropout(x)
-        bias = None if base.bias is None else base.bias.detach()
-        a, b = (module[name].weight for module in (self.lora_A, self.lora_B))
-        return LoraProduct.apply(x, dropped, base.weight.detach(), bias, a, b, self.scaling[name])
-
-    def is_plain(self, name: Any, base: Any, x: Tensor) -> bool:
-        a, b = self.lora_A[name], self.lora_B[name]
-        changed = self.disable_adapters or self.merged or self.lora_variant.get(name)
-        fp32 = x.dtype == a.weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-        return type(base) is FrozenLinear and fp32 and not changed and a.bias is None and b.bias is None
-
-
-def fuse_lora(model: nn.Module) -> int:
-    """Turn every LoRA layer around a frozen linear layer into a FusedLoraLinear; returns how many."""
+def fuse_mlps(model: nn.Module) -> int:
+    """Fuse the gated MLPs that use SiLU; returns how many."""
     count = 0
+    proven: dict[type, bool] = {}
     for module in model.modules():
-        if type(module) is LoraLinear and type(module.base_layer) is FrozenLinear:
-            module.__class__ = FusedLoraLinear
+        kind = type(module)
+        if kind is FusedSwiGLU or is_hooked(module):
+            continue
+        if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+            continue
+        weight = next(module.parameters())
+        if weight.dtype not in TOLERANCE or kernels_for(weight) is None:
+            continue
+        if kind not in proven:
+            proven[kind] = computes_swiglu(module, weight)
+        if proven[kind]:
+            module.__class__ = FusedSwiGLU
             count += 1
     return count
+
+
+@torch.no_grad()
+def computes_swiglu(module: Any, weight: Tensor) -> bool:
+    """Dropout of an adapter inside would make two calls differ: compared in eval mode."""
+    size = getattr(module.gate_proj, "in_features", None)
+    if size is None:
+        return False
+    was_training = module.training
+    module.eval()
+    try:
+        x = random_like(weight, 1, 3, size)
+        return equal(module(x), FusedSwiGLU.forward(module, x))
+    finally:
+        module.train(was_training)
+
+
+def fuse_rotary(model: nn.Module) -> int:
+    """Replace apply_rotary_pos_emb in the modules that the model's attention classes come from; returns how many."""
+    count = 0
+    weight = next(model.parameters())
+    for name in sorted({type(module).__module__ for module in model.modules() if hasattr(module, "q_proj")}):
+        home: Any = sys.modules[name]
+        plain = getattr(home, "apply_rotary_pos_emb", None)
+        if plain is None or hasattr(plain, "plain") or kernels_for(weight) is None:
+            continue
+        if turns_by_halves(plain):
+            home.apply_rotary_pos_emb = fused_rotary(plain)
+            count += 1
+    return count
+
+
+@torch.no_grad()
+def turns_by_halves(plain: Callable[..., Any]) -> bool:
+    weight = torch.empty(0)
+    q, k = (random_like(weight, 1, heads, 5, 16, seed=heads) for heads in (4, 2))
+    cos, sin = (random_like(weight, 1, 5, 16, seed=seed) for seed in (6, 7))
+    try:
+        expected = plain(q, k, cos, sin)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return all(equal(a, b) for a, b in zip(expected, fused_rotary(plain)(q, k, cos, sin), strict=True))

@@ -1,11 +1,12 @@
 """Attention inside segments of a packed row: causal within each, prefix attended by all that share it.
 
-Entered through transformers' attention interface, so model classes stay untouched. No S x S mask is built: a
-segment is one causal kernel call, a shared prefix is one call without a mask for all tokens that follow it, and
-the two are merged by their log-sum-exp, which is exact (https://arxiv.org/abs/2205.14135, section 3).
+Entered through transformers' attention interface, so model classes stay untouched. No S x S mask is built. On CPU
+the kernel compiled for the machine does it all (segment_kernel.py). Without a compiler a segment is one causal call
+of torch's flash kernel, a shared prefix one call without a mask for all tokens that follow it, and the two are
+merged by their log-sum-exp, which is exact (https://arxiv.org/abs/2205.14135, section 3).
 
-Shapes: T tokens of the row, H query heads, K key/value heads (H a multiple of K), D head size.
-query [1, H, T, D]; key, value [1, K, T, D]; output [1, T, H, D].
+Shapes: T tokens of the row, P leading keys without queries (virtual tokens of prefix tuning), H query heads, K
+key/value heads (H a multiple of K), D head size. query [1, H, T, D]; key, value [1, K, P + T, D]; output [1, T, H, D].
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from neuralchat.data.packing import Segment
 from neuralchat.errors import PackingError
+from neuralchat.models.segment_kernel import SegmentKernel, kernel_for
 
 IMPLEMENTATION = "neuralchat_segments"
 # Arguments some families hand to the interface that change the result and that segments do not compute.
-UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias", "alibi")
+UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
 
 flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -52,6 +54,7 @@ def segment_attention(
     dropout: float = 0.0,
     segments: Sequence[Segment] | None = None,
     sliding_window: int | None = None,
+    alibi_slopes: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention interface. Raises PackingError for what a family asks beyond plain attention."""
@@ -71,32 +74,44 @@ def segment_attention(
     windowed = sliding_window is not None and any(
         s.end - s.start + s.prefix_end - s.prefix_start > sliding_window for s in segments
     )
-    if query.device.type == "cpu" and not dropout and not windowed:
-        return FlashSegments.apply(query, key, value, tuple(segments), scale), None
-    return dense_segments(query, key, value, segments, scale, dropout, sliding_window if windowed else None), None
+    if not dropout and not windowed:
+        kernel = kernel_for(query)
+        if kernel is not None:
+            return CompiledSegments.apply(query, key, value, tuple(segments), scale, alibi_slopes, kernel), None
+        if query.device.type == "cpu" and alibi_slopes is None and key.shape[2] == query.shape[2]:
+            return FlashSegments.apply(query, key, value, tuple(segments), scale), None
+    window = sliding_window if windowed else None
+    return dense_segments(query, key, value, segments, scale, dropout, window, alibi_slopes), None
 
 
 def dense_segments(
     query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment], scale: float, dropout: float,
-    window: int | None,
+    window: int | None, slopes: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """A segment at a time through SDPA with a mask of its own size: any device, dropout, sliding windows."""
+    """A segment at a time through SDPA with a mask of its own size: any device, dropout, sliding windows, ALiBi."""
+    leading = key.shape[2] - query.shape[2]
     outputs = []
     for s in segments:
-        prefix = s.prefix_end - s.prefix_start
-        keys, values = (
-            torch.cat([x[:, :, s.prefix_start : s.prefix_end], x[:, :, s.start : s.end]], dim=2) for x in (key, value)
-        )
-        own = torch.arange(prefix, prefix + s.end - s.start, device=query.device)
+        shared = leading + s.prefix_end - s.prefix_start
+        parts = (slice(0, leading), *(slice(leading + a, leading + b) for a, b in segment_keys(s)))
+        keys, values = (torch.cat([x[:, :, part] for part in parts], dim=2) for x in (key, value))
+        own = torch.arange(shared, shared + s.end - s.start, device=query.device)
         distance = own[:, None] - torch.arange(keys.shape[2], device=query.device)[None, :]
         allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        bias = allowed
+        if slopes is not None:
+            bias = (-slopes[:, None, None] * distance).masked_fill(~allowed, float("-inf")).to(query.dtype)
         outputs.append(
             torch.nn.functional.scaled_dot_product_attention(
-                query[:, :, s.start : s.end], keys, values, attn_mask=allowed, dropout_p=dropout, scale=scale,
+                query[:, :, s.start : s.end], keys, values, attn_mask=bias, dropout_p=dropout, scale=scale,
                 enable_gqa=True,
             )
         )  # fmt: skip
     return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def segment_keys(s: Segment) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (s.prefix_start, s.prefix_end), (s.start, s.end)
 
 
 def prefix_runs(segments: Sequence[Segment]) -> list[tuple[int, int, int, int]]:
@@ -110,6 +125,26 @@ def prefix_runs(segments: Sequence[Segment]) -> list[tuple[int, int, int, int]]:
         else:
             runs.append((s.prefix_start, s.prefix_end, s.start, s.end))
     return runs
+
+
+class CompiledSegments(torch.autograd.Function):
+    """The kernel of segment_kernel.py, forward and backward, memory linear in T."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float,
+        slopes: Tensor | None, kernel: SegmentKernel,
+    ) -> Tensor:  # fmt: skip
+        query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
+        output, lse = kernel.forward(query, key, value, segments, scale, slopes)
+        ctx.save_for_backward(query, key, value, output, lse)
+        ctx.settings, ctx.kernel = (segments, scale, slopes), kernel
+        return output.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grads = ctx.kernel.backward(grad_output.transpose(1, 2), *ctx.saved_tensors, *ctx.settings)
+        return (*grads, None, None, None, None)
 
 
 class FlashSegments(torch.autograd.Function):

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from neuralchat.models.elementwise import kernels_for
 from neuralchat.models.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
 
 # Logits of one chunk take at most this many bytes in fp32.
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 32 << 20
 
 
 def supervised_loss(
@@ -51,6 +52,22 @@ def chunk_rows(vocabulary: int) -> int:
     return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
+def loss_and_slope(logits: Tensor, ids: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """(sum of the cross entropies in fp32, their gradient in the dtype of `logits` [C, V], which is overwritten)."""
+    kernels = None if smoothing else kernels_for(logits)
+    if kernels is not None:
+        return kernels.cross_entropy(logits, ids).sum(), logits
+    log_probabilities = torch.log_softmax(logits.float(), dim=1)
+    total = -(1 - smoothing) * log_probabilities.gather(1, ids[:, None]).sum()
+    if smoothing:
+        total -= smoothing * log_probabilities.mean(dim=1).sum()
+    slope = log_probabilities.exp_()
+    if smoothing:
+        slope -= smoothing / slope.shape[1]
+    slope.scatter_add_(1, ids[:, None], torch.full_like(ids[:, None], smoothing - 1, dtype=slope.dtype))
+    return total, slope.to(logits.dtype)
+
+
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Cross entropy of a linear head, summed. Formula of the gradient: softmax(logits) - target distribution.
 
@@ -69,26 +86,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         rows = chunk_rows(weight.shape[0])
         for start in range(0, len(hidden), rows):
-            states, ids = hidden[start : start + rows], target_ids[start : start + rows, None]
-            logits = matmul_by_transposed(states, weight).float()
+            states, ids = hidden[start : start + rows], target_ids[start : start + rows]
+            logits = matmul_by_transposed(states, weight)
             if bias is not None:
                 logits += bias
-            log_probabilities = torch.log_softmax(logits, dim=1)
-            total -= (1 - smoothing) * log_probabilities.gather(1, ids).sum()
-            if smoothing:
-                total -= smoothing * log_probabilities.mean(dim=1).sum()
-            if not (need_hidden or need_weight or need_bias):
-                continue
-            slope = log_probabilities.exp_()
-            if smoothing:
-                slope -= smoothing / slope.shape[1]
-            slope.scatter_add_(1, ids, torch.full_like(ids, smoothing - 1, dtype=slope.dtype))
+            loss, slope = loss_and_slope(logits, ids, smoothing)
+            total += loss
             if grad_hidden is not None:
-                grad_hidden[start : start + rows] = matmul_by(slope.to(hidden.dtype), weight)
+                grad_hidden[start : start + rows] = matmul_by(slope, weight)
             if grad_weight is not None:
-                grad_weight.addmm_(slope.T, states.float())
+                grad_weight.addmm_(slope.T.float(), states.float())
             if grad_bias is not None:
-                grad_bias += slope.sum(dim=0)
+                grad_bias += slope.float().sum(dim=0)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         return total
 

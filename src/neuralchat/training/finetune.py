@@ -14,11 +14,12 @@ import transformers
 from transformers import set_seed
 
 from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError, tell
-from neuralchat.models import segment_attention
+from neuralchat.models import compiled, segment_attention
 from neuralchat.models.adapters import METHODS, AdapterSettings, add_adapter
 from neuralchat.models.allocator import keep_freed_pages
 from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.fused_layers import fuse_lora, fuse_norms
+from neuralchat.models.fused_layers import fuse_layers
+from neuralchat.models.fused_lora import fuse_lora
 from neuralchat.models.loading import (
     ModelSource,
     check_vocabulary,
@@ -160,8 +161,10 @@ def prepare_packing(
 ) -> bool:
     """Put the fast paths in and prove packing; returns whether training runs packed."""
     tuning = arguments.tuning
+    if not tuning.compile_kernels:
+        compiled.disable()
     freeze_linears(model)
-    fuse_norms(model)
+    fuse_layers(model)
     fuse_lora(model)
     keep_freed_pages()
     method = METHODS[tuning.peft]
@@ -285,7 +288,8 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
         f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
         f"trained; weights {precision['storage']}, arithmetic {precision['compute']}\n"
         f"{plan.steps} steps an epoch of {plan.units_per_step} {units}, "
-        f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads; "
+        f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
+        f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; "
         f"output in {training.output_dir}",
         file=sys.stderr,
         flush=True,

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from neuralchat.arguments import DataArguments
+from neuralchat.cache import cache_directory
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder, Example, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
-from neuralchat.models.fetch import cache_directory
 from neuralchat.run_directory import file_sha256
 
 PROGRESS_SECONDS = 5.0
