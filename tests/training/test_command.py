@@ -165,30 +165,46 @@ def test_resumed_equals_undisturbed(
     assert lines[0] == lines[1]
 
 
+STEP_SEQUENCES = {
+    "one": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 4096),
+    "1024": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 1024),
+    "512": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 512),
+    "40": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 40),
+    "accumulated 2": ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2),
+    "accumulated 8": ("--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 8),
+    "padded": ("--per_device_train_batch_size", 8, "--no_packing"),
+    "torch's kernels": ("--per_device_train_batch_size", 8, "--no_compile_kernels"),
+}
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
 def test_micro_batches_and_accumulation_change_nothing(
-    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, method: str
 ) -> None:
-    runs = {
-        "one": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 4096),
-        "small": ("--per_device_train_batch_size", 8, "--micro_batch_tokens", 40),
-        "accumulated": ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 4),
-        "padded": ("--per_device_train_batch_size", 8, "--no_packing"),
-    }
-    records = write_records(ROWS * 2)
-    for name, extra in runs.items():
+    """Every optimizer step sees the same loss and gradient. SGD, since Adam magnifies rounding."""
+    long = [{**row, "output": f"{row['output']} {'sky and grass ' * (7 * i)}"} for i, row in enumerate(ROWS)]
+    records = write_records(ROWS + long)
+    for name, extra in STEP_SEQUENCES.items():
         run_cli(
             "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", records, "--output_dir", name,
-            "--learning_rate", "0.01", "--num_train_epochs", 2, "--logging_steps", 1, "--lora_dropout", 0,
-            "--save_strategy", "no", "--report_samples", 0, *extra, check=True,
+            "--learning_rate", "0.05", "--num_train_epochs", 2, "--logging_steps", 1, "--lora_dropout", 0,
+            "--optim", "sgd", "--save_strategy", "no", "--report_samples", 0, "--max_seq_length", 1024,
+            "--peft", method, *extra, check=True,
         )  # fmt: skip
-    losses = {name: [line["loss"] for line in metrics(tmp_path / name)] for name in runs}
-    assert len(losses["one"]) == 4
-    for name in runs:
-        assert losses[name] == pytest.approx(losses["one"], rel=1e-4), name
+    one = metrics(tmp_path / "one")
+    assert len(one) == 4
+    weights = adapter(tmp_path / "one")
+    size = torch.stack([w.norm() for w in weights.values()]).norm()
+    for name in STEP_SEQUENCES:
+        for key in ("loss", "grad_norm"):
+            found = [line[key] for line in metrics(tmp_path / name)]
+            assert found == pytest.approx([line[key] for line in one], rel=1e-5), (name, key)
+        other = adapter(tmp_path / name)
+        assert torch.stack([(other[n] - w).norm() for n, w in weights.items()]).norm() <= 1e-5 * size, name
 
 
 @pytest.mark.parametrize("method", ["ptun", "prefix", "prompt", "llama_adapter"])
-def test_other_methods_train_padded(
+def test_other_methods_train_packed(
     run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, method: str
 ) -> None:
     result = run_cli(
@@ -196,7 +212,8 @@ def test_other_methods_train_padded(
         "run", "--peft", method, "--num_train_epochs", 6, "--learning_rate", "0.02", "--logging_steps", 1,
         "--save_strategy", "no", "--report_samples", 1, "--sample_tokens", 3, check=True,
     )  # fmt: skip
-    assert "packing is not proven for it yet" in result.stderr
+    assert "packing is exact" in result.stderr
+    assert "packed" in result.stderr
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
     assert losses[-1] < losses[0]
     said = run_cli("chat", "run", "-p", "Name a fruit.", "--max_new_tokens", 3, check=True)

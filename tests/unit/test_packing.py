@@ -177,3 +177,39 @@ def test_examples_that_begin_alike_meet() -> None:
     for batch in split_by_tokens([left[0], left[2], left[1], left[3]], 25):
         right.append([int(e.input_ids[0]) for e in batch])
     assert right == [[1, 1], [2, 2]]
+
+
+def test_virtual_tokens_in_the_row_are_laid_once_for_each_beginning() -> None:
+    from neuralchat.data.packing import VirtualTokens
+
+    beginning = list(range(10, 10 + MIN_SHARED_TOKENS))
+    examples = [
+        example_of([*beginning, 1, 2], [9]), example_of([*beginning, 3], [8]), example_of([4, 5], [1]),
+        example_of([6, 7], [1]),
+    ]  # fmt: skip
+    batch = pack(examples, virtual=VirtualTokens(2, in_row=True))
+    assert batch.input_ids.tolist() == [-1, -2, 4, 5, 6, 7, -1, -2, *beginning, 1, 2, 3]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 2, 3, *range(10), 10, 11, 10]
+    assert [(s.prefix_start, s.prefix_end, s.start, s.end) for s in batch.segments] == [
+        (0, 0, 0, 2), (0, 2, 2, 4), (0, 2, 4, 6), (6, 6, 6, 16), (6, 16, 16, 18), (6, 16, 18, 19),
+    ]  # fmt: skip
+    assert batch.target_positions.tolist() == [2, 4, 16, 15]
+    assert batch.tokens == 10 + 9 + 2 + 2
+
+
+def test_virtual_tokens_before_the_row_only_move_positions() -> None:
+    from neuralchat.data.packing import VirtualTokens
+
+    batch = pack([example_of([4, 5], [1]), example_of([6, 7, 8], [1])], virtual=VirtualTokens(3, in_row=False))
+    assert batch.input_ids.tolist() == [4, 5, 6, 7, 8]
+    assert batch.position_ids.tolist() == [3, 4, 3, 4, 5]
+
+
+def test_virtual_tokens_count_for_the_budget() -> None:
+    from neuralchat.data.packing import VirtualTokens
+
+    virtual = VirtualTokens(6, in_row=True)
+    examples = [example_of([10 * i, 1, 2, 3], [3]) for i in range(1, 7)]
+    batches = split_by_tokens(examples, 14, virtual)
+    assert [len(batch) for batch in batches] == [2, 2, 2]
+    assert all(len(pack(batch, virtual=virtual).input_ids) <= 14 for batch in batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from neuralchat.data.packing import Segment
 from neuralchat.models import segment_attention
+from neuralchat.models.flex_segments import flex_segments
 from neuralchat.models.segment_kernel import kernel_for
 
 # A prefix of 11 tokens with two segments on it, a segment of one token, one longer than a block of rows, one more.
@@ -20,7 +22,9 @@ SEGMENTS = (
 TOKENS = SEGMENTS[-1].end
 
 
-def with_a_whole_mask(q: Tensor, k: Tensor, v: Tensor, scale: float, slopes: Tensor | None) -> Tensor:
+def with_a_whole_mask(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, slopes: Tensor | None, window: int | None = None
+) -> Tensor:
     """softmax(q k^T * scale + bias) v over all keys at once: the slow reference, [1, H, T, D] in double."""
     leading = k.shape[2] - q.shape[2]
     group = q.shape[1] // k.shape[1]
@@ -35,6 +39,8 @@ def with_a_whole_mask(q: Tensor, k: Tensor, v: Tensor, scale: float, slopes: Ten
         for place, query in enumerate(range(s.start, s.end)):
             for number, key in enumerate(keys[: shared + place + 1]):
                 distance = number - (shared + place)
+                if window is not None and -distance >= window:
+                    continue
                 bias[:, query, key] = 0.0 if slopes is None else slopes.to(q.dtype) * distance
     return torch.softmax(q @ k.transpose(2, 3) * scale + bias, dim=-1) @ v
 
@@ -66,16 +72,29 @@ def test_output_and_gradients(size: int, heads: tuple[int, int], leading: int, a
         assert (one - other).norm() <= tolerance * other.norm()
 
 
-@pytest.mark.parametrize(("leading", "alibi"), [(0, False), (3, False), (3, True)])
-def test_the_twins_in_torch_give_the_same(leading: int, alibi: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def call_interface(*args: Any, slopes: Tensor | None, window: int | None) -> Tensor:
+    return segment_attention.segment_attention(
+        torch.nn.Identity(), *args, None, scaling=0.3, segments=SEGMENTS, alibi_slopes=slopes, sliding_window=window
+    )[0]
+
+
+def call_flex(*args: Any, slopes: Tensor | None, window: int | None) -> Tensor:
+    return flex_segments(*args, SEGMENTS, 0.3, window, slopes)
+
+
+@pytest.mark.parametrize("twin", [call_interface, call_flex])
+@pytest.mark.parametrize(("leading", "alibi"), [(0, False), (3, False), (0, True), (3, True)])
+@pytest.mark.parametrize("window", [None, 9])
+def test_the_twins_in_torch_give_the_same(
+    twin: Any, leading: int, alibi: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs without a compiler, and (uncompiled here) what runs on GPUs."""
     monkeypatch.setattr("neuralchat.models.compiled.enabled", False)
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, h, n, 16) for h, n in ((4, TOKENS), (2, leading + TOKENS), (2, leading + TOKENS)))
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625]) if alibi else None
-    found, _ = segment_attention.segment_attention(
-        torch.nn.Identity(), q, k, v, None, scaling=0.3, segments=SEGMENTS, alibi_slopes=slopes
-    )
-    expected = with_a_whole_mask(q.double(), k.double(), v.double(), 0.3, slopes).transpose(1, 2)
+    found = twin(q, k, v, slopes=slopes, window=window)
+    expected = with_a_whole_mask(q.double(), k.double(), v.double(), 0.3, slopes, window).transpose(1, 2)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
 
 

@@ -8,6 +8,10 @@ neighbour; positions restart after the prefix. Three examples, of which two begi
     positions    0 1   2 3   2   0 1
     segments     prefix [0,2), then [2,4) and [4,5) that attend to it, then [5,7) alone
 
+Virtual tokens of prompt learning are a prefix too. Those that enter as embeddings are laid in the row, with ids -1,
+-2, ..., at the head of each prefix, so that they are computed once for all that share it; those that enter as keys and
+values lead the whole row and take no place in it. Either way the text's positions begin after them.
+
 Targets are listed, not aligned with the row: the token that follows position p in some example is predicted
 from the hidden state at p, and a shared position may predict several different tokens.
 """
@@ -37,6 +41,22 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualTokens:
+    """`count` virtual tokens before every example; `in_row`: they enter as embeddings, not as keys and values."""
+
+    count: int = 0
+    in_row: bool = False
+
+    @property
+    def laid(self) -> int:
+        """Tokens of the row that they take for each prefix."""
+        return self.count if self.in_row else 0
+
+
+NO_VIRTUAL_TOKENS = VirtualTokens()
+
+
+@dataclass(frozen=True, slots=True)
 class PackedBatch:
     """One row. input_ids, position_ids: int64 [T]. target_*: [N], one for each supervised token of an example.
 
@@ -56,10 +76,12 @@ class PackedBatch:
         return len(self.target_ids)
 
 
-def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> PackedBatch:
+def pack(
+    examples: Sequence[Example], *, virtual: VirtualTokens = NO_VIRTUAL_TOKENS, share_prefix: bool = True
+) -> PackedBatch:
     """Lay `examples` into one row. With `share_prefix`, common beginnings found on token ids are laid once."""
     groups = shared_groups(examples) if share_prefix else [(0, [example]) for example in examples]
-    row = RowBuilder()
+    row = RowBuilder(virtual)
     for shared, members in groups:
         row.add_group(shared, members)
     return row.build()
@@ -68,7 +90,10 @@ def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> PackedBat
 class RowBuilder:
     """Collects the parts of a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, virtual: VirtualTokens) -> None:
+        self.virtual = virtual
+        # Where virtual tokens lie with no text behind them, for all examples that share none.
+        self.only_virtual: tuple[int, int] | None = None
         self.length = 0
         self.ids: list[np.ndarray] = []
         self.positions: list[np.ndarray] = []
@@ -87,17 +112,29 @@ class RowBuilder:
         self.length += len(ids)
         return start
 
+    def add_prefix(self, shared_ids: np.ndarray) -> tuple[int, int]:
+        """Lay virtual tokens and a common beginning; returns where they lie, an empty range if there are none."""
+        laid = self.virtual.laid
+        if not len(shared_ids) and self.only_virtual is not None:
+            return self.only_virtual
+        ids = np.concatenate([-1 - np.arange(laid), shared_ids])
+        start = self.length
+        if len(ids):
+            self.add_tokens(ids, self.virtual.count - laid, (start, start))
+        place = (start, start + len(ids))
+        if laid and not len(shared_ids):
+            self.only_virtual = place
+        return place
+
     def add_group(self, shared: int, members: Sequence[Example]) -> None:
         """Lay the first `shared` tokens once, then the rest of each member."""
-        prefix_start = self.length
-        if shared:
-            self.add_tokens(members[0].input_ids[:shared], 0, (prefix_start, prefix_start))
-        prefix = (prefix_start, prefix_start + shared)
+        prefix = self.add_prefix(members[0].input_ids[:shared])
+        text_start = prefix[1] - shared
         for member in members:
-            start = self.add_tokens(member.input_ids[shared:], shared, prefix)
+            start = self.add_tokens(member.input_ids[shared:], self.virtual.count + shared, prefix)
             # Where token i of the member lies in the row; its target is predicted from token i - 1.
             place = np.arange(len(member.input_ids))
-            place = np.where(place < shared, prefix_start + place, start + place - shared)
+            place = np.where(place < shared, text_start + place, start + place - shared)
             targets = np.flatnonzero(member.supervised)
             self.target_positions.append(place[targets - 1])
             self.target_ids.append(member.input_ids[targets])
@@ -162,7 +199,9 @@ def split_into_groups(common: Sequence[int]) -> list[tuple[int, int, int]]:
     return groups
 
 
-def split_by_tokens(examples: Sequence[Example], micro_batch_tokens: int) -> list[list[Example]]:
+def split_by_tokens(
+    examples: Sequence[Example], micro_batch_tokens: int, virtual: VirtualTokens = NO_VIRTUAL_TOKENS
+) -> list[list[Example]]:
     """Cut the examples of a step into micro-batches of at most `micro_batch_tokens` computed tokens each.
 
     An example longer than the budget is a micro-batch of its own. Sorted by token ids first, so that examples
@@ -172,19 +211,24 @@ def split_by_tokens(examples: Sequence[Example], micro_batch_tokens: int) -> lis
     lengths = [len(example.input_ids) for example in ordered]
     common = [shareable(a, b) for a, b in pairwise(ordered)]
     total = computed_tokens(lengths, common)
-    target = total / max(1, -(-total // micro_batch_tokens))
+    # Every micro-batch lays the virtual tokens again.
+    room = max(1, micro_batch_tokens - virtual.laid)
+    target = total / max(1, -(-total // room)) + virtual.laid
     batches: list[list[Example]] = []
-    first, size = 0, lengths[0] if lengths else 0
+    first, size = 0, lengths[0] + virtual.laid if lengths else 0
     for last in range(1, len(ordered)):
-        following = computed_tokens(lengths[first : last + 1], common[first:last])
+        following = computed_tokens(lengths[first : last + 1], common[first:last], virtual.laid)
         # Closed when the next would not fit, or when this one has its even share.
         if following > micro_batch_tokens or size >= target:
             batches.append(ordered[first:last])
-            first, following = last, lengths[last]
+            first, following = last, lengths[last] + virtual.laid
         size = following
     return [*batches, ordered[first:]] if ordered else []
 
 
-def computed_tokens(lengths: Sequence[int], common: Sequence[int]) -> int:
-    """Tokens of a row of sorted examples, shared beginnings counted once."""
-    return sum(lengths) - sum(shared * (last - first - 1) for first, last, shared in split_into_groups(common))
+def computed_tokens(lengths: Sequence[int], common: Sequence[int], virtual: int = 0) -> int:
+    """Tokens of a row of sorted examples, shared beginnings counted once and `virtual` tokens for each prefix."""
+    groups = split_into_groups(common)
+    saved = sum(shared * (last - first - 1) for first, last, shared in groups)
+    prefixes = sum(shared > 0 for _, _, shared in groups) + any(shared == 0 for _, _, shared in groups)
+    return sum(lengths) - saved + virtual * prefixes

@@ -74,20 +74,12 @@ def llama_adapter_config(settings: AdapterSettings, model: Any) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class Method:
-    """`packs`: packed training is proven exact for it."""
-
-    make_config: Callable[[AdapterSettings, Any], Any]
-    packs: bool
-
-
-METHODS = {
-    "lora": Method(lora_config, packs=True),
-    "ptun": Method(ptun_config, packs=False),
-    "prefix": Method(prefix_config, packs=False),
-    "prompt": Method(prompt_config, packs=False),
-    "llama_adapter": Method(llama_adapter_config, packs=False),
+METHODS: dict[str, Callable[[AdapterSettings, Any], Any]] = {
+    "lora": lora_config,
+    "ptun": ptun_config,
+    "prefix": prefix_config,
+    "prompt": prompt_config,
+    "llama_adapter": llama_adapter_config,
 }
 
 
@@ -96,7 +88,7 @@ def add_adapter(model: Any, settings: AdapterSettings) -> Any:
     from peft import get_peft_model
 
     try:
-        adapted = get_peft_model(model, METHODS[settings.method].make_config(settings, model))
+        adapted = get_peft_model(model, METHODS[settings.method](settings, model))
     except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
         hint = "Name the layers with --lora_target_modules, or choose" if settings.method == "lora" else "Choose"
         raise AdapterError(

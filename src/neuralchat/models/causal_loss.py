@@ -13,6 +13,7 @@ from neuralchat.data.packing import PackedBatch
 from neuralchat.data.tokenization import Example
 from neuralchat.models.segment_attention import no_mask
 from neuralchat.models.supervised_loss import supervised_loss
+from neuralchat.models.virtual_tokens import embed_row, leading_keys_values
 
 
 def packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 0.0) -> Tensor:
@@ -21,12 +22,14 @@ def packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 
     The model must run with the attention of segment_attention.py.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    device = base.get_input_embeddings().weight.device
+    embedding = base.get_input_embeddings()
+    device = embedding.weight.device
     states = base.get_decoder()(
-        input_ids=torch.from_numpy(batch.input_ids)[None].to(device),
+        inputs_embeds=embed_row(model, embedding, torch.from_numpy(batch.input_ids)[None].to(device)),
         position_ids=torch.from_numpy(batch.position_ids)[None].to(device),
         attention_mask=no_mask(device),
         segments=batch.segments,
+        leading_keys_values=leading_keys_values(model),
         use_cache=False,
     ).last_hidden_state
     targets = states[0].index_select(0, torch.from_numpy(batch.target_positions).to(device))

@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from neuralchat.data.packing import Segment
 from neuralchat.errors import PackingError
+from neuralchat.models.flex_segments import flex_segments
 from neuralchat.models.segment_kernel import SegmentKernel, kernel_for
 
 IMPLEMENTATION = "neuralchat_segments"
@@ -55,9 +56,13 @@ def segment_attention(
     segments: Sequence[Segment] | None = None,
     sliding_window: int | None = None,
     alibi_slopes: Tensor | None = None,
+    leading_keys_values: Sequence[tuple[Tensor, Tensor]] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention interface. Raises PackingError for what a family asks beyond plain attention."""
+    """The attention interface. Raises PackingError for what a family asks beyond plain attention.
+
+    `leading_keys_values`: for each layer the keys and values [1, K, P, D] that all tokens of the row see first.
+    """
     if segments is None:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return sdpa(
@@ -70,17 +75,24 @@ def segment_attention(
             f"{type(module).__name__} needs {', '.join(asked) or 'attention in both directions'}, which packed "
             "attention does not compute; train it with --no_packing"
         )
+    if leading_keys_values is not None:
+        leading_keys, leading_values = leading_keys_values[module.layer_idx]  # type: ignore[index]
+        key = torch.cat([leading_keys.to(key.dtype), key], dim=2)
+        value = torch.cat([leading_values.to(value.dtype), value], dim=2)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    leading = key.shape[2] - query.shape[2]
     windowed = sliding_window is not None and any(
-        s.end - s.start + s.prefix_end - s.prefix_start > sliding_window for s in segments
+        leading + s.end - s.start + s.prefix_end - s.prefix_start > sliding_window for s in segments
     )
     if not dropout and not windowed:
         kernel = kernel_for(query)
         if kernel is not None:
             return CompiledSegments.apply(query, key, value, tuple(segments), scale, alibi_slopes, kernel), None
-        if query.device.type == "cpu" and alibi_slopes is None and key.shape[2] == query.shape[2]:
+        if query.device.type == "cpu" and alibi_slopes is None and not leading:
             return FlashSegments.apply(query, key, value, tuple(segments), scale), None
     window = sliding_window if windowed else None
+    if query.is_cuda and not dropout:
+        return flex_segments(query, key, value, tuple(segments), scale, window, alibi_slopes), None
     return dense_segments(query, key, value, segments, scale, dropout, window, alibi_slopes), None
 
 

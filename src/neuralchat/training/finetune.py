@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError, tell
 from neuralchat.models import compiled, segment_attention
-from neuralchat.models.adapters import METHODS, AdapterSettings, add_adapter
+from neuralchat.models.adapters import AdapterSettings, add_adapter
 from neuralchat.models.allocator import keep_freed_pages
 from neuralchat.models.frozen_linear import freeze_linears
 from neuralchat.models.fused_layers import fuse_layers
@@ -29,6 +29,7 @@ from neuralchat.models.loading import (
     parameter_counts,
 )
 from neuralchat.models.precision import Precision, choose_precision
+from neuralchat.models.virtual_tokens import virtual_tokens_of
 from neuralchat.run_directory import METRICS, check_output_directory, prepare_output_directory
 from neuralchat.training.batch_plan import BatchPlan
 from neuralchat.training.command_line import FinetuneArguments, make_parser, parse
@@ -167,12 +168,7 @@ def prepare_packing(
     fuse_layers(model)
     fuse_lora(model)
     keep_freed_pages()
-    method = METHODS[tuning.peft]
-    if tuning.no_packing or not method.packs:
-        if not tuning.no_packing:
-            if arguments.data.dataset_concatenation:
-                say(f"--dataset_concatenation: packing is not proven for --peft {tuning.peft}; rows are not filled")
-            say(f"--peft {tuning.peft} trains with padded batches: packing is not proven for it yet")
+    if tuning.no_packing:
         return False
     if not model.get_base_model()._supports_attention_backend:
         family = type(model.get_base_model()).__name__
@@ -222,7 +218,7 @@ def make_trainer(session: Session) -> FineTuningTrainer:
     parts = StepParts(
         session.data.trained_on, plan, accumulation_steps=training.gradient_accumulation_steps,
         rank=training.process_index, world=training.world_size, micro_batch_tokens=tuning.micro_batch_tokens,
-        packed=session.packed,
+        packed=session.packed, virtual=virtual_tokens_of(session.model),
     )  # fmt: skip
     progress = Progress(Path(str(training.output_dir)) / METRICS)
     trainer = FineTuningTrainer(

@@ -12,6 +12,7 @@ from neuralchat.data.packing import pack
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import PackingError
 from neuralchat.models.causal_loss import packed_loss_sum, padded_loss_sum
+from neuralchat.models.virtual_tokens import virtual_tokens_of
 
 PROOF_EXAMPLES = 4
 PROOF_TOKENS = 512
@@ -49,7 +50,7 @@ def prove_packing(model: Any, examples: Sequence[Example], *, pad_id: int, dtype
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
         alone = [padded_loss_sum(model, [example], pad_id=pad_id) for example in examples]
         expected = loss_and_gradients(trained, sum(alone[1:], alone[0]))
-        found = loss_and_gradients(trained, packed_loss_sum(model, pack(examples)))
+        found = loss_and_gradients(trained, packed_loss_sum(model, pack(examples, virtual=virtual_tokens_of(model))))
     finally:
         for name, parameter in trained.items():
             parameter.data.copy_(before[name])

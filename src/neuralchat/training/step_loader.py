@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuralchat.data.example_store import ExampleStore
-from neuralchat.data.packing import PackedBatch, pack, split_by_tokens
+from neuralchat.data.packing import NO_VIRTUAL_TOKENS, PackedBatch, VirtualTokens, pack, split_by_tokens
 from neuralchat.data.tokenization import Example
 from neuralchat.training.batch_plan import BatchPlan, share_of_rank
 
@@ -39,7 +39,7 @@ class StepParts(Dataset[StepPart]):
 
     def __init__(
         self, store: ExampleStore, plan: BatchPlan, *, accumulation_steps: int, rank: int, world: int,
-        micro_batch_tokens: int, packed: bool,
+        micro_batch_tokens: int, packed: bool, virtual: VirtualTokens = NO_VIRTUAL_TOKENS,
     ) -> None:  # fmt: skip
         self.store = store
         self.plan = plan
@@ -47,6 +47,7 @@ class StepParts(Dataset[StepPart]):
         self.rank, self.world = rank, world
         self.micro_batch_tokens = micro_batch_tokens
         self.packed = packed
+        self.virtual = virtual
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -57,15 +58,16 @@ class StepParts(Dataset[StepPart]):
         step, part = divmod(item, self.accumulation_steps)
         units = share_of_rank(self.plan.step(epoch, step), self.plan.lengths, self.rank, self.world)
         examples = [self.store[i] for unit in units[part :: self.accumulation_steps] for i in unit]
-        return step_part(examples, self.micro_batch_tokens, packed=self.packed)
+        return self.part(examples)
 
-
-def step_part(examples: list[Example], micro_batch_tokens: int, *, packed: bool) -> StepPart:
-    if not examples:
-        return StepPart()
-    if packed:
-        return StepPart(packed=[pack(batch) for batch in split_by_tokens(examples, micro_batch_tokens)])
-    return StepPart(padded=split_padded(examples, micro_batch_tokens))
+    def part(self, examples: list[Example]) -> StepPart:
+        """These examples as micro-batches."""
+        if not examples:
+            return StepPart()
+        if self.packed:
+            batches = split_by_tokens(examples, self.micro_batch_tokens, self.virtual)
+            return StepPart(packed=[pack(batch, virtual=self.virtual) for batch in batches])
+        return StepPart(padded=split_padded(examples, self.micro_batch_tokens))
 
 
 def split_padded(examples: list[Example], micro_batch_tokens: int) -> list[list[Example]]:

@@ -17,7 +17,7 @@ from transformers import Trainer
 from neuralchat.data.example_store import ExampleStore
 from neuralchat.errors import NeuralChatError
 from neuralchat.models.causal_loss import packed_loss_sum, padded_loss_sum
-from neuralchat.training.step_loader import StepPart, StepParts, make_loader, step_part
+from neuralchat.training.step_loader import StepPart, StepParts, make_loader
 
 
 class TrainingError(NeuralChatError):
@@ -140,7 +140,7 @@ class FineTuningTrainer(Trainer):
         indices = list(range(len(store)))[rank::world]
         for start in range(0, len(indices), batch):
             examples = [store[i] for i in indices[start : start + batch]]
-            part = step_part(examples, self.parts.micro_batch_tokens, packed=self.parts.packed)
+            part = self.parts.part(examples)
             for loss, _ in self.part_losses(part):
                 sums[0] += loss.item()
             sums[1] += part.supervised_tokens
