@@ -63,13 +63,14 @@ def flex_segments(
 ) -> Tensor:  # fmt: skip
     leading = key.shape[2] - query.shape[2]
     mask = block_mask(segments, leading, window, query.device)
-    bias = None
+    bias: Callable[..., Tensor] | None = None
     if slopes is not None:
         tables, factors = token_tables(segments, query.device), slopes.to(query.device)
 
-        def bias(score: Tensor, _batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        def add_alibi(score: Tensor, _batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return score - factors[head] * place_of_key(tables, leading, query, key)[0]
 
-    run = compiled_flex_attention() if query.is_cuda else flex_attention
+        bias = add_alibi
+    run: Callable[..., Any] = compiled_flex_attention() if query.is_cuda else flex_attention
     output = run(query, key, value, score_mod=bias, block_mask=mask, scale=scale, enable_gqa=True)
     return output.transpose(1, 2)

@@ -76,7 +76,7 @@ def segment_attention(
             "attention does not compute; train it with --no_packing"
         )
     if leading_keys_values is not None:
-        leading_keys, leading_values = leading_keys_values[module.layer_idx]  # type: ignore[index]
+        leading_keys, leading_values = leading_keys_values[int(module.layer_idx)]  # type: ignore[arg-type]
         key = torch.cat([leading_keys.to(key.dtype), key], dim=2)
         value = torch.cat([leading_values.to(value.dtype), value], dim=2)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
