@@ -1,4 +1,4 @@
-"""How the cost of a training step grows: with row length, examples, vocabulary and depth; and what sharing a prefix gains.
+"""How the cost of a training step grows (row length, examples, vocabulary, depth), and what a shared prefix gains.
 
   python benchmarks/scaling.py MODEL_DIR
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Tuning methods and the learning rate that suits each, used where none is given.
-LEARNING_RATES = {"lora": 1e-4, "ptun": 1e-3, "prefix": 1e-2, "prompt": 1e-2, "llama_adapter": 5e-3}
+LEARNING_RATES = {
+    "lora": 1e-4, "ptun": 1e-3, "prefix": 1e-2, "prompt": 1e-2, "llama_adapter": 5e-3, "ia3": 5e-3, "none": 2e-5
+}  # fmt: skip
 METHOD_NAMES = tuple(LEARNING_RATES)
 
 
@@ -53,9 +55,9 @@ class DataArguments:
     dataset_cache_directory: str | None = argument(None, "where tokenized records are kept")
     keep_in_memory: bool = argument(False, "hold tokenized records in memory instead of mapping the file")
     dataset_seed: int = argument(42, "seed of the validation split")
-    max_source_length: int | None = argument(None, "encoder-decoder models only")
-    max_target_length: int | None = argument(None, "encoder-decoder models only")
-    special_tokens: list[str] = argument([], "tokens to add to the vocabulary")
+    max_source_length: int = argument(512, "encoder-decoder models: longest source; longer ones lose prompt text")
+    max_target_length: int = argument(256, "encoder-decoder models: longest target; longer ones are left out, counted")
+    special_tokens: list[str] = argument([], "tokens to add to the vocabulary and to train with LoRA")
 
 
 @dataclass(kw_only=True)
@@ -68,6 +70,9 @@ class FinetuningArguments:
     lora_dropout: float = argument(0.05, "dropout before LoRA")
     lora_target_modules: list[str] = argument([], "layers that get LoRA; by default those PEFT knows for the model")
     lora_all_linear: bool = argument(False, "LoRA on every linear layer but the head")
+    lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower")
+    lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
+    lora_init: str = argument("default", "how LoRA starts: default, gaussian or pissa")
     adapter_layers: int = argument(30, "llama_adapter: number of layers, at most the model's depth")
     adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer")
     num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens")
@@ -77,6 +82,9 @@ class FinetuningArguments:
     compile_kernels: bool = argument(True, "compile attention and small layers for this machine, where there is gcc")
     micro_batch_tokens: int = argument(1024, "tokens computed at once; bounds memory, changes no result")
     overwrite_output_dir: bool = argument(False, "replace the run that output_dir holds")
+    predict_with_generate: bool = argument(False, "after training, answer the held-out questions and report ROUGE")
+    generation_max_length: int = argument(256, "longest of these answers in tokens")
+    generation_num_beams: int = argument(1, "beams of these answers; 1 is greedy")
     report_samples: int = argument(3, "questions answered before and after training, for the report")
     sample_tokens: int = argument(64, "longest of these answers in tokens")
 
@@ -114,24 +122,19 @@ REJECTED_TRAINING_ARGUMENTS = {
 
 def contradictions(data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]) -> list[str]:
     """All that is wrong with the arguments by themselves. `given`: the names that the user set."""
-    problems = [
+    return [
         *range_problems(data, tuning, training),
         *choice_problems(data, tuning),
         *pair_problems(data, tuning, training, given),
-        *data_problems(data, training),
+        *data_problems(data, tuning, training),
     ]
-    if data.special_tokens:
-        problems.append("--special_tokens is not supported yet")
-    if data.max_source_length is not None or data.max_target_length is not None:
-        problems.append(
-            "--max_source_length and --max_target_length are for encoder-decoder models; use --max_seq_length"
-        )
-    return problems
 
 
 def range_problems(data: DataArguments, tuning: FinetuningArguments, training: Any) -> list[str]:
     at_least_one = {
         "max_seq_length": data.max_seq_length,
+        "max_source_length": data.max_source_length,
+        "max_target_length": data.max_target_length,
         "lora_rank": tuning.lora_rank,
         "lora_alpha": tuning.lora_alpha,
         "adapter_layers": tuning.adapter_layers,
@@ -139,6 +142,8 @@ def range_problems(data: DataArguments, tuning: FinetuningArguments, training: A
         "num_virtual_tokens": tuning.num_virtual_tokens,
         "ptun_hidden_size": tuning.ptun_hidden_size,
         "micro_batch_tokens": tuning.micro_batch_tokens,
+        "generation_max_length": tuning.generation_max_length,
+        "generation_num_beams": tuning.generation_num_beams,
         "per_device_train_batch_size": training["per_device_train_batch_size"],
         "per_device_eval_batch_size": training["per_device_eval_batch_size"],
         "gradient_accumulation_steps": training["gradient_accumulation_steps"],
@@ -166,6 +171,7 @@ def choice_problems(data: DataArguments, tuning: FinetuningArguments) -> list[st
         ("template", data.template, ("auto", "alpaca", "chat")),
         ("on_bad_record", data.on_bad_record, ("fail", "skip")),
         ("peft", tuning.peft, METHOD_NAMES),
+        ("lora_init", tuning.lora_init, ("default", "gaussian", "pissa")),
     )
     return [
         f"--{name} is '{value}'; allowed are {', '.join(allowed)}"
@@ -197,12 +203,16 @@ def pair_problems(data: DataArguments, tuning: FinetuningArguments, training: An
             training["train_sampling_strategy"] == "batch_rebalance",
             "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
         ),
+        (
+            data.special_tokens and tuning.peft not in ("lora", "none"),
+            f"--special_tokens: --peft {tuning.peft} cannot train their embeddings; use lora or none",
+        ),
         (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
     )
     return [message for wrong, message in together if wrong]
 
 
-def data_problems(data: DataArguments, training: Any) -> list[str]:
+def data_problems(data: DataArguments, tuning: FinetuningArguments, training: Any) -> list[str]:
     problems = []
     has_records = bool(data.train_file or data.dataset_name)
     if training["do_train"] and not has_records:
@@ -210,6 +220,10 @@ def data_problems(data: DataArguments, training: Any) -> list[str]:
     if not training["do_train"] and not training["do_eval"]:
         problems.append("nothing to do: add --do_train (or --do_eval)")
     held_out = bool(data.validation_file or data.validation_split_percentage)
+    if tuning.predict_with_generate and not held_out:
+        problems.append(
+            "--predict_with_generate needs records: give --validation_file or --validation_split_percentage"
+        )
     wants_evaluation = training["do_eval"] or str(training["eval_strategy"]) not in ("no", "IntervalStrategy.NO")
     if wants_evaluation and not held_out:
         problems.append("evaluation needs records: give --validation_file or --validation_split_percentage")

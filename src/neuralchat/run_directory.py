@@ -15,9 +15,12 @@ MANIFEST = "neuralchat.json"
 METRICS = "metrics.jsonl"
 REPORT = "report.html"
 ADAPTER = "adapter_model.safetensors"
+# What stands in the adapter's place after full fine-tuning.
+WHOLE_MODEL = "model.safetensors"
 # Names that belong to a run; only these are deleted by --overwrite_output_dir.
 RUN_FILES = (
-    MANIFEST, METRICS, REPORT, ADAPTER, "adapter_config.json", "README.md", "chat_template.jinja",
+    MANIFEST, METRICS, REPORT, ADAPTER, WHOLE_MODEL, "adapter_config.json", "config.json", "generation_config.json",
+    "README.md", "chat_template.jinja",
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
 )  # fmt: skip
 

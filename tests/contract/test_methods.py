@@ -6,67 +6,178 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import CAUSAL_FAMILIES, small_model
+from peft import PeftModel
+from small_models import ALL_FAMILIES, small_model
 from test_packed_equals_alone import RELATIVE, VOCABULARY, random_examples
 
-from neuralchat.data.packing import pack
-from neuralchat.models import segment_attention
-from neuralchat.models.adapters import METHODS, AdapterSettings, add_adapter
-from neuralchat.models.causal_loss import packed_loss_sum, padded_loss_sum
+from neuralchat.data.layout import Layout
+from neuralchat.inference.decoding import decode
+from neuralchat.models.adapters import MERGEABLE, METHODS, AdapterSettings, add_adapter, base_model_of
 from neuralchat.models.frozen_linear import freeze_linears
 from neuralchat.models.fused_layers import fuse_layers
 from neuralchat.models.fused_lora import fuse_lora
+from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
+from neuralchat.models.packed_families import take_segments
 from neuralchat.models.virtual_tokens import virtual_tokens_of
 
-pytestmark = pytest.mark.usefixtures("kernels")
-# PEFT's LLaMA-Adapter knows these families only.
+# LLaMA-Adapter in PEFT knows the LLaMA family, Mistral and GPT-2.
+TAKES_LLAMA_ADAPTER = ("llama", "llama_mha", "llama_bias", "mistral", "gpt2")
+LORA_VARIANTS = ("lora_dora", "lora_rslora", "lora_pissa", "lora_all_linear")
 CELLS = [
     (family, method)
-    for family in CAUSAL_FAMILIES
-    for method in METHODS
-    if method != "llama_adapter" or not family.startswith("qwen")
+    for family in ALL_FAMILIES
+    for method in (*METHODS, *LORA_VARIANTS)
+    if method != "llama_adapter" or family in TAKES_LLAMA_ADAPTER
 ]
+cells = pytest.mark.parametrize(("family", "method"), CELLS)
+adapter_cells = pytest.mark.parametrize(("family", "method"), [cell for cell in CELLS if cell[1] != "none"])
+
+
+def settings_of(method: str) -> AdapterSettings:
+    variants: dict[str, dict[str, Any]] = {
+        "lora_dora": {"lora_dora": True}, "lora_rslora": {"lora_rslora": True}, "lora_pissa": {"lora_init": "pissa"},
+        "lora_all_linear": {"lora_all_linear": True},
+    }  # fmt: skip
+    return AdapterSettings(
+        method="lora" if method in variants else method, lora_dropout=0.0, num_virtual_tokens=5, ptun_hidden_size=16,
+        adapter_len=4, adapter_layers=30, **variants.get(method, {}),
+    )  # fmt: skip
 
 
 def adapted_model(family: str, method: str) -> Any:
     """A small model with an adapter none of whose weights is zero."""
-    settings = AdapterSettings(
-        method=method, lora_dropout=0.0, num_virtual_tokens=5, ptun_hidden_size=16, adapter_len=4, adapter_layers=30
-    )
-    model = add_adapter(small_model(family, VOCABULARY), settings)
+    model = add_adapter(small_model(family, VOCABULARY), settings_of(method))
     torch.manual_seed(1)
     for parameter in model.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.3)
+        if parameter.requires_grad and method != "none":
+            # Larger ones would saturate softmax, where rounding grows.
+            parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval()
+
+
+def examples_of(family: str) -> list:
+    """Two groups with a beginning of their own, one alone."""
+    everything = random_examples(2, 7, prefixes=(12, 9, 3))
+    # A target of an encoder-decoder model needs a source before it.
+    assert all(not example.supervised[0] for example in everything)
+    return everything
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
+    found = torch.autograd.grad(loss, list(trained.values()))
+    return dict(zip(trained, found, strict=True))
 
 
-@pytest.mark.parametrize(("family", "method"), CELLS)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_packed_equals_one_by_one(family: str, method: str, checkpointing: bool) -> None:
-    model = adapted_model(family, method)
-    # Two that share a beginning, others that share another, one alone.
-    examples = random_examples(2, 7, prefixes=(12, 9, 3))
-    expected_loss = sum(padded_loss_sum(model, [example], pad_id=0) for example in examples)
-    expected = gradients(model, expected_loss)
-    segment_attention.register()
-    base = model.get_base_model()
-    base.set_attn_implementation(segment_attention.IMPLEMENTATION)
+def make_fast(model: Any) -> Layout:
+    """What session.prepare_packing puts in."""
+    base = base_model_of(model)
+    assert take_segments(base)
     freeze_linears(model)
     fuse_layers(model)
     fuse_lora(model)
+    return Layout(
+        virtual_tokens_of(model), base.config.decoder_start_token_id if base.config.is_encoder_decoder else None
+    )
+
+
+@cells
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.usefixtures("kernels")
+def test_packed_equals_one_by_one(family: str, method: str, checkpointing: bool) -> None:
+    model, examples = adapted_model(family, method), examples_of(family)
+    alone = [padded_loss_sum(model, [example], pad_id=0) for example in examples]
+    expected_loss = torch.stack(alone).sum()
+    expected = gradients(model, expected_loss)
+    layout = make_fast(model)
     if checkpointing:
-        base.gradient_checkpointing_enable()
+        base_model_of(model).gradient_checkpointing_enable()
         model.train()
-    loss = packed_loss_sum(model, pack(examples, virtual=virtual_tokens_of(model)))
+    loss = packed_loss_sum(model, layout.pack(examples))
     found = gradients(model, loss)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=RELATIVE)
     size = torch.stack([g.norm() for g in expected.values()]).norm()
     for name, gradient in expected.items():
-        assert gradient.norm() > 0, name
         assert (found[name] - gradient).norm() <= RELATIVE * size, name
+    # A bias that no result depends on (that of keys, for one) has no gradient; an adapter's weight always has.
+    assert method == "none" or all(gradient.norm() > 0 for gradient in expected.values())
+
+
+@cells
+def test_one_step_changes_the_adapter_and_nothing_else_and_lowers_the_loss(family: str, method: str) -> None:
+    model, examples = add_adapter(small_model(family, VOCABULARY), settings_of(method)), examples_of(family)
+    layout = make_fast(model)
+    batch = layout.pack(examples)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=2e-3)
+    losses = []
+    for _ in range(4):
+        loss = packed_loss_sum(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def logits_of(model: Any, family: str) -> torch.Tensor:
+    ids = torch.arange(3, 23)[None]
+    more = {"decoder_input_ids": ids[:, :7]} if "t5" in family else {}
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **more).logits[
+            :, -(7 if more else 20) :
+        ]
+
+
+@adapter_cells
+def test_what_is_saved_is_plain_peft(family: str, method: str, tmp_path: Any) -> None:
+    if method == "lora_pissa":
+        pytest.skip("PiSSA is turned into a plain adapter when a run ends: tests/training/test_methods.py")
+    model = adapted_model(family, method)
+    make_fast(model)
+    model.save_pretrained(str(tmp_path))
+    plain = PeftModel.from_pretrained(small_model(family, VOCABULARY), str(tmp_path)).eval()
+    expected = logits_of(plain, family)
+    torch.testing.assert_close(logits_of(model, family), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected, logits_of(small_model(family, VOCABULARY), family), atol=1e-3)
+
+
+@adapter_cells
+def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> None:
+    if method == "lora_pissa":
+        pytest.skip("PiSSA takes the main directions out of the base weights")
+    model = adapted_model(family, method)
+    make_fast(model)
+    with model.disable_adapter():
+        found = logits_of(model, family)
+    torch.testing.assert_close(found, logits_of(small_model(family, VOCABULARY), family), rtol=1e-4, atol=1e-4)
+
+
+@adapter_cells
+def test_merged_equals_unmerged_or_is_refused(family: str, method: str) -> None:
+    model = adapted_model(family, method)
+    if settings_of(method).method not in MERGEABLE:
+        assert not hasattr(model.base_model, "merge_and_unload")
+        return
+    expected = logits_of(model, family)
+    torch.testing.assert_close(logits_of(model.merge_and_unload(), family), expected, rtol=1e-3, atol=1e-3)
+
+
+@cells
+def test_answers_equal_whole_passes_over_what_was_said(family: str, method: str) -> None:
+    """Cached generation, two prompts of unequal length at once, against one uncached pass over each result."""
+    model, pairs = adapted_model(family, method), "t5" in family
+    prompts = [list(range(3, 13)), list(range(20, 26))]
+    ids = torch.tensor([prompts[0], [0] * 4 + prompts[1]])
+    mask = torch.tensor([[1] * 10, [0] * 4 + [1] * 6])
+    answers = decode(model, ids, mask, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert answers.shape == (2, 6)
+    for prompt, answer in zip(prompts, answers.tolist(), strict=True):
+        inside = {"decoder_input_ids": torch.tensor([[0, *answer[:-1]]])} if pairs else {}
+        text = torch.tensor([prompt if pairs else [*prompt, *answer[:-1]]])
+        with torch.no_grad():
+            logits = model(input_ids=text, attention_mask=torch.ones_like(text), use_cache=False, **inside).logits[0]
+        assert logits[-6:].argmax(1).tolist() == answer

@@ -63,8 +63,10 @@ def test_settings_that_go_together(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "max_seq_length", "lora_rank", "lora_alpha", "adapter_layers", "adapter_len", "num_virtual_tokens",
-        "ptun_hidden_size", "micro_batch_tokens", "per_device_train_batch_size", "per_device_eval_batch_size",
+        "max_seq_length", "max_source_length", "max_target_length",
+        "lora_rank", "lora_alpha", "adapter_layers", "adapter_len", "num_virtual_tokens",
+        "ptun_hidden_size", "micro_batch_tokens", "generation_max_length", "generation_num_beams",
+        "per_device_train_batch_size", "per_device_eval_batch_size",
         "gradient_accumulation_steps", "max_train_samples", "max_eval_samples",
     ],
 )  # fmt: skip
@@ -88,7 +90,12 @@ def test_numbers_that_start_at_one(name: str) -> None:
         ({"sample_tokens": -1}, "--sample_tokens must not be negative, found -1"),
         ({"template": "vicuna"}, "--template is 'vicuna'; allowed are auto, alpaca, chat"),
         ({"on_bad_record": "warn"}, "--on_bad_record is 'warn'; allowed are fail, skip"),
-        ({"peft": "ia3"}, "--peft is 'ia3'; allowed are lora, ptun, prefix, prompt, llama_adapter"),
+        ({"peft": "bitfit"}, "--peft is 'bitfit'; allowed are lora, ptun, prefix, prompt, llama_adapter, ia3, none"),
+        ({"lora_init": "zero"}, "--lora_init is 'zero'; allowed are default, gaussian, pissa"),
+        (
+            {"predict_with_generate": True},
+            "--predict_with_generate needs records: give --validation_file or --validation_split_percentage",
+        ),
         ({"dataset_name": "d"}, "--train_file and --dataset_name: give one source of records"),
         (
             {"validation_file": ["v.json"], "validation_split_percentage": 5},
@@ -114,14 +121,9 @@ def test_numbers_that_start_at_one(name: str) -> None:
             {"eval_strategy": "epoch"},
             "evaluation needs records: give --validation_file or --validation_split_percentage",
         ),
-        ({"special_tokens": ["<x>"]}, "--special_tokens is not supported yet"),
         (
-            {"max_source_length": 5},
-            "--max_source_length and --max_target_length are for encoder-decoder models; use --max_seq_length",
-        ),
-        (
-            {"max_target_length": 5},
-            "--max_source_length and --max_target_length are for encoder-decoder models; use --max_seq_length",
+            {"special_tokens": ["<x>"], "peft": "prompt"},
+            "--special_tokens: --peft prompt cannot train their embeddings; use lora or none",
         ),
     ],
 )
@@ -136,5 +138,5 @@ def test_overwriting_what_is_to_be_resumed() -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    found = problems_of({"lora_rank": 0, "peft": "ia3", "dataset_name": "d", "special_tokens": ["<x>"]})
-    assert [problem.split()[0] for problem in found] == ["--lora_rank", "--peft", "--train_file", "--special_tokens"]
+    found = problems_of({"lora_rank": 0, "peft": "bitfit", "dataset_name": "d", "special_tokens": ["<x>"]})
+    assert [problem.split()[0] for problem in found] == ["--lora_rank", "--peft", "--train_file", "--special_tokens:"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import TrainingArguments
@@ -16,7 +15,6 @@ from neuralchat.arguments import (
     DataArguments,
     FinetuningArguments,
     ModelArguments,
-    contradictions,
 )
 
 SOURCES = Path(neuralchat.__file__).parent
@@ -26,13 +24,6 @@ OTHER_CODE = "\n".join(
 FIELDS = [
     field.name for kind in (ModelArguments, DataArguments, FinetuningArguments) for field in dataclasses.fields(kind)
 ]
-# Fields that nothing reads, with a value that is therefore refused.
-REFUSED: dict[str, Any] = {"special_tokens": ["<x>"], "max_source_length": 5, "max_target_length": 5}
-TRAINING = {
-    "do_train": True, "do_eval": False, "eval_strategy": "no", "num_train_epochs": 3, "max_steps": -1,
-    "per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "gradient_accumulation_steps": 1,
-    "train_sampling_strategy": "random",
-}  # fmt: skip
 
 
 def is_read(name: str) -> bool:
@@ -43,18 +34,9 @@ def test_a_field_that_does_not_exist_is_not_read() -> None:
     assert not is_read("no_such_argument")
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in REFUSED])
+@pytest.mark.parametrize("name", FIELDS)
 def test_field_is_read(name: str) -> None:
     assert is_read(name), f"--{name} is accepted and has no effect"
-
-
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_field_that_is_not_read_is_refused(name: str) -> None:
-    assert not is_read(name)
-    data = DataArguments(train_file=["a.json"], **{name: REFUSED[name]})
-    problems = contradictions(data, FinetuningArguments(), TRAINING, set())
-    assert len(problems) == 1
-    assert f"--{name}" in problems[0]
 
 
 @pytest.mark.parametrize("name", sorted(REJECTED_TRAINING_ARGUMENTS))

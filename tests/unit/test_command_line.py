@@ -180,10 +180,10 @@ def test_flags_are_not_abbreviated() -> None:
 
 
 def test_all_problems_at_once() -> None:
-    message = refusal("--lora_rnk", "4", "--lora_alpha", "0", "--fp16", "True", "--peft", "ia3")
+    message = refusal("--lora_rnk", "4", "--lora_alpha", "0", "--fp16", "True", "--peft", "bitfit")
     lines = message.splitlines()
     assert lines[0] == "these arguments cannot be used:"
-    expected = ["unknown flag --lora_rnk", "--fp16 cannot be used", "--lora_alpha must", "--peft is 'ia3'"]
+    expected = ["unknown flag --lora_rnk", "--fp16 cannot be used", "--lora_alpha must", "--peft is 'bitfit'"]
     assert [line[4 : 4 + len(start)] for line, start in zip(lines[1:], expected, strict=True)] == expected
 
 

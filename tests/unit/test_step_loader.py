@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.training.batch_plan import BatchPlan
 from neuralchat.training.step_loader import StepParts, make_loader, split_padded
@@ -21,7 +22,7 @@ def test_order_does_not_depend_on_workers(workers: int) -> None:
     """Every epoch has an order of its own, the plan's, also with workers that live on over epochs."""
     plan = BatchPlan("f", (3,) * 12, seed=1, units_per_step=4)
     parts = StepParts(
-        examples_of([3] * 12), plan, accumulation_steps=1, rank=0, world=1, micro_batch_tokens=100, packed=True
+        examples_of([3] * 12), plan, accumulation_steps=1, rank=0, world=1, micro_batch_tokens=100, layout=Layout()
     )
     loader = make_loader(parts, workers=workers, persistent=bool(workers), prefetch=None)
     orders = []

@@ -188,9 +188,9 @@ def test_counts_add_up_over_records() -> None:
 
 
 def test_notices() -> None:
-    assert TokenizationCounts(examples=3).notices(512) == []
+    assert TokenizationCounts(examples=3).notices("") == []
     counts = TokenizationCounts(examples=9, cut_examples=2, cut_tokens=30, unusable=[f"r{i}" for i in range(7)])
-    assert counts.notices(512) == [
+    assert counts.notices("--max_seq_length 512") == [
         "2 of 9 examples were longer than --max_seq_length 512: 30 tokens of prompt text were cut, answers are whole",
         "7 record(s) cannot be trained on and are left out: r0; r1; r2; r3; r4; and 2 more",
     ]

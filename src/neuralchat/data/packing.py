@@ -200,8 +200,9 @@ def split_into_groups(common: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def split_by_tokens(
-    examples: Sequence[Example], micro_batch_tokens: int, virtual: VirtualTokens = NO_VIRTUAL_TOKENS
-) -> list[list[Example]]:
+    examples: Sequence[Example], micro_batch_tokens: int, virtual: VirtualTokens = NO_VIRTUAL_TOKENS, *,
+    share_prefix: bool = True,
+) -> list[list[Example]]:  # fmt: skip
     """Cut the examples of a step into micro-batches of at most `micro_batch_tokens` computed tokens each.
 
     An example longer than the budget is a micro-batch of its own. Sorted by token ids first, so that examples
@@ -209,7 +210,11 @@ def split_by_tokens(
     """
     ordered = sorted(examples, key=sort_key)
     lengths = [len(example.input_ids) for example in ordered]
-    common = [shareable(a, b) for a, b in pairwise(ordered)]
+    common = [shareable(a, b) if share_prefix else 0 for a, b in pairwise(ordered)]
+    if not share_prefix:
+        # Then every example has virtual tokens of its own.
+        lengths = [length + virtual.laid for length in lengths]
+        virtual = NO_VIRTUAL_TOKENS
     total = computed_tokens(lengths, common)
     # Every micro-batch lays the virtual tokens again.
     room = max(1, micro_batch_tokens - virtual.laid)

@@ -93,6 +93,25 @@ class AlpacaTemplate(Template):
         }
 
 
+class AlpacaPairTemplate(AlpacaTemplate):
+    """The same prompt for encoder-decoder models: the source closed by the end token, then the last answer."""
+
+    name = "alpaca_pairs"
+
+    def __init__(self, end_token: str) -> None:
+        super().__init__((), end_token)
+
+    def render(self, turns: Sequence[Turn]) -> list[Piece]:
+        answered = turns[-1].role == "assistant"
+        asked = turns[:-1] if answered else turns
+        # What was said before belongs to the source.
+        source = "".join(piece.text for piece in super().render(asked) if not piece.special)
+        pieces = [Piece(source), Piece(self.end_token, special=True)]
+        if answered:
+            pieces += [Piece(turns[-1].content, supervised=True), Piece(self.end_token, special=True, supervised=True)]
+        return pieces
+
+
 class ChatTemplate(Template):
     """The tokenizer's own chat template, rendered once for each sequence of roles with markers as contents.
 
@@ -175,13 +194,17 @@ class ChatTemplate(Template):
         return {"name": self.name, "source": self.source, "end_token": self.end_token}
 
 
-def make_template(name: str, tokenizer: Any, *, conversations: bool = False) -> Template:
+def make_template(name: str, tokenizer: Any, *, conversations: bool = False, encoder_decoder: bool = False) -> Template:
     """`name` is "alpaca", "chat" or "auto" (chat for conversations when the tokenizer can, else alpaca).
 
     Raises TemplateError where the tokenizer has no end token or no chat template.
     """
     if tokenizer.eos_token is None:
         raise TemplateError("this tokenizer has no end token, so a chatbot trained with it would never stop")
+    if encoder_decoder:
+        if name == "chat":
+            raise TemplateError("--template chat is for causal models; encoder-decoder models take --template alpaca")
+        return AlpacaPairTemplate(tokenizer.eos_token)
     if name == "auto":
         name = "chat" if conversations and tokenizer.chat_template else "alpaca"
     if name == "chat":

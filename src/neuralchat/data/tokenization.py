@@ -47,13 +47,13 @@ class TokenizationCounts:
     cut_tokens: int = 0
     unusable: list[str] = field(default_factory=list)
 
-    def notices(self, max_seq_length: int) -> list[str]:
+    def notices(self, limit: str) -> list[str]:
         """Sentences a user should read: what was cut and what could not be used."""
         found = []
         if self.cut_examples:
             found.append(
-                f"{self.cut_examples} of {self.examples} examples were longer than --max_seq_length "
-                f"{max_seq_length}: {self.cut_tokens} tokens of prompt text were cut, answers are whole"
+                f"{self.cut_examples} of {self.examples} examples were longer than {limit}: "
+                f"{self.cut_tokens} tokens of prompt text were cut, answers are whole"
             )
         if self.unusable:
             shown = "; ".join(self.unusable[:5])
@@ -73,6 +73,16 @@ class Encoder:
         self.template = template
         self.max_seq_length = max_seq_length
         self.train_on_inputs = train_on_inputs
+        # The limit that cuts prompts, as a user sets it.
+        self.limit = f"--max_seq_length {max_seq_length}"
+
+    def excess(self, supervised: np.ndarray) -> int:
+        """How many tokens of the prompt must go."""
+        return len(supervised) - self.max_seq_length
+
+    def too_long(self, supervised: np.ndarray) -> str:
+        """What to say of an example that no cut of its prompt can save."""
+        return f"the answer alone ({int(supervised.sum())} tokens) does not fit into {self.limit}"
 
     def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Ids of a conversation that ends with the user's turn: what chat sends to the model."""
@@ -84,13 +94,10 @@ class Encoder:
         examples = []
         for record, (ids, supervised) in zip(records, encoded, strict=True):
             cut = 0
-            if len(ids) > self.max_seq_length:
-                shorter = self.shorten(record, len(ids))
+            if self.excess(supervised) > 0:
+                shorter = self.shorten(record, supervised)
                 if shorter is None:
-                    counts.unusable.append(
-                        f"{record.source}: the answer alone ({int(supervised.sum())} tokens) does not fit into "
-                        f"--max_seq_length {self.max_seq_length}"
-                    )
+                    counts.unusable.append(f"{record.source}: {self.too_long(supervised)}")
                     continue
                 cut = len(ids) - len(shorter[0])
                 ids, supervised = shorter
@@ -104,7 +111,7 @@ class Encoder:
             self.count(examples[-1], counts)
         return examples
 
-    def shorten(self, record: Record, length: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def shorten(self, record: Record, supervised: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Cut prompt text from the end of the longest prompt part until the example fits; None if it cannot."""
         turns = list(record.turns)
         # How many characters a token spans is known on average only, so the cut is approached in rounds.
@@ -112,12 +119,10 @@ class Encoder:
             index, name = place
             text = getattr(turns[index], name)
             spent = len(encode_texts(self.tokenizer, [text])[0])
-            excess = length - self.max_seq_length
-            keep = max(0, int(len(text) * (1 - excess / max(spent, 1))) - 1)
+            keep = max(0, int(len(text) * (1 - self.excess(supervised) / max(spent, 1))) - 1)
             turns[index] = shortened_turn(turns[index], name, text[:keep])
             ids, supervised = encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0]
-            length = len(ids)
-            if length <= self.max_seq_length:
+            if self.excess(supervised) <= 0:
                 return ids, supervised
         return None
 
@@ -129,6 +134,28 @@ class Encoder:
         counts.longest = max(counts.longest, len(example.input_ids))
         counts.cut_examples += example.cut_tokens > 0
         counts.cut_tokens += example.cut_tokens
+
+
+class PairEncoder(Encoder):
+    """For encoder-decoder models: an example is its source, then its target, which alone is supervised."""
+
+    def __init__(self, tokenizer: Any, template: Template, *, max_source_length: int, max_target_length: int) -> None:
+        super().__init__(
+            tokenizer, template, max_seq_length=max_source_length + max_target_length, train_on_inputs=False
+        )
+        self.max_source_length = max_source_length
+        self.max_target_length = max_target_length
+        self.limit = f"--max_source_length {max_source_length}"
+
+    def excess(self, supervised: np.ndarray) -> int:
+        # A target too long keeps its example from ever fitting.
+        whole = int(supervised.sum()) <= self.max_target_length
+        return int((~supervised).sum()) - self.max_source_length if whole else len(supervised)
+
+    def too_long(self, supervised: np.ndarray) -> str:
+        if (target := int(supervised.sum())) > self.max_target_length:
+            return f"the answer ({target} tokens) does not fit into --max_target_length {self.max_target_length}"
+        return f"the prompt does not fit into {self.limit}"
 
 
 def shortened_turn(turn: Turn, name: str, text: str) -> Turn:

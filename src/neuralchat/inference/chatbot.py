@@ -15,9 +15,9 @@ from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ModelError, RunDirectoryError, TemplateError
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
 from neuralchat.inference.sampling_flags import Sampling
-from neuralchat.models.loading import ModelSource, load_causal_model, load_config, load_tokenizer
+from neuralchat.models.loading import ModelSource, grow_embeddings, load_config, load_model, load_tokenizer
 from neuralchat.models.precision import Precision, has_bf16_units
-from neuralchat.run_directory import ADAPTER, read_manifest
+from neuralchat.run_directory import ADAPTER, WHOLE_MODEL, read_manifest
 
 
 class Chatbot:
@@ -37,27 +37,24 @@ class Chatbot:
 
         Whether code of the base model may run is the caller's word, never that of the run directory.
         """
-        from peft import PeftModel
-
         manifest = read_manifest(run)
+        whole = manifest["adapter"]["method"] == "none"
         source = replace(source_of(manifest), trust_remote_code=trust_remote_code)
-        if not (run / ADAPTER).is_file():
-            raise RunDirectoryError(f"{run} has no {ADAPTER}; the run is not whole")
+        if whole:
+            source = ModelSource(name=str(run), trust_remote_code=trust_remote_code)
+        trained = WHOLE_MODEL if whole else ADAPTER
+        if not (run / trained).is_file():
+            raise RunDirectoryError(f"{run} has no {trained}; the run is not whole")
         tokenizer = load_tokenizer(ModelSource(name=source.name, tokenizer_name=str(run)), say)
-        template = make_template(manifest["template"]["name"], tokenizer)
+        config = load_config(source, say)
+        template = make_template(manifest["template"]["name"], tokenizer, encoder_decoder=config.is_encoder_decoder)
         if template.fingerprint() != manifest["template"]["sha256"]:
             raise TemplateError(
                 f"the template of {run} has changed since training: its fingerprint is {template.fingerprint()[:12]}, "
                 f"the run was trained with {manifest['template']['sha256'][:12]}"
             )
-        config = load_config(source, say)
-        model = load_causal_model(source, config, chat_precision(manifest), say)
-        try:
-            adapted = PeftModel.from_pretrained(model, str(run))
-        except (RuntimeError, ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"the adapter of {run} does not fit its base model {source.name}: {first}") from error
-        return cls(adapted.eval(), tokenizer, template)
+        model = load_model(source, config, chat_precision(manifest), say)
+        return cls((model if whole else with_adapter(model, run, len(tokenizer))).eval(), tokenizer, template)
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
@@ -76,6 +73,18 @@ class Chatbot:
             replies = generate(self.model, self.tokenizer, [prompts[i] for i in chosen], self.end_ids, sampling)
             found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
+
+
+def with_adapter(model: Any, run: Path, tokens: int) -> Any:
+    """`model` with the adapter of `run`, and with embeddings for all `tokens` of the run's tokenizer."""
+    from peft import PeftModel
+
+    grow_embeddings(model, tokens)
+    try:
+        return PeftModel.from_pretrained(model, str(run))
+    except (RuntimeError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"the adapter of {run} does not fit its base model {model.name_or_path}: {first}") from error
 
 
 def source_of(manifest: dict[str, Any]) -> ModelSource:

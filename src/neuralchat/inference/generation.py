@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from neuralchat.data.templates import Template
+from neuralchat.inference.decoding import decode
 from neuralchat.inference.sampling_flags import Sampling
 
 
@@ -35,11 +36,10 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    output = model.generate(
-        input_ids=ids, attention_mask=mask, eos_token_id=list(end_ids), pad_token_id=pad, streamer=streamer,
-        **sampling.options(),
-    )  # fmt: skip
-    return [cut_answer(tokenizer, row[width:].tolist(), end_ids) for row in output]
+    output = decode(
+        model, ids, mask, eos_token_id=list(end_ids), pad_token_id=pad, streamer=streamer, **sampling.options()
+    )
+    return [cut_answer(tokenizer, row.tolist(), end_ids) for row in output]
 
 
 def cut_answer(tokenizer: Any, ids: Sequence[int], end_ids: Sequence[int]) -> Answer:

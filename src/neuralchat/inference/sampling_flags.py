@@ -18,11 +18,14 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
+    num_beams: int = 1
 
     def options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
         if self.temperature > 0:
             options |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        if self.num_beams > 1:
+            options["num_beams"] = self.num_beams
         if self.repetition_penalty != 1.0:
             options["repetition_penalty"] = self.repetition_penalty
         return options

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neuralchat.data.packing import PackedBatch
 from neuralchat.data.tokenization import Example
-from neuralchat.models.segment_attention import no_mask
+from neuralchat.models.adapters import base_model_of
+from neuralchat.models.packed_families import row_states
 from neuralchat.models.supervised_loss import supervised_loss
 from neuralchat.models.virtual_tokens import embed_row, leading_keys_values
 
@@ -19,19 +20,13 @@ from neuralchat.models.virtual_tokens import embed_row, leading_keys_values
 def packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 0.0) -> Tensor:
     """Sum of the cross entropies of all targets of `batch`. `model`: a causal LM or a PeftModel around one.
 
-    The model must run with the attention of segment_attention.py.
+    The model must have been made ready by packed_families.take_segments.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model_of(model)
     embedding = base.get_input_embeddings()
     device = embedding.weight.device
-    states = base.get_decoder()(
-        inputs_embeds=embed_row(model, embedding, torch.from_numpy(batch.input_ids)[None].to(device)),
-        position_ids=torch.from_numpy(batch.position_ids)[None].to(device),
-        attention_mask=no_mask(device),
-        segments=batch.segments,
-        leading_keys_values=leading_keys_values(model),
-        use_cache=False,
-    ).last_hidden_state
+    embedded = embed_row(model, embedding, torch.from_numpy(batch.input_ids)[None].to(device))
+    states = row_states(base, embedded, batch, leading_keys_values(model))
     targets = states[0].index_select(0, torch.from_numpy(batch.target_positions).to(device))
     return supervised_loss(
         targets,
@@ -51,7 +46,7 @@ def padded_loss_sum(model: Any, examples: Sequence[Example], *, pad_id: int, lab
     for row, example in enumerate(examples):
         size = len(example.input_ids)
         ids[row, :size], mask[row, :size], supervised[row, :size] = example.input_ids, 1, example.supervised
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model_of(model)
     device = base.get_input_embeddings().weight.device
     input_ids = torch.from_numpy(ids).to(device)
     logits = model(input_ids=input_ids, attention_mask=torch.from_numpy(mask).to(device), use_cache=False).logits

@@ -71,6 +71,6 @@ def flex_segments(
             return score - factors[head] * place_of_key(tables, leading, query, key)[0]
 
         bias = add_alibi
-    run: Callable[..., Any] = compiled_flex_attention() if query.is_cuda else flex_attention
+    run: Any = compiled_flex_attention() if query.is_cuda else flex_attention
     output = run(query, key, value, score_mod=bias, block_mask=mask, scale=scale, enable_gqa=True)
     return output.transpose(1, 2)

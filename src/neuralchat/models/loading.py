@@ -98,13 +98,14 @@ def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
     return tokenizer
 
 
-def load_causal_model(source: ModelSource, config: Any, precision: Precision, say: Callable[[str], None]) -> Any:
+def load_model(source: ModelSource, config: Any, precision: Precision, say: Callable[[str], None]) -> Any:
     """The model in `precision`, in evaluation mode, with no gradient asked of any weight."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     name = resolve(source.name)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with user_errors(f"the weights of model '{source.name}'"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             name,
             config=config,
             dtype=precision.storage,
@@ -118,7 +119,7 @@ def load_causal_model(source: ModelSource, config: Any, precision: Precision, sa
     if missing:
         raise ModelError(
             f"model '{source.name}' lacks {len(missing)} weight(s), such as {missing[0]}; they would be random. "
-            "Is this a whole causal language model?"
+            "Is this a whole language model?"
         )
     if info["unexpected_keys"]:
         say(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
@@ -150,6 +151,12 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
             f"the tokenizer has {len(tokenizer)} tokens but the model only {rows} embeddings; "
             "use the tokenizer that belongs to the model (--tokenizer_name)"
         )
+
+
+def grow_embeddings(model: Any, tokens: int) -> None:
+    """Rows for new tokens, where the model has none to spare; it never shrinks."""
+    if tokens > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(tokens)
 
 
 def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:

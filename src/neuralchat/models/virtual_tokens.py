@@ -39,4 +39,7 @@ def leading_keys_values(model: Any) -> list[tuple[Tensor, Tensor]] | None:
     virtual = virtual_tokens_of(model)
     if not virtual.count or virtual.in_row:
         return None
-    return [(layer.keys, layer.values) for layer in model.get_prompt(batch_size=1).layers]
+    cache = model.get_prompt(batch_size=1)
+    # An encoder-decoder model takes them in the decoder's own attention.
+    layers = getattr(cache, "self_attention_cache", cache).layers
+    return [(layer.keys, layer.values) for layer in layers]

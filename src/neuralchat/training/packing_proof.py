@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from neuralchat.data.example_store import ExampleStore
-from neuralchat.data.packing import pack
+from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import PackingError
-from neuralchat.models.causal_loss import packed_loss_sum, padded_loss_sum
-from neuralchat.models.virtual_tokens import virtual_tokens_of
+from neuralchat.models.adapters import base_model_of
+from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
 
 PROOF_EXAMPLES = 4
 PROOF_TOKENS = 512
@@ -34,7 +34,7 @@ def proof_examples(store: ExampleStore) -> list[Example]:
     return chosen
 
 
-def prove_packing(model: Any, examples: Sequence[Example], *, pad_id: int, dtype: torch.dtype) -> float:
+def prove_packing(model: Any, layout: Layout, examples: Sequence[Example], *, pad_id: int, dtype: torch.dtype) -> float:
     """The largest relative difference found. Raises PackingError if it is more than rounding explains.
 
     Adapter weights that are still zero would hide errors in what lies behind them, so all of them are moved a
@@ -50,12 +50,12 @@ def prove_packing(model: Any, examples: Sequence[Example], *, pad_id: int, dtype
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
         alone = [padded_loss_sum(model, [example], pad_id=pad_id) for example in examples]
         expected = loss_and_gradients(trained, sum(alone[1:], alone[0]))
-        found = loss_and_gradients(trained, packed_loss_sum(model, pack(examples, virtual=virtual_tokens_of(model))))
+        found = loss_and_gradients(trained, packed_loss_sum(model, layout.pack(examples)))
     finally:
         for name, parameter in trained.items():
             parameter.data.copy_(before[name])
         model.train(was_training)
-    return compare(expected, found, type(model.get_base_model()).__name__, TOLERANCE[dtype])
+    return compare(expected, found, type(base_model_of(model)).__name__, TOLERANCE[dtype])
 
 
 def loss_and_gradients(trained: dict[str, Any], loss: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, 
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
-from neuralchat.data.tokenization import Encoder, Example, TokenizationCounts, tokenize
+from neuralchat.data.tokenization import Encoder, Example, PairEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
 from neuralchat.run_directory import file_sha256
 
@@ -106,16 +106,17 @@ def sources(data: DataArguments, cache_dir: str | None = None) -> tuple[RecordSo
 
 
 def prepare(
-    data: DataArguments, tokenizer: Any, *, cache_dir: str | None = None, say: Callable[[str], None]
-) -> PreparedData:
+    data: DataArguments, tokenizer: Any, *, encoder_decoder: bool = False, cache_dir: str | None = None,
+    say: Callable[[str], None],
+) -> PreparedData:  # fmt: skip
     """Read, check, render and tokenize, or take the same from the cache.
 
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
     """
     train_source, validation_source = sources(data, cache_dir)
     conversations = data.template == "auto" and train_source.is_conversation()
-    template = make_template(data.template, tokenizer, conversations=conversations)
-    encoder = Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
+    template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
+    encoder = make_encoder(data, tokenizer, template, pairs=encoder_decoder)
     stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}
     failures: list[str] = []
@@ -148,11 +149,19 @@ def prepare(
     )
 
 
+def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, pairs: bool) -> Encoder:
+    if pairs:
+        return PairEncoder(
+            tokenizer, template, max_source_length=data.max_source_length, max_target_length=data.max_target_length
+        )
+    return Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
+
+
 def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
     root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
     fingerprint = fingerprint_of(
         source.fingerprint(), tokenizer_fingerprint(encoder.tokenizer), encoder.template.fingerprint(),
-        str(data.max_seq_length), str(data.train_on_inputs), data.on_bad_record,
+        str(encoder.max_seq_length), encoder.limit, str(encoder.train_on_inputs), data.on_bad_record,
     )  # fmt: skip
 
     def make(directory: Path) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
         return {
             **counts.as_dict(), "bad_rows": report.bad_rows,
-            "notices": notices + counts.notices(data.max_seq_length),
+            "notices": notices + counts.notices(encoder.limit),
         }  # fmt: skip
 
     try:

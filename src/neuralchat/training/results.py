@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat import __version__
+from neuralchat.models.adapters import base_model_of
 from neuralchat.models.loading import resolve
 from neuralchat.run_directory import MANIFEST, REPORT, read_manifest, read_metrics, write_atomically
 from neuralchat.training.progress import clock
@@ -22,7 +23,7 @@ from neuralchat.training.report import render_report
 from neuralchat.training.samples import Sample
 
 if TYPE_CHECKING:
-    from neuralchat.training.finetune import Session
+    from neuralchat.training.session import Session
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Results:
     training_seconds: float = 0.0
     seconds: float = 0.0
     peak_memory_mb: int = 0
+    # F-measures of the answers to the held-out questions, with --predict_with_generate.
+    rouge: dict[str, float] | None = None
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -79,7 +82,7 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "revision": session.source.revision,
             "cache_dir": session.source.cache_dir,
             "trust_remote_code": session.source.trust_remote_code,
-            "architecture": type(session.model.get_base_model()).__name__,
+            "architecture": type(base_model_of(session.model)).__name__,
             "commit": getattr(session.model.config, "_commit_hash", None),
         },
         "template": {
@@ -134,6 +137,9 @@ def summary(output: Path, manifest: dict[str, Any]) -> str:
             f"   after   {one_line(sample['after'])}",
         ]
     lines += ["", held_out_line(results)]
+    if results.get("rouge"):
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
+        lines.append(f"held-out answers  {scores}")
     if results["steps"]:
         lines += [
             f"training loss  {results['mean_loss']:.4f} (mean over {results['steps']} steps)",
@@ -159,21 +165,26 @@ def one_line(text: str, width: int = 160) -> str:
 
 
 def model_card(manifest: dict[str, Any]) -> str:
-    results, base = manifest["results"], manifest["base_model"]["name"]
+    results, base, method = manifest["results"], manifest["base_model"]["name"], manifest["adapter"]["method"]
     held_out = ""
     if results["held_out_loss_after"] is not None:
         before = results["held_out_loss_before"]
         held_out = f"| held-out loss | {results['held_out_loss_after']:.4f}"
         held_out += f" (before: {before:.4f}) |\n" if before is not None else " |\n"
+    pairs = manifest["template"]["name"] == "alpaca_pairs"
+    kind = "Seq2SeqLM" if pairs else "CausalLM"
+    whole = method == "none"
+    loader, library = (f"AutoModelFor{kind}", "transformers") if whole else (f"AutoPeftModelFor{kind}", "peft")
+    what = f"{base}, all weights" if whole else f"A {method} adapter for {base},"
     return f"""---
 base_model: {base}
-library_name: peft
-tags: [{manifest["adapter"]["method"]}, neuralchat]
+library_name: {library}
+tags: [{"full" if whole else method}, neuralchat]
 ---
-# Adapter for {base}
+# {"Fine-tuned" if whole else "Adapter for"} {base}
 
-A {manifest["adapter"]["method"]} adapter trained with NeuralChat {manifest["neuralchat"]} on
-{manifest["data"]["counts"]["train"]["examples"]} examples. Prompt template: {manifest["template"]["name"]}.
+{what} trained with NeuralChat {manifest["neuralchat"]} on {manifest["data"]["counts"]["train"]["examples"]} examples.
+Prompt template: {manifest["template"]["name"]}.
 
 | | |
 |---|---|
@@ -181,12 +192,12 @@ A {manifest["adapter"]["method"]} adapter trained with NeuralChat {manifest["neu
 | steps | {results["steps"]} |
 | trained parameters | {manifest["adapter"]["trained_parameters"]:,} |
 
-Talk to it with `neuralchat chat` and this directory, or load it with PEFT:
+Talk to it with `neuralchat chat` and this directory, or load it in Python:
 
 ```python
-from peft import AutoPeftModelForCausalLM
+from {library} import {loader}
 
-model = AutoPeftModelForCausalLM.from_pretrained("this directory")
+model = {loader}.from_pretrained("this directory")
 ```
 
 The prompt must be written as in training; `neuralchat.json` holds the template.

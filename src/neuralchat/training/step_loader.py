@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuralchat.data.example_store import ExampleStore
-from neuralchat.data.packing import NO_VIRTUAL_TOKENS, PackedBatch, VirtualTokens, pack, split_by_tokens
+from neuralchat.data.layout import Layout, Packed
 from neuralchat.data.tokenization import Example
 from neuralchat.training.batch_plan import BatchPlan, share_of_rank
 
@@ -17,7 +17,7 @@ from neuralchat.training.batch_plan import BatchPlan, share_of_rank
 class StepPart:
     """One accumulation step of one rank. Packed rows, or lists of examples where padding is asked for."""
 
-    packed: list[PackedBatch] = field(default_factory=list)
+    packed: list[Packed] = field(default_factory=list)
     padded: list[list[Example]] = field(default_factory=list)
 
     @property
@@ -34,20 +34,19 @@ class StepParts(Dataset[StepPart]):
     """Item k of an epoch is part k % accumulation_steps of optimizer step k // accumulation_steps.
 
     Items are numbered on over the epochs; `epoch` is set before each pass. Parts may be empty; that every step has
-    as many keeps the Trainer's own count of accumulation steps right.
+    as many keeps the Trainer's own count of accumulation steps right. Without a `layout` batches are padded.
     """
 
     def __init__(
         self, store: ExampleStore, plan: BatchPlan, *, accumulation_steps: int, rank: int, world: int,
-        micro_batch_tokens: int, packed: bool, virtual: VirtualTokens = NO_VIRTUAL_TOKENS,
+        micro_batch_tokens: int, layout: Layout | None,
     ) -> None:  # fmt: skip
         self.store = store
         self.plan = plan
         self.accumulation_steps = accumulation_steps
         self.rank, self.world = rank, world
         self.micro_batch_tokens = micro_batch_tokens
-        self.packed = packed
-        self.virtual = virtual
+        self.layout = layout
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -64,10 +63,9 @@ class StepParts(Dataset[StepPart]):
         """These examples as micro-batches."""
         if not examples:
             return StepPart()
-        if self.packed:
-            batches = split_by_tokens(examples, self.micro_batch_tokens, self.virtual)
-            return StepPart(packed=[pack(batch, virtual=self.virtual) for batch in batches])
-        return StepPart(padded=split_padded(examples, self.micro_batch_tokens))
+        if self.layout is None:
+            return StepPart(padded=split_padded(examples, self.micro_batch_tokens))
+        return StepPart(packed=self.layout.micro_batches(examples, self.micro_batch_tokens))
 
 
 def split_padded(examples: list[Example], micro_batch_tokens: int) -> list[list[Example]]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from neuralchat.data.example_store import ExampleStore
 from neuralchat.errors import NeuralChatError
-from neuralchat.models.causal_loss import packed_loss_sum, padded_loss_sum
+from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
 from neuralchat.training.step_loader import StepPart, StepParts, make_loader
 
 
@@ -40,10 +41,11 @@ class FineTuningTrainer(Trainer):
 
     model: Any
 
-    def __init__(self, *, parts: StepParts, pad_id: int, **kwargs: Any) -> None:
+    def __init__(self, *, parts: StepParts, pad_id: int, initial_adapter: str | None = None, **kwargs: Any) -> None:
         super().__init__(train_dataset=parts, data_collator=as_it_is, **kwargs)
         self.parts = parts
         self.pad_id = pad_id
+        self.initial_adapter = initial_adapter
         self.tokens_seen = self.tokens_before = 0
         self.supervised_tokens_seen = 0
         # One process reduces its gradients itself, by their sum; a wrapper that averages would be wrong where
@@ -171,9 +173,16 @@ class FineTuningTrainer(Trainer):
     # Saving
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Adapter and tokenizer; no pickled training arguments."""
+        """Adapter (or model) and tokenizer; no pickled training arguments."""
         target = Path(output_dir or str(self.args.output_dir))
         target.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(str(target), state_dict=state_dict, safe_serialization=True)
+        options: dict[str, Any] = {}
+        if isinstance(self.model, PeftModel):
+            # Rows of added tokens are saved by themselves; the whole embedding is not needed.
+            options["save_embedding_layers"] = False
+            if self.initial_adapter and target == Path(str(self.args.output_dir)):
+                # A checkpoint keeps what training goes on with; the result fits the unchanged base model.
+                options["path_initial_model_for_weight_conversion"] = self.initial_adapter
+        self.model.save_pretrained(str(target), state_dict=state_dict, **options)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(target))

@@ -1,0 +1,197 @@
+"""arguments -> session: all that can fail cheaply first; configuration, tokenizer, records; weights and proof last."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AddedToken, set_seed
+
+from neuralchat.data.layout import Layout
+from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
+from neuralchat.models import compiled
+from neuralchat.models.adapters import AdapterSettings, add_adapter, base_model_of
+from neuralchat.models.allocator import keep_freed_pages
+from neuralchat.models.frozen_linear import freeze_linears
+from neuralchat.models.fused_layers import fuse_layers
+from neuralchat.models.fused_lora import fuse_lora
+from neuralchat.models.loading import (
+    ModelSource,
+    check_vocabulary,
+    grow_embeddings,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
+from neuralchat.models.packed_families import take_segments
+from neuralchat.models.precision import Precision, choose_precision
+from neuralchat.models.virtual_tokens import virtual_tokens_of
+from neuralchat.training.command_line import FinetuneArguments
+from neuralchat.training.packing_proof import proof_examples, prove_packing
+from neuralchat.training.prepared_data import PreparedData, prepare
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Session:
+    """What the stages of one run share."""
+
+    arguments: FinetuneArguments
+    training: transformers.TrainingArguments
+    source: ModelSource
+    tokenizer: Any
+    data: PreparedData
+    model: Any
+    precision: Precision
+    # How micro-batches are packed; None where they are padded.
+    layout: Layout | None
+    resume: Path | None
+    # PiSSA changes the base weights; the adapter as it began is what turns the result into a plain one.
+    initial_adapter: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def packed(self) -> bool:
+        return self.layout is not None
+
+
+def check_extras(arguments: FinetuneArguments) -> None:
+    from importlib.util import find_spec
+
+    trackers = arguments.training_values["report_to"]
+    names = [trackers] if isinstance(trackers, str) else (trackers or [])
+    if "tensorboard" in names and find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "tensorboard", "--report_to tensorboard")
+    if arguments.tuning.predict_with_generate and find_spec("rouge_score") is None:
+        raise MissingExtraError("rouge_score", "rouge", "--predict_with_generate")
+
+
+def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) -> Session:
+    if arguments.training_values["log_level"] != "passive":
+        transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training_values["log_level"]])
+    source = source_of(arguments)
+    config = load_config(source, say)
+    check_architecture(arguments, config)
+    tokenizer = load_tokenizer(source, say)
+    added = add_tokens(tokenizer, arguments.data.special_tokens, say)
+    data = prepare(
+        arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir, say=say
+    )
+    training = arguments.training()
+    set_seed(training.seed)
+    precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.peft == "none")
+    if notice:
+        say(notice)
+    print(f"loading {source.name}", file=sys.stderr, flush=True)
+    model = load_model(source, config, precision, say)
+    if added:
+        grow_embeddings(model, len(tokenizer))
+    check_vocabulary(model, tokenizer)
+    model = add_adapter(model, adapter_settings(arguments, added))
+    initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
+    layout = prepare_packing(model, arguments, data, tokenizer, precision, say)
+    return Session(arguments, training, source, tokenizer, data, model, precision, layout, resume, initial)
+
+
+def check_architecture(arguments: FinetuneArguments, config: Any) -> None:
+    """Raises ArgumentsError for flags that the model's architecture cannot follow, all at once."""
+    given = arguments.given
+    if config.is_encoder_decoder:
+        problems = [
+            (arguments.data.train_on_inputs, "--train_on_inputs: an encoder-decoder model does not predict its input"),
+            (
+                "max_seq_length" in given,
+                "--max_seq_length is for causal models; use --max_source_length and --max_target_length",
+            ),
+        ]
+    else:
+        lengths = [name for name in ("max_source_length", "max_target_length") if name in given]
+        problems = [
+            (bool(lengths), f"--{' and --'.join(lengths)}: for encoder-decoder models; use --max_seq_length"),
+        ]
+    if wrong := [message for is_wrong, message in problems if is_wrong]:
+        raise ArgumentsError(problem_list(f"these flags do not fit a {config.model_type} model:", wrong))
+
+
+def add_tokens(tokenizer: Any, tokens: list[str], say: Say) -> tuple[int, ...]:
+    """Ids of the tokens asked for, new ones added; they are recognised in the text of records and of chats."""
+    known = [token for token in tokens if token in tokenizer.get_vocab()]
+    if known:
+        say(f"--special_tokens: already in the vocabulary, trained all the same: {', '.join(known)}")
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens if token not in known])
+    return tuple(tokenizer.convert_tokens_to_ids(tokens))
+
+
+def keep_initial_adapter(model: Any) -> tempfile.TemporaryDirectory[str]:
+    directory = tempfile.TemporaryDirectory(prefix="neuralchat-")
+    # As PEFT's guide to PiSSA asks: https://huggingface.co/docs/peft/developer_guides/lora#pissa
+    model.peft_config[model.active_adapter].init_lora_weights = True
+    model.save_pretrained(directory.name)
+    model.peft_config[model.active_adapter].init_lora_weights = "pissa"
+    return directory
+
+
+def source_of(arguments: FinetuneArguments) -> ModelSource:
+    model = arguments.model
+    token = {"True": True, "true": True, "False": None, "false": None}.get(
+        model.use_auth_token or "False", model.use_auth_token
+    )
+    return ModelSource(
+        name=model.model_name_or_path,
+        tokenizer_name=model.tokenizer_name,
+        config_name=model.config_name,
+        revision=model.model_revision,
+        cache_dir=model.cache_dir,
+        token=token,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def adapter_settings(arguments: FinetuneArguments, trained_token_ids: tuple[int, ...]) -> AdapterSettings:
+    tuning = arguments.tuning
+    return AdapterSettings(
+        method=tuning.peft,
+        lora_rank=tuning.lora_rank,
+        lora_alpha=tuning.lora_alpha,
+        lora_dropout=tuning.lora_dropout,
+        lora_target_modules=tuple(tuning.lora_target_modules),
+        lora_all_linear=tuning.lora_all_linear,
+        adapter_layers=tuning.adapter_layers,
+        adapter_len=tuning.adapter_len,
+        num_virtual_tokens=tuning.num_virtual_tokens,
+        ptun_hidden_size=tuning.ptun_hidden_size,
+        lora_dora=tuning.lora_dora,
+        lora_rslora=tuning.lora_rslora,
+        lora_init=tuning.lora_init,
+        trained_token_ids=trained_token_ids,
+    )
+
+
+def prepare_packing(
+    model: Any, arguments: FinetuneArguments, data: PreparedData, tokenizer: Any, precision: Precision, say: Say
+) -> Layout | None:
+    """Put the fast paths in and prove packing; returns how micro-batches are packed, None for padded ones."""
+    tuning, base = arguments.tuning, base_model_of(model)
+    if not tuning.compile_kernels:
+        compiled.disable()
+    freeze_linears(model)
+    fuse_layers(model)
+    fuse_lora(model)
+    keep_freed_pages()
+    if tuning.no_packing:
+        return None
+    if not take_segments(base):
+        say(f"{type(base).__name__} cannot take segment attention: it trains with padded batches")
+        return None
+    start_id = base.config.decoder_start_token_id if base.config.is_encoder_decoder else None
+    layout = Layout(virtual_tokens_of(model), start_id)
+    if tuning.verify_packing:
+        examples = proof_examples(data.trained_on)
+        worst = prove_packing(model, layout, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
+        print(f"packing is exact: largest difference {worst:.0e}", file=sys.stderr, flush=True)
+    return layout
