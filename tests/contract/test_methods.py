@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -11,7 +13,10 @@ from small_models import ALL_FAMILIES, small_model
 from test_packed_equals_alone import RELATIVE, VOCABULARY, random_examples
 
 from neuralchat.data.layout import Layout
+from neuralchat.data.tokenization import Example
+from neuralchat.errors import AdapterError
 from neuralchat.inference.decoding import decode
+from neuralchat.inference.merging import merged
 from neuralchat.models.adapters import MERGEABLE, METHODS, AdapterSettings, add_adapter, base_model_of
 from neuralchat.models.frozen_linear import freeze_linears
 from neuralchat.models.fused_layers import fuse_layers
@@ -29,6 +34,8 @@ CELLS = [
     for method in (*METHODS, *LORA_VARIANTS)
     if method != "llama_adapter" or family in TAKES_LLAMA_ADAPTER
 ]
+# Proven with real processes in tests/distributed/test_ranks.py.
+DISTRIBUTED_CELLS = {("llama", "lora"), ("llama", "prompt"), ("mpt", "lora"), ("flan_t5", "lora")}
 cells = pytest.mark.parametrize(("family", "method"), CELLS)
 adapter_cells = pytest.mark.parametrize(("family", "method"), [cell for cell in CELLS if cell[1] != "none"])
 
@@ -146,6 +153,53 @@ def test_what_is_saved_is_plain_peft(family: str, method: str, tmp_path: Any) ->
 
 
 @adapter_cells
+def test_a_plain_peft_adapter_loads_here(family: str, method: str, tmp_path: Any) -> None:
+    """Made and saved by PEFT alone; with the fast paths it gives the same loss."""
+    if method == "lora_pissa":
+        pytest.skip("PEFT saves PiSSA as a plain LoRA adapter")
+    foreign = adapted_model(family, method)
+    foreign.save_pretrained(str(tmp_path))
+    examples = examples_of(family)
+    with torch.no_grad():
+        expected = torch.stack([padded_loss_sum(foreign, [example], pad_id=0) for example in examples]).sum()
+        model = PeftModel.from_pretrained(small_model(family, VOCABULARY), str(tmp_path)).eval()
+        layout = make_fast(model)
+        found = packed_loss_sum(model, layout.pack(examples))
+    assert found.item() == pytest.approx(expected.item(), rel=RELATIVE)
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+@pytest.mark.parametrize("method", ["lora_all_linear", "none"])
+def test_eight_records_are_learned_to_the_letter(family: str, method: str) -> None:
+    """Packed training, then greedy answers from the prompts alone, each ended by its end token."""
+    model = add_adapter(small_model(family, VOCABULARY), replace(settings_of(method), lora_rank=16))
+    layout = make_fast(model)
+    rng = torch.Generator().manual_seed(0)
+    prompts = [[3 + i, *torch.randint(20, VOCABULARY, (5,), generator=rng).tolist()] for i in range(8)]
+    answers = [[*torch.randint(20, VOCABULARY, (3 + i % 4,), generator=rng).tolist(), 2] for i in range(8)]
+    examples = [
+        Example(np.array(p + a, dtype=np.int32), np.array([False] * len(p) + [True] * len(a)), f"record {i}")
+        for i, (p, a) in enumerate(zip(prompts, answers, strict=True))
+    ]
+    batch = layout.pack(examples)
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    for _ in range(400):
+        loss = packed_loss_sum(model, batch) / batch.supervised_tokens
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.01:
+            break
+    ids = torch.tensor(prompts)
+    found = decode(
+        model.eval(), ids, torch.ones_like(ids), max_new_tokens=8, do_sample=False, eos_token_id=2, pad_token_id=0
+    )
+    for row, answer in zip(found.tolist(), answers, strict=True):
+        assert row[: len(answer)] == answer
+
+
+@adapter_cells
 def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> None:
     if method == "lora_pissa":
         pytest.skip("PiSSA takes the main directions out of the base weights")
@@ -159,11 +213,13 @@ def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> 
 @adapter_cells
 def test_merged_equals_unmerged_or_is_refused(family: str, method: str) -> None:
     model = adapted_model(family, method)
-    if settings_of(method).method not in MERGEABLE:
-        assert not hasattr(model.base_model, "merge_and_unload")
+    name = settings_of(method).method
+    if name not in MERGEABLE:
+        with pytest.raises(AdapterError, match=f"--peft {name} cannot be merged: its "):
+            merged(model, name)
         return
     expected = logits_of(model, family)
-    torch.testing.assert_close(logits_of(model.merge_and_unload(), family), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits_of(merged(model, name), family), expected, rtol=1e-3, atol=1e-3)
 
 
 @cells

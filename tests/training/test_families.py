@@ -210,3 +210,43 @@ def test_added_tokens_are_trained_saved_and_there_after_reload(
     assert all(len(w) == 2 for w in rows_of_tokens)
     for row in rows:
         assert run_cli("chat", "run", "-p", row["instruction"], check=True).stdout.strip() == row["output"]
+
+
+def test_a_merged_run_is_a_whole_model(
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    run_cli(
+        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
+        "run", "--lora_all_linear", "--learning_rate", "0.01", "--num_train_epochs", 20, "--save_strategy", "no",
+        "--report_samples", 0, check=True,
+    )  # fmt: skip
+    assert "is a whole model" in run_cli("merge", "run", "--output", "whole", check=True).stdout
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    question = ("-p", "Name a fruit.", "--max_new_tokens", 8)
+    answers = [run_cli("chat", name, *question, check=True).stdout for name in ("run", "whole")]
+    assert answers[0] == answers[1]
+    # A base model that is gone does not matter any more.
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "whole").config.model_type == "llama"
+    again = run_cli("merge", "run", "--output", "whole")
+    assert again.returncode == 2
+    assert "--output whole is not empty" in again.stderr
+    twice = run_cli("merge", "whole", "--output", "twice")
+    assert "--peft none cannot be merged: all weights were trained" in twice.stderr
+    assert not (tmp_path / "twice").exists()
+
+
+def test_an_adapter_that_was_not_trained_here(run_cli: Callable, llama_checkpoint: Path, tmp_path: Path) -> None:
+    """The original left its users such directories: an adapter and nothing else."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_checkpoint), LoraConfig(task_type="CAUSAL_LM"))
+    model.save_pretrained(str(tmp_path / "foreign"))
+    said = run_cli("chat", "foreign", "-p", "Name a fruit.", "--max_new_tokens", 4, check=True)
+    assert "foreign says nothing of its prompt format; taking chat (--template names another)" in said.stderr
+    asked = run_cli("chat", "foreign", "-p", "Name a fruit.", "--max_new_tokens", 4, "--template", "alpaca", check=True)
+    assert "says nothing" not in asked.stderr
+    config = tmp_path / "foreign" / "adapter_config.json"
+    config.write_text("{}")
+    broken = run_cli("chat", "foreign", "-p", "Name a fruit.")
+    assert broken.returncode == 2
+    assert "adapter_config.json is damaged" in broken.stderr

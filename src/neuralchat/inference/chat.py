@@ -18,7 +18,9 @@ def chat(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     if options.prompt is not None and not options.prompt.strip():
         raise ArgumentsError("the question after -p is empty")
-    bot = Chatbot.load(Path(options.run), trust_remote_code=options.trust_remote_code, say=tell)
+    bot = Chatbot.load(
+        Path(options.run), trust_remote_code=options.trust_remote_code, template=options.template, say=tell
+    )
     system = [Turn("system", options.system)] if options.system else []
     if options.prompt is not None:
         reply(bot, [*system, Turn("user", options.prompt)], sampling)

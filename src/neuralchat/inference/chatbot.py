@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from neuralchat.inference.generation import Answer, TextStream, end_token_ids, g
 from neuralchat.inference.sampling_flags import Sampling
 from neuralchat.models.loading import ModelSource, grow_embeddings, load_config, load_model, load_tokenizer
 from neuralchat.models.precision import Precision, has_bf16_units
-from neuralchat.run_directory import ADAPTER, WHOLE_MODEL, read_manifest
+from neuralchat.run_directory import ADAPTER, MANIFEST, METRICS, WHOLE_MODEL, read_manifest
 
 
 class Chatbot:
@@ -32,29 +33,28 @@ class Chatbot:
         self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
 
     @classmethod
-    def load(cls, run: Path, *, trust_remote_code: bool = False, say: Callable[[str], None]) -> Chatbot:
-        """The chatbot of a finished run. Raises RunDirectoryError, ModelError or TemplateError.
+    def load(
+        cls, run: Path, *, trust_remote_code: bool = False, template: str | None = None, say: Callable[[str], None]
+    ) -> Chatbot:
+        """The chatbot of a finished run, or of a PEFT adapter from elsewhere.
 
-        Whether code of the base model may run is the caller's word, never that of the run directory.
+        Whether code of the base model may run is the caller's word, never that of the run directory. `template` names
+        the prompt format of an adapter from elsewhere; a run has its own. Raises RunDirectoryError, ModelError or
+        TemplateError.
         """
-        manifest = read_manifest(run)
+        manifest = read_adapter_as_manifest(run) if is_foreign_adapter(run) else read_manifest(run)
         whole = manifest["adapter"]["method"] == "none"
-        source = replace(source_of(manifest), trust_remote_code=trust_remote_code)
-        if whole:
-            source = ModelSource(name=str(run), trust_remote_code=trust_remote_code)
+        source = source_of(manifest) if not whole else ModelSource(name=str(run))
+        source = replace(source, trust_remote_code=trust_remote_code)
         trained = WHOLE_MODEL if whole else ADAPTER
         if not (run / trained).is_file():
             raise RunDirectoryError(f"{run} has no {trained}; the run is not whole")
-        tokenizer = load_tokenizer(ModelSource(name=source.name, tokenizer_name=str(run)), say)
+        own_tokenizer = str(run) if (run / "tokenizer_config.json").is_file() else None
+        tokenizer = load_tokenizer(replace(source, tokenizer_name=own_tokenizer), say)
         config = load_config(source, say)
-        template = make_template(manifest["template"]["name"], tokenizer, encoder_decoder=config.is_encoder_decoder)
-        if template.fingerprint() != manifest["template"]["sha256"]:
-            raise TemplateError(
-                f"the template of {run} has changed since training: its fingerprint is {template.fingerprint()[:12]}, "
-                f"the run was trained with {manifest['template']['sha256'][:12]}"
-            )
+        chosen = template_of(run, manifest, tokenizer, config, asked=template, say=say)
         model = load_model(source, config, chat_precision(manifest), say)
-        return cls((model if whole else with_adapter(model, run, len(tokenizer))).eval(), tokenizer, template)
+        return cls((model if whole else with_adapter(model, run, len(tokenizer))).eval(), tokenizer, chosen)
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
@@ -73,6 +73,45 @@ class Chatbot:
             replies = generate(self.model, self.tokenizer, [prompts[i] for i in chosen], self.end_ids, sampling)
             found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
+
+
+def template_of(
+    run: Path, manifest: dict[str, Any], tokenizer: Any, config: Any, *, asked: str | None, say: Callable[[str], None]
+) -> Template:
+    """The template a run was trained with; for an adapter from elsewhere the one asked for, or a guess that is told."""
+    pairs = config.is_encoder_decoder
+    known = manifest.get("template")
+    if known is None:
+        template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
+        if asked is None:
+            say(f"{run} says nothing of its prompt format; taking {template.name} (--template names another)")
+        return template
+    if asked not in (None, known["name"]):
+        raise TemplateError(f"{run} was trained with the template {known['name']}, not {asked}; leave --template out")
+    template = make_template(known["name"], tokenizer, encoder_decoder=pairs)
+    if template.fingerprint() != known["sha256"]:
+        raise TemplateError(
+            f"the template of {run} has changed since training: its fingerprint is {template.fingerprint()[:12]}, "
+            f"the run was trained with {known['sha256'][:12]}"
+        )
+    return template
+
+
+def is_foreign_adapter(run: Path) -> bool:
+    """A directory that PEFT saved and we did not; a run of ours that is not finished has its metrics already."""
+    ours = [MANIFEST, METRICS]
+    return (run / "adapter_config.json").is_file() and not any((run / name).exists() for name in ours)
+
+
+def read_adapter_as_manifest(run: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((run / "adapter_config.json").read_text(encoding="utf-8"))
+        base, method = config["base_model_name_or_path"], config["peft_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{run / 'adapter_config.json'} is damaged: {error!r}") from error
+    if not isinstance(base, str) or not base:
+        raise RunDirectoryError(f"{run / 'adapter_config.json'} names no base model")
+    return {"base_model": {"name": base}, "adapter": {"method": str(method).lower()}}
 
 
 def with_adapter(model: Any, run: Path, tokens: int) -> Any:

@@ -38,6 +38,9 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_k", type=int, default=0, help="sample from this many likeliest tokens; 0 is all")
     parser.add_argument("--repetition_penalty", type=float, default=1.0, help="above 1 discourages repetition")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    parser.add_argument(
+        "--template", choices=("alpaca", "chat"), help="prompt format of an adapter that was not trained here"
+    )
     parser.add_argument("--seed", type=int, default=None, help="seed of sampling")
 
 

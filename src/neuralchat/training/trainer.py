@@ -74,10 +74,13 @@ class FineTuningTrainer(Trainer):
     ) -> tuple[list[StepPart], Tensor]:
         """The parts of one optimizer step and the number of supervised tokens on all ranks."""
         parts = [next(epoch_iterator) for _ in range(num_batches)]
-        tokens = torch.tensor(sum(part.supervised_tokens for part in parts), device=device)
+        counts = [(part.supervised_tokens, part.tokens) for part in parts]
+        totals = torch.tensor(counts, device=device).sum(dim=0)
         if dist.is_initialized():
-            dist.all_reduce(tokens)
-        return parts, tokens
+            dist.all_reduce(totals)
+        self.supervised_tokens_seen += int(totals[0])
+        self.tokens_seen += int(totals[1])
+        return parts, totals[0]
 
     # Loss and gradients
 
@@ -121,8 +124,6 @@ class FineTuningTrainer(Trainer):
             parameter.grad = part.view_as(parameter)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
-        self.tokens_seen += inputs.tokens
-        self.supervised_tokens_seen += inputs.supervised_tokens
         if self.args.include_num_input_tokens_seen != "no":
             self.state.num_input_tokens_seen += inputs.tokens
 
