@@ -283,3 +283,11 @@ def test_an_empty_pair_takes_back_what_stood_before(key: str, value: str, expect
     parts = [vars(found.model), vars(found.data), vars(found.tuning), found.training_values]
     assert next(part[key] for part in parts if key in part) == expected
     assert key not in found.given
+
+
+def test_the_manifest_tells_defaults_that_are_ours() -> None:
+    """Who reads neuralchat.json must not have to know which learning rate a method takes."""
+    told = parsed("--peft", "prompt").as_dict()
+    assert told["learning_rate"] == 1e-2
+    assert told["logging_steps"] == 10
+    assert "adam_beta1" not in told

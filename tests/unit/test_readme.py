@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "finetune" in line.split()[:2]])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[:2] == ["neuralchat", "finetune"]])
 def test_fine_tuning_commands_are_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = re.search(r"```yaml\n(# llama.yaml\n.*?)```", README, re.DOTALL)
     assert config
@@ -30,12 +30,12 @@ def test_fine_tuning_commands_are_accepted(line: str, tmp_path: Path, monkeypatc
     assert found.data.train_file == ["/path/to/alpaca_data.json"]
 
 
-def test_the_specification_command_is_accepted() -> None:
-    lines = [line for line in COMMANDS if line.startswith("python finetune_clm.py")]
-    assert len(lines) == 1
-    found = parse(shlex.split(lines[0])[2:], prog="t", implied=(), say=print)
-    assert found.data.dataset_concatenation
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("python finetune_")])
+def test_the_specification_commands_are_accepted(line: str) -> None:
+    assert (ROOT / line.split()[1]).is_file()
+    found = parse(shlex.split(line)[2:], prog="t", implied=(), say=print)
     assert found.bf16
+    assert found.tuning.peft == "lora"
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("neuralchat chat")])

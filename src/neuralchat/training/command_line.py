@@ -61,9 +61,11 @@ class FinetuneArguments:
             raise ArgumentsError(f"the training arguments are refused: {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
-        """Our arguments and the training arguments that were set, for the manifest; never a secret."""
+        """Our arguments and the training arguments that were set or differ from transformers'; never a secret."""
         own = {k: v for part in (self.model, self.data, self.tuning) for k, v in dataclasses.asdict(part).items()}
-        both = {**own, **{k: v for k, v in self.training_values.items() if k in self.given}}
+        usual = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+        set_here = {k: v for k, v in self.training_values.items() if k in self.given or v != usual.get(k, v)}
+        both = {**own, **set_here}
         return {name: value for name, value in both.items() if name not in SECRET_ARGUMENTS}
 
 
