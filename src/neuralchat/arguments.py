@@ -10,7 +10,7 @@ from typing import Any
 
 # Tuning methods and the learning rate that suits each, used where none is given.
 LEARNING_RATES = {
-    "lora": 1e-4, "ptun": 1e-3, "prefix": 1e-2, "prompt": 1e-2, "llama_adapter": 5e-3, "ia3": 5e-3, "none": 2e-5
+    "lora": 3e-4, "ptun": 5e-3, "prefix": 3e-2, "prompt": 1e-1, "llama_adapter": 2e-2, "ia3": 2e-2, "none": 2e-5
 }  # fmt: skip
 METHOD_NAMES = tuple(LEARNING_RATES)
 

@@ -57,7 +57,7 @@ def test_defaults_that_differ_from_transformers() -> None:
     assert (values["report_to"], values["logging_nan_inf_filter"], values["logging_steps"]) == ("none", False, 10)
 
 
-@pytest.mark.parametrize(("peft", "rate"), [("lora", 1e-4), ("ptun", 1e-3), ("prefix", 1e-2), ("llama_adapter", 5e-3)])
+@pytest.mark.parametrize(("peft", "rate"), [("lora", 3e-4), ("ptun", 5e-3), ("prefix", 3e-2), ("llama_adapter", 2e-2)])
 def test_learning_rate_follows_the_method_unless_given(peft: str, rate: float) -> None:
     assert parsed("--peft", peft).training_values["learning_rate"] == rate
     assert parsed("--peft", peft, "--learning_rate", "0.5").training_values["learning_rate"] == 0.5
@@ -270,7 +270,7 @@ def test_manifest_holds_no_hub_token() -> None:
     [
         ("validation_file", "held.json", []),
         ("max_train_samples", "7", None),
-        ("learning_rate", "0.5", 1e-4),
+        ("learning_rate", "0.5", 3e-4),
         ("overwrite_output_dir", "true", False),
         ("lora_target_modules", "q_proj", []),
         ("resume_from_checkpoint", "auto", None),
@@ -288,6 +288,6 @@ def test_an_empty_pair_takes_back_what_stood_before(key: str, value: str, expect
 def test_the_manifest_tells_defaults_that_are_ours() -> None:
     """Who reads neuralchat.json must not have to know which learning rate a method takes."""
     told = parsed("--peft", "prompt").as_dict()
-    assert told["learning_rate"] == 1e-2
+    assert told["learning_rate"] == 1e-1
     assert told["logging_steps"] == 10
     assert "adam_beta1" not in told
