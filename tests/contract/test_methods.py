@@ -38,6 +38,10 @@ CELLS = [
 DISTRIBUTED_CELLS = {("llama", "lora"), ("llama", "prompt"), ("mpt", "lora"), ("flan_t5", "lora")}
 cells = pytest.mark.parametrize(("family", "method"), CELLS)
 adapter_cells = pytest.mark.parametrize(("family", "method"), [cell for cell in CELLS if cell[1] != "none"])
+# PiSSA takes the main directions out of the base weights; its end as a plain adapter is in training/test_families.py.
+plain_cells = pytest.mark.parametrize(
+    ("family", "method"), [cell for cell in CELLS if cell[1] not in ("none", "lora_pissa")]
+)
 
 
 def settings_of(method: str) -> AdapterSettings:
@@ -139,10 +143,8 @@ def logits_of(model: Any, family: str) -> torch.Tensor:
         ]
 
 
-@adapter_cells
+@plain_cells
 def test_what_is_saved_is_plain_peft(family: str, method: str, tmp_path: Any) -> None:
-    if method == "lora_pissa":
-        pytest.skip("PiSSA is turned into a plain adapter when a run ends: tests/training/test_methods.py")
     model = adapted_model(family, method)
     make_fast(model)
     model.save_pretrained(str(tmp_path))
@@ -152,11 +154,9 @@ def test_what_is_saved_is_plain_peft(family: str, method: str, tmp_path: Any) ->
     assert not torch.allclose(expected, logits_of(small_model(family, VOCABULARY), family), atol=1e-3)
 
 
-@adapter_cells
+@plain_cells
 def test_a_plain_peft_adapter_loads_here(family: str, method: str, tmp_path: Any) -> None:
     """Made and saved by PEFT alone; with the fast paths it gives the same loss."""
-    if method == "lora_pissa":
-        pytest.skip("PEFT saves PiSSA as a plain LoRA adapter")
     foreign = adapted_model(family, method)
     foreign.save_pretrained(str(tmp_path))
     examples = examples_of(family)
@@ -199,10 +199,8 @@ def test_eight_records_are_learned_to_the_letter(family: str, method: str) -> No
         assert row[: len(answer)] == answer
 
 
-@adapter_cells
+@plain_cells
 def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> None:
-    if method == "lora_pissa":
-        pytest.skip("PiSSA takes the main directions out of the base weights")
     model = adapted_model(family, method)
     make_fast(model)
     with model.disable_adapter():

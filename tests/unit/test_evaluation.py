@@ -83,7 +83,7 @@ def run_evaluate(write_records: Callable[..., Path], monkeypatch: pytest.MonkeyP
     def run(rows: list[dict[str, Any]], answers: Sequence[str], **options: Any) -> tuple[int, SilentBot]:
         bot = SilentBot(answers)
 
-        def load(path: Path, *, trust_remote_code: bool, say: object) -> SilentBot:
+        def load(path: Path, *, trust_remote_code: bool, template: object, say: object) -> SilentBot:
             bot.trusts_remote_code = trust_remote_code
             return bot
 

@@ -15,7 +15,8 @@ void rms_norm_forward(
         float squares = 0;
 #pragma omp simd reduction(+ : squares)
         for (int64_t j = 0; j < size; j++) squares += get(from[j]) * get(from[j]);
-        const float factor = 1.0f / sqrtf(squares / size + epsilon);
+        // Squares that overflow would give a norm of zeros, and a loss that looks sound: better not a number.
+        const float factor = squares <= FLT_MAX ? 1.0f / sqrtf(squares / size + epsilon) : NAN;
         inverse[t] = factor;
 #pragma omp simd
         for (int64_t j = 0; j < size; j++) to[j] = put(get(from[j]) * factor * get(weight[j]));
