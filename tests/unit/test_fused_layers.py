@@ -39,14 +39,12 @@ def test_norm_value_and_gradient(size: int) -> None:
     torch.testing.assert_close(torch.autograd.grad(fused(x), x, grad)[0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_numbers_that_overflow_are_not_hidden(kernels: str) -> None:
+@pytest.mark.usefixtures("kernels")
+def test_numbers_that_overflow_are_not_hidden() -> None:
     """Their squares are infinite and the norm would be zeros: a loss made of these would look sound."""
     norm = LlamaRMSNorm(32).requires_grad_(False)
     assert fuse_norms(nn.Sequential(norm)) == 1
-    x = torch.full((2, 32), 1e25, requires_grad=True)
-    y = norm(x)
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    assert not torch.isfinite(y if kernels == "compiled" else gradient).any()
+    assert norm(torch.full((2, 32), 1e25)).isnan().all()
 
 
 def test_norm_gradient_in_double() -> None:

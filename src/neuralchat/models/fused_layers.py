@@ -31,6 +31,8 @@ class RMSNormProduct(torch.autograd.Function):
             y, inverse = kernels.rms_norm(x, weight, epsilon)
         else:
             mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+            # As in the kernel: squares that overflow must not end as zeros.
+            mean_square.masked_fill_(mean_square.isinf(), float("nan"))
             inverse = mean_square.add_(epsilon).rsqrt_()
             y = (x * inverse).mul_(weight)
         ctx.save_for_backward(x, weight, inverse)
