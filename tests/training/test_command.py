@@ -35,6 +35,12 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter_model.safetensors")
 
 
+def trained_weights(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(next(run.glob("*model.safetensors")))
+
+
 def test_the_specification_command(run_cli: Callable, write_records: Callable, tmp_path: Path) -> None:
     """Every flag of the specification's LLaMA command, on a checkpoint laid out as that model was published."""
     model = save_early_llama_checkpoint(tmp_path / "llama-7b-hf")
@@ -136,14 +142,15 @@ def test_validation_split_and_report(
     assert "https://" not in report
 
 
+@pytest.mark.parametrize("method", [(), ("--peft", "prefix"), ("--peft", "none"), ("--lora_init", "pissa")])
 def test_resumed_equals_undisturbed(
-    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, method: tuple[str, ...]
 ) -> None:
     """Stop after 4 of 8 steps and go on: the same adapter, bit for bit, and each metrics line once."""
     flags = [
         "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS),
         "--learning_rate", "0.01", "--per_device_train_batch_size", 2, "--num_train_epochs", 2, "--logging_steps", 1,
-        "--save_strategy", "steps", "--save_steps", 3, "--report_samples", 0, "--lora_dropout", "0.1",
+        "--save_strategy", "steps", "--save_steps", 3, "--report_samples", 0, "--lora_dropout", "0.1", *method,
     ]  # fmt: skip
     run_cli(*flags, "--output_dir", "whole", check=True)
     run_cli(*flags, "--output_dir", "parts", check=True)
@@ -158,7 +165,7 @@ def test_resumed_equals_undisturbed(
             shutil.rmtree(path)
     result = run_cli(*flags, "--output_dir", "parts", "--resume_from_checkpoint", "auto", check=True)
     assert "going on from parts/checkpoint-3" in result.stderr
-    whole, resumed = adapter(tmp_path / "whole"), adapter(parts)
+    whole, resumed = trained_weights(tmp_path / "whole"), trained_weights(parts)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     keys = ("step", "loss", "learning_rate", "grad_norm")
     lines = [[{k: line[k] for k in keys} for line in metrics(tmp_path / name)] for name in ("whole", "parts")]

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.run_directory import checkpoints, read_metrics, write_atomically
+from neuralchat.run_directory import ADAPTER, checkpoints, read_metrics, write_atomically
 
 AUTO = ("auto", "true", "latest")
-NEEDED_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+STATE_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
-def missing_files(checkpoint: Path) -> list[str]:
-    return [name for name in NEEDED_FILES if not (checkpoint / name).is_file()]
+def missing_files(checkpoint: Path, weights: str) -> list[str]:
+    return [name for name in (weights, *STATE_FILES) if not (checkpoint / name).is_file()]
 
 
 def asks_to_resume(value: str | None) -> bool:
@@ -22,10 +22,13 @@ def asks_to_resume(value: str | None) -> bool:
     return value is not None and value.lower() != "false"
 
 
-def checkpoint_to_resume(value: str | None, output: Path, say: Callable[[str], None]) -> Path | None:
+def checkpoint_to_resume(
+    value: str | None, output: Path, say: Callable[[str], None], *, weights: str = ADAPTER
+) -> Path | None:
     """The checkpoint meant by --resume_from_checkpoint: None, a path, or with "auto" the newest whole one.
 
-    Raises RunDirectoryError where there is none or the named one is not whole.
+    `weights`: the file of what is trained, an adapter or the whole model. Raises RunDirectoryError where there is none
+    or the named one is not whole.
     """
     if value is None or not asks_to_resume(value):
         return None
@@ -33,11 +36,11 @@ def checkpoint_to_resume(value: str | None, output: Path, say: Callable[[str], N
         chosen = Path(value)
         if not chosen.is_dir():
             raise RunDirectoryError(f"--resume_from_checkpoint {value} is not a directory")
-        if missing := missing_files(chosen):
+        if missing := missing_files(chosen, weights):
             raise RunDirectoryError(f"checkpoint {chosen} is not whole: it lacks {', '.join(missing)}")
         return chosen
     for candidate in reversed(checkpoints(output)):
-        missing = missing_files(candidate)
+        missing = missing_files(candidate, weights)
         if not missing:
             say(f"going on from {candidate}")
             return candidate
