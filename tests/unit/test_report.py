@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neuralchat.training import report
@@ -150,6 +150,7 @@ def test_svg_of_two_curves_has_a_legend() -> None:
     assert texts[:5] == ["0", "1", "2", "3", "4"]
 
 
+@example(points=[(0, 5e-324)], from_zero=True)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 1e6)), min_size=1, max_size=60), st.booleans())
 def test_svg_keeps_every_point_inside(points: list[tuple[int, float]], from_zero: bool) -> None:
     line = polylines(svg([Curve("a", points, "training")], from_zero=from_zero))[0]

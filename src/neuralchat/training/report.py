@@ -77,7 +77,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     >>> ticks(0, 4.4)
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     """
-    span = (high - low) or 1.0
+    span = high - low
+    if span < 1e-300:
+        # Nothing, or so little that a part of it would be rounded to nothing.
+        span = 1.0
     step = 10 ** math.floor(math.log10(span / count))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
     first, last = math.floor(low / step), math.ceil(high / step)
