@@ -18,7 +18,7 @@ from neuralchat.inference.generation import Answer, TextStream, end_token_ids, g
 from neuralchat.inference.sampling_flags import Sampling
 from neuralchat.models.loading import ModelSource, grow_embeddings, load_config, load_model, load_tokenizer
 from neuralchat.models.precision import Precision, has_bf16_units
-from neuralchat.run_directory import ADAPTER, MANIFEST, METRICS, WHOLE_MODEL, read_manifest
+from neuralchat.run_directory import MANIFEST, METRICS, read_manifest, trained_file
 
 
 class Chatbot:
@@ -43,10 +43,11 @@ class Chatbot:
         TemplateError.
         """
         manifest = read_adapter_as_manifest(run) if is_foreign_adapter(run) else read_manifest(run)
-        whole = manifest["adapter"]["method"] == "none"
+        method = manifest["adapter"]["method"]
+        whole = method == "none"
         source = source_of(manifest) if not whole else ModelSource(name=str(run))
         source = replace(source, trust_remote_code=trust_remote_code)
-        trained = WHOLE_MODEL if whole else ADAPTER
+        trained = trained_file(method)
         if not (run / trained).is_file():
             raise RunDirectoryError(f"{run} has no {trained}; the run is not whole")
         own_tokenizer = str(run) if (run / "tokenizer_config.json").is_file() else None

@@ -21,11 +21,16 @@ REASONS = {
 }
 
 
-def merged(model: Any, method: str) -> Any:
-    """The base model with the adapter in its weights. Raises AdapterError where the method cannot be merged."""
+def check_mergeable(method: str) -> None:
+    """Raises AdapterError, with the reason, where the method cannot be merged."""
     if method not in MERGEABLE:
         reason = REASONS.get(method, "PEFT cannot merge it")
         raise AdapterError(f"--peft {method} cannot be merged: {reason}. Methods that can: {', '.join(MERGEABLE)}")
+
+
+def merged(model: Any, method: str) -> Any:
+    """The base model with the adapter in its weights. Raises AdapterError where the method cannot be merged."""
+    check_mergeable(method)
     return model.merge_and_unload()
 
 
@@ -38,8 +43,8 @@ def merge(options: argparse.Namespace) -> int:
         raise RunDirectoryError(f"{run} is an adapter from elsewhere; merge it with PEFT's merge_and_unload")
     manifest = read_manifest(run)
     method = manifest["adapter"]["method"]
-    if method not in MERGEABLE:
-        merged(None, method)
+    # Before anything is loaded.
+    check_mergeable(method)
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, say=tell)
     whole = merged(bot.model, method)
     output.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def ia3_config(_settings: AdapterSettings, model: Any) -> Any:
     from peft import IA3Config
 
     if model.config.model_type == "mpt":
-        # PEFT has no entry for MPT; these are keys and values, and the inner activation of the MLP.
+        # PEFT has no entry for MPT; these are queries, keys and values in one, and the inner activation of the MLP.
         return IA3Config(
             task_type=task_type(model), target_modules=["Wqkv", "down_proj"], feedforward_modules=["down_proj"]
         )

@@ -136,26 +136,42 @@ def equal(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).norm() <= TOLERANCE[a.dtype] * b.norm())
 
 
-def fuse_norms(model: nn.Module) -> int:
-    """Fuse the frozen RMSNorms; returns how many."""
+def take_over(
+    model: nn.Module,
+    fused: type[nn.Module],
+    weight_of: Callable[[Any], Tensor | None],
+    same: Callable[[Any, Tensor], bool],
+) -> int:
+    """Turn modules of `model` into `fused`, each class of them proven once by `same`; returns how many.
+
+    `weight_of` gives a weight of a module that can be taken over, None for any other.
+    """
     count = 0
     proven: dict[type, bool] = {}
     for module in model.modules():
         kind = type(module)
-        weight = getattr(module, "weight", None)
-        if not hasattr(module, "variance_epsilon") or not isinstance(weight, Tensor) or kind is FusedRMSNorm:
-            continue
-        if weight.dtype not in TOLERANCE or weight.requires_grad or is_hooked(module):
-            continue
-        # In bf16 only the kernel computes in fp32 inside, as transformers does.
-        if weight.dtype != torch.float32 and kernels_for(weight) is None:
+        weight = None if kind is fused or is_hooked(module) else weight_of(module)
+        if weight is None or weight.dtype not in TOLERANCE:
             continue
         if kind not in proven:
-            proven[kind] = computes_rms_norm(module, weight)
+            proven[kind] = same(module, weight)
         if proven[kind]:
-            module.__class__ = FusedRMSNorm
+            module.__class__ = fused
             count += 1
     return count
+
+
+def fuse_norms(model: nn.Module) -> int:
+    """Fuse the frozen RMSNorms; returns how many."""
+    return take_over(model, FusedRMSNorm, norm_weight, computes_rms_norm)
+
+
+def norm_weight(module: Any) -> Tensor | None:
+    weight = getattr(module, "weight", None)
+    if not hasattr(module, "variance_epsilon") or not isinstance(weight, Tensor) or weight.requires_grad:
+        return None
+    # In bf16 only the kernel computes in fp32 inside, as transformers does.
+    return weight if weight.dtype == torch.float32 or kernels_for(weight) is not None else None
 
 
 @torch.no_grad()
@@ -166,23 +182,14 @@ def computes_rms_norm(module: nn.Module, weight: Tensor) -> bool:
 
 def fuse_mlps(model: nn.Module) -> int:
     """Fuse the gated MLPs that use SiLU; returns how many."""
-    count = 0
-    proven: dict[type, bool] = {}
-    for module in model.modules():
-        kind = type(module)
-        if kind is FusedSwiGLU or is_hooked(module):
-            continue
-        if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
-            continue
-        weight = next(module.parameters())
-        if weight.dtype not in TOLERANCE or kernels_for(weight) is None:
-            continue
-        if kind not in proven:
-            proven[kind] = computes_swiglu(module, weight)
-        if proven[kind]:
-            module.__class__ = FusedSwiGLU
-            count += 1
-    return count
+    return take_over(model, FusedSwiGLU, mlp_weight, computes_swiglu)
+
+
+def mlp_weight(module: Any) -> Tensor | None:
+    if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+        return None
+    weight = next(module.parameters())
+    return weight if kernels_for(weight) is not None else None
 
 
 @torch.no_grad()

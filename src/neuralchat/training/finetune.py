@@ -15,7 +15,7 @@ from neuralchat.models import compiled
 from neuralchat.models.loading import (
     parameter_counts,
 )
-from neuralchat.run_directory import ADAPTER, METRICS, WHOLE_MODEL, check_output_directory, prepare_output_directory
+from neuralchat.run_directory import METRICS, check_output_directory, prepare_output_directory, trained_file
 from neuralchat.training.batch_plan import BatchPlan
 from neuralchat.training.command_line import FinetuneArguments, make_parser, parse
 from neuralchat.training.interruption import SaveOnSignal
@@ -46,8 +46,7 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
     output = Path(arguments.training_values["output_dir"])
     wanted = arguments.training_values["resume_from_checkpoint"]
     check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=asks_to_resume(wanted))
-    weights = WHOLE_MODEL if arguments.tuning.peft == "none" else ADAPTER
-    resume = checkpoint_to_resume(wanted, output, say, weights=weights)
+    resume = checkpoint_to_resume(wanted, output, say, weights=trained_file(arguments.tuning.peft))
     check_extras(arguments)
     if not arguments.model.use_fast_tokenizer:
         say("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
