@@ -15,6 +15,7 @@ from neuralchat import cli
 from neuralchat.arguments import (
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
+    DistributedArguments,
     FinetuningArguments,
     ModelArguments,
 )
@@ -27,6 +28,7 @@ GROUPS = (
     ("Model", ModelArguments),
     ("Data", DataArguments),
     ("Adapter and run", FinetuningArguments),
+    ("Several processes", DistributedArguments),
 )
 # Where a training argument means something else here than the help of transformers says.
 MEANINGS = {

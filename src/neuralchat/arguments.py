@@ -81,12 +81,26 @@ class FinetuningArguments:
     verify_packing: bool = argument(True, "compare packed with one-by-one loss and gradients at the start")
     compile_kernels: bool = argument(True, "compile attention and small layers for this machine, where there is gcc")
     micro_batch_tokens: int = argument(1024, "tokens computed at once; bounds memory, changes no result")
+    auto_micro_batch: bool = argument(False, "when memory runs out, go on with half of --micro_batch_tokens")
+    on_nonfinite: str = argument("stop", "a loss or gradient that is no number: stop, or skip that step")
+    allow_changed: list[str] = argument([], "resume although these arguments (or data, base_model, template) changed")
     overwrite_output_dir: bool = argument(False, "replace the run that output_dir holds")
     predict_with_generate: bool = argument(False, "after training, answer the held-out questions and report ROUGE")
     generation_max_length: int = argument(256, "longest of these answers in tokens")
     generation_num_beams: int = argument(1, "beams of these answers; 1 is greedy")
     report_samples: int = argument(3, "questions answered before and after training, for the report")
     sample_tokens: int = argument(64, "longest of these answers in tokens")
+
+
+@dataclass(kw_only=True)
+class DistributedArguments:
+    """How many processes train together, and how they find and watch each other."""
+
+    num_processes: str = argument("", "start so many processes on this machine: a number, or auto")
+    strict_backend: bool = argument(False, "fail if the backend asked for is not installed, instead of taking gloo")
+    bind_cores: bool = argument(True, "give each process of a machine cores of its own")
+    preflight_timeout: int = argument(300, "seconds to wait for all processes at the start")
+    peer_timeout: int = argument(120, "seconds without a sign of life after which a process counts as lost")
 
 
 # Training arguments of transformers that cannot do here what they say. Set to anything but their default, they
@@ -170,6 +184,7 @@ def choice_problems(data: DataArguments, tuning: FinetuningArguments) -> list[st
     choices = (
         ("template", data.template, ("auto", "alpaca", "chat")),
         ("on_bad_record", data.on_bad_record, ("fail", "skip")),
+        ("on_nonfinite", tuning.on_nonfinite, ("stop", "skip")),
         ("peft", tuning.peft, METHOD_NAMES),
         ("lora_init", tuning.lora_init, ("default", "gaussian", "pissa")),
     )

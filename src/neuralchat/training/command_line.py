@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from neuralchat.arguments import (
     LEARNING_RATES,
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
+    DistributedArguments,
     FinetuningArguments,
     ModelArguments,
     contradictions,
 )
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.legacy_flags import LEGACY_FLAGS, translate
+from neuralchat.training.config_file import CONFIG_ENDINGS, config_flags
 
-CONFIG_ENDINGS = (".yaml", ".yml", ".json")
 # Our defaults where they differ from transformers': nothing is sent to a tracker unless asked, and a non-finite
 # loss is never hidden.
 TRAINING_DEFAULTS = {
@@ -45,6 +44,7 @@ class FinetuneArguments:
     model: ModelArguments
     data: DataArguments
     tuning: FinetuningArguments
+    distributed: DistributedArguments
     training_values: dict[str, Any]
     given: frozenset[str]
 
@@ -62,7 +62,11 @@ class FinetuneArguments:
 
     def as_dict(self) -> dict[str, Any]:
         """Our arguments and the training arguments that were set or differ from transformers'; never a secret."""
-        own = {k: v for part in (self.model, self.data, self.tuning) for k, v in dataclasses.asdict(part).items()}
+        own = {
+            k: v
+            for part in (self.model, self.data, self.tuning, self.distributed)
+            for k, v in dataclasses.asdict(part).items()
+        }
         usual = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
         set_here = {k: v for k, v in self.training_values.items() if k in self.given or v != usual.get(k, v)}
         both = {**own, **set_here}
@@ -75,7 +79,7 @@ class Parser(HfArgumentParser):
 
 
 def make_parser(prog: str) -> Parser:
-    kinds: list[Any] = [ModelArguments, DataArguments, FinetuningArguments, TrainingArguments]
+    kinds: list[Any] = [ModelArguments, DataArguments, FinetuningArguments, DistributedArguments, TrainingArguments]
     parser = Parser(kinds, prog=prog, allow_abbrev=False)
     for action in parser._actions:
         # Missing ones are told together with all other problems.
@@ -107,6 +111,7 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     model = ModelArguments(**fields_of(ModelArguments, values))
     data = DataArguments(**fields_of(DataArguments, values))
     tuning = FinetuningArguments(**fields_of(FinetuningArguments, values))
+    distributed = DistributedArguments(**fields_of(DistributedArguments, values))
     training = fields_of(TrainingArguments, values)
     if training["learning_rate"] is None:
         training["learning_rate"] = LEARNING_RATES.get(tuning.peft)
@@ -118,7 +123,7 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     problems += contradictions(data, tuning, training, given)
     if problems:
         raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
-    return FinetuneArguments(model, data, tuning, training, frozenset(given))
+    return FinetuneArguments(model, data, tuning, distributed, training, frozenset(given))
 
 
 def fields_of(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -143,25 +148,6 @@ def expand(words: Sequence[str], known: set[str]) -> list[str]:
             flags = [*flags, f"--{key}", value] if value else dropped(flags, f"--{key}".__eq__)
         else:
             flags.append(word)
-    return flags
-
-
-def config_flags(path: Path) -> list[str]:
-    """Flags of a YAML or JSON file that holds one mapping of names to values."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentsError(f"config file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArgumentsError(f"config file {path} is not YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ArgumentsError(f"config file {path} must hold names and values, found {type(content).__name__}")
-    flags: list[str] = []
-    for key, value in content.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{key}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
     return flags
 
 
