@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 EXIT_USER_ERROR = 2
+EXIT_DISTRIBUTED = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -47,6 +48,12 @@ class FetchError(NeuralChatError):
     """A download that failed or whose checksum is wrong."""
 
 
+class DistributedError(NeuralChatError):
+    """Processes that cannot find, reach or understand each other."""
+
+    exit_status = EXIT_DISTRIBUTED
+
+
 class MissingExtraError(NeuralChatError):
     """An optional package that the command needs and that is not installed."""
 
@@ -59,9 +66,12 @@ def tell(text: str) -> None:
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def problem_list(title: str, problems: Sequence[str], *, shown: int = 20) -> str:
-    """One message for many problems: the title, at most `shown` of them, and how many more there are."""
+def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlisted: int = 0) -> str:
+    """One message for many problems: the title, at most `shown` of them, and how many more there are.
+
+    `unlisted` counts problems that were found but not kept.
+    """
     lines = [title, *(f"  - {problem}" for problem in problems[:shown])]
-    if len(problems) > shown:
-        lines.append(f"  ... and {len(problems) - shown} more")
+    if more := len(problems) - len(problems[:shown]) + unlisted:
+        lines.append(f"  ... and {more} more")
     return "\n".join(lines)
