@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -61,9 +62,28 @@ class MissingExtraError(NeuralChatError):
         super().__init__(f"{purpose} needs the package '{package}': pip install 'neuralchat[{extra}]'")
 
 
+def is_first_rank() -> bool:
+    """Whether this is the process that speaks for all that train together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def tell(text: str) -> None:
-    """Tell the user something that is no error: one line on standard error."""
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    """Tell the user something that is no error: one line on standard error, once for all ranks."""
+    say_progress(f"note: {text}")
+
+
+def say_progress(text: str) -> None:
+    """A line on standard error about what is going on, once for all ranks."""
+    if is_first_rank():
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn_of_rank(text: str) -> None:
+    """Something that concerns this process alone, with its rank where there are several."""
+    mark = (
+        f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ else ""
+    )
+    print(f"{mark}warning: {text}", file=sys.stderr, flush=True)
 
 
 def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlisted: int = 0) -> str:

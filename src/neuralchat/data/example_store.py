@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ class ExampleStore(Sequence[Example]):
             if len(chunk)
         ]
         return np.concatenate(chunks)[self.indices]
+
+    @cached_property
+    def content_fingerprint(self) -> str:
+        """SHA-256 over what is trained on, token by token, whatever file it came from."""
+        digest = hashlib.sha256(self.lengths.tobytes())
+        digest.update(self.indices.tobytes())
+        for name in ("input_ids", "supervised"):
+            for chunk in self.table[name].chunks:
+                digest.update(memoryview(chunk.flatten().to_numpy()))
+        return digest.hexdigest()
 
     def select(self, indices: np.ndarray, label: str) -> ExampleStore:
         """The examples at `indices`, as a store with a fingerprint of its own."""

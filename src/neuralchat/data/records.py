@@ -10,15 +10,21 @@ Files are streamed: memory does not grow with their size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
+from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows, readable
 from neuralchat.errors import DataError, problem_list
 
 Role = Literal["system", "user", "assistant"]
+# What is kept of the problems and field names of a file, so that a file of bad rows takes no memory.
+KEPT_PROBLEMS = 100
+KEPT_FIELDS = 50
+PROBLEMS_A_ROW = 5
+NAMES_SHOWN = 8
 
 ROLE_NAMES: Mapping[str, Role] = {
     "system": "system",
@@ -56,13 +62,29 @@ class Record:
 
 @dataclass(slots=True)
 class RecordReport:
-    """What reading found: how many records were good, what was wrong with the others."""
+    """What reading found: how many records were good, what was wrong with the others.
+
+    `problems` are the first ones, `unlisted` counts those after them.
+    """
 
     good: int = 0
     problems: list[str] = field(default_factory=list)
+    unlisted: int = 0
     bad_rows: int = 0
     fatal: bool = False
     ignored_fields: set[str] = field(default_factory=set)
+
+    def add(self, problems: Iterable[str]) -> None:
+        for problem in problems:
+            if len(self.problems) < KEPT_PROBLEMS:
+                self.problems.append(problem)
+            else:
+                self.unlisted += 1
+
+    def ignore(self, names: Iterable[str]) -> None:
+        for name in names:
+            if len(self.ignored_fields) < KEPT_FIELDS:
+                self.ignored_fields.add(readable(str(name)))
 
     def settle(self, on_bad_record: str) -> str | None:
         """Raise DataError if the problems forbid going on, else return a notice (or None).
@@ -71,13 +93,16 @@ class RecordReport:
         """
         if self.problems and (self.fatal or on_bad_record != "skip"):
             hint = "" if self.fatal else "\nCorrect these rows, or leave them out with --on_bad_record skip."
-            title = f"{len(self.problems)} problem(s) in the records:"
-            raise DataError(problem_list(title, self.problems) + hint)
+            title = f"{len(self.problems) + self.unlisted} problem(s) in the records:"
+            raise DataError(self.listed(title) + hint)
         if not self.good:
-            raise DataError(problem_list("no usable record is left; all were bad:", self.problems))
+            raise DataError(self.listed("no usable record is left; all were bad:"))
         if self.problems:
-            return problem_list(f"skipped {self.bad_rows} bad record(s), kept {self.good}:", self.problems)
+            return self.listed(f"skipped {self.bad_rows} bad record(s), kept {self.good}:")
         return None
+
+    def listed(self, title: str) -> str:
+        return problem_list(title, self.problems, unlisted=self.unlisted)
 
 
 def read_records(paths: Sequence[str | Path], report: RecordReport) -> Iterator[Record]:
@@ -92,7 +117,7 @@ def records_of_rows(name: str, rows: Iterator[RawRow | SyntaxProblem], report: R
     rows_seen = 0
     for row in rows:
         if isinstance(row, SyntaxProblem):
-            report.problems.append(f"{name}{row.where}: {row.what}")
+            report.add([f"{name}{row.where}: {row.what}"])
             report.fatal |= row.fatal
             report.bad_rows += 1
             continue
@@ -105,15 +130,15 @@ def records_of_rows(name: str, rows: Iterator[RawRow | SyntaxProblem], report: R
         else:
             problems = [f"{where}: {problem}" for problem in [*row.problems, *problems_of(row.value, found)]]
         if problems:
-            report.problems.extend(problems)
+            report.add(problems)
             report.bad_rows += 1
             continue
         assert found is not None
         report.good += 1
-        report.ignored_fields.update(set(row.value) - KNOWN_FIELDS[found])
+        report.ignore(row.value.keys() - KNOWN_FIELDS[found])
         yield RECORD_KINDS[found][1](row.value, where)
     if rows_seen == 0 and not report.fatal and not report.bad_rows:
-        report.problems.append(f"{name}: the file holds no record")
+        report.add([f"{name}: the file holds no record"])
         report.fatal = True
 
 
@@ -134,7 +159,7 @@ def problems_of(value: Any, kind: str | None) -> list[str]:
     if not isinstance(value, dict):
         return [f"expected an object with fields, found {describe(value)}"]
     if kind is None:
-        found = ", ".join(map(str, value)) or "no fields"
+        found = names_of(value) or "no fields"
         return [
             f"fields not recognised: found {found}; allowed are instruction/input/output, messages, or conversations"
         ]
@@ -144,8 +169,28 @@ def problems_of(value: Any, kind: str | None) -> list[str]:
 def describe(value: Any) -> str:
     if value is None:
         return "null"
-    shown = repr(value)
+    shown = repr(beginning_of(value))
     return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
+
+
+def beginning_of(value: Any, depth: int = 4) -> Any:
+    """As much of a value as 40 characters can show: values may be huge, or too deep for repr."""
+    if isinstance(value, str | bytes):
+        return value[:40]
+    if not isinstance(value, list | dict):
+        return value
+    if depth == 0:
+        return ...
+    # The least that 14 elements take is more than is shown, so what is left out is seen to be.
+    if isinstance(value, list):
+        return [beginning_of(inner, depth - 1) for inner in value[:14]]
+    return {str(key)[:40]: beginning_of(inner, depth - 1) for key, inner in islice(value.items(), 14)}
+
+
+def names_of(names: Iterable[Any]) -> str:
+    """Names in a row for a message; of many, the first."""
+    shown = [readable(str(name)) for name in islice(names, NAMES_SHOWN + 1)]
+    return ", ".join(shown[:NAMES_SHOWN]) + (", ..." if len(shown) > NAMES_SHOWN else "")
 
 
 def text_problem(value: Any, name: str, *, may_be_empty: bool = False) -> str | None:
@@ -164,7 +209,7 @@ def alpaca_problems(value: dict[str, Any]) -> list[str]:
     problems = []
     for name in ("instruction", "output"):
         if name not in value:
-            problems.append(f"field '{name}' is missing; found {', '.join(map(str, value))}")
+            problems.append(f"field '{name}' is missing; found {names_of(value)}")
         elif problem := text_problem(value[name], name):
             problems.append(problem)
     if value.get("input") is not None and (problem := text_problem(value["input"], "input", may_be_empty=True)):
@@ -175,7 +220,8 @@ def alpaca_problems(value: dict[str, Any]) -> list[str]:
 def facts_problems(value: dict[str, Any]) -> list[str]:
     facts = value.get("facts", [])
     if isinstance(facts, list) and all(isinstance(fact, str) and fact for fact in facts):
-        return []
+        problems = (text_problem(fact, "facts", may_be_empty=True) for fact in facts)
+        return [problem for problem in problems if problem][:1]
     return [f"field 'facts' must be a list of texts, found {describe(facts)}"]
 
 
@@ -186,6 +232,8 @@ def conversation_problems(value: dict[str, Any], key: str, role_key: str, text_k
     problems: list[str] = []
     roles: list[str | None] = []
     for index, turn in enumerate(turns):
+        if len(problems) >= PROBLEMS_A_ROW:
+            return [*problems, f"{key} has {len(turns)} turns; those from [{index}] on were not looked at"]
         if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
             problems.append(f"{key}[{index}] must have '{role_key}' and '{text_key}', found {describe(turn)}")
             roles.append(None)
@@ -206,7 +254,7 @@ def order_problems(roles: Sequence[str | None], key: str) -> list[str]:
         return []
     return [
         f"{key} must be an optional system turn, then user and assistant in turn, ending with the assistant; "
-        f"found {', '.join(map(str, roles))}"
+        f"found {names_of(roles)}"
     ]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,10 @@ import numpy as np
 from neuralchat.data.records import Record, Turn
 from neuralchat.data.templates import Piece, Template
 
+# A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
+BATCH_CHARACTERS = 4_000_000
+KEPT_UNUSABLE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,10 @@ class Example:
 
 @dataclass(slots=True)
 class TokenizationCounts:
-    """What became of the records of one source."""
+    """What became of the records of one source.
+
+    `unusable` are the first records that cannot be trained on, `unlisted` counts those after them.
+    """
 
     examples: int = 0
     tokens: int = 0
@@ -46,6 +51,13 @@ class TokenizationCounts:
     cut_examples: int = 0
     cut_tokens: int = 0
     unusable: list[str] = field(default_factory=list)
+    unlisted: int = 0
+
+    def leave_out(self, reason: str) -> None:
+        if len(self.unusable) < KEPT_UNUSABLE:
+            self.unusable.append(reason)
+        else:
+            self.unlisted += 1
 
     def notices(self, limit: str) -> list[str]:
         """Sentences a user should read: what was cut and what could not be used."""
@@ -56,13 +68,16 @@ class TokenizationCounts:
                 f"{self.cut_tokens} tokens of prompt text were cut, answers are whole"
             )
         if self.unusable:
+            count = len(self.unusable) + self.unlisted
             shown = "; ".join(self.unusable[:5])
-            more = f"; and {len(self.unusable) - 5} more" if len(self.unusable) > 5 else ""
-            found.append(f"{len(self.unusable)} record(s) cannot be trained on and are left out: {shown}{more}")
+            more = f"; and {count - 5} more" if count > 5 else ""
+            found.append(f"{count} record(s) cannot be trained on and are left out: {shown}{more}")
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        counts = asdict(self)
+        # Most data has no more than can be listed.
+        return counts if self.unlisted else {key: value for key, value in counts.items() if key != "unlisted"}
 
 
 class Encoder:
@@ -97,7 +112,7 @@ class Encoder:
             if self.excess(supervised) > 0:
                 shorter = self.shorten(record, supervised)
                 if shorter is None:
-                    counts.unusable.append(f"{record.source}: {self.too_long(supervised)}")
+                    counts.leave_out(f"{record.source}: {self.too_long(supervised)}")
                     continue
                 cut = len(ids) - len(shorter[0])
                 ids, supervised = shorter
@@ -105,7 +120,7 @@ class Encoder:
                 supervised = np.ones_like(supervised)
             supervised[:1] = False
             if not supervised.any():
-                counts.unusable.append(f"{record.source}: no token to learn")
+                counts.leave_out(f"{record.source}: no token to learn")
                 continue
             examples.append(Example(ids, supervised, record.source, cut))
             self.count(examples[-1], counts)
@@ -215,5 +230,12 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def tokenize(records: Iterator[Record], encoder: Encoder, counts: TokenizationCounts) -> Iterator[Example]:
     """Examples of all records, a batch at a time, so that memory does not grow with their number."""
-    while batch := list(islice(records, BATCH_RECORDS)):
-        yield from encoder.encode(batch, counts)
+    batch: list[Record] = []
+    characters = 0
+    for record in records:
+        batch.append(record)
+        characters += sum(len(turn.content) + len(turn.context) for turn in record.turns)
+        if len(batch) == BATCH_RECORDS or characters > BATCH_CHARACTERS:
+            yield from encoder.encode(batch, counts)
+            batch, characters = [], 0
+    yield from encoder.encode(batch, counts)

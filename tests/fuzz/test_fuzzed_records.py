@@ -1,0 +1,246 @@
+"""Record files of every kind, damaged: either an error that names the file, or the examples an independent reading gives.
+
+Each case goes through all that a run does before the model is loaded: reading, checking, rendering, tokenizing, caching.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fuzzing import cases, damaged, measured, time_limit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import make_tokenizer
+
+from neuralchat.arguments import DataArguments
+from neuralchat.data.record_files import FOREIGN_BEGINNINGS
+from neuralchat.errors import NeuralChatError
+from neuralchat.training.prepared_data import prepare
+
+TOKENIZER = make_tokenizer()
+# Texts that a careless reader, renderer or tokenizer would take for something else.
+NASTY = [
+    "<|end|>", "<|start|>assistant\n", "</s>", "\0", "\x1b[31m", "\u202e", "\ufeff", "\u2028", "\r\n", "\r", "\n", "🙂",
+    "e\u0301", "\ue0000\ue001", "{{ messages }}", "### Response:", "\x85", ", ", '"', "\\", "\\n", " ", "a", "\ud83d",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(NASTY) | st.text(max_size=3), max_size=4).map("".join)
+PLAIN = st.sampled_from(["Name a fruit.", "yes", "An apple."])
+CONTENTS = PLAIN | PLAIN | TEXTS
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.lists(PLAIN, max_size=2) | st.just({"a": [{}]})
+FACTS = st.lists(CONTENTS, max_size=2) | ODD
+
+
+def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.integers(0, 9).flatmap(lambda draw: good if draw else ODD)
+
+
+@st.composite
+def conversations(draw: st.DrawFn, key: str, role: str, text: str) -> dict[str, Any]:
+    speakers = ["user", "assistant"] * draw(st.integers(1, 2))
+    if draw(st.booleans()):
+        speakers = ["system", *speakers]
+    if not draw(st.integers(0, 7)):
+        speakers = draw(st.lists(st.sampled_from(["user", "gpt", "human", "tool"]), max_size=3))
+    return {key: [{role: speaker, text: draw(mostly(CONTENTS))} for speaker in speakers]}
+
+
+ALPACA = st.fixed_dictionaries(
+    {"instruction": mostly(CONTENTS), "output": mostly(CONTENTS)},
+    optional={"input": mostly(CONTENTS), "facts": FACTS, "id": st.integers(), "\ufeffx\n": PLAIN},
+)
+MESSAGES = conversations("messages", "role", "content")
+SHAREGPT = conversations("conversations", "from", "value")
+ROWS = st.one_of(*(st.lists(kind, min_size=1, max_size=4) for kind in (ALPACA, MESSAGES, SHAREGPT))) | st.lists(
+    ALPACA | MESSAGES | ODD, max_size=3
+)
+
+
+@st.composite
+def record_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """(ending, content) of a record file that may be damaged."""
+    ending = draw(st.sampled_from([".json", ".jsonl", ".csv", ".parquet"]))
+    rows = draw(ROWS)
+    if ending == ".json":
+        content = draw(json_texts(rows, indent=draw(st.sampled_from([None, 1]))))
+    elif ending == ".jsonl":
+        content = b"\n".join(draw(json_texts(row)) for row in rows)
+    elif ending == ".csv":
+        content = csv_content([row for row in rows if isinstance(row, dict)])
+    else:
+        content = parquet_content(rows)
+    if draw(st.booleans()):
+        content = draw(damaged(content))
+    if ending != ".parquet" and not draw(st.integers(0, 15)):
+        text = content.decode("utf-8", "replace")
+        content = text.encode(draw(st.sampled_from(["utf-16", "utf-16-le", "utf-32", "latin-1"])), "replace")
+    return ending, content
+
+
+@st.composite
+def json_texts(draw: st.DrawFn, value: Any, indent: int | None = None) -> bytes:
+    ascii_only = draw(st.booleans())
+    return json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
+
+
+def csv_content(rows: list[dict[str, Any]]) -> bytes:
+    names = sorted({name for row in rows for name in row}) or ["instruction", "output"]
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue().encode("utf-8", "surrogatepass")
+
+
+def parquet_content(rows: list[Any]) -> bytes:
+    sink = io.BytesIO()
+    try:
+        table = pa.Table.from_pylist([row for row in rows if isinstance(row, dict)])
+        pq.write_table(table, sink)
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError):
+        pq.write_table(pa.table({"instruction": ["Name a fruit."], "output": ["An apple."]}), sink)
+    return sink.getvalue()
+
+
+class Unreadable(Exception):
+    """The independent reading cannot read the file to its end."""
+
+
+class Twice(dict[str, Any]):
+    """An object with a key given twice."""
+
+
+def objects(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(pairs) if len({key for key, _ in pairs}) == len(pairs) else Twice(pairs)
+
+
+def has_twice(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, Twice) or any(map(has_twice, inner))
+
+
+BAD_ROW = object()
+
+
+def independent_rows(ending: str, content: bytes) -> list[Any]:
+    """All rows read at once with json, csv and pyarrow; BAD_ROW where one cannot be read."""
+    if ending == ".parquet":
+        try:
+            return pq.read_table(io.BytesIO(content)).to_pylist()
+        except Exception as error:
+            raise Unreadable from error
+    if content.startswith(tuple(mark for mark, _ in FOREIGN_BEGINNINGS)) or b"\0" in content[:2]:
+        raise Unreadable
+    try:
+        text = content.decode("utf-8-sig")
+        if ending == ".csv":
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            rows = [BAD_ROW if None in row else row for row in reader]
+            named = [name for name in reader.fieldnames or [] if name]
+            if len(set(named)) < len(named):
+                raise Unreadable
+            return rows
+        if ending == ".json" and text.lstrip(" \t\r\n")[:1] in ("[", ""):
+            return [BAD_ROW if has_twice(row) else row for row in json.loads(text, object_pairs_hook=objects)]
+    except (ValueError, csv.Error) as error:
+        raise Unreadable from error
+    return [line_row(line) for line in text.split("\n") if line.strip()]
+
+
+def line_row(line: str) -> Any:
+    try:
+        value = json.loads(line, object_pairs_hook=objects)
+    except ValueError:
+        return BAD_ROW
+    return BAD_ROW if has_twice(value) else value
+
+
+def is_text(value: Any, *, empty: bool = False) -> bool:
+    return isinstance(value, str) and bool(empty or value.strip()) and not any(0xD800 <= ord(c) < 0xE000 for c in value)
+
+
+def answers_of(value: Any) -> list[str] | None:
+    """The assistant's texts of a good row, else None."""
+    facts = value.get("facts", [])
+    if not isinstance(facts, list) or not all(is_text(fact, empty=True) and fact for fact in facts):
+        return None
+    for key, role, text in (("messages", "role", "content"), ("conversations", "from", "value")):
+        if key in value:
+            turns = value[key]
+            if not isinstance(turns, list) or not all(isinstance(t, dict) and is_text(t.get(text)) for t in turns):
+                return None
+            names = {"gpt": "assistant", "human": "user"}
+            roles = [names.get(turn.get(role), turn.get(role)) for turn in turns]
+            spoken = roles[1:] if roles[:1] == ["system"] else roles
+            if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):
+                return None
+            return [turn[text] for turn, said in zip(turns, roles, strict=True) if said == "assistant"]
+    good = is_text(value.get("instruction")) and is_text(value.get("output"))
+    context = value.get("input")
+    return [value["output"]] if good and (context is None or is_text(context, empty=True)) else None
+
+
+def kind_of(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    found = [key for key in ("messages", "conversations", "instruction", "output") if key in value]
+    return "alpaca" if found[:1] in (["instruction"], ["output"]) else (found[0] if found else None)
+
+
+def expected_answers(rows: list[Any], on_bad_record: str) -> list[list[str]] | None:
+    """The answers of every example, or None where the file must be refused."""
+    kinds = [kind for kind in map(kind_of, rows) if kind]
+    good = [answers_of(row) if kind_of(row) and kind_of(row) == kinds[0] else None for row in rows]
+    kept = [answers for answers in good if answers is not None]
+    return None if not kept or (len(kept) < len(rows) and on_bad_record == "fail") else kept
+
+
+def check_file(ending: str, content: bytes, on_bad_record: str, block: Path) -> str | None:
+    """Run one file through; returns the message it was refused with, or None."""
+    path = block / f"records{ending}"
+    path.write_bytes(content)
+    data = DataArguments(
+        train_file=[str(path)], on_bad_record=on_bad_record, max_seq_length=100_000,
+        dataset_cache_directory=str(block / "cache"),
+    )  # fmt: skip
+    try:
+        expected = expected_answers(independent_rows(ending, content), on_bad_record)
+    except Unreadable:
+        expected = None
+    with time_limit():
+        try:
+            prepared = prepare(data, TOKENIZER, say=lambda text: None)
+        except NeuralChatError as error:
+            assert expected is None, (str(error), expected)
+            assert path.name in str(error)
+            assert len(str(error)) < 20_000
+            # A message goes to a terminal.
+            assert all(line.isprintable() for line in str(error).split("\n")), str(error)
+            return str(error)
+    assert prepared.train is not None
+    if ending == ".parquet" and expected is None:
+        # The library may read rows one batch at a time that it does not read at once.
+        return None
+    assert [supervised(example) for example in prepared.train] == [
+        "".join(answer + "<|end|>" for answer in answers) for answers in expected or []
+    ]
+    return None
+
+
+def supervised(example: Any) -> str:
+    return TOKENIZER.decode(example.input_ids[example.supervised], clean_up_tokenization_spaces=False)
+
+
+@settings(**cases("NEURALCHAT_FUZZ_FILES", 500))
+@given(file=record_files(), on_bad_record=st.sampled_from(["fail", "skip"]))
+def test_damaged_files(file: tuple[str, bytes], on_bad_record: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        check_file(*file, on_bad_record, Path(directory))
