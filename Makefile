@@ -2,18 +2,22 @@
 # make test    run the whole test suite    make check   lint, format, types, import direction, docs up to date
 PYTHON ?= python3
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip install --quiet
 DEMO := runs/demo
 
 .PHONY: setup demo test check format clean-demo
 
 setup: .venv/installed
 
-# Torch first and by itself: where a CPU build is at hand it is taken, and nothing else pulls another one in.
-.venv/installed: pyproject.toml
+# The locked versions, see docs/dependencies.md. Torch by itself: where a CPU build is at hand it is taken, and nothing
+# else pulls another one in. Where a locked version has no wheel for this platform, the last line takes what fits.
+.venv/installed: pyproject.toml $(wildcard locked/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$$(sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)"
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PIP) --no-deps --require-hashes -r locked/installer.txt
+	$(PIP) --no-deps --require-hashes --no-build-isolation -r locked/hashed.txt
+	$(PIP) --no-warn-conflicts "$$(sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)"
+	$(PIP) --no-deps -r locked/pinned.txt || echo 'note: not every locked version is to be had here; pip chooses'
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	touch $@
 
 # A finished demo is shown again; `make clean-demo demo` trains it anew.
@@ -41,6 +45,9 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/generate_cli_reference.py --check
 	$(BIN)/python scripts/generate_support_matrix.py --check
+	$(BIN)/python -m pip check
+	$(BIN)/python scripts/audit_dependencies.py
+	$(BIN)/python scripts/list_licences.py --check
 
 format: setup
 	$(BIN)/ruff check --fix .
