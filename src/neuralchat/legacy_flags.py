@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 TRUE_WORDS = ("true", "t", "yes", "y", "1")
 
@@ -12,22 +12,18 @@ TRUE_WORDS = ("true", "t", "yes", "y", "1")
 class Legacy:
     """`today`: the flag that takes over the value, or None if the old flag has nothing left to do.
 
-    `when_true`: the value that a true switch becomes. `bare`: the value of the flag without one. `values`: values
-    that became others.
+    `when_true`: the value that a true switch becomes. `bare`: the value of the flag without one.
     """
 
     today: str | None
     note: str = ""
     when_true: str | None = None
     bare: str | None = None
-    values: Mapping[str, str] = field(default_factory=dict)
 
 
-ONECCL_NOTE = "transformers 5 knows no oneCCL backend, gloo takes its place"
 LEGACY_FLAGS = {
     "no_cuda": Legacy("use_cpu"),
-    "xpu_backend": Legacy("ddp_backend", ONECCL_NOTE, values={"ccl": "gloo"}),
-    "ddp_backend": Legacy("ddp_backend", ONECCL_NOTE, values={"ccl": "gloo"}),
+    "xpu_backend": Legacy("ddp_backend"),
     "evaluation_strategy": Legacy("eval_strategy"),
     "warmup_ratio": Legacy("warmup_steps", "a number below 1 is a share of all steps"),
     "group_by_length": Legacy("train_sampling_strategy", when_true="group_by_length"),
@@ -53,23 +49,19 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not equals and position < len(arguments) and not arguments[position].startswith("--"):
             value = arguments[position]
             position += 1
-        same = legacy.today == name.replace("-", "_") and value not in legacy.values
-        if not same:
-            notices.append(notice(name, legacy, value))
+        if legacy.today != name.replace("-", "_"):
+            notices.append(notice(name, legacy))
         if legacy.today is None:
             continue
         if legacy.when_true is not None:
             if not value or value.lower() in TRUE_WORDS:
                 translated += [f"--{legacy.today}", legacy.when_true]
             continue
-        value = legacy.values.get(value, value) or legacy.bare or ""
+        value = value or legacy.bare or ""
         translated += [f"--{legacy.today}", *([value] if value else [])]
     return translated, notices
 
 
-def notice(name: str, legacy: Legacy, value: str) -> str:
+def notice(name: str, legacy: Legacy) -> str:
     took_over = f"is now --{legacy.today}" if legacy.today else "is not needed any more"
-    if value in legacy.values:
-        took_over += f" {legacy.values[value]}"
-    told = legacy.note and (value in legacy.values or not legacy.values)
-    return f"--{name} {took_over}" + (f" ({legacy.note})" if told else "")
+    return f"--{name} {took_over}" + (f" ({legacy.note})" if legacy.note else "")
