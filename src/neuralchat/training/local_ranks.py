@@ -25,8 +25,6 @@ from neuralchat.training.launch_environment import LOCALHOST, TORCHELASTIC, Worl
 STARTED_HERE = "NEURALCHAT_LOCAL_RANKS"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ASKED_TO_STOP = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-# Seconds that ranks have to end by themselves after one has failed, then after SIGTERM.
-GRACE = 15.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -48,12 +46,13 @@ def ranks_for(machine: Machine) -> int:
     return max(1, min(len(machine.nodes), machine.threads))
 
 
-def start_local_ranks(words: Sequence[str], *, prog: str, num_processes: int) -> int:
+def start_local_ranks(words: Sequence[str], *, prog: str, num_processes: int, grace: float) -> int:
     """Start the same command `num_processes` times and wait for all; returns the exit status.
 
     Each rank writes to this terminal itself. Signals are handed on, each once, so a second Ctrl-C is a second one.
+    `grace`: seconds that ranks have to end by themselves (and to save) after one has failed, then after SIGTERM.
     """
-    return LocalRanks(command_of(words, prog)).run(num_processes)
+    return LocalRanks(command_of(words, prog), grace).run(num_processes)
 
 
 def command_of(words: Sequence[str], prog: str) -> list[str]:
@@ -65,7 +64,7 @@ def command_of(words: Sequence[str], prog: str) -> list[str]:
 class LocalRanks:
     """The ranks of one command while they run."""
 
-    def __init__(self, command: Sequence[str], grace: float = GRACE) -> None:
+    def __init__(self, command: Sequence[str], grace: float) -> None:
         self.command = list(command)
         self.grace = grace
         self.ranks: list[subprocess.Popen[bytes]] = []
@@ -103,30 +102,43 @@ class LocalRanks:
 
     def wait(self) -> int:
         """Until all have ended. One that fails by itself ends the others, which could only wait for it."""
-        failed: tuple[int, int] | None = None
-        failed_at, patience = 0.0, [signal.SIGTERM, signal.SIGKILL]
-        while any(rank.poll() is None for rank in self.ranks):
-            if failed is None:
-                failed, failed_at = self.first_failure(), time.monotonic()
-            elif patience and time.monotonic() - failed_at > self.grace:
-                for rank in self.ranks:
-                    rank.send_signal(patience[0])
-                patience, failed_at = patience[1:], time.monotonic()
-            time.sleep(0.05)
-        failed = failed or self.first_failure()
-        if failed is None:
-            return max(int(rank.returncode) for rank in self.ranks)
-        return self.status_of(*failed)
-
-    def first_failure(self) -> tuple[int, int] | None:
-        """(rank, return code) of one that has ended neither well nor because it was asked to."""
-        failures = [
-            (position, code)
-            for position, rank in enumerate(self.ranks)
-            if (code := rank.poll()) not in (None, 0, *ASKED_TO_STOP) and -code not in self.received
-        ]
+        failures: dict[int, int] = {}
+        ended = False
+        while not ended:
+            ended = all(rank.poll() is not None for rank in self.ranks)
+            failures |= self.failures(failures)
+            if failures and not ended:
+                self.end_the_others(failures)
+                break
+            time.sleep(0 if ended else 0.05)
+        if not failures:
+            codes = [int(rank.returncode) for rank in self.ranks]
+            return max(code if code >= 0 else 128 - code for code in codes)
         # A rank that lost another one is the consequence, not the cause.
-        return min(failures, key=lambda failure: failure[1] == EXIT_DISTRIBUTED, default=None)
+        return self.status_of(*min(failures.items(), key=lambda failure: failure[1] == EXIT_DISTRIBUTED))
+
+    def end_the_others(self, failures: dict[int, int]) -> None:
+        """They may end by themselves; then by SIGTERM; then they are killed."""
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            for rank in self.ranks if number else ():
+                rank.send_signal(number or 0)
+            patience = time.monotonic() + self.grace
+            while any(rank.poll() is None for rank in self.ranks) and time.monotonic() < patience:
+                time.sleep(0.05)
+            # What ends because it was told to from here says nothing.
+            if number is None:
+                failures |= self.failures(failures)
+
+    def failures(self, known: Mapping[int, int]) -> dict[int, int]:
+        """Further ranks (and their codes) that have ended neither well nor because they were asked to."""
+        return {
+            position: code
+            for position, rank in enumerate(self.ranks)
+            if position not in known
+            and (code := rank.poll()) is not None
+            and code not in (0, *ASKED_TO_STOP)
+            and -code not in self.received
+        }
 
     def status_of(self, position: int, code: int) -> int:
         if code >= 0:
