@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,24 @@ from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ModelError, RunDirectoryError, TemplateError
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
 from neuralchat.inference.sampling_flags import Sampling
-from neuralchat.models.loading import ModelSource, grow_embeddings, load_config, load_model, load_tokenizer
+from neuralchat.models.adapter_files import PICKLED, check_adapter_files, load_adapter, missing_weights
+from neuralchat.models.adapters import base_model_of
+from neuralchat.models.loading import (
+    ModelSource,
+    grow_embeddings,
+    load_config,
+    load_model,
+    load_tokenizer,
+    user_errors,
+)
 from neuralchat.models.precision import Precision, has_bf16_units
 from neuralchat.run_directory import MANIFEST, METRICS, read_manifest, trained_file
+
+# The method of a run -> the peft_type of its adapter.
+PEFT_TYPES = {
+    "lora": "LORA", "ia3": "IA3", "ptun": "P_TUNING", "prefix": "PREFIX_TUNING", "prompt": "PROMPT_TUNING",
+    "llama_adapter": "ADAPTION_PROMPT",
+}  # fmt: skip
 
 
 class Chatbot:
@@ -49,13 +63,24 @@ class Chatbot:
         source = replace(source, trust_remote_code=trust_remote_code)
         trained = trained_file(method)
         if not (run / trained).is_file():
-            raise RunDirectoryError(f"{run} has no {trained}; the run is not whole")
+            reason = missing_weights(run) if (run / PICKLED).exists() and not whole else f"{run} has no {trained}"
+            raise RunDirectoryError(f"{reason}; the run is not whole")
+        adapter = {} if whole else check_adapter_files(run)
+        if PEFT_TYPES.get(method, adapter.get("peft_type")) != adapter.get("peft_type"):
+            raise RunDirectoryError(
+                f"{run} is a run of {method}, but its adapter_config.json is of {adapter['peft_type']}; "
+                "copy the run again from where it came from"
+            )
         own_tokenizer = str(run) if (run / "tokenizer_config.json").is_file() else None
         tokenizer = load_tokenizer(replace(source, tokenizer_name=own_tokenizer), say)
         config = load_config(source, say)
         chosen = template_of(run, manifest, tokenizer, config, asked=template, say=say)
         model = load_model(source, config, chat_precision(manifest), say)
-        return cls((model if whole else with_adapter(model, run, len(tokenizer))).eval(), tokenizer, chosen)
+        if not whole:
+            check_new_tokens(model, run, adapter, len(tokenizer))
+            model = with_adapter(model, run, len(tokenizer))
+        check_finite(model, source.name)
+        return cls(model.eval(), tokenizer, chosen)
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
@@ -90,10 +115,11 @@ def template_of(
     if asked not in (None, known["name"]):
         raise TemplateError(f"{run} was trained with the template {known['name']}, not {asked}; leave --template out")
     template = make_template(known["name"], tokenizer, encoder_decoder=pairs)
-    if template.fingerprint() != known["sha256"]:
+    trained_with = str(known.get("sha256"))
+    if template.fingerprint() != trained_with:
         raise TemplateError(
             f"the template of {run} has changed since training: its fingerprint is {template.fingerprint()[:12]}, "
-            f"the run was trained with {known['sha256'][:12]}"
+            f"the run was trained with {trained_with[:12]}"
         )
     return template
 
@@ -105,26 +131,41 @@ def is_foreign_adapter(run: Path) -> bool:
 
 
 def read_adapter_as_manifest(run: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((run / "adapter_config.json").read_text(encoding="utf-8"))
-        base, method = config["base_model_name_or_path"], config["peft_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{run / 'adapter_config.json'} is damaged: {error!r}") from error
-    if not isinstance(base, str) or not base:
+    config = check_adapter_files(run)
+    base = config.get("base_model_name_or_path")
+    if not base:
         raise RunDirectoryError(f"{run / 'adapter_config.json'} names no base model")
-    return {"base_model": {"name": base}, "adapter": {"method": str(method).lower()}}
+    return {"base_model": {"name": base}, "adapter": {"method": config["peft_type"].lower()}}
+
+
+def check_new_tokens(model: Any, run: Path, adapter: dict[str, Any], tokens: int) -> None:
+    """Raise ModelError where the run's tokenizer has tokens that neither base model nor adapter has a row for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    trained = adapter.get("trainable_token_indices") or []
+    ids = trained if isinstance(trained, list) else [token for part in trained.values() for token in part]
+    if tokens > rows and not set(range(rows, tokens)) <= set(ids):
+        raise ModelError(
+            f"the tokenizer of {run} has {tokens} tokens, its base model {model.name_or_path} has {rows} embeddings, "
+            "and the adapter does not hold the others. Is it the base model that the adapter was trained on?"
+        )
 
 
 def with_adapter(model: Any, run: Path, tokens: int) -> Any:
     """`model` with the adapter of `run`, and with embeddings for all `tokens` of the run's tokenizer."""
-    from peft import PeftModel
-
     grow_embeddings(model, tokens)
-    try:
-        return PeftModel.from_pretrained(model, str(run))
-    except (RuntimeError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"the adapter of {run} does not fit its base model {model.name_or_path}: {first}") from error
+    return load_adapter(model, run)
+
+
+@torch.inference_mode()
+def check_finite(model: Any, name: str) -> None:
+    """Raise ModelError where one token gives scores that are not finite: then every answer would be chance."""
+    base = base_model_of(model)
+    ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
+    pairs = {"decoder_input_ids": ids} if base.config.is_encoder_decoder else {}
+    with user_errors(f"model '{name}'"):
+        scores = base.eval()(input_ids=ids, **pairs).logits
+    if not bool(torch.isfinite(scores).all()):
+        raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
 
 
 def source_of(manifest: dict[str, Any]) -> ModelSource:

@@ -6,10 +6,12 @@ give empty texts as special tokens and -1 as the padding id.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from neuralchat.errors import ModelError
+from neuralchat.models.checkpoint_files import read_json_object
 
 RENAMED_ARCHITECTURES = {"LLaMAForCausalLM": "LlamaForCausalLM", "MPTForCausalLM": "MptForCausalLM"}
 RENAMED_TOKENIZERS = {"LLaMATokenizer": "LlamaTokenizer", "LLaMATokenizerFast": "LlamaTokenizer"}
@@ -19,6 +21,8 @@ LLAMA_SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<
 def repair_config(config: Any, say: Callable[[str], None]) -> Any:
     """Give `config` the names and ids that transformers knows."""
     names = config.architectures or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"config.json: architectures must be a list of names, found {str(names)[:60]!r}")
     repaired = [RENAMED_ARCHITECTURES.get(name, name) for name in names]
     if repaired != names:
         say(f"config.json names {', '.join(names)}; read as {', '.join(repaired)} (the file is not changed)")
@@ -31,7 +35,7 @@ def repair_config(config: Any, say: Callable[[str], None]) -> Any:
 
 def tokenizer_overrides(tokenizer_config: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
     """Arguments with which LlamaTokenizer must be loaded, or None if the tokenizer needs no repair."""
-    name = tokenizer_config.get("tokenizer_class")
+    name = str(tokenizer_config.get("tokenizer_class"))
     if name not in RENAMED_TOKENIZERS:
         return None
     empty = {key: text for key, text in LLAMA_SPECIAL_TOKENS.items() if not token_text(tokenizer_config.get(key))}
@@ -49,4 +53,4 @@ def read_tokenizer_config(path: str, **hub: Any) -> dict[str, Any]:
     from transformers.utils import cached_file
 
     found = cached_file(path, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **hub)
-    return json.loads(Path(found).read_text()) if found else {}
+    return read_json_object(Path(found)) if found else {}

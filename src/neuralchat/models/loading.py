@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 import torch
 
-from neuralchat.errors import ModelError
+from neuralchat.errors import ModelError, NeuralChatError
+from neuralchat.models.checkpoint_files import check_base_directory, check_declared, error_line, weight_files
 from neuralchat.models.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
 from neuralchat.models.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.precision import Precision, widen_small_weights
@@ -54,11 +56,14 @@ def load_config(source: ModelSource, say: Callable[[str], None]) -> Any:
     from transformers import AutoConfig
 
     name = resolve(source.config_name or source.name)
+    weights = resolve(source.name)
+    if Path(weights).is_dir() and Path(name).is_dir():
+        check_base_directory(Path(weights), Path(name))
     with user_errors(f"the configuration of model '{source.name}'"):
         config = AutoConfig.from_pretrained(
             name, trust_remote_code=native_or_trusted(name, source, say), **source.hub_options()
         )
-    return repair_config(config, say)
+        return repair_config(config, say)
 
 
 def native_or_trusted(name: str, source: ModelSource, say: Callable[[str], None]) -> bool:
@@ -93,9 +98,9 @@ def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(
                 name, trust_remote_code=source.trust_remote_code, **source.hub_options()
             )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        return tokenizer
 
 
 def load_model(source: ModelSource, config: Any, precision: Precision, say: Callable[[str], None]) -> Any:
@@ -104,6 +109,8 @@ def load_model(source: ModelSource, config: Any, precision: Precision, say: Call
 
     name = resolve(source.name)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if Path(name).is_dir():
+        check_weights(source.name, Path(name), kind, config, say)
     with user_errors(f"the weights of model '{source.name}'"):
         loaded: Any = kind.from_pretrained(
             name,
@@ -129,15 +136,31 @@ def load_model(source: ModelSource, config: Any, precision: Precision, say: Call
     return model.eval()
 
 
+def check_weights(name: str, directory: Path, kind: Any, config: Any, say: Callable[[str], None]) -> None:
+    """Raise ModelError unless the model that `config` declares is the one whose weights are in `directory`."""
+    if any(file.suffix == ".bin" for file in weight_files(directory)):
+        say(f"the weights of {name} are pickles (.bin), read as tensors only; safetensors would be safer and faster")
+    # Remote code is not run for a check, and quantized weights have shapes of their own.
+    if not type(config).__module__.startswith("transformers.") or getattr(config, "quantization_config", None):
+        return
+    with user_errors(f"the configuration of model '{name}'"):
+        with torch.device("meta"):
+            skeleton = kind.from_config(copy.deepcopy(config))
+        declared = {weight: tuple(value.shape) for weight, value in skeleton.state_dict().items()}
+        elements = sum(parameter.numel() for parameter in skeleton.parameters())
+        check_declared(name, declared, elements, directory)
+
+
 @contextmanager
 def user_errors(what: str) -> Iterator[None]:
-    """Turn what transformers raises for a missing, partial or foreign checkpoint into one ModelError."""
+    """Turn whatever the libraries raise for a missing, partial, foreign or hostile checkpoint into one ModelError."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except NeuralChatError:
+        raise
+    except Exception as error:  # files of others are trusted with nothing, and the libraries raise what they meet
         raise ModelError(
-            f"cannot load {what}: {first}\n"
+            f"cannot load {what}: {error_line(error)}\n"
             "Give a directory with config.json and safetensors, a hub id that this machine can reach, "
             f"or a fetched model ({', '.join(PACKAGED_MODELS)})."
         ) from error
