@@ -13,6 +13,8 @@ LEARNING_RATES = {
     "lora": 3e-4, "ptun": 5e-3, "prefix": 3e-2, "prompt": 1e-1, "llama_adapter": 2e-2, "ia3": 2e-2, "none": 2e-5
 }  # fmt: skip
 METHOD_NAMES = tuple(LEARNING_RATES)
+# What may carry the sums between processes; ccl is that of the original NeuralChat.
+BACKENDS = ("gloo", "nccl", "mpi", "ccl", "xccl")
 
 
 def argument(default: Any, help: str, **metadata: Any) -> Any:
@@ -84,6 +86,7 @@ class FinetuningArguments:
     auto_micro_batch: bool = argument(False, "when memory runs out, go on with half of --micro_batch_tokens")
     on_nonfinite: str = argument("stop", "a loss or gradient that is no number: stop, or skip that step")
     allow_changed: list[str] = argument([], "resume although these arguments (or data, base_model, template) changed")
+    from_run: str | None = argument(None, "repeat the run of this directory, with its arguments where none are given")
     overwrite_output_dir: bool = argument(False, "replace the run that output_dir holds")
     predict_with_generate: bool = argument(False, "after training, answer the held-out questions and report ROUGE")
     generation_max_length: int = argument(256, "longest of these answers in tokens")
@@ -142,6 +145,18 @@ def contradictions(data: DataArguments, tuning: FinetuningArguments, training: A
         *pair_problems(data, tuning, training, given),
         *data_problems(data, tuning, training),
     ]
+
+
+def process_problems(distributed: DistributedArguments) -> list[str]:
+    """What is wrong with the arguments of several processes."""
+    problems = []
+    count = distributed.num_processes
+    if count not in ("", "auto") and not (count.isascii() and count.isdigit() and int(count) >= 1):
+        problems.append(f"--num_processes is '{count}'; allowed are auto and a number from 1")
+    for name in ("preflight_timeout", "peer_timeout"):
+        if (value := getattr(distributed, name)) < 1:
+            problems.append(f"--{name} must be at least 1, found {value}")
+    return problems
 
 
 def range_problems(data: DataArguments, tuning: FinetuningArguments, training: Any) -> list[str]:

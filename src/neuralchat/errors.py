@@ -15,6 +15,10 @@ class NeuralChatError(Exception):
     """Base of every error that a user can cause; the command line prints it without a traceback."""
 
     exit_status = EXIT_USER_ERROR
+    # Another process tells the user of it.
+    told = False
+    # It came up after the ranks had met, so that it may concern this rank alone.
+    joined = False
 
 
 class ArgumentsError(NeuralChatError):
@@ -53,6 +57,7 @@ class DistributedError(NeuralChatError):
     """Processes that cannot find, reach or understand each other."""
 
     exit_status = EXIT_DISTRIBUTED
+    joined = True
 
 
 class MissingExtraError(NeuralChatError):
@@ -76,6 +81,14 @@ def say_progress(text: str) -> None:
     """A line on standard error about what is going on, once for all ranks."""
     if is_first_rank():
         print(text, file=sys.stderr, flush=True)
+
+
+def report(error: NeuralChatError) -> None:
+    """Print an error once: what all ranks meet alike by the first of them, what one meets by that one."""
+    if error.told or not (is_first_rank() or error.joined):
+        return
+    mark = "" if is_first_rank() else f"[rank {os.environ['RANK']}] "
+    print(f"{mark}error: {error}", file=sys.stderr, flush=True)
 
 
 def warn_of_rank(text: str) -> None:

@@ -17,6 +17,8 @@ REPORT = "report.html"
 ADAPTER = "adapter_model.safetensors"
 # What stands in the adapter's place after full fine-tuning.
 WHOLE_MODEL = "model.safetensors"
+# Held by the run that writes to the directory; it may stay behind.
+LOCK = ".neuralchat.lock"
 # Names that belong to a run; only these are deleted by --overwrite_output_dir.
 RUN_FILES = (
     MANIFEST, METRICS, REPORT, ADAPTER, WHOLE_MODEL, "adapter_config.json", "config.json", "generation_config.json",
@@ -33,11 +35,32 @@ def trained_file(method: str) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
     beside = path.with_name(f".{path.name}.writing")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+    write_bytes_synced(beside, text.encode("utf-8"))
+    beside.replace(path)
+    sync_directory(path.parent)
+
+
+def write_bytes_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    beside.replace(path)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to `path` is on the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until names created, renamed or deleted in a directory are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:
@@ -53,7 +76,7 @@ def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None
     parent = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise RunDirectoryError(f"--output_dir {path} cannot be written: no permission to write to {parent}")
-    if path.exists() and any(path.iterdir()) and not overwrite and not resume:
+    if path.exists() and any(p.name != LOCK for p in path.iterdir()) and not overwrite and not resume:
         raise RunDirectoryError(
             f"--output_dir {path} is not empty; choose another, replace its run with --overwrite_output_dir, "
             "or go on with it by --resume_from_checkpoint auto"

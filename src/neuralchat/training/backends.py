@@ -8,9 +8,9 @@ import importlib.util
 import torch
 import torch.distributed as dist
 
+from neuralchat.arguments import BACKENDS
 from neuralchat.errors import DistributedError
 
-BACKENDS = ("gloo", "nccl", "mpi", "ccl", "xccl")
 CCL_PACKAGE = "oneccl_bindings_for_pytorch"
 
 

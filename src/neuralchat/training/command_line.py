@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from neuralchat.arguments import (
+    BACKENDS,
     LEARNING_RATES,
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
@@ -19,10 +22,12 @@ from neuralchat.arguments import (
     FinetuningArguments,
     ModelArguments,
     contradictions,
+    process_problems,
 )
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.legacy_flags import LEGACY_FLAGS, translate
 from neuralchat.training.config_file import CONFIG_ENDINGS, config_flags
+from neuralchat.training.repeated_run import flags_of_run
 
 # Our defaults where they differ from transformers': nothing is sent to a tracker unless asked, and a non-finite
 # loss is never hidden.
@@ -34,6 +39,7 @@ TRAINING_DEFAULTS = {
     "output_dir": None,
     "model_name_or_path": None,
 }
+NOT_TO_REPEAT = ("overwrite_output_dir", "resume_from_checkpoint", "local_rank")
 SECRET_ARGUMENTS = ("use_auth_token", "hub_token")
 
 
@@ -47,6 +53,9 @@ class FinetuneArguments:
     distributed: DistributedArguments
     training_values: dict[str, Any]
     given: frozenset[str]
+    prog: str = "neuralchat finetune"
+    # The words of the command, without what would delete the run or name a checkpoint.
+    words: tuple[str, ...] = ()
 
     @property
     def bf16(self) -> bool:
@@ -54,7 +63,14 @@ class FinetuneArguments:
 
     def training(self) -> TrainingArguments:
         """transformers' own dataclass. bf16 is left out of it: it would mean autocast."""
-        values = {**self.training_values, "bf16": False, "disable_tqdm": True}
+        values = {
+            **self.training_values,
+            "bf16": False,
+            "disable_tqdm": True,
+            # The process group exists already; without a GPU accelerate would see no ranks unless told to use the CPU.
+            "ddp_backend": None,
+            "use_cpu": self.training_values["use_cpu"] or not torch.cuda.is_available(),
+        }
         try:
             return TrainingArguments(**values)
         except (ValueError, ImportError, OSError) as error:
@@ -62,15 +78,24 @@ class FinetuneArguments:
 
     def as_dict(self) -> dict[str, Any]:
         """Our arguments and the training arguments that were set or differ from transformers'; never a secret."""
-        own = {
-            k: v
-            for part in (self.model, self.data, self.tuning, self.distributed)
-            for k, v in dataclasses.asdict(part).items()
-        }
         usual = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
-        set_here = {k: v for k, v in self.training_values.items() if k in self.given or v != usual.get(k, v)}
-        both = {**own, **set_here}
+        return {
+            name: value
+            for name, value in self.every_value().items()
+            if name not in usual or name in self.given or value != usual[name]
+        }
+
+    def every_value(self) -> dict[str, Any]:
+        """All arguments by name, as JSON knows them; never a secret."""
+        parts = (self.model, self.data, self.tuning, self.distributed)
+        own = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+        both = {**own, **self.training_values}
         return {name: value for name, value in both.items() if name not in SECRET_ARGUMENTS}
+
+    def command_to_resume(self) -> str:
+        """What to type to go on with this run."""
+        words = [*self.words, "--resume_from_checkpoint", "auto"]
+        return shlex.join([*self.prog.split(), *words])
 
 
 class Parser(HfArgumentParser):
@@ -84,6 +109,8 @@ def make_parser(prog: str) -> Parser:
     for action in parser._actions:
         # Missing ones are told together with all other problems.
         action.required = False
+        if action.dest == "ddp_backend":
+            action.choices = BACKENDS
     parser.set_defaults(**TRAINING_DEFAULTS)
     return parser
 
@@ -121,9 +148,11 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
         problems.append("--output_dir is missing: say where the run is to be saved")
     problems += rejected(training, given)
     problems += contradictions(data, tuning, training, given)
+    problems += process_problems(distributed)
     if problems:
         raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
-    return FinetuneArguments(model, data, tuning, distributed, training, frozenset(given))
+    words = dropped(words, lambda name: name.lstrip("-").replace("-", "_") in NOT_TO_REPEAT)
+    return FinetuneArguments(model, data, tuning, distributed, training, frozenset(given), prog, tuple(words))
 
 
 def fields_of(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +165,7 @@ def expand(words: Sequence[str], known: set[str]) -> list[str]:
     Directly after a flag, key=value is that flag's value unless the key is a flag of its own.
     """
     flags: list[str] = []
+    words = with_run_to_repeat(words)
     for position, word in enumerate(words):
         after_flag = position > 0 and words[position - 1].startswith("--") and "=" not in words[position - 1]
         if position == 0 and word.endswith(CONFIG_ENDINGS) and not word.startswith("--"):
@@ -149,6 +179,19 @@ def expand(words: Sequence[str], known: set[str]) -> list[str]:
         else:
             flags.append(word)
     return flags
+
+
+def with_run_to_repeat(words: Sequence[str]) -> list[str]:
+    """The words, behind the arguments of the run that --from_run names; what the user writes overrules them."""
+    for position, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ("--from_run", "--from-run", "from_run"):
+            run = value if equals else "".join(words[position + 1 : position + 2])
+            if run:
+                # A config file counts only as the first word.
+                config = [words[0]] if words[0].endswith(CONFIG_ENDINGS) else []
+                return [*config, *flags_of_run(Path(run)), *words[len(config) :]]
+    return list(words)
 
 
 def unknown_flags(flags: Sequence[str], known: set[str]) -> list[str]:

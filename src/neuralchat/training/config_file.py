@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from neuralchat.errors import ArgumentsError
 
 CONFIG_ENDINGS = (".yaml", ".yml", ".json")
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML of plain values: no tags, no aliases (a few of them can stand for gigabytes), no name given twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not taken; write the value", problem_mark=event.start_mark
+            )
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not taken", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = getattr(key, "value", None)
+            if isinstance(name, str) and name in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name} is given more than once", problem_mark=key.start_mark)
+            seen.add(name if isinstance(name, str) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 def config_flags(path: Path) -> list[str]:
-    """Flags of a YAML or JSON file that holds one mapping of names to values."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentsError(f"config file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArgumentsError(f"config file {path} is not YAML: {error}") from error
+    """Flags of a YAML or JSON file that holds one mapping of names to values. Raises ArgumentsError."""
+    content = read_config(path)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ArgumentsError(f"config file {path} must hold names and values, found {type(content).__name__}")
     flags: list[str] = []
@@ -27,5 +48,42 @@ def config_flags(path: Path) -> list[str]:
         if value is None:
             continue
         values = value if isinstance(value, list) else [value]
-        flags += [f"--{key}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+        flags += [f"--{key}", *(value_text(path, key, inner) for inner in values)]
     return flags
+
+
+def read_config(path: Path) -> Any:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(raw) > MAX_CONFIG_BYTES:
+            raise ArgumentsError(f"config file {path} is larger than {MAX_CONFIG_BYTES >> 20} MiB, so it is none")
+        # PlainLoader is a SafeLoader.
+        return yaml.load(raw.decode("utf-8-sig"), PlainLoader)  # noqa: S506
+    except OSError as error:
+        raise ArgumentsError(f"config file {path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise ArgumentsError(
+            f"config file {path} is nested too deeply; a value is a text, a number or a list"
+        ) from error
+    # A date that does not exist and a number of too many digits are ValueErrors of YAML's own.
+    except (yaml.YAMLError, ValueError) as error:
+        raise ArgumentsError(f"config file {path} is not YAML: {error}") from error
+
+
+def value_text(path: Path, key: str, value: Any) -> str:
+    """A value as a command line would have it."""
+    if isinstance(value, dict):
+        try:
+            return json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentsError(f"config file {path}: {key} holds what JSON cannot: {error}") from error
+    if isinstance(value, list | set | bytes) or value is None or (isinstance(value, float) and math.isnan(value)):
+        kind = "nothing" if value is None else "not a number" if isinstance(value, float) else type(value).__name__
+        raise ArgumentsError(
+            f"config file {path}: {key} has {kind} as a value; give a text, a number, or a list of them"
+        )
+    text = str(value)
+    if "\0" in text:
+        raise ArgumentsError(f"config file {path}: {key} holds a NUL character, which no argument can")
+    return text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,21 +11,35 @@ from pathlib import Path
 import torch
 import transformers
 
-from neuralchat.errors import ArgumentsError, tell
+from neuralchat.data.records import Record
+from neuralchat.errors import ArgumentsError, say_progress, tell
 from neuralchat.models import compiled
-from neuralchat.models.loading import (
-    parameter_counts,
+from neuralchat.models.loading import parameter_counts
+from neuralchat.run_directory import (
+    METRICS,
+    check_output_directory,
+    prepare_output_directory,
+    read_metrics,
+    trained_file,
 )
-from neuralchat.run_directory import METRICS, check_output_directory, prepare_output_directory, trained_file
 from neuralchat.training.batch_plan import BatchPlan
+from neuralchat.training.checkpoints import check_room, sweep
 from neuralchat.training.command_line import FinetuneArguments, make_parser, parse
-from neuralchat.training.interruption import SaveOnSignal
-from neuralchat.training.progress import Progress
+from neuralchat.training.forecast import TimeForecast
+from neuralchat.training.interruption import SignalWishes
+from neuralchat.training.launch_environment import export_world, read_world
+from neuralchat.training.local_ranks import start_local_ranks, wants_local_ranks
+from neuralchat.training.memory import checkpoint_bytes
+from neuralchat.training.process_group import agreed
+from neuralchat.training.progress import Progress, clock
+from neuralchat.training.rendezvous import joined
 from neuralchat.training.results import Results, finish, peak_memory_mb
-from neuralchat.training.resume import asks_to_resume, checkpoint_to_resume, trim_metrics
+from neuralchat.training.resume import AUTO, SharedCheckpoint, asks_to_resume, checkpoint_to_resume, restore_metrics
+from neuralchat.training.run_lock import RunLock
 from neuralchat.training.samples import Sample, ask, question_of, rouge_of_held_out, sample_records
 from neuralchat.training.session import Session, check_extras, make_session
 from neuralchat.training.step_loader import StepParts
+from neuralchat.training.stopped import run_steps, saved_if_stopped
 from neuralchat.training.trainer import FineTuningTrainer
 
 Say = Callable[[str], None]
@@ -35,8 +50,21 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
     if any(word in ("-h", "--help") for word in words):
         make_parser(prog).print_help()
         return 0
-    arguments = parse(words, prog=prog, implied=implied, say=tell)
-    finetune(arguments, say=tell)
+    notices: list[str] = []
+    world = read_world(os.environ)
+    export_world(world, os.environ)
+    arguments = parse(words, prog=prog, implied=implied, say=notices.append)
+    if (ranks := wants_local_ranks(arguments.distributed.num_processes, os.environ)) > 1:
+        grace = arguments.distributed.peer_timeout
+        return start_local_ranks(words, prog=prog, num_processes=ranks, grace=grace)
+    for text in notices:
+        tell(text)
+    if world.restart_count:
+        tell(f"start {world.restart_count + 1} of this job: it goes on from its last checkpoint")
+        arguments.training_values["resume_from_checkpoint"] = AUTO
+        arguments.tuning.overwrite_output_dir = False
+    with joined(world, arguments, tell):
+        finetune(arguments, say=tell)
     return 0
 
 
@@ -44,19 +72,41 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
     """Check, load, train, save. Nothing is written to output_dir before everything has been checked."""
     start = time.perf_counter()
     output = Path(arguments.training_values["output_dir"])
-    wanted = arguments.training_values["resume_from_checkpoint"]
-    check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=asks_to_resume(wanted))
-    resume = checkpoint_to_resume(wanted, output, say, weights=trained_file(arguments.tuning.peft))
+    overwrite = arguments.tuning.overwrite_output_dir
+    lock = RunLock(output)
+    checkpoint = agreed(lambda: chosen_checkpoint(arguments, output, lock, say))
     check_extras(arguments)
     if not arguments.model.use_fast_tokenizer:
         say("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
-    session = make_session(arguments, resume, say)
-    prepare_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir)
-    results = train(session, say)
-    results.seconds = time.perf_counter() - start
-    results.peak_memory_mb = peak_memory_mb()
-    finish(output, session, results)
+    shared = SharedCheckpoint(checkpoint)
+    session = make_session(arguments, shared.path, say)
+
+    def prepare() -> None:
+        prepare_output_directory(output, overwrite=overwrite)
+        lock.take()
+        sweep(output)
+        check_room(output, 2 * checkpoint_bytes(session.model, session.arguments.training_values["optim"]))
+
+    agreed(prepare)
+    try:
+        results = train(session, say)
+        results.seconds = time.perf_counter() - start
+        results.peak_memory_mb = peak_memory_mb()
+        agreed(lambda: finish(output, session, results))
+    finally:
+        lock.release()
     return results
+
+
+def chosen_checkpoint(arguments: FinetuneArguments, output: Path, lock: RunLock, say: Say) -> Path | None:
+    """What to go on from; the output directory is checked, and locked if it is there already."""
+    wanted = arguments.training_values["resume_from_checkpoint"]
+    resume = asks_to_resume(wanted)
+    check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=resume)
+    if resume and output.is_dir():
+        lock.take()
+        sweep(output)
+    return checkpoint_to_resume(wanted, output, say, weights=trained_file(arguments.tuning.peft))
 
 
 def plan_order(session: Session) -> str:
@@ -71,12 +121,10 @@ def batch_plan(session: Session) -> BatchPlan:
     seed = training.seed if training.data_seed is None else training.data_seed
     store = session.data.trained_on
     return BatchPlan(
-        fingerprint=store.fingerprint,
+        fingerprint=store.content_fingerprint,
         lengths=tuple(store.lengths.tolist()),
         seed=seed,
-        units_per_step=training.per_device_train_batch_size
-        * training.gradient_accumulation_steps
-        * training.world_size,
+        units_per_step=session.identity["global_batch"],
         row_tokens=row_tokens(session) if rows else None,
         drop_last=training.dataloader_drop_last,
         order=plan_order(session),
@@ -89,7 +137,7 @@ def row_tokens(session: Session) -> int:
     return data.max_source_length + data.max_target_length if pairs else data.max_seq_length
 
 
-def make_trainer(session: Session) -> FineTuningTrainer:
+def make_trainer(session: Session, wishes: SignalWishes) -> FineTuningTrainer:
     training, tuning = session.training, session.arguments.tuning
     plan = batch_plan(session)
     if plan.steps == 0:
@@ -99,14 +147,15 @@ def make_trainer(session: Session) -> FineTuningTrainer:
         )
     parts = StepParts(
         session.data.trained_on, plan, accumulation_steps=training.gradient_accumulation_steps,
-        rank=training.process_index, world=training.world_size, micro_batch_tokens=tuning.micro_batch_tokens,
+        rank=training.process_index, world=training.world_size, micro_batch_tokens=session.micro_batch_tokens,
         layout=session.layout,
     )  # fmt: skip
     progress = Progress(Path(str(training.output_dir)) / METRICS)
     trainer = FineTuningTrainer(
         parts=parts, pad_id=session.tokenizer.pad_token_id, model=session.model, args=training,
         eval_dataset=session.data.validation, processing_class=session.tokenizer, callbacks=[progress],
-        initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
+        initial_adapter=session.initial_adapter.name if session.initial_adapter else None, wishes=wishes,
+        on_nonfinite=tuning.on_nonfinite, identity=session.identity,
     )  # fmt: skip
     progress.trainer = trainer
     trainer.remove_callback(transformers.PrinterCallback)
@@ -115,34 +164,48 @@ def make_trainer(session: Session) -> FineTuningTrainer:
 
 def train(session: Session, say: Say) -> Results:
     tuning, training = session.arguments.tuning, session.training
-    trainer = make_trainer(session)
+    wishes = SignalWishes()
+    trainer = make_trainer(session, wishes)
     if session.packed and training.train_sampling_strategy == "group_by_length":
         say("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
     trained, total = parameter_counts(session.model)
     results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
     describe(session, trainer, results)
+    if training.do_train:
+        agreed(lambda: restore_metrics(trainer.output, session.resume))
     records = sample_records(session.data, tuning.report_samples) if training.do_train else []
     before = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
-    if session.data.validation is not None and (session.resume is None or not training.do_train):
-        results.held_out_loss_before = trainer.evaluate()["eval_loss"]
+    if session.data.validation is not None:
+        results.held_out_loss_before = loss_before(trainer, session)
     if not training.do_train:
         return results
-    if session.resume is not None:
-        trim_metrics(Path(str(training.output_dir)) / METRICS, session.resume)
     start = time.perf_counter()
-    signals = SaveOnSignal()
-    trainer.add_callback(signals)
-    try:
-        outcome = trainer.train(resume_from_checkpoint=str(session.resume) if session.resume else None)
-    finally:
-        signals.restore()
-    signals.check(Path(str(training.output_dir)), trainer.state)
-    results.training_seconds = time.perf_counter() - start
-    results.steps = trainer.state.global_step
-    results.mean_loss = outcome.training_loss
-    results.tokens = trainer.tokens_seen
-    # A resumed run counts tokens on from before; the time of this part goes with this part's tokens.
-    results.tokens_this_time = trainer.tokens_seen - trainer.tokens_before
+    with wishes:
+        outcome = run_steps(trainer, session, say)
+        results.training_seconds = time.perf_counter() - start
+        results.steps = trainer.state.global_step
+        results.mean_loss = outcome
+        results.tokens = trainer.tokens_seen
+        results.tokens_this_time = trainer.tokens_seen - trainer.tokens_before
+        results.skipped_steps = trainer.skipped_steps
+        # Before anything else, so that nothing that follows can cost it.
+        agreed(trainer.save_result)
+        with saved_if_stopped(trainer, session):
+            measure_after(trainer, session, records, before, results)
+    return results
+
+
+def loss_before(trainer: FineTuningTrainer, session: Session) -> float | None:
+    """The held-out loss before the first step; a resumed run has it in its metrics."""
+    if session.resume is None or not session.training.do_train:
+        return trainer.evaluate()["eval_loss"]
+    return next((line["eval_loss"] for line in read_metrics(session.resume) if line["step"] == 0), None)
+
+
+def measure_after(
+    trainer: FineTuningTrainer, session: Session, records: Sequence[Record], before: Sequence[str], results: Results
+) -> None:
+    tuning = session.arguments.tuning
     if session.data.validation is not None:
         results.held_out_loss_after = trainer.evaluate()["eval_loss"]
     after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
@@ -152,8 +215,6 @@ def train(session: Session, say: Say) -> Results:
         Sample(question_of(record), record.turns[-1].content, old, new)
         for record, old, new in zip(records, before, after, strict=True)
     ]
-    trainer.save_model()
-    return results
 
 
 def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> None:
@@ -163,7 +224,7 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     precision = session.precision.as_dict()
-    print(
+    say_progress(
         f"{counts['examples']} examples, {counts['tokens']} tokens, "
         f"template {session.data.template.name}\n"
         f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
@@ -171,7 +232,22 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
         f"{plan.steps} steps an epoch of {plan.units_per_step} {units}, "
         f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
         f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; "
-        f"output in {training.output_dir}",
-        file=sys.stderr,
-        flush=True,
+        f"output in {training.output_dir}"
+    )
+    if training.do_train:
+        forecast = time_forecast(session, plan, results.trained_parameters)
+        shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
+        say_progress(f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}")
+
+
+def time_forecast(session: Session, plan: BatchPlan, trained_parameters: int) -> TimeForecast:
+    training = session.training
+    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * plan.steps)
+    return TimeForecast(
+        steps=steps,
+        tokens_per_step=sum(plan.lengths) / plan.steps,
+        seconds_per_token=session.seconds_per_token,
+        world_size=training.world_size,
+        gradient_bytes=4 * trained_parameters,
+        link=session.link,
     )

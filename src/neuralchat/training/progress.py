@@ -11,8 +11,6 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
-from neuralchat.run_directory import read_metrics
-
 KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
 
 
@@ -29,22 +27,19 @@ class Progress(TrainerCallback):
     def __init__(self, metrics_file: Path) -> None:
         self.metrics_file = metrics_file
         self.trainer: Any = None
-        self.start = time.perf_counter()
         self.tokens_at_log = 0
-        self.time_at_log = self.start
+        self.time_at_log = time.perf_counter()
         self.speed = 0.0
         self.first_step = 0
-        self.began = self.start
+        self.began = self.time_at_log
         self.on_terminal = sys.stderr.isatty()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        earlier = self.last_line() if state.global_step else {}
-        self.time_at_log = time.perf_counter()
-        self.start = self.time_at_log - earlier.get("seconds", 0.0)
-        self.trainer.tokens_seen = self.trainer.tokens_before = self.tokens_at_log = earlier.get("tokens", 0)
-        self.trainer.supervised_tokens_seen = earlier.get("supervised_tokens", 0)
+        self.began = self.time_at_log = self.trainer.began = time.perf_counter()
+        # A resumed run counts tokens on from before; the time of this part goes with this part's tokens.
+        self.trainer.tokens_before = self.tokens_at_log = self.trainer.tokens_seen
         self.first_step = state.global_step
-        self.began = self.time_at_log
+        self.trainer.settle()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         # However short the run, its last step is logged.
@@ -78,13 +73,10 @@ class Progress(TrainerCallback):
             "tokens": tokens,
             "supervised_tokens": self.trainer.supervised_tokens_seen,
             "tokens_per_s": round(self.speed, 1),
-            "seconds": round(now - self.start, 3),
+            "seconds": round(self.trainer.seconds(), 3),
             "rss_mb": resident_mb(),
+            **({"skipped_steps": self.trainer.skipped_steps} if self.trainer.skipped_steps else {}),
         }
-
-    def last_line(self) -> dict[str, Any]:
-        """The last training line of an earlier part of this run."""
-        return next((line for line in reversed(read_metrics(self.metrics_file.parent)) if "loss" in line), {})
 
     def write(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as stream:

@@ -36,6 +36,8 @@ class Results:
     steps: int = 0
     tokens: int = 0
     tokens_this_time: int = 0
+    # Steps left out by --on_nonfinite skip.
+    skipped_steps: int = 0
     mean_loss: float | None = None
     held_out_loss_before: float | None = None
     held_out_loss_after: float | None = None
@@ -102,7 +104,9 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,
             "counts": data.counts,
         },
+        "identity": session.identity,
         "arguments": arguments.as_dict(),
+        "working_directory": str(Path.cwd()),
         "results": {**asdict(results), "tokens_per_s": round(results.tokens_per_s, 1)},
         "versions": {
             "python": platform.python_version(),

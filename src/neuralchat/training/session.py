@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import transformers
 from transformers import AddedToken, set_seed
 
 from neuralchat.data.layout import Layout
-from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
+from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list, say_progress
 from neuralchat.models import compiled
 from neuralchat.models.adapters import AdapterSettings, add_adapter, base_model_of
 from neuralchat.models.allocator import keep_freed_pages
+from neuralchat.models.base_fingerprint import base_fingerprint
 from neuralchat.models.frozen_linear import freeze_linears
 from neuralchat.models.fused_layers import fuse_layers
 from neuralchat.models.fused_lora import fuse_lora
@@ -28,12 +28,26 @@ from neuralchat.models.loading import (
     load_model,
     load_tokenizer,
 )
+from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
 from neuralchat.models.packed_families import take_segments
 from neuralchat.models.precision import Precision, choose_precision
 from neuralchat.models.virtual_tokens import virtual_tokens_of
 from neuralchat.training.command_line import FinetuneArguments
+from neuralchat.training.hardware import read_machine
+from neuralchat.training.identity import check_identity, identity_of
+from neuralchat.training.memory import (
+    MemoryForecast,
+    cost_per_token,
+    gib,
+    resident_bytes,
+    settle_micro_batch,
+    state_bytes,
+)
 from neuralchat.training.packing_proof import proof_examples, prove_packing
+from neuralchat.training.preflight import Link, facts_of_rank, preflight
 from neuralchat.training.prepared_data import PreparedData, prepare
+from neuralchat.training.process_group import first_on_each_machine, gathered, local_rank, local_size
+from neuralchat.training.resume import global_batch, identity_of_run, stored_identity
 
 Say = Callable[[str], None]
 
@@ -51,7 +65,14 @@ class Session:
     precision: Precision
     # How micro-batches are packed; None where they are padded.
     layout: Layout | None
+    # The checkpoint to go on from, as this machine sees it.
     resume: Path | None
+    identity: dict[str, Any]
+    micro_batch_tokens: int
+    # Seconds that a forward and backward pass takes for each token, by the proof's examples.
+    seconds_per_token: float
+    # What a sum over the ranks costs; None for a single process.
+    link: Link | None
     # PiSSA changes the base weights; the adapter as it began is what turns the result into a plain one.
     initial_adapter: tempfile.TemporaryDirectory[str] | None = None
 
@@ -74,20 +95,27 @@ def check_extras(arguments: FinetuneArguments) -> None:
 def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) -> Session:
     if arguments.training_values["log_level"] != "passive":
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training_values["log_level"]])
+    # The libraries' bars would break our own lines.
+    transformers.logging.disable_progress_bar()
     source = source_of(arguments)
     config = load_config(source, say)
     check_architecture(arguments, config)
     tokenizer = load_tokenizer(source, say)
     added = add_tokens(tokenizer, arguments.data.special_tokens, say)
-    data = prepare(
-        arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir, say=say
+    data = first_on_each_machine(
+        lambda: prepare(
+            arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir, say=say
+        ),
+        local_rank=local_rank(),
     )
     training = arguments.training()
+    identity = checked_identity(arguments, training, source, config, data, resume, say)
+    link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
     set_seed(training.seed)
     precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.peft == "none")
     if notice:
         say(notice)
-    print(f"loading {source.name}", file=sys.stderr, flush=True)
+    say_progress(f"loading {source.name}")
     model = load_model(source, config, precision, say)
     if added:
         grow_embeddings(model, len(tokenizer))
@@ -95,7 +123,60 @@ def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) ->
     model = add_adapter(model, adapter_settings(arguments, added))
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
     layout = prepare_packing(model, arguments, data, tokenizer, precision, say)
-    return Session(arguments, training, source, tokenizer, data, model, precision, layout, resume, initial)
+    micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer, say)
+    return Session(
+        arguments, training, source, tokenizer, data, model, precision, layout, resume, identity, micro_batch_tokens,
+        seconds, link, initial,
+    )  # fmt: skip
+
+
+def checked_identity(
+    arguments: FinetuneArguments, training: transformers.TrainingArguments, source: ModelSource, config: Any,
+    data: PreparedData, resume: Path | None, say: Say,
+) -> dict[str, Any]:  # fmt: skip
+    """What decides the result, compared with the checkpoint to go on from or the run to repeat."""
+    tuning = arguments.tuning
+    stored, where = None, ""
+    if resume is not None:
+        stored, where = stored_identity(resume), str(resume)
+    elif tuning.from_run is not None:
+        stored, where = identity_of_run(Path(tuning.from_run)), tuning.from_run
+    own = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    identity = identity_of(
+        arguments, data, base_fingerprint(source, config),
+        units_per_step=global_batch(stored, own, training.world_size), world_size=training.world_size,
+    )  # fmt: skip
+    if stored is not None:
+        for notice in check_identity(stored, identity, tuning.allow_changed, where=where):
+            say(notice)
+    return identity
+
+
+def settled_micro_batch(
+    model: Any, arguments: FinetuneArguments, data: PreparedData, layout: Layout | None, tokenizer: Any, say: Say
+) -> tuple[int, float]:
+    """(micro_batch_tokens that memory allows, seconds that a token takes)."""
+    tuning, examples = arguments.tuning, proof_examples(data.trained_on)
+
+    def loss_of(chosen: Any) -> Any:
+        if layout is not None:
+            return packed_loss_sum(model, layout.pack(chosen))
+        return padded_loss_sum(model, chosen, pad_id=tokenizer.pad_token_id)
+
+    token_bytes, seconds = cost_per_token(model, loss_of, examples)
+    forecast = MemoryForecast(
+        now=resident_bytes(),
+        state=state_bytes(model, str(arguments.training_values["optim"])),
+        token=token_bytes,
+        micro_batch_tokens=tuning.micro_batch_tokens,
+        longest=int(data.trained_on.lengths.max()),
+    )
+    say_progress(f"memory forecast: {gib(forecast.peak())} at the peak, {gib(forecast.now)} now")
+    settled = settle_micro_batch(
+        forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch, say=say
+    )
+    # A step is as fast as its slowest rank.
+    return settled, max(gathered(seconds))
 
 
 def check_architecture(arguments: FinetuneArguments, config: Any) -> None:
@@ -193,5 +274,5 @@ def prepare_packing(
     if tuning.verify_packing:
         examples = proof_examples(data.trained_on)
         worst = prove_packing(model, layout, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
-        print(f"packing is exact: largest difference {worst:.0e}", file=sys.stderr, flush=True)
+        say_progress(f"packing is exact: largest difference {worst:.0e}")
     return layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -99,6 +100,12 @@ def only_part(parts: list[StepPart]) -> StepPart:
     return parts[0]
 
 
+def leave_signals_alone(_worker: int) -> None:
+    """Ctrl-C and batch systems reach workers too; the process they work for decides, and ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def make_loader(parts: StepParts, *, workers: int, persistent: bool, prefetch: int | None) -> DataLoader[StepPart]:
     # A batch of one item, since accelerate can skip batches of a resumed run, but not single items.
     return DataLoader(
@@ -109,4 +116,5 @@ def make_loader(parts: StepParts, *, workers: int, persistent: bool, prefetch: i
         num_workers=workers,
         persistent_workers=persistent and workers > 0,
         prefetch_factor=prefetch if workers else None,
+        worker_init_fn=leave_signals_alone if workers else None,
     )

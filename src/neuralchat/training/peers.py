@@ -1,0 +1,117 @@
+"""Signs of life between ranks, beside the collectives: who is missing is named, and nothing waits for ever.
+
+Each rank counts up a key of its own in the store that all share. A rank whose count stands still, or that leaves with
+an error, ends the others, which a collective alone would leave waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from neuralchat.errors import EXIT_DISTRIBUTED, warn_of_rank
+
+BEAT_SECONDS = 2.0
+DONE = "done"
+
+
+class PeerWatch(threading.Thread):
+    """`connect`: a store of this thread's own, since a store serves one caller at a time. `hosts`: one a rank."""
+
+    def __init__(self, connect: Callable[[], Any], *, rank: int, hosts: Sequence[str], timeout: float) -> None:
+        super().__init__(name="peer watch", daemon=True)
+        self.connect = connect
+        self.rank = rank
+        self.hosts = list(hosts)
+        self.timeout = timeout
+        self.beat = min(BEAT_SECONDS, timeout / 4)
+        self.leaving = threading.Event()
+        # rank -> (count last seen, when it was first seen)
+        self.seen: dict[int, tuple[str, float]] = {}
+
+    def run(self) -> None:
+        count, store_lost_since = 0, None
+        store = self.connect()
+        while not self.leaving.wait(self.beat):
+            count += 1
+            try:
+                self.exchange(store, count)
+                store_lost_since = None
+            except Exception:  # whatever the library raises, the store does not answer
+                now = time.monotonic()
+                store_lost_since = store_lost_since or now
+                if now - store_lost_since > min(self.timeout, 5 * self.beat):
+                    self.end(f"rank 0 on {self.hosts[0]} is lost: its store does not answer any more")
+                continue
+            if reason := self.failure():
+                # The others may be about to tell the same themselves.
+                if not self.leaving.wait(2 * self.beat):
+                    self.end(reason)
+                return
+
+    def exchange(self, store: Any, count: int) -> None:
+        store.set(f"alive/{self.rank}", str(count))
+        keys = [f"alive/{rank}" for rank in range(len(self.hosts))]
+        now = time.monotonic()
+        for rank, value in enumerate(store.multi_get(keys)):
+            text = value.decode()
+            if rank not in self.seen or self.seen[rank][0] != text:
+                self.seen[rank] = (text, now)
+
+    def failure(self) -> str | None:
+        """Why this rank cannot go on, or None."""
+        now = time.monotonic()
+        for rank, (text, since) in self.seen.items():
+            if text.startswith("failed: "):
+                return f"rank {rank} on {self.hosts[rank]} has ended: {text.removeprefix('failed: ')}"
+            if rank != self.rank and text != DONE and now - since > self.timeout:
+                return (
+                    f"rank {rank} on {self.hosts[rank]} has given no sign of life for {self.timeout:.0f} s "
+                    "(--peer_timeout): the process, its machine or the network is gone"
+                )
+        return None
+
+    def lost_ranks(self) -> list[int]:
+        """Ranks that are not there any more, found out within a few beats."""
+        start = time.monotonic()
+        while time.monotonic() - start < 4 * self.beat:
+            time.sleep(self.beat / 4)
+            gone = [rank for rank, (text, _) in self.seen.items() if text.startswith("failed: ")]
+            if gone:
+                return gone
+        return [
+            rank
+            for rank, (text, since) in self.seen.items()
+            if rank != self.rank and text != DONE and time.monotonic() - since > 2.5 * self.beat
+        ]
+
+    def end(self, reason: str) -> None:
+        warn_of_rank(
+            f"{reason}. Go on from the last checkpoint with the same launch and --resume_from_checkpoint auto."
+        )
+        # The main thread may be inside a collective that nothing else can wake.
+        os._exit(EXIT_DISTRIBUTED)
+
+    def leave(self, store: Any, error: BaseException | None) -> None:
+        """Say that this rank is done, or what it has failed with, so that the others need not find out."""
+        self.leaving.set()
+        if self.is_alive():
+            self.join(timeout=2 * self.beat)
+        text = (str(error).strip() or type(error).__name__).splitlines()[0] if error else ""
+        try:
+            store.set(f"alive/{self.rank}", f"failed: {text}" if error else DONE)
+        except Exception:  # the store is gone already
+            return
+
+
+def connect_store(host: str, port: int, *, serve: bool, timeout: float) -> Any:
+    """A TCPStore of torch that waits for nobody but its server."""
+    return dist.TCPStore(
+        host, port, is_master=serve, timeout=timedelta(seconds=timeout), wait_for_workers=False, multi_tenant=True
+    )

@@ -1,0 +1,86 @@
+"""Training that was left before its end: what was asked for, or memory, and how it goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from neuralchat.training.interruption import InterruptedTrainingError
+from neuralchat.training.memory import SMALLEST_MICRO_BATCH
+from neuralchat.training.process_group import gathered, rank
+from neuralchat.training.session import Session
+from neuralchat.training.trainer import FineTuningTrainer
+from neuralchat.training.trouble import Kind, OutOfMemoryError, StepAbandonedError
+
+
+def run_steps(trainer: FineTuningTrainer, session: Session, say: Callable[[str], None]) -> float:
+    """All steps that are left; returns the mean training loss of the whole run.
+
+    Raises InterruptedTrainingError after a signal and OutOfMemoryError where memory ran out; the last finished step is
+    saved then.
+    """
+    resume = session.resume
+    while True:
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            return trainer._total_loss_scalar / max(trainer.state.global_step, 1)
+        except StepAbandonedError as left:
+            trainer.save_now()
+            checkpoint = trainer.output / f"checkpoint-{trainer.state.global_step}"
+            if left.kind is Kind.STOP:
+                raise interrupted(trainer, session) from None
+            take_smaller_micro_batches(trainer, session, left.what, say)
+            resume = checkpoint
+
+
+@contextmanager
+def saved_if_stopped(trainer: FineTuningTrainer, session: Session) -> Iterator[None]:
+    """For what follows training: a stop there finds the last step saved, and the command to go on works."""
+    try:
+        yield
+    except StepAbandonedError:
+        trainer.save_now()
+        raise interrupted(trainer, session) from None
+
+
+def interrupted(trainer: FineTuningTrainer, session: Session) -> InterruptedTrainingError:
+    number = next((n for n in gathered(trainer.wishes.stop) if n is not None), signal.SIGTERM)
+    state = trainer.state
+    checkpoint = trainer.output / f"checkpoint-{state.global_step}"
+    error = InterruptedTrainingError(
+        f"stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}; all is saved "
+        f"in {checkpoint}. Go on with{how_to_go_on(session)}",
+        number,
+    )
+    # All ranks stop alike; the first one tells.
+    error.told = rank() != 0
+    return error
+
+
+def how_to_go_on(session: Session) -> str:
+    if session.training.world_size > 1:
+        return " the same launch and --resume_from_checkpoint auto (without --overwrite_output_dir)."
+    return f":\n  {session.arguments.command_to_resume()}"
+
+
+def take_smaller_micro_batches(
+    trainer: FineTuningTrainer, session: Session, what: str, say: Callable[[str], None]
+) -> None:
+    """Halve what is computed at once. Raises OutOfMemoryError where that is not asked for, or cannot help."""
+    parts = trainer.parts
+    longest = int(parts.store.lengths.max())
+    smaller = parts.micro_batch_tokens // 2
+    told = f"memory ran out at step {trainer.state.global_step + 1} ({what}); the steps before it are saved. "
+    if smaller < max(SMALLEST_MICRO_BATCH, longest // 2):
+        raise OutOfMemoryError(
+            f"{told}--micro_batch_tokens {parts.micro_batch_tokens} is too small to halve for examples of {longest} "
+            f"tokens: use --gradient_checkpointing, and go on with{how_to_go_on(session)}"
+        )
+    if not session.arguments.tuning.auto_micro_batch:
+        raise OutOfMemoryError(
+            f"{told}Go on with --micro_batch_tokens {smaller}, which changes no result (--auto_micro_batch does so by "
+            f"itself):{how_to_go_on(session).lstrip(':')} --micro_batch_tokens {smaller}"
+        )
+    say(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
+    parts.micro_batch_tokens = session.micro_batch_tokens = smaller
