@@ -1,4 +1,4 @@
-"""training/resume.py: which checkpoint is taken, which is passed over, and what the metrics keep."""
+"""training/resume.py: which checkpoint is taken, which is passed over and why, and what the metrics keep."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from pathlib import Path
 import pytest
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.training.resume import checkpoint_to_resume, trim_metrics
+from neuralchat.training.checkpoints import IDENTITY, STATE, SUMS, TRAINER_STATE, write_checkpoint
+from neuralchat.training.resume import (
+    checkpoint_to_resume,
+    global_batch,
+    identity_of_run,
+    restore_metrics,
+    stored_identity,
+)
 
-FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+FILES = ("adapter_model.safetensors", STATE, TRAINER_STATE, IDENTITY)
 
 
 def checkpoint(output: Path, step: int, *, without: tuple[str, ...] = ()) -> Path:
-    path = output / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    for name in FILES:
-        if name not in without:
-            (path / name).write_text(json.dumps({"global_step": step}))
-    return path
+    def write(directory: Path) -> None:
+        for name in FILES:
+            if name not in without:
+                (directory / name).write_text(json.dumps({"global_step": step}))
+
+    return write_checkpoint(output, step, write)
 
 
 @pytest.mark.parametrize("value", [None, "false", "False"])
@@ -29,7 +36,7 @@ def test_not_resuming(tmp_path: Path, value: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", ["auto", "True", "latest"])
-def test_auto_takes_the_newest_by_step(tmp_path: Path, value: str) -> None:
+def test_the_newest_is_by_step(tmp_path: Path, value: str) -> None:
     for step in (100, 20, 9):
         checkpoint(tmp_path, step)
     said: list[str] = []
@@ -37,27 +44,41 @@ def test_auto_takes_the_newest_by_step(tmp_path: Path, value: str) -> None:
     assert said == [f"going on from {tmp_path / 'checkpoint-100'}"]
 
 
-def test_auto_passes_over_what_is_not_whole(tmp_path: Path) -> None:
+def test_what_is_not_whole_is_passed_over_with_its_reason(tmp_path: Path) -> None:
     checkpoint(tmp_path, 10)
-    checkpoint(tmp_path, 20, without=("optimizer.pt", "trainer_state.json"))
+    checkpoint(tmp_path, 20, without=(STATE, TRAINER_STATE))
+    (checkpoint(tmp_path, 30) / SUMS).unlink()
+    flipped = checkpoint(tmp_path, 40) / STATE
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"]")
     said: list[str] = []
     assert checkpoint_to_resume("auto", tmp_path, said.append) == tmp_path / "checkpoint-10"
     assert said == [
-        f"{tmp_path / 'checkpoint-20'} is passed over: it lacks optimizer.pt, trainer_state.json",
+        f"{tmp_path / 'checkpoint-40'} is passed over: its content is not what was saved ({STATE} differ from {SUMS})",
+        f"{tmp_path / 'checkpoint-30'} is passed over: it lacks {SUMS}",
+        f"{tmp_path / 'checkpoint-20'} is passed over: it lacks {STATE}, {TRAINER_STATE}",
         f"going on from {tmp_path / 'checkpoint-10'}",
     ]
 
 
+@pytest.mark.parametrize("value", ["auto", "latest"])
 @pytest.mark.parametrize("name", FILES)
-def test_no_whole_checkpoint(tmp_path: Path, name: str) -> None:
+def test_no_whole_checkpoint(tmp_path: Path, name: str, value: str) -> None:
     checkpoint(tmp_path, 20, without=(name,))
-    with pytest.raises(RunDirectoryError, match="--resume_from_checkpoint auto: there is no whole checkpoint in"):
-        checkpoint_to_resume("auto", tmp_path, lambda text: None)
+    with pytest.raises(RunDirectoryError, match=f"{value}: there is no whole checkpoint in(.|\n)*it lacks {name}"):
+        checkpoint_to_resume(value, tmp_path, lambda text: None)
 
 
-def test_output_that_does_not_exist(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["latest", "true"])
+def test_nothing_to_go_on_from(tmp_path: Path, value: str) -> None:
     with pytest.raises(RunDirectoryError, match="there is no whole checkpoint in"):
-        checkpoint_to_resume("auto", tmp_path / "none", print)
+        checkpoint_to_resume(value, tmp_path / "none", print)
+
+
+def test_auto_begins_where_there_is_nothing_yet(tmp_path: Path) -> None:
+    """The first start of a job and each later one take the same command."""
+    said: list[str] = []
+    assert checkpoint_to_resume("auto", tmp_path / "none", said.append) is None
+    assert said == [f"{tmp_path / 'none'} has no checkpoint yet: training begins at its first step"]
 
 
 def test_named_checkpoint_may_lie_anywhere(tmp_path: Path) -> None:
@@ -71,27 +92,56 @@ def test_named_checkpoint_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_named_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
-    chosen = checkpoint(tmp_path, 7, without=("scheduler.pt",))
-    with pytest.raises(RunDirectoryError, match=r"checkpoint-7 is not whole: it lacks scheduler\.pt"):
+    chosen = checkpoint(tmp_path, 7, without=(STATE,))
+    with pytest.raises(RunDirectoryError, match=f"checkpoint-7 is not whole: it lacks {STATE}"):
         checkpoint_to_resume(str(chosen), tmp_path, print)
 
 
-def test_metrics_keep_the_steps_up_to_the_checkpoint(tmp_path: Path) -> None:
-    lines = [{"step": 5, "loss": 1}, {"step": 10, "loss": 2}, {"step": 10, "eval_loss": 3}, {"step": 15, "loss": 4}]
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    trim_metrics(metrics, checkpoint(tmp_path, 10))
-    assert [json.loads(line) for line in metrics.read_text().splitlines()] == lines[:3]
-    assert metrics.read_text().endswith("\n")
+def test_metrics_become_those_of_the_checkpoint(tmp_path: Path) -> None:
+    lines = [{"step": 5, "loss": 1}, {"step": 10, "loss": 2}, {"step": 10, "eval_loss": 3}]
+    kept = tmp_path / "checkpoint-10"
+    kept.mkdir()
+    (kept / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1}\n{"step": 15, "lo')
+    restore_metrics(tmp_path, kept)
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines
 
 
-def test_metrics_whose_last_line_was_cut_by_a_crash(tmp_path: Path) -> None:
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text('{"step": 5, "loss": 1}\n{"step": 15, "lo')
-    trim_metrics(metrics, checkpoint(tmp_path, 10))
-    assert metrics.read_text() == '{"step": 5, "loss": 1}\n'
-
-
-def test_missing_metrics_stay_missing(tmp_path: Path) -> None:
-    trim_metrics(tmp_path / "metrics.jsonl", checkpoint(tmp_path, 10))
+def test_metrics_of_a_run_that_begins_anew_are_empty(tmp_path: Path) -> None:
+    restore_metrics(tmp_path, None)
     assert not (tmp_path / "metrics.jsonl").exists()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1}\n')
+    restore_metrics(tmp_path, None)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("stored", "own", "world", "expected"),
+    [
+        (None, 8, 2, 8),
+        # 4 a process on 2 processes: on 1 and on 4 the batch of all stays 8.
+        ({"global_batch": 8, "world_size": 2}, 4, 1, 8),
+        ({"global_batch": 8, "world_size": 2}, 16, 4, 8),
+        # Another batch a process is a change, which check_identity refuses.
+        ({"global_batch": 8, "world_size": 2}, 12, 4, 12),
+        ({"global_batch": "8", "world_size": 0}, 12, 4, 12),
+    ],
+)
+def test_the_global_batch_outlives_a_change_of_processes(
+    stored: dict | None, own: int, world: int, expected: int
+) -> None:
+    assert global_batch(stored, own, world) == expected
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{"])
+def test_identity_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / IDENTITY).write_text(text)
+    with pytest.raises(RunDirectoryError, match=f"{IDENTITY} (is damaged|cannot be read)"):
+        stored_identity(tmp_path)
+
+
+def test_a_run_that_does_not_say_what_it_was(tmp_path: Path) -> None:
+    manifest = {"base_model": {}, "template": {}, "adapter": {}, "results": {}}
+    (tmp_path / "neuralchat.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunDirectoryError, match="does not say what decided its result"):
+        identity_of_run(tmp_path)

@@ -22,7 +22,7 @@ HARMLESS = frozenset(
     generation_num_beams report_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout
     peer_timeout output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
     per_device_eval_batch_size per_device_train_batch_size gradient_accumulation_steps log_level log_level_replica
-    log_on_each_node logging_dir logging_strategy logging_first_step logging_steps logging_nan_inf_filter
+    log_on_each_node logging_strategy logging_first_step logging_steps logging_nan_inf_filter
     save_strategy save_steps save_total_limit save_on_each_node save_only_model resume_from_checkpoint
     restore_callback_states_from_checkpoint use_cpu ddp_backend ddp_timeout ddp_find_unused_parameters
     ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph dataloader_num_workers dataloader_pin_memory
