@@ -27,6 +27,26 @@ RUN_FILES = (
 )  # fmt: skip
 
 
+TEXT, NUMBER, TEXT_OR_NONE, NUMBER_OR_NONE = (str,), (int, float), (str, type(None)), (int, float, type(None))
+# Part of the manifest -> what it must hold, and of which type.
+NEEDED_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
+    "base_model": {"name": TEXT}, "template": {"name": TEXT}, "adapter": {"method": TEXT}, "results": {},
+}  # fmt: skip
+# The same for what may be left out.
+OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
+    "base_model": {
+        "path": TEXT_OR_NONE, "config_name": TEXT_OR_NONE, "revision": TEXT_OR_NONE, "cache_dir": TEXT_OR_NONE,
+    },
+    "template": {"sha256": TEXT},
+    "precision": {"storage": TEXT},
+    "results": {
+        "samples": (list,), "steps": (int,), "mean_loss": NUMBER_OR_NONE, "held_out_loss_before": NUMBER_OR_NONE,
+        "held_out_loss_after": NUMBER_OR_NONE, "seconds": NUMBER, "training_seconds": NUMBER, "tokens_per_s": NUMBER,
+        "peak_memory_mb": NUMBER, "rouge": (dict, type(None)),
+    },
+}  # fmt: skip
+
+
 def trained_file(method: str) -> str:
     """What a run or checkpoint of a tuning method holds: an adapter, or after full fine-tuning the whole model."""
     return WHOLE_MODEL if method == "none" else ADAPTER
@@ -109,28 +129,72 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"run directory {path} does not exist")
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            raise RunDirectoryError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
         hint = " Its training has not finished." if checkpoints(path) else ""
         raise RunDirectoryError(f"{path} is not a finished run: it has no {MANIFEST}.{hint}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path / MANIFEST} is damaged: {error}") from error
     if not isinstance(manifest, dict):
         raise RunDirectoryError(f"{path / MANIFEST} is damaged: it holds no names and values")
     missing = [key for key in ("base_model", "template", "adapter", "results") if key not in manifest]
     if missing:
         raise RunDirectoryError(f"{path / MANIFEST} lacks {', '.join(missing)}")
+    check_values(path / MANIFEST, manifest)
     return manifest
+
+
+def check_values(path: Path, manifest: dict[str, Any]) -> None:
+    """Raise RunDirectoryError for a part or a value of the manifest that has another type than ours."""
+    for part in NEEDED_VALUES.keys() | OTHER_VALUES.keys():
+        values = manifest.get(part, {})
+        if not isinstance(values, dict):
+            raise RunDirectoryError(f"{path} is damaged: {part} must hold names and values, found {kind(values)}")
+        needed, other = NEEDED_VALUES.get(part, {}), OTHER_VALUES.get(part, {})
+        for name, types in {**needed, **other}.items():
+            if name not in values and name not in needed:
+                continue
+            value = values.get(name)
+            # JSON's true and false are no numbers; text must be such that a path or a message can hold it.
+            good = isinstance(value, types) and not isinstance(value, bool)
+            if isinstance(value, str) and not is_plain(value):
+                good = False
+            if not good:
+                raise RunDirectoryError(f"{path} is damaged: {part}.{name} cannot be {kind(value)}")
+    samples = manifest["results"].get("samples", [])
+    names = ("question", "before", "after")
+    if not all(isinstance(s, dict) and all(isinstance(s.get(name), str) for name in names) for s in samples):
+        raise RunDirectoryError(f"{path} is damaged: results.samples must be questions with answers before and after")
+
+
+def is_plain(text: str) -> bool:
+    return len(text) <= 4096 and not any(c == "\0" or "\ud800" <= c < "\ue000" for c in text)
+
+
+def kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    return (
+        f"{type(value).__name__} {ascii(value)[:40]}" if isinstance(value, str | int | float) else type(value).__name__
+    )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
     file = path / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    try:
+        lines = file.read_bytes().splitlines() if file.exists() else []
+    except OSError as error:
+        raise RunDirectoryError(f"{file} cannot be read: {error.strerror}") from error
     found = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise RunDirectoryError(f"{file} is damaged at line {number}") from None
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            found.append(value)
+        elif number < len(lines):
+            raise RunDirectoryError(f"{file} is damaged at line {number}")
     return found

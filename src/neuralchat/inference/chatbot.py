@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -173,9 +174,9 @@ def source_of(manifest: dict[str, Any]) -> ModelSource:
     # A relative path is written down whole, so that a run can be used from any directory.
     directory = base.get("path")
     return ModelSource(
-        name=directory if directory and Path(directory).is_dir() else base["name"],
+        name=directory if directory and os.path.isdir(directory) else base["name"],
         config_name=base.get("config_name"),
-        revision=base.get("revision", "main"),
+        revision=base.get("revision") or "main",
         cache_dir=base.get("cache_dir"),
     )
 

@@ -25,7 +25,7 @@ def repair_config(config: Any, say: Callable[[str], None]) -> Any:
         raise ModelError(f"config.json: architectures must be a list of names, found {str(names)[:60]!r}")
     repaired = [RENAMED_ARCHITECTURES.get(name, name) for name in names]
     if repaired != names:
-        say(f"config.json names {', '.join(names)}; read as {', '.join(repaired)} (the file is not changed)")
+        say(f"config.json names {', '.join(names)}; read as {', '.join(map(str, repaired))} (the file is not changed)")
         config.architectures = repaired
     if isinstance(config.pad_token_id, int) and not 0 <= config.pad_token_id < config.vocab_size:
         say(f"config.json has pad_token_id {config.pad_token_id}, outside the vocabulary; read as none")

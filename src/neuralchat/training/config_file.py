@@ -12,14 +12,16 @@ import yaml
 from neuralchat.errors import ArgumentsError
 
 CONFIG_ENDINGS = (".yaml", ".yml", ".json")
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 64 << 10
+# YAML looks through all open brackets again at each word.
+MAX_DEPTH = 20
 
 
 class PlainLoader(yaml.SafeLoader):
     """YAML of plain values: no tags, no aliases (a few of them can stand for gigabytes), no name given twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
                 problem="aliases (*name) are not taken; write the value", problem_mark=event.start_mark
@@ -27,6 +29,11 @@ class PlainLoader(yaml.SafeLoader):
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not taken", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, *arguments: Any) -> None:
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="is nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(*arguments)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()
@@ -41,8 +48,11 @@ class PlainLoader(yaml.SafeLoader):
 def config_flags(path: Path) -> list[str]:
     """Flags of a YAML or JSON file that holds one mapping of names to values. Raises ArgumentsError."""
     content = read_config(path)
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    if not isinstance(content, dict):
         raise ArgumentsError(f"config file {path} must hold names and values, found {type(content).__name__}")
+    other = [key for key in content if not isinstance(key, str)]
+    if other:
+        raise ArgumentsError(f"config file {path} must hold names and values, found the name {str(other[0])[:40]!r}")
     flags: list[str] = []
     for key, value in content.items():
         if value is None:
@@ -57,7 +67,7 @@ def read_config(path: Path) -> Any:
         with path.open("rb") as stream:
             raw = stream.read(MAX_CONFIG_BYTES + 1)
         if len(raw) > MAX_CONFIG_BYTES:
-            raise ArgumentsError(f"config file {path} is larger than {MAX_CONFIG_BYTES >> 20} MiB, so it is none")
+            raise ArgumentsError(f"config file {path} is larger than {MAX_CONFIG_BYTES >> 10} KiB, so it is none")
         # PlainLoader is a SafeLoader.
         return yaml.load(raw.decode("utf-8-sig"), PlainLoader)  # noqa: S506
     except OSError as error:
@@ -68,7 +78,8 @@ def read_config(path: Path) -> Any:
         ) from error
     # A date that does not exist and a number of too many digits are ValueErrors of YAML's own.
     except (yaml.YAMLError, ValueError) as error:
-        raise ArgumentsError(f"config file {path} is not YAML: {error}") from error
+        # What follows a semicolon is Python's advice to programmers.
+        raise ArgumentsError(f"config file {path} is not YAML: {str(error).split(';')[0][:1000]}") from error
 
 
 def value_text(path: Path, key: str, value: Any) -> str:
@@ -84,6 +95,6 @@ def value_text(path: Path, key: str, value: Any) -> str:
             f"config file {path}: {key} has {kind} as a value; give a text, a number, or a list of them"
         )
     text = str(value)
-    if "\0" in text:
-        raise ArgumentsError(f"config file {path}: {key} holds a NUL character, which no argument can")
+    if "\0" in text or (not text.isascii() and any("\ud800" <= character < "\ue000" for character in text)):
+        raise ArgumentsError(f"config file {path}: {key} holds a NUL character or half of a surrogate pair")
     return text
