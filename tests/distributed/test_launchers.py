@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_models import save_checkpoint
 
 from neuralchat.training.local_ranks import free_port
 
@@ -172,3 +173,41 @@ def test_slurm(script: Path) -> None:
     facts = played(script, *ranks)
     assert {fact["launcher"] for fact in facts} == {"slurm"}
     assert_cores_of_their_own(facts)
+
+
+def finetune(work: Path, *flags: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, "-m", "neuralchat.cli", "finetune", "--model_name_or_path", save_checkpoint(work / "model"),
+        "--output_dir", "out", "--num_train_epochs", 1, "--report_samples", 0, "--num_processes", 2, *flags,
+    ]  # fmt: skip
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=timeout, check=False, cwd=work
+    )
+
+
+def test_num_processes_trains_with_so_many(tmp_path: Path) -> None:
+    (tmp_path / "records.json").write_text(
+        json.dumps([{"instruction": f"Say {i}.", "output": "yes"} for i in range(8)])
+    )
+    found = finetune(tmp_path, "--train_file", "records.json", "--no_cuda", "--xpu_backend", "ccl")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert found.stderr.count("--no_cuda is now --use_cpu") == 1
+    assert found.stderr.count("--ddp_backend ccl cannot be used, gloo takes its place") == 1
+    assert "rank 1 on " in found.stderr
+
+
+def test_an_error_of_local_ranks_is_told_once(tmp_path: Path) -> None:
+    found = finetune(tmp_path, "--train_file", "missing.json")
+    assert found.returncode == 2
+    assert found.stderr.count("missing.json does not exist") == 1
+    assert "Traceback" not in found.stderr
+    assert "Root Cause" not in found.stderr
+
+
+def test_num_processes_under_a_launcher_is_refused(tmp_path: Path) -> None:
+    command = mpirun("-n", 2, sys.executable, "-m", "neuralchat.cli", "finetune", "--model_name_or_path", "m")
+    command += ["--train_file", "f", "--output_dir", "o", "--num_processes", "2"]
+    found = subprocess.run([str(w) for w in command], capture_output=True, text=True, timeout=200, check=False)
+    assert found.returncode == 2
+    assert "--num_processes 2: this process is one of 2 that mpich has started" in found.stderr

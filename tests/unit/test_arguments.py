@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from neuralchat.arguments import DataArguments, FinetuningArguments, contradictions
+from neuralchat.arguments import (
+    DataArguments,
+    DistributedArguments,
+    FinetuningArguments,
+    contradictions,
+    process_problems,
+)
 
 TRAINING: dict[str, Any] = {
     "do_train": True,
@@ -140,3 +146,22 @@ def test_overwriting_what_is_to_be_resumed() -> None:
 def test_all_problems_are_told_at_once() -> None:
     found = problems_of({"lora_rank": 0, "peft": "bitfit", "dataset_name": "d", "special_tokens": ["<x>"]})
     assert [problem.split()[0] for problem in found] == ["--lora_rank", "--peft", "--train_file", "--special_tokens:"]
+
+
+@pytest.mark.parametrize("count", ["", "auto", "1", "12"])
+def test_numbers_of_processes(count: str) -> None:
+    assert process_problems(DistributedArguments(num_processes=count)) == []
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", "1.5", "²"])
+def test_numbers_of_processes_that_are_none(count: str) -> None:
+    assert process_problems(DistributedArguments(num_processes=count)) == [
+        f"--num_processes is '{count}'; allowed are auto and a number from 1"
+    ]
+
+
+def test_waiting_times_of_processes() -> None:
+    assert process_problems(DistributedArguments(preflight_timeout=0, peer_timeout=-3)) == [
+        "--preflight_timeout must be at least 1, found 0",
+        "--peer_timeout must be at least 1, found -3",
+    ]

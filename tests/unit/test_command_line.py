@@ -291,3 +291,21 @@ def test_the_manifest_tells_defaults_that_are_ours() -> None:
     assert told["learning_rate"] == 1e-1
     assert told["logging_steps"] == 10
     assert "adam_beta1" not in told
+
+
+@pytest.mark.parametrize(
+    "words", [["--local-rank=1"], ["--local_rank=1"], ["--local-rank", "1"], ["--local_rank", "1"]]
+)
+def test_what_the_launch_module_of_torch_adds_is_accepted(words: list[str]) -> None:
+    before = ["--model_name_or_path", "m", "--train_file", "f", "--output_dir", "o"]
+    # It stands before the words of the user.
+    found = parse([*words, *before], prog="t", implied=("--do_train",), say=print)
+    assert found.training_values["local_rank"] == 1
+    assert "--local" not in found.command_to_resume()
+
+
+def test_problems_of_processes_are_told_with_the_others() -> None:
+    with pytest.raises(
+        ArgumentsError, match=r"--output_dir is missing(.|\n)*--num_processes is 'many'; allowed are auto"
+    ):
+        parse(["--num_processes", "many"], prog="t", implied=(), say=print)
