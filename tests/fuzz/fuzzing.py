@@ -61,7 +61,8 @@ def damaged(draw: st.DrawFn, content: bytes, *, most: int = 3) -> bytes:
 
 INSERTED = [
     b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\n", b"\r", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":",
-    b"\\ud83d", b"\\u0000", b"NaN", b"-Infinity", b"1e999", b"null", b"9" * 5000, b"\x1b[31m", b"\xe2\x80\xa8", b"<|end|>",
+    b"\\ud83d", b"\\u0000", b"NaN", b"-Infinity", b"1e999", b"null", b"9" * 5000, b"\x1b[31m",
+    b"\xe2\x80\xa8", b"<|end|>",
 ]  # fmt: skip
 
 

@@ -29,8 +29,9 @@ from neuralchat.models.checkpoint_files import safetensors_shapes
 METHODS = ("lora", "ptun", "prefix", "prompt", "llama_adapter", "ia3")
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 2, 3, 7, 1 << 31, 10**12, 10**30, 1.5, float("nan"), float("inf"), "", "x", "8", "\ud800",
-    "../../etc/passwd", "os.system", ".*(a+)+$", [], [1], ["x"], ["q_proj"], {}, {"x": 1}, {"a.*": 10**9}, [[[[]]]],
+    None, True, False, 0, -1, 1, 2, 3, 7, 1 << 31, 10**12, 10**30, 1.5, float("nan"), float("inf"), "", "x",
+    "8", "\ud800", "../../etc/passwd", "os.system", ".*(a+)+$", [], [1], ["x"], ["q_proj"], {}, {"x": 1},
+    {"a.*": 10**9}, [[[[]]]],
 ]  # fmt: skip
 
 

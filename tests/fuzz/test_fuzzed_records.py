@@ -1,6 +1,6 @@
-"""Record files of every kind, damaged: either an error that names the file, or the examples an independent reading gives.
+"""Record files of every kind, damaged: an error that names the file, or the examples an independent reading gives.
 
-Each case goes through all that a run does before the model is loaded: reading, checking, rendering, tokenizing, caching.
+Each case goes through all that a run does before the model is loaded: reading, checking, rendering, tokenizing.
 """
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-from fuzzing import cases, damaged, measured, time_limit
+from fuzzing import cases, damaged, time_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import make_tokenizer
@@ -110,7 +108,7 @@ def parquet_content(rows: list[Any]) -> bytes:
     return sink.getvalue()
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """The independent reading cannot read the file to its end."""
 
 
@@ -136,9 +134,9 @@ def independent_rows(ending: str, content: bytes) -> list[Any]:
         try:
             return pq.read_table(io.BytesIO(content)).to_pylist()
         except Exception as error:
-            raise Unreadable from error
+            raise UnreadableError from error
     if content.startswith(tuple(mark for mark, _ in FOREIGN_BEGINNINGS)) or b"\0" in content[:2]:
-        raise Unreadable
+        raise UnreadableError
     try:
         text = content.decode("utf-8-sig")
         if ending == ".csv":
@@ -146,12 +144,12 @@ def independent_rows(ending: str, content: bytes) -> list[Any]:
             rows = [BAD_ROW if None in row else row for row in reader]
             named = [name for name in reader.fieldnames or [] if name]
             if len(set(named)) < len(named):
-                raise Unreadable
+                raise UnreadableError
             return rows
         if ending == ".json" and text.lstrip(" \t\r\n")[:1] in ("[", ""):
             return [BAD_ROW if has_twice(row) else row for row in json.loads(text, object_pairs_hook=objects)]
     except (ValueError, csv.Error) as error:
-        raise Unreadable from error
+        raise UnreadableError from error
     return [line_row(line) for line in text.split("\n") if line.strip()]
 
 
@@ -213,18 +211,21 @@ def check_file(ending: str, content: bytes, on_bad_record: str, block: Path) -> 
     )  # fmt: skip
     try:
         expected = expected_answers(independent_rows(ending, content), on_bad_record)
-    except Unreadable:
+    except UnreadableError:
         expected = None
+    prepared, message = None, ""
     with time_limit():
         try:
             prepared = prepare(data, TOKENIZER, say=lambda text: None)
         except NeuralChatError as error:
-            assert expected is None, (str(error), expected)
-            assert path.name in str(error)
-            assert len(str(error)) < 20_000
-            # A message goes to a terminal.
-            assert all(line.isprintable() for line in str(error).split("\n")), str(error)
-            return str(error)
+            message = str(error)
+    if prepared is None:
+        assert expected is None, (message, expected)
+        assert path.name in message
+        assert len(message) < 20_000
+        # A message goes to a terminal.
+        assert all(line.isprintable() for line in message.split("\n")), message
+        return message
     assert prepared.train is not None
     if ending == ".parquet" and expected is None:
         # The library may read rows one batch at a time that it does not read at once.

@@ -180,7 +180,7 @@ def beginning_of(value: Any, depth: int = 4) -> Any:
     if not isinstance(value, list | dict):
         return value
     if depth == 0:
-        return ...
+        return "..."
     # The least that 14 elements take is more than is shown, so what is left out is seen to be.
     if isinstance(value, list):
         return [beginning_of(inner, depth - 1) for inner in value[:14]]

@@ -105,6 +105,8 @@ def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
             )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        # Some settings of a damaged tokenizer are looked at when it is first used.
+        tokenizer.decode(tokenizer("a")["input_ids"])
         return tokenizer
 
 

@@ -22,17 +22,17 @@ class PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()
+        mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not taken; write the value", problem_mark=event.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not taken; write the value", problem_mark=mark)
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not taken", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not taken", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def fetch_flow_collection_start(self, *arguments: Any) -> None:
         if self.flow_level >= MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem="is nested too deeply", problem_mark=self.get_mark())
+            mark: Any = self.get_mark()
+            raise yaml.MarkedYAMLError(problem="is nested too deeply", problem_mark=mark)
         super().fetch_flow_collection_start(*arguments)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
