@@ -35,6 +35,7 @@ MEANINGS = {
     "output_dir": "The run directory. Required.",
     "bf16": "Keep the base weights in bf16. Arithmetic is bf16 where the machine has bf16 units, else fp32.",
     "average_tokens_across_devices": "No effect: the loss is always divided by the supervised tokens of all processes.",
+    "ddp_backend": "What adds up over processes; by default gloo, on GPUs nccl. One not installed gives way to gloo.",
     "ddp_find_unused_parameters": "No effect: gradients are summed without DistributedDataParallel.",
     "ddp_bucket_cap_mb": "No effect: gradients are summed without DistributedDataParallel.",
     "ddp_broadcast_buffers": "No effect: gradients are summed without DistributedDataParallel.",
@@ -108,7 +109,9 @@ def exit_statuses() -> list[str]:
         ("0", "done"),
         ("2", "something the user can correct: arguments, records, model, directory"),
         ("3", "training stopped because the loss was not a finite number"),
-        ("130", "interrupted with Ctrl-C or SIGTERM"),
+        ("4", "processes that cannot find, reach or understand each other"),
+        ("5", "memory ran out"),
+        ("130, 143", "interrupted with Ctrl-C, with SIGTERM"),
     )
     return ["## Exit status\n\n", *table(("status", "meaning"), rows)]
 
