@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -125,9 +126,20 @@ sys.exit(128 + seen[0])
 """
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
 def start(saving: float) -> tuple[subprocess.Popen[str], list[int]]:
     command = [sys.executable, "-c", PARENT, RANK.replace("SAVING", str(saving))]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    STARTED.append(parent)
     assert parent.stdout is not None
     lines = [parent.stdout.readline().split() for _ in range(2)]
     assert [line[0] for line in lines] == ["ready", "ready"]
@@ -175,6 +187,7 @@ def test_ranks_that_a_signal_met_too_early() -> None:
     """A rank that has no handler yet ends by the signal itself; that is what was asked for."""
     asleep = [sys.executable, "-c", PARENT, "import time; print('ready', flush=True); time.sleep(60)"]
     parent = subprocess.Popen(asleep, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(parent)
     assert parent.stdout is not None
     assert [parent.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     parent.send_signal(signal.SIGTERM)
