@@ -125,6 +125,8 @@ def run_forked(words: list[str], directory: Path, log: Path, prepare: Callable[[
             stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(stream, 1)
             os.dup2(stream, 2)
+            # A test runner may have put objects of its own there.
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
             prepare()
             status = cli.main(words)
         except SystemExit as end:

@@ -96,7 +96,10 @@ def main() -> int:
             place = places[number % len(places)]
             point = killed_and_resumed(work, place, draw.randint(1, calls[place]), expected)
             points.append(point)
-            print(f"{number + 1:3} {place} at call {point['call']}: {'same' if point['same'] else 'DIFFERENT'}", flush=True)
+            print(
+                f"{number + 1:3} {place} at call {point['call']}: {'same' if point['same'] else 'DIFFERENT'}",
+                flush=True,
+            )
             if not point["same"]:
                 print(point["log"])
     good = sum(point["same"] for point in points)
@@ -104,7 +107,10 @@ def main() -> int:
     print(f"{good} of {len(points)} resumed runs equal the undisturbed one, adapter and metrics; {seconds} s")
     if options.report:
         options.report.write_text(
-            json.dumps({"seed": options.seed, "same": good, "calls": calls, "seconds": seconds, "points": points}, indent=1) + "\n"
+            json.dumps(
+                {"seed": options.seed, "same": good, "calls": calls, "seconds": seconds, "points": points}, indent=1
+            )
+            + "\n"
         )
     return 0 if good == len(points) else 1
 

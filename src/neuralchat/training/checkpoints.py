@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from neuralchat.errors import RunDirectoryError
+from neuralchat.errors import NeuralChatError, RunDirectoryError
 from neuralchat.run_directory import checkpoints, file_sha256, sync_directory, sync_file, write_bytes_synced
 
 SUMS = "SHA256SUMS"
@@ -32,7 +32,7 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> 
     beside = output / f".{target.name}{WRITING}"
     try:
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        beside.mkdir()
         write(beside)
         for file in files_of(beside):
             sync_file(beside / file)
@@ -60,7 +60,7 @@ def write_files(output: Path, write: Callable[[Path], None]) -> None:
     beside = output / f".checkpoint-result{WRITING}"
     try:
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        beside.mkdir()
         write(beside)
         for name in files_of(beside):
             sync_file(beside / name)
@@ -98,7 +98,7 @@ def write_failure(error: BaseException, output: Path, needed_bytes: int) -> str 
             f"the disk of {output} is full: more than {mib(needed_bytes)} are needed, {mib(free)} are free. "
             "Make room, or keep fewer checkpoints with --save_total_limit."
         )
-    if not output.is_dir():
+    if not output.is_dir() and not isinstance(error, NeuralChatError):
         return f"the directory {output} is gone"
     if isinstance(error, OSError):
         return f"{output} cannot be written: {error.strerror or text}"

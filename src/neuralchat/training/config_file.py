@@ -50,9 +50,10 @@ def config_flags(path: Path) -> list[str]:
     content = read_config(path)
     if not isinstance(content, dict):
         raise ArgumentsError(f"config file {path} must hold names and values, found {type(content).__name__}")
-    other = [key for key in content if not isinstance(key, str)]
-    if other:
-        raise ArgumentsError(f"config file {path} must hold names and values, found the name {str(other[0])[:40]!r}")
+    if other := [str(key)[:40] for key in content if not isinstance(key, str)]:
+        raise ArgumentsError(
+            f"config file {path} must hold names and values, found dict with the name {other[0]!r}, which is no text"
+        )
     flags: list[str] = []
     for key, value in content.items():
         if value is None:
@@ -78,8 +79,8 @@ def read_config(path: Path) -> Any:
         ) from error
     # A date that does not exist and a number of too many digits are ValueErrors of YAML's own.
     except (yaml.YAMLError, ValueError) as error:
-        # What follows a semicolon is Python's advice to programmers.
-        raise ArgumentsError(f"config file {path} is not YAML: {str(error).split(';')[0][:1000]}") from error
+        # Python's advice to programmers is left out.
+        raise ArgumentsError(f"config file {path} is not YAML: {str(error).split('; use sys.')[0][:1000]}") from error
 
 
 def value_text(path: Path, key: str, value: Any) -> str:

@@ -167,6 +167,8 @@ class SavingTrainer(Trainer):
 
     def settle(self) -> None:
         """After the Trainer has cleared its sums, before the first step: take up what the checkpoint had open."""
+        # Training that goes on in the same process left a step unfinished.
+        self.in_step = False
         if not self.restored:
             return
         state, self.restored = self.restored, {}
