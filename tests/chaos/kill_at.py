@@ -115,13 +115,18 @@ def arm(place: str, call: int, tally: Path | None = None) -> None:
         setattr(each, name, replacement)
 
 
-def run_forked(words: list[str], directory: Path, log: Path, prepare: Callable[[], None] = lambda: None) -> int:
-    """`neuralchat WORDS` in a fork, in `directory`, its output in `log`; the exit status, or minus the signal."""
+def fork(
+    words: list[str], directory: Path, log: Path, prepare: Callable[[], None] = lambda: None,
+    environ: dict[str, str] | None = None,
+) -> int:  # fmt: skip
+    """`neuralchat WORDS` in a fork, in `directory`, its output in `log`; the process id."""
     child = os.fork()
     if child == 0:
         status = 70
         try:
+            os.setpgid(0, 0)
             os.chdir(directory)
+            os.environ.update(environ or {})
             stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(stream, 1)
             os.dup2(stream, 2)
@@ -137,8 +142,17 @@ def run_forked(words: list[str], directory: Path, log: Path, prepare: Callable[[
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    return child
+
+
+def end_of(child: int) -> int:
+    """Its exit status, or minus the signal that ended it."""
     _, ended = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(ended)
+
+
+def run_forked(words: list[str], directory: Path, log: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    return end_of(fork(words, directory, log, prepare))
 
 
 def digest(run: Path) -> str:

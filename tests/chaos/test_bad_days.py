@@ -204,8 +204,8 @@ def test_out_of_memory_says_what_helps_and_loses_nothing(bench: Bench) -> None:
 
 def test_out_of_memory_is_met_by_smaller_micro_batches(bench: Bench) -> None:
     assert bench.run("run", "--auto_micro_batch", prepare=no_memory_above(100)) == 0
-    bench.said("Going on with --micro_batch_tokens 512", "Going on with --micro_batch_tokens 64")
-    assert bench.run("small", "--micro_batch_tokens", "64") == 0
+    bench.said("Going on with --micro_batch_tokens 512", "Going on with --micro_batch_tokens 128")
+    assert bench.run("small", "--micro_batch_tokens", "128") == 0
     assert [line["step"] for line in metrics(bench.directory / "run")] == list(range(1, 9))
     difference = (bench.adapter("run") - bench.adapter("small")).norm() / bench.adapter("small").norm()
     assert difference <= 1e-5

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from neuralchat.errors import EXIT_DISTRIBUTED, warn_of_rank
 
-BEAT_SECONDS = 2.0
+BEAT_SECONDS = 1.0
 DONE = "done"
 
 
