@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,10 @@ def words(output: str, *extra: str) -> list[str]:
 def calls_of_each_place(work: Path) -> dict[str, int]:
     """How often an undisturbed run comes by each place."""
     found = {}
+    tally = work / "tally"
     for place in PLACES:
-        tally = work / "tally"
         tally.unlink(missing_ok=True)
-        assert run_forked(words("tallied"), work, work / "log", lambda p=place: arm(p, -1, tally)) == 0
+        assert run_forked(words("tallied"), work, work / "log", partial(arm, place, -1, tally)) == 0
         shutil.rmtree(work / "tallied")
         found[place] = int(tally.read_text()) if tally.exists() else 0
     return found

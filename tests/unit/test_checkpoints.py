@@ -153,7 +153,7 @@ def test_errors_of_our_own_stay_what_they_are(tmp_path: Path) -> None:
     def fail(_directory: Path) -> None:
         raise RunDirectoryError("something else")
 
-    with pytest.raises(RunDirectoryError, match="^something else$"):
+    with pytest.raises(RunDirectoryError, match=r"^something else$"):
         write_checkpoint(tmp_path, 4, fail)
     assert list(tmp_path.iterdir()) == []
 

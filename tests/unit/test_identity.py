@@ -52,7 +52,7 @@ def test_a_change_is_named_and_refused_unless_allowed(name: str, value: Any, was
 def test_all_changes_are_told_together() -> None:
     with pytest.raises(RunDirectoryError, match=r"data: (.|\n)*lora_rank: (.|\n)*seed: .*\n.*data lora_rank seed"):
         check_identity(STORED, changed(seed=1, lora_rank=4, data="x"), [], where="r")
-    with pytest.raises(RunDirectoryError, match="--allow_changed data$"):
+    with pytest.raises(RunDirectoryError, match=r"--allow_changed data$"):
         check_identity(STORED, changed(seed=1, data="x"), ["seed"], where="r")
 
 
