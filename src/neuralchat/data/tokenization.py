@@ -16,6 +16,7 @@ import numpy as np
 
 from neuralchat.data.records import Record, Turn
 from neuralchat.data.templates import Piece, Template
+from neuralchat.errors import DataError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
@@ -100,7 +101,13 @@ class Encoder:
         return f"the answer alone ({int(supervised.sum())} tokens) does not fit into {self.limit}"
 
     def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """Ids of a conversation that ends with the user's turn: what chat sends to the model."""
+        """Ids of a conversation that ends with the user's turn: what chat sends to the model.
+
+        Raises DataError for what is not text: bytes of a terminal in another encoding arrive as halves of surrogates.
+        """
+        for text in (text for turn in turns for text in (turn.content, turn.context)):
+            if any("\ud800" <= character < "\ue000" for character in text):
+                raise DataError(f"the {turns[-1].role}'s text is not UTF-8: {ascii(text)[:100]}; type it as UTF-8")
         return encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0][0].tolist()
 
     def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def chat(options: argparse.Namespace) -> int:
 
 
 def converse(bot: Chatbot, system: list[Turn], sampling: Sampling) -> int:
+    # Bytes that are no UTF-8 come through as they do in the words of a command, and are refused as those are.
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     if sys.stdin.isatty():
         print(HELP)
     history = list(system)

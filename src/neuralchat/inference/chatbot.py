@@ -72,9 +72,10 @@ class Chatbot:
                 f"{run} is a run of {method}, but its adapter_config.json is of {adapter['peft_type']}; "
                 "copy the run again from where it came from"
             )
+        # First, since it looks at the base model's files before anything else reads them.
+        config = load_config(source, say)
         own_tokenizer = str(run) if (run / "tokenizer_config.json").is_file() else None
         tokenizer = load_tokenizer(replace(source, tokenizer_name=own_tokenizer), say)
-        config = load_config(source, say)
         chosen = template_of(run, manifest, tokenizer, config, asked=template, say=say)
         model = load_model(source, config, chat_precision(manifest), say)
         if not whole:

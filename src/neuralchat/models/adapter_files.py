@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,8 @@ def missing_weights(directory: Path) -> str:
 
 def check_config(path: Path, config: dict[str, Any]) -> None:
     method = config.get("peft_type")
+    if method is None:
+        raise AdapterError(f"{path} is damaged: it has no peft_type, which says what kind of adapter it is")
     if not isinstance(method, str) or method not in METHODS:
         raise AdapterError(f"{path}: peft_type is {shown(method)}; allowed are {', '.join(METHODS)}")
     missing = [name for name in NEEDED.get(method, ()) if config.get(name) is None]
@@ -267,7 +270,10 @@ def load_adapter(model: Any, directory: Path) -> Any:
 
     check_adapter_files(directory)
     try:
-        loaded = PeftModel.from_pretrained(model, str(directory))
+        with warnings.catch_warnings():
+            # check_loaded makes an error of it.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            loaded = PeftModel.from_pretrained(model, str(directory))
     except Exception as error:  # what PEFT raises for a foreign adapter is not declared anywhere
         raise AdapterError(
             f"the adapter of {directory} does not fit its base model {model.name_or_path}: {error_line(error)}"

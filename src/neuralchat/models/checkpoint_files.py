@@ -94,6 +94,10 @@ def check_base_directory(directory: Path, config_directory: Path) -> None:
             f"model directory {directory} holds an adapter (adapter_config.json) beside the model; which of them is "
             "meant? Give a directory with the base model alone."
         )
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"{path}: the weights are quantized (quantization_config); 8-bit and 4-bit models are not supported yet"
+        )
     check_numbers(path, config)
     files = weight_files(directory)
     if not files:

@@ -147,8 +147,8 @@ def check_weights(name: str, directory: Path, kind: Any, config: Any, say: Calla
     """Raise ModelError unless the model that `config` declares is the one whose weights are in `directory`."""
     if any(file.suffix == ".bin" for file in weight_files(directory)):
         say(f"the weights of {name} are pickles (.bin), read as tensors only; safetensors would be safer and faster")
-    # Remote code is not run for a check, and quantized weights have shapes of their own.
-    if not type(config).__module__.startswith("transformers.") or getattr(config, "quantization_config", None):
+    # Remote code is not run for a check.
+    if not type(config).__module__.startswith("transformers."):
         return
     with user_errors(f"the configuration of model '{name}'"):
         with torch.device("meta"):

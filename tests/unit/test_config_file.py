@@ -1,0 +1,74 @@
+"""training/config_file.py: a file of names and values as flags; what YAML could do besides is refused."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from neuralchat.errors import ArgumentsError
+from neuralchat.training.config_file import MAX_CONFIG_BYTES, config_flags
+
+
+def flags(tmp_path: Path, content: str | bytes, name: str = "a.yaml") -> list[str]:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return config_flags(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a: 1\nb: [x, y]\nc: {d: 1}", ["--a", "1", "--b", "x", "y", "--c", '{"d": 1}']),
+        ('e: true\nf: "no"\ng: 1e-4\nh:', ["--e", "True", "--f", "no", "--g", "1e-4"]),
+        ('{"a": 1, "b": ["x"]}', ["--a", "1", "--b", "x"]),
+        ("a: &name 1\n", ["--a", "1"]),
+        ("\ufeffa: 1", ["--a", "1"]),
+    ],
+)
+def test_values(tmp_path: Path, content: str, expected: list[str]) -> None:
+    assert flags(tmp_path, content) == expected
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)
+)
+REFUSED: dict[str, tuple[str | bytes, str]] = {
+    "alias": (BOMB, r"is not YAML: aliases \(\*name\) are not taken; write the value"),
+    "tag": ("a: !!python/object/apply:os.system [id]", r"is not YAML: tags \(tag:yaml.org,2002:python/object/apply"),
+    "set": ("!!set {a}", r"tags \(tag:yaml.org,2002:set\) are not taken"),
+    "brackets": ("a: " + "[" * 60_000, "is nested too deeply"),
+    "dashes": ("- " * 30_000, "is nested too deeply; a value is a text, a number or a list"),
+    "twice": ("a: 1\nb: 2\na: 3", r"is not YAML: a is given more than once(.|\n)*line 3"),
+    "twice in JSON": ('{"a": 1, "a": 2}', "a is given more than once"),
+    "twice inside": ("a: {b: 1, b: 2}", "b is given more than once"),
+    "number as name": ("1: 2", "must hold names and values, found dict with the name '1', which is no text"),
+    "list": ("[a]", "must hold names and values, found list"),
+    "nothing": ("", "must hold names and values, found NoneType"),
+    "no number": ("a: .nan", "a has not a number as a value"),
+    "lists in a list": ("a: [[1]]", "a has list as a value; give a text, a number, or a list of them"),
+    "null in a list": ("a: [null]", "a has nothing as a value"),
+    "date in a mapping": ("a: {b: 2001-01-01}", "a holds what JSON cannot"),
+    "no date": ("a: 2001-99-99", "is not YAML: month must be in"),
+    "digits": ("a: " + "9" * 5000, r"is not YAML: Exceeds the limit \(4300 digits\) [^;]*$"),
+    "NUL": ('a: "\\0"', "a holds a NUL character or half of a surrogate pair"),
+    "surrogate": ('a: "\\ud800"', "a holds a NUL character or half of a surrogate pair"),
+    "latin-1": (b"a: \xe9", "is not YAML: 'utf-8' codec can't decode byte 0xe9"),
+    "large": ("a: 1\n" + "#" * MAX_CONFIG_BYTES, "is larger than 64 KiB, so it is none"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(tmp_path: Path, name: str) -> None:
+    content, match = REFUSED[name]
+    start = time.perf_counter()
+    with pytest.raises(ArgumentsError, match=rf"config file .*a\.yaml:? (.|\n)*{match}") as caught:
+        flags(tmp_path, content)
+    assert time.perf_counter() - start < 5
+    assert len(str(caught.value)) < 1500 + len(str(tmp_path))
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentsError, match="cannot be read: No such file or directory"):
+        config_flags(tmp_path / "none.yaml")
