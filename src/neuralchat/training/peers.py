@@ -19,6 +19,7 @@ from neuralchat.errors import EXIT_DISTRIBUTED, warn_of_rank
 
 BEAT_SECONDS = 1.0
 DONE = "done"
+FAILED = "failed: "
 
 
 class PeerWatch(threading.Thread):
@@ -68,8 +69,8 @@ class PeerWatch(threading.Thread):
         """Why this rank cannot go on, or None."""
         now = time.monotonic()
         for rank, (text, since) in self.seen.items():
-            if text.startswith("failed: "):
-                return f"rank {rank} on {self.hosts[rank]} has ended: {text.removeprefix('failed: ')}"
+            if text.startswith(FAILED):
+                return f"rank {rank} on {self.hosts[rank]} has ended: {text.removeprefix(FAILED)}"
             if rank != self.rank and text != DONE and now - since > self.timeout:
                 return (
                     f"rank {rank} on {self.hosts[rank]} has given no sign of life for {self.timeout:.0f} s "
@@ -77,19 +78,19 @@ class PeerWatch(threading.Thread):
                 )
         return None
 
-    def lost_ranks(self) -> list[int]:
-        """Ranks that are not there any more, found out within a few beats."""
+    def lost_ranks(self) -> dict[int, str]:
+        """Ranks that are not there any more, found out within a few beats, and what they said at their end."""
         start = time.monotonic()
         while time.monotonic() - start < 4 * self.beat:
             time.sleep(self.beat / 4)
-            gone = [rank for rank, (text, _) in self.seen.items() if text.startswith("failed: ")]
+            gone = {rank: text.removeprefix(FAILED) for rank, (text, _) in self.seen.items() if text.startswith(FAILED)}
             if gone:
                 return gone
-        return [
-            rank
+        return {
+            rank: ""
             for rank, (text, since) in self.seen.items()
             if rank != self.rank and text != DONE and time.monotonic() - since > 2.5 * self.beat
-        ]
+        }
 
     def end(self, reason: str) -> None:
         warn_of_rank(
@@ -105,7 +106,7 @@ class PeerWatch(threading.Thread):
             self.join(timeout=2 * self.beat)
         text = (str(error).strip() or type(error).__name__).splitlines()[0] if error else ""
         try:
-            store.set(f"alive/{self.rank}", f"failed: {text}" if error else DONE)
+            store.set(f"alive/{self.rank}", f"{FAILED}{text}" if error else DONE)
         except Exception:  # the store is gone already
             return
 

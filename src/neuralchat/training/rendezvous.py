@@ -166,10 +166,10 @@ def lost_contact(watch: PeerWatch, error: RuntimeError) -> BaseException:
     if not any(word in text.lower() for word in ("connection", "gloo", "timed out", "nccl", "socket", "peer")):
         return error
     lost = watch.lost_ranks()
-    names = ", ".join(f"rank {rank} on {watch.hosts[rank]}" for rank in lost) or "a rank that still gives signs of life"
+    names = [f"rank {rank} on {watch.hosts[rank]}{' has ended: ' + end if end else ''}" for rank, end in lost.items()]
     return DistributedError(
-        f"contact is lost with {names} ({text.splitlines()[0][:200]}). Go on from the last checkpoint with the same "
-        "launch and --resume_from_checkpoint auto."
+        f"contact is lost: {', '.join(names) or 'a rank that still gives signs of life'} "
+        f"({text.splitlines()[0][:160]}). Go on from the last checkpoint with the same launch and --resume_from_checkpoint auto."
     )
 
 

@@ -50,6 +50,8 @@ class FineTuningTrainer(SavingTrainer):
         self.wishes = wishes
         self.on_nonfinite = on_nonfinite
         self.trouble: Trouble | None = None
+        # Sum over the supervised tokens of the step so far: of this rank, then of all.
+        self.step_loss = torch.zeros(())
         self.step_tokens = self.step_supervised_tokens = 0
         self.tokens_before = 0
         self.began = time.perf_counter()
@@ -124,32 +126,33 @@ class FineTuningTrainer(SavingTrainer):
             yield loss, tuple(example.source for example in examples)
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Loss of one accumulation step, with its gradients added.
+        """The loss of the whole step, all ranks together, once its gradients are summed; 0 before that.
 
         Raises StepAbandonedError, on all ranks alike, before the optimizer has seen any of the step.
         """
         if not self.in_step:
             self.in_step = True
             self.loss_before_step = self._tr_loss.clone()
+            self.step_loss = torch.zeros((), device=self.args.device)
             self.trouble = None
         model.train()
-        total = torch.zeros((), device=self.args.device)
         if self.trouble is None:
-            self.trouble = self.add_gradients(inputs, num_items_in_batch, total)
-        if self.accelerator.gradient_state.sync_gradients and self.gradients_are_useless():
+            self.trouble = self.add_gradients(inputs, num_items_in_batch)
+        if not self.accelerator.gradient_state.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        if self.gradients_are_useless():
             return self.skipped_loss()
-        # The Trainer averages what ranks report; the sum is meant.
-        return total / num_items_in_batch * self.args.world_size
+        return self.step_loss / num_items_in_batch
 
-    def add_gradients(self, part: StepPart, supervised_tokens: Tensor, total: Tensor) -> Trouble | None:
-        """Backward through all micro-batches, their loss sums added to `total`; what went wrong, if anything."""
+    def add_gradients(self, part: StepPart, supervised_tokens: Tensor) -> Trouble | None:
+        """Backward through all micro-batches, their loss sums added up; what went wrong, if anything."""
         done = 0
         try:
             for loss, sources in self.part_losses(part, self.args.label_smoothing_factor):
                 if not torch.isfinite(loss):
                     return Trouble(Kind.NONFINITE, f"the loss is {loss.item()}", sources)
                 (loss / supervised_tokens).backward()
-                total += loss.detach()
+                self.step_loss += loss.detach()
                 done += 1
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -182,11 +185,10 @@ class FineTuningTrainer(SavingTrainer):
 
     def skipped_loss(self) -> Tensor:
         """The mean loss since the last logged step, so that a skipped step does not shift it."""
-        self._tr_loss.copy_(self.loss_before_step)
         return self.loss_before_step / max(1, self.state.global_step - self._globalstep_last_logged)
 
     def sum_over_ranks(self) -> list[float]:
-        """One all-reduce of all trained gradients, laid end to end, and of each kind of trouble behind them.
+        """One all-reduce of all trained gradients, laid end to end, each kind of trouble and the loss behind them.
 
         Returns how many ranks met each kind.
         """
@@ -206,9 +208,10 @@ class FineTuningTrainer(SavingTrainer):
                 parameter.grad = torch.zeros_like(parameter)
         if self.trouble is not None:
             kinds[self.trouble.kind] = 1
-        flat = torch.cat([*(p.grad.flatten() for p in trained), kinds])
+        flat = torch.cat([*(p.grad.flatten() for p in trained), kinds, self.step_loss.reshape(1)])
         dist.all_reduce(flat)
-        *parts, kinds = flat.split([*(p.numel() for p in trained), len(Kind)])
+        *parts, kinds, loss = flat.split([*(p.numel() for p in trained), len(Kind), 1])
+        self.step_loss = loss[0].clone()
         for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter)
         if not kinds.any() and not flat.isfinite().all():
