@@ -5,9 +5,30 @@ NEURALCHAT_FUZZ_FILES=10000 and NEURALCHAT_FUZZ_CHECKPOINTS=1000 set how many ca
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkpoints import METHODS, save_run
 from hypothesis import HealthCheck, settings
+from small_models import save_checkpoint
 
 settings.register_profile(
     "fuzz", deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("fuzz")
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("saved")
+    base = save_checkpoint(root / "base")
+    for method in METHODS:
+        save_run(root / method, base, method)
+    return root
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda name: Path(shutil.copytree(saved / name, tmp_path / name))

@@ -13,63 +13,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+from checkpoints import METHODS, logits_of
 from fuzzing import cases, damaged, time_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import make_tokenizer, save_checkpoint, small_model
 
-from neuralchat.data.templates import make_template
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.models.adapters import AdapterSettings, add_adapter
 from neuralchat.models.checkpoint_files import safetensors_shapes
 
-METHODS = ("lora", "ptun", "prefix", "prompt", "llama_adapter", "ia3")
-IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2, 3, 7, 1 << 31, 10**12, 10**30, 1.5, float("nan"), float("inf"), "", "x",
     "8", "\ud800", "../../etc/passwd", "os.system", ".*(a+)+$", [], [1], ["x"], ["q_proj"], {}, {"x": 1},
     {"a.*": 10**9}, [[[[]]]],
 ]  # fmt: skip
-
-
-def save_run(directory: Path, base: Path, method: str) -> Path:
-    """A run as training leaves it, without training."""
-    torch.manual_seed(1)
-    model = small_model("llama", len(make_tokenizer()))
-    adapted = add_adapter(model, AdapterSettings(method=method, num_virtual_tokens=4, ptun_hidden_size=16))
-    for name, parameter in adapted.named_parameters():
-        if parameter.requires_grad and "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    adapted.peft_config["default"].base_model_name_or_path = str(base)
-    adapted.save_pretrained(str(directory))
-    tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(directory)
-    template = make_template("alpaca", tokenizer)
-    manifest = {
-        "base_model": {"name": str(base), "path": str(base), "revision": "main"},
-        "template": {"name": template.name, "sha256": template.fingerprint()},
-        "adapter": {"method": method}, "results": {}, "precision": {"storage": "float32"},
-    }  # fmt: skip
-    (directory / "neuralchat.json").write_text(json.dumps(manifest))
-    return directory
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model and a run of each method, in one directory."""
-    root = tmp_path_factory.mktemp("runs")
-    base = save_checkpoint(root / "base")
-    for method in METHODS:
-        save_run(root / method, base, method)
-    return root
-
-
-def logits_of(bot: Chatbot) -> torch.Tensor:
-    with torch.inference_mode():
-        return bot.model(input_ids=IDS).logits[:, -IDS.shape[1] :]
 
 
 def swapped(draw: st.DrawFn, content: bytes) -> bytes:
@@ -142,8 +100,8 @@ CHECKPOINTS = cases("NEURALCHAT_FUZZ_CHECKPOINTS", 60)
 
 @settings(**CHECKPOINTS)
 @given(data=st.data(), method=st.sampled_from(METHODS))
-def test_damaged_runs(runs: Path, data: st.DataObject, method: str) -> None:
-    whole = runs / method
+def test_damaged_runs(saved: Path, data: st.DataObject, method: str) -> None:
+    whole = saved / method
     name, content = data.draw(damage(files_of(whole)))
     with tempfile.TemporaryDirectory() as directory:
         run = Path(shutil.copytree(whole, Path(directory) / "run"))
@@ -156,11 +114,11 @@ def test_damaged_runs(runs: Path, data: st.DataObject, method: str) -> None:
 
 @settings(**CHECKPOINTS)
 @given(data=st.data())
-def test_damaged_base_models(runs: Path, data: st.DataObject) -> None:
-    name, content = data.draw(damage(files_of(runs / "base")))
+def test_damaged_base_models(saved: Path, data: st.DataObject) -> None:
+    name, content = data.draw(damage(files_of(saved / "base")))
     with tempfile.TemporaryDirectory() as directory:
-        base = Path(shutil.copytree(runs / "base", Path(directory) / "base"))
-        run = Path(shutil.copytree(runs / "lora", Path(directory) / "run"))
+        base = Path(shutil.copytree(saved / "base", Path(directory) / "base"))
+        run = Path(shutil.copytree(saved / "lora", Path(directory) / "run"))
         manifest = json.loads((run / "neuralchat.json").read_text())
         manifest["base_model"] |= {"name": str(base), "path": str(base)}
         (run / "neuralchat.json").write_text(json.dumps(manifest))
@@ -168,7 +126,9 @@ def test_damaged_base_models(runs: Path, data: st.DataObject) -> None:
         found = outcome(run)
         if isinstance(found, torch.Tensor):
             assert torch.isfinite(found).all()
-            assert run_says_the_same(runs / "base", base) is False or torch.equal(found, logits_of_whole(runs / "lora"))
+            assert run_says_the_same(saved / "base", base) is False or torch.equal(
+                found, logits_of_whole(saved / "lora")
+            )
 
 
 def replace(path: Path, content: bytes | None) -> None:
@@ -205,7 +165,7 @@ def run_says_the_same(whole: Path, copy: Path) -> bool:
     return True
 
 
-def test_all_runs_load(runs: Path) -> None:
+def test_all_runs_load(saved: Path) -> None:
     for method in METHODS:
-        assert isinstance(outcome(runs / method), torch.Tensor)
-        assert safetensors_shapes(runs / method / "adapter_model.safetensors")
+        assert isinstance(outcome(saved / method), torch.Tensor)
+        assert safetensors_shapes(saved / method / "adapter_model.safetensors")
