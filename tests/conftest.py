@@ -16,7 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), *(str(Path(__file__).parent / name) for name in ("parity", "contract", "chaos"))]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    *(str(Path(__file__).parent / name) for name in ("parity", "contract", "chaos")),
+]
 
 from small_models import make_tokenizer, save_checkpoint
 

@@ -199,7 +199,7 @@ def loss_before(trainer: FineTuningTrainer, session: Session) -> float | None:
     """The held-out loss before the first step; a resumed run has it in its metrics."""
     if session.resume is None or not session.training.do_train:
         return trainer.evaluate()["eval_loss"]
-    return next((line["eval_loss"] for line in read_metrics(session.resume) if line["step"] == 0), None)
+    return next((line.get("eval_loss") for line in read_metrics(session.resume) if line.get("step") == 0), None)
 
 
 def measure_after(

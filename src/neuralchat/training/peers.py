@@ -33,28 +33,32 @@ class PeerWatch(threading.Thread):
         self.timeout = timeout
         self.beat = min(BEAT_SECONDS, timeout / 4)
         self.leaving = threading.Event()
+        self.last_exchange = time.monotonic()
         # rank -> (count last seen, when it was first seen)
         self.seen: dict[int, tuple[str, float]] = {}
 
     def run(self) -> None:
-        count, store_lost_since = 0, None
-        store = self.connect()
+        """Judge, while another thread exchanges: a store that is cut off may never answer."""
+        exchanger = threading.Thread(target=self.exchange_always, name="peer exchange", daemon=True)
+        exchanger.start()
         while not self.leaving.wait(self.beat):
-            count += 1
-            try:
-                self.exchange(store, count)
-                store_lost_since = None
-            except Exception:  # whatever the library raises, the store does not answer
-                now = time.monotonic()
-                store_lost_since = store_lost_since or now
-                if now - store_lost_since > min(self.timeout, 5 * self.beat):
-                    self.end(f"rank 0 on {self.hosts[0]} is lost: its store does not answer any more")
-                continue
             if reason := self.failure():
                 # The others may be about to tell the same themselves.
                 if not self.leaving.wait(2 * self.beat):
                     self.end(reason)
                 return
+
+    def exchange_always(self) -> None:
+        count = 0
+        store = None
+        while not self.leaving.wait(self.beat):
+            count += 1
+            try:
+                store = store or self.connect()
+                self.exchange(store, count)
+                self.last_exchange = time.monotonic()
+            except Exception:  # whatever the library raises, the store does not answer
+                store = None
 
     def exchange(self, store: Any, count: int) -> None:
         store.set(f"alive/{self.rank}", str(count))
@@ -68,6 +72,9 @@ class PeerWatch(threading.Thread):
     def failure(self) -> str | None:
         """Why this rank cannot go on, or None."""
         now = time.monotonic()
+        if now - self.last_exchange > self.timeout:
+            silence = f"its store has not answered for {self.timeout:.0f} s (--peer_timeout)"
+            return f"rank 0 on {self.hosts[0]} is lost: {silence}"
         for rank, (text, since) in self.seen.items():
             if text.startswith(FAILED):
                 return f"rank {rank} on {self.hosts[rank]} has ended: {text.removeprefix(FAILED)}"

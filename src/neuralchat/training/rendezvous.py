@@ -169,7 +169,8 @@ def lost_contact(watch: PeerWatch, error: RuntimeError) -> BaseException:
     names = [f"rank {rank} on {watch.hosts[rank]}{' has ended: ' + end if end else ''}" for rank, end in lost.items()]
     return DistributedError(
         f"contact is lost: {', '.join(names) or 'a rank that still gives signs of life'} "
-        f"({text.splitlines()[0][:160]}). Go on from the last checkpoint with the same launch and --resume_from_checkpoint auto."
+        f"({text.splitlines()[0][:160]}). Go on from the last checkpoint with the same launch and "
+        "--resume_from_checkpoint auto."
     )
 
 

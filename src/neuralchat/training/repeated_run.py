@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from neuralchat.arguments import DataArguments, DistributedArguments, FinetuningArguments, ModelArguments
 from neuralchat.errors import RunDirectoryError
 from neuralchat.run_directory import MANIFEST, read_manifest
 
+OWN = (ModelArguments, DataArguments, FinetuningArguments, DistributedArguments)
 # Where the run was, and how it was begun, are not part of what it was.
 NOT_REPEATED = (
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "from_run", "allow_changed", "logging_dir",
@@ -26,9 +29,12 @@ def flags_of_run(run: Path) -> list[str]:
     arguments, started_in = manifest.get("arguments"), manifest.get("working_directory")
     if not isinstance(arguments, dict):
         raise RunDirectoryError(f"{run / MANIFEST} holds no arguments; the run cannot be repeated")
+    # What is as it is by default was not asked for; if a later version has another default, the comparison with the
+    # run's identity tells.
+    usual = {field.name: field.default for kind in OWN for field in dataclasses.fields(kind)}
     flags: list[str] = []
     for name, value in arguments.items():
-        if name in NOT_REPEATED or value is None or value == []:
+        if name in NOT_REPEATED or value is None or value == [] or value == usual.get(name):
             continue
         if name in PATHS and isinstance(started_in, str):
             value = found_again(value, Path(started_in))

@@ -12,19 +12,23 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import Trainer
 
-from neuralchat.errors import RunDirectoryError
 from neuralchat.run_directory import METRICS, checkpoints
 from neuralchat.training.checkpoints import IDENTITY, STATE, TRAINER_STATE, keep_newest, write_checkpoint, write_files
 from neuralchat.training.generators import generator_state, set_generator_state
 from neuralchat.training.process_group import agreed, gathered, rank
+from neuralchat.training.restored_state import (
+    check_like,
+    check_shapes,
+    check_trainer_state,
+    fits,
+    restore_trainer_state,
+)
 from neuralchat.training.state_file import read_state, write_state
 from neuralchat.training.trouble import StepAbandonedError
 
 EVALUATION, EPOCH_END = "evaluation", "epoch end"
 # What can be taken up only after the Trainer has cleared its sums.
 OPEN_STATE = ("loss_sum", "total_loss", "last_logged_step", "last_logs", "pending")
-# Entries of optimizer states that have the shape of their weight.
-LIKE_THE_WEIGHT = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum")
 
 
 class SavingTrainer(Trainer):
@@ -56,6 +60,8 @@ class SavingTrainer(Trainer):
         self.pending: list[str] = []
         self.last_logs: dict[str, Any] = {}
         self.restored: dict[str, Any] = {}
+        # The step this part of the run began at; None where it began at the first.
+        self.resumed_step: int | None = None
 
     @property
     def output(self) -> Path:
@@ -108,6 +114,7 @@ class SavingTrainer(Trainer):
 
     def state_to_save(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
         return {
+            "trained": self.trained_weights() if isinstance(self.model, PeftModel) else {},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict(),
             "generators": generators,
@@ -143,27 +150,71 @@ class SavingTrainer(Trainer):
 
     # Resuming
 
+    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: Any = None) -> Any:
+        if resume_from_checkpoint is not None:
+            check_trainer_state(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, resume_from_checkpoint: Any,
+        trial: Any,
+    ) -> tuple[int, int]:  # fmt: skip
+        """(epochs done, accumulation steps done in the next one). Of the file only what is checked is taken."""
+        super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, None, trial)
+        if resume_from_checkpoint is None:
+            return 0, 0
+        self.resumed_step = restore_trainer_state(self.state, Path(resume_from_checkpoint), self.output)
+        epochs, steps = divmod(self.resumed_step, num_update_steps_per_epoch)
+        return epochs, steps * self.args.gradient_accumulation_steps
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Trained weights by their names in the model: what PEFT saves of P-tuning is not all that is trained."""
+        checkpoint = Path(resume_from_checkpoint)
+        if not isinstance(self.model, PeftModel):
+            with fits(checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        with fits(checkpoint), torch.no_grad():
+            stored, trained = read_state(checkpoint / STATE)["trained"], self.trained_weights()
+            if stored.keys() != trained.keys():
+                raise ValueError(f"other weights are trained: {sorted(stored.keys() ^ trained.keys())[:3]}")
+            for name, weight in trained.items():
+                if stored[name].shape != weight.shape or not stored[name].is_floating_point():
+                    raise ValueError(f"{name} has shape {tuple(stored[name].shape)}, not {tuple(weight.shape)}")
+                weight.copy_(stored[name])
+
+    def _load_best_model(self) -> None:
+        best = self.best_checkpoint()
+        if best is not None and (best / STATE).is_file():
+            self._load_from_checkpoint(str(best))
+        else:
+            super()._load_best_model()
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        state = read_state(Path(checkpoint) / STATE)
-        try:
+        with fits(Path(checkpoint)):
+            state = read_state(Path(checkpoint) / STATE)
+            check_like(state["optimizer"]["param_groups"], self.optimizer.state_dict()["param_groups"], "param_groups")
+            check_like(state["scheduler"], self.lr_scheduler.state_dict(), "scheduler")
             self.optimizer.load_state_dict(state["optimizer"])
             check_shapes(self.optimizer)
             self.lr_scheduler.load_state_dict(state["scheduler"])
             self.restored = {name: state[name] for name in OPEN_STATE}
-            self.tokens_seen, self.supervised_tokens_seen = state["tokens"], state["supervised_tokens"]
-            self.skipped_steps, self.seconds_before = state["skipped_steps"], state["seconds"]
+            self.tokens_seen, self.supervised_tokens_seen = int(state["tokens"]), int(state["supervised_tokens"])
+            self.skipped_steps, self.seconds_before = int(state["skipped_steps"]), float(state["seconds"])
             generators = state["generators"]
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-            raise RunDirectoryError(f"the state in {checkpoint} does not fit this run: {error!r}") from error
-        if rank() < len(generators):
-            self.generators = generators[rank()]
-        # A rank that is new keeps the generators that its own seed gave it.
+            # A rank that is new keeps the generators that its own seed gave it.
+            if rank() < len(generators):
+                self.generators = generators[rank()]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_generator_state(self.generators)
+            with fits(Path(checkpoint)):
+                set_generator_state(self.generators)
 
     def settle(self) -> None:
         """After the Trainer has cleared its sums, before the first step: take up what the checkpoint had open."""
@@ -172,10 +223,11 @@ class SavingTrainer(Trainer):
         if not self.restored:
             return
         state, self.restored = self.restored, {}
-        self._tr_loss += state["loss_sum"].to(self._tr_loss)
-        self._total_loss_scalar = state["total_loss"]
-        self._globalstep_last_logged = state["last_logged_step"]
-        self.last_logs, pending = state["last_logs"], state["pending"]
+        with fits(self.output / f"checkpoint-{self.state.global_step}"):
+            self._tr_loss += state["loss_sum"].to(self._tr_loss)
+            self._total_loss_scalar = float(state["total_loss"])
+            self._globalstep_last_logged = min(int(state["last_logged_step"]), self.state.global_step)
+            self.last_logs, pending = dict(state["last_logs"]), list(state["pending"])
         if EPOCH_END in pending:
             self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
         self.control.should_evaluate |= EVALUATION in pending
@@ -216,12 +268,3 @@ class SavingTrainer(Trainer):
 
     def ends_epoch(self) -> bool:
         raise NotImplementedError
-
-
-def check_shapes(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError where the state of a weight does not have the weight's shape; torch would go on with it."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if name in LIKE_THE_WEIGHT and value.shape != parameter.shape:
-                    raise ValueError(f"{name} has shape {tuple(value.shape)}, its weight {tuple(parameter.shape)}")

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralchat.data.example_store import ExampleStore
-from neuralchat.errors import tell
+from neuralchat.errors import NeuralChatError, tell
 from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
 from neuralchat.training.interruption import SignalWishes
 from neuralchat.training.process_group import gathered, rank, several
+from neuralchat.training.restored_state import fits
 from neuralchat.training.saving import SavingTrainer
 from neuralchat.training.step_loader import StepPart, StepParts, make_loader
 from neuralchat.training.trouble import (
@@ -84,7 +85,16 @@ class FineTuningTrainer(SavingTrainer):
             self.control.should_training_stop = True
             return
         self.parts.epoch = kwargs["epoch"]
-        super()._run_epoch(*args, **kwargs)
+        try:
+            super()._run_epoch(*args, **kwargs)
+        except (NeuralChatError, StepAbandonedError):
+            raise
+        except Exception:
+            if self.resumed_step is None or self.state.global_step > self.resumed_step or several():
+                raise
+            # The first step after a checkpoint: what the optimizer cannot use shows only now.
+            with fits(self.output / f"checkpoint-{self.resumed_step}"):
+                raise
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[StepPart], num_batches: int, device: torch.device
