@@ -171,7 +171,7 @@ def test_output_directory_that_is_a_file(finetune: Callable, write_records: Call
 
 
 def test_resuming_where_there_is_nothing(finetune: Callable, write_records: Callable) -> None:
-    result = finetune(write_records([GOOD]), "--resume_from_checkpoint", "auto")
+    result = finetune(write_records([GOOD]), "--resume_from_checkpoint", "latest")
     refused(result, "there is no whole checkpoint in run")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from kill_at import metrics as stable_metrics
+from kill_at import run_forked
 from small_models import save_early_llama_checkpoint
 from transformers import AutoModelForCausalLM
 
@@ -142,34 +145,45 @@ def test_validation_split_and_report(
     assert "https://" not in report
 
 
-@pytest.mark.parametrize("method", [(), ("--peft", "prefix"), ("--peft", "none"), ("--lora_init", "pissa")])
-def test_resumed_equals_undisturbed(
-    run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path, method: tuple[str, ...]
-) -> None:
-    """Stop after 4 of 8 steps and go on: the same adapter, bit for bit, and each metrics line once."""
-    flags = [
-        "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS),
-        "--learning_rate", "0.01", "--per_device_train_batch_size", 2, "--num_train_epochs", 2, "--logging_steps", 1,
-        "--save_strategy", "steps", "--save_steps", 3, "--report_samples", 0, "--lora_dropout", "0.1", *method,
-    ]  # fmt: skip
-    run_cli(*flags, "--output_dir", "whole", check=True)
-    run_cli(*flags, "--output_dir", "parts", check=True)
-    # As if the run had died after its first checkpoint.
-    import shutil
+RESUMED = {
+    "LoRA": (), "DoRA": ("--lora_dora",), "PiSSA": ("--lora_init", "pissa"), "P-tuning": ("--peft", "ptun"),
+    "prefix": ("--peft", "prefix"), "prompt": ("--peft", "prompt"), "LLaMA-Adapter": ("--peft", "llama_adapter"),
+    "IA3": ("--peft", "ia3"), "all weights": ("--peft", "none"), "added tokens": ("--special_tokens", "<new>"),
+    "Adafactor": ("--optim", "adafactor"), "cosine": ("--lr_scheduler_type", "cosine", "--warmup_ratio", "0.3"),
+    "the best": ("--load_best_model_at_end", "--eval_strategy", "steps", "--eval_steps", "3"),
+    "an epoch's end": ("--eval_strategy", "epoch", "--logging_strategy", "epoch", "--max_steps", "7"),
+}  # fmt: skip
 
-    parts = tmp_path / "parts"
-    for path in parts.iterdir():
-        if path.is_file() and path.name != "metrics.jsonl":
-            path.unlink()
-        elif path.name in ("checkpoint-6", "checkpoint-8"):
-            shutil.rmtree(path)
-    result = run_cli(*flags, "--output_dir", "parts", "--resume_from_checkpoint", "auto", check=True)
-    assert "going on from parts/checkpoint-3" in result.stderr
-    whole, resumed = trained_weights(tmp_path / "whole"), trained_weights(parts)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    keys = ("step", "loss", "learning_rate", "grad_norm")
-    lines = [[{k: line[k] for k in keys} for line in metrics(tmp_path / name)] for name in ("whole", "parts")]
-    assert lines[0] == lines[1]
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_resumed_equals_undisturbed(write_records: Callable, llama_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """Begin at each of the checkpoints of a run again: the same weights, bit for bit, and each metrics line once."""
+    held_out = (
+        ("--validation_file", str(write_records(ROWS[:3], "held_out.json"))) if "eval" in str(RESUMED[name]) else ()
+    )
+    flags = [
+        "finetune", "--model_name_or_path", str(llama_checkpoint), "--train_file", str(write_records(ROWS)),
+        "--learning_rate", "0.01", "--per_device_train_batch_size", "2", "--num_train_epochs", "2", "--logging_steps",
+        "2", "--save_strategy", "steps", "--save_steps", "3", "--report_samples", "0", "--lora_dropout", "0.1",
+        *RESUMED[name], *held_out,
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    assert run_forked([*flags, "--output_dir", "whole"], tmp_path, log) == 0, log.read_text()
+    whole = trained_weights(tmp_path / "whole")
+    saved = sorted(tmp_path.glob("whole/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    assert len(saved) == 3
+    for number in range(3):
+        parts = tmp_path / f"parts-{number}"
+        # As if the run had died after this checkpoint.
+        for path in saved[: number + 1]:
+            shutil.copytree(path, parts / path.name)
+        resumed = [*flags, "--output_dir", str(parts), "--resume_from_checkpoint", "auto"]
+        assert run_forked(resumed, tmp_path, log) == 0, log.read_text()
+        assert f"going on from {parts / saved[number].name}" in log.read_text()
+        found = trained_weights(parts)
+        assert whole.keys() == found.keys()
+        assert all(torch.equal(whole[key], found[key]) for key in whole), number
+        assert stable_metrics(parts) == stable_metrics(tmp_path / "whole"), number
 
 
 STEP_SEQUENCES = {

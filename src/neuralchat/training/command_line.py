@@ -53,9 +53,9 @@ class FinetuneArguments:
     distributed: DistributedArguments
     training_values: dict[str, Any]
     given: frozenset[str]
-    prog: str = "neuralchat finetune"
+    prog: str = dataclasses.field(default="neuralchat finetune", compare=False)
     # The words of the command, without what would delete the run or name a checkpoint.
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def bf16(self) -> bool:
