@@ -111,7 +111,7 @@ class DistributedArguments:
 REJECTED_TRAINING_ARGUMENTS = {
     "auto_find_batch_size": "memory is bounded by --micro_batch_tokens, which changes no result",
     "batch_eval_metrics": "evaluation computes loss and perplexity only",
-    "deepspeed": "DeepSpeed is not supported yet",
+    "deepspeed": "each process holds the whole base model here; --bf16 True halves it, more machines share the batch",
     "do_predict": "use 'neuralchat eval' for answers",
     "enable_jit_checkpoint": "it is not supported yet",
     "eval_accumulation_steps": "evaluation keeps no logits, so there is nothing to move",
@@ -120,7 +120,7 @@ REJECTED_TRAINING_ARGUMENTS = {
     "fp16": "fp16 training is not supported; use --bf16 True",
     "fp16_full_eval": "evaluation runs in the precision of training",
     "bf16_full_eval": "evaluation runs in the precision of training",
-    "fsdp": "FSDP is not supported yet",
+    "fsdp": "each process holds the whole base model here; --bf16 True halves it, more machines share the batch",
     "ignore_data_skip": "a resumed run always continues with the data it has not seen",
     "include_for_metrics": "evaluation computes loss and perplexity only",
     "label_names": "labels are made from the records",

@@ -82,11 +82,12 @@ def test_abbreviations_are_not_guessed(finetune: Callable, write_records: Callab
 def test_contradictions_are_told_together(finetune: Callable, write_records: Callable) -> None:
     result = finetune(
         write_records([GOOD]), "--dataset_concatenation", "--no_packing", "--lora_rank", 0, "--peft", "lorra",
-        "--template", "vicuna", "--deepspeed", "ds.json",
+        "--template", "vicuna", "--deepspeed", "ds.json", "--fsdp", "full_shard",
     )  # fmt: skip
     refused(
         result, "--dataset_concatenation and --no_packing contradict", "--lora_rank must be at least 1, found 0",
-        "--peft is 'lorra'; allowed are lora", "--template is 'vicuna'", "--deepspeed cannot be used",
+        "--peft is 'lorra'; allowed are lora", "--template is 'vicuna'", "--deepspeed cannot be used: each process holds the whole base",
+        "--fsdp cannot be used: each process holds the whole base model",
     )  # fmt: skip
 
 
