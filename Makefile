@@ -1,11 +1,12 @@
 # make setup   install into .venv          make demo    watch a model become a chatbot
-# make test    run the whole test suite    make check   lint, format, types, import direction, docs up to date
+# make test    run the whole test suite    make chaos   the long forms of kill matrix and fuzzing
+# make check   lint, format, types, import direction, docs up to date
 PYTHON ?= python3
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip install --quiet
 DEMO := runs/demo
 
-.PHONY: setup demo test check format clean-demo
+.PHONY: setup demo test chaos check format clean-demo
 
 setup: .venv/installed
 
@@ -37,6 +38,15 @@ clean-demo:
 test: setup
 	$(BIN)/neuralchat fetch smollm2-135m-instruct
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+
+# Hours of a bad day in about half an hour of work; its reports are kept in benchmarks/results.
+chaos: setup
+	$(BIN)/neuralchat fetch smollm2-135m-instruct
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/chaos/kill_matrix.py --points 40 \
+	  --report benchmarks/results/kill-matrix-$$(date +%Y-%m-%d-%H%M).json
+	NEURALCHAT_LONG=1 NEURALCHAT_RANK_KILLS=10 NEURALCHAT_FUZZ_FILES=10000 NEURALCHAT_FUZZ_CHECKPOINTS=1000 \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rA --durations 10 tests/chaos/test_lost_ranks.py \
+	  tests/distributed/test_ranks.py tests/fuzz
 
 check: setup
 	$(BIN)/ruff check .

@@ -86,7 +86,8 @@ def test_contradictions_are_told_together(finetune: Callable, write_records: Cal
     )  # fmt: skip
     refused(
         result, "--dataset_concatenation and --no_packing contradict", "--lora_rank must be at least 1, found 0",
-        "--peft is 'lorra'; allowed are lora", "--template is 'vicuna'", "--deepspeed cannot be used: each process holds the whole base",
+        "--peft is 'lorra'; allowed are lora", "--template is 'vicuna'",
+        "--deepspeed cannot be used: each process holds the whole base",
         "--fsdp cannot be used: each process holds the whole base model",
     )  # fmt: skip
 
