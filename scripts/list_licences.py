@@ -57,6 +57,7 @@ WHY = {
     "sentencepiece": "tokenizers of early LLaMA and T5",
     "jinja2": "chat templates, the report",
     "pyyaml": "config files",
+    "cloudpickle": "tests: work done inside forked commands",
     "psutil": "memory and cores of the machine",
     "rich": "for a chat with colours; not imported yet",
     "tensorboard": "extra: --report_to tensorboard",

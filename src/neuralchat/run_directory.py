@@ -55,7 +55,8 @@ def trained_file(method: str) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
     beside = path.with_name(f".{path.name}.writing")
-    write_bytes_synced(beside, text.encode("utf-8"))
+    # Undecodable bytes of a path become \\udcxx, which JSON reads back.
+    write_bytes_synced(beside, text.encode("utf-8", "backslashreplace"))
     beside.replace(path)
     sync_directory(path.parent)
 
@@ -119,7 +120,7 @@ def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
 
 def checkpoints(path: Path) -> list[Path]:
     """Directories checkpoint-N, oldest step first."""
-    found = [p for p in path.glob("checkpoint-*") if p.is_dir() and p.name.removeprefix("checkpoint-").isdigit()]
+    found = [p for p in path.glob("checkpoint-*") if p.is_dir() and p.name.removeprefix("checkpoint-").isdecimal()]
     return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
 
 

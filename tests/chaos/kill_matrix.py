@@ -61,7 +61,7 @@ def killed_and_resumed(work: Path, place: str, call: int, expected: tuple[str, l
     shutil.rmtree(work / "run", ignore_errors=True)
     log = work / "log"
     log.unlink(missing_ok=True)
-    status = run_forked(words("run"), work, log, lambda: arm(place, call))
+    status = run_forked(words("run"), work, log, partial(arm, place, call))
     assert status == -9, f"{place} {call}: not killed, status {status}\n{log.read_text()}"
     before = sorted(p.name for p in (work / "run").glob("checkpoint-*")) if (work / "run").exists() else []
     resumed = run_forked(words("run", "--resume_from_checkpoint", "auto"), work, log)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from kill_at import end_of, fork
+from kill_at import Process, end_of, fork, nothing
 
 
 def free_port() -> int:
@@ -26,10 +26,9 @@ def environment(rank: int, size: int, port: int, restarts: int = 0) -> dict[str,
 def start_ranks(
     words: list[str], directory: Path, size: int, *, prepare: dict[int, Callable[[], None]] | None = None,
     restarts: int = 0, directories: list[Path] | None = None,
-) -> list[int]:  # fmt: skip
-    """Process ids. `prepare`: by rank, done before the command. `directories`: where each rank works."""
+) -> list[Process]:  # fmt: skip
+    """`prepare`: by rank, done before the command. `directories`: where each rank works."""
     port = free_port()
-    nothing: Callable[[], None] = lambda: None  # noqa: E731
     return [
         fork(
             words, (directories or [directory] * size)[rank], directory / f"log-{rank}",

@@ -10,11 +10,12 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_at import arm, digest, end_of, metrics
+from kill_at import arm, digest, end_of, fork, metrics
 from ranks import environment, free_port, run_ranks, said, start_ranks
 
 from neuralchat.training import session, trainer
@@ -74,7 +75,7 @@ def test_killed_at_random_moments_a_restart_ends_as_undisturbed(bench: Bench) ->
         victim, call = draw.randrange(2), draw.randint(1, LAST_STEP)
         place = draw.choice(["forward", "backward", "step done"])
         output = f"run-{moment}"
-        statuses = bench.run(output, "--overwrite_output_dir", prepare={victim: lambda: arm(place, call)})  # noqa: B023
+        statuses = bench.run(output, "--overwrite_output_dir", prepare={victim: partial(arm, place, call)})
         assert statuses[victim] == -signal.SIGKILL, said(bench.directory)
         assert statuses[1 - victim] == 4, said(bench.directory)
         bench.said(rf"(contact is lost with|) ?rank {victim} on ")
@@ -105,8 +106,6 @@ def test_a_rank_that_does_not_come_is_named(bench: Bench) -> None:
     start = time.monotonic()
     words = bench.words("run", "--preflight_timeout", "5")
     port = free_port()
-    from kill_at import fork
-
     children = [
         fork(words, bench.directory, bench.directory / f"log-{rank}", environ=environment(rank, 4, port))
         for rank in (0, 2)
@@ -118,8 +117,6 @@ def test_a_rank_that_does_not_come_is_named(bench: Bench) -> None:
 
 
 def test_rank_0_that_does_not_come_is_named(bench: Bench) -> None:
-    from kill_at import fork
-
     words = bench.words("run", "--preflight_timeout", "3")
     child = fork(words, bench.directory, bench.directory / "log-1", environ=environment(1, 2, free_port()))
     assert end_of(child) == 4
@@ -145,7 +142,7 @@ def test_a_rank_that_hangs_is_named_and_nothing_waits_for_ever(bench: Bench) -> 
     try:
         assert end_of(children[0]) == 4
     finally:
-        os.kill(children[1], signal.SIGKILL)
+        os.kill(children[1].pid, signal.SIGKILL)
         end_of(children[1])
     bench.said(r"rank 1 on \S+ has given no sign of life for 4 s \(--peer_timeout\)")
     assert damage(bench.directory / "run" / "checkpoint-6") is None
@@ -212,7 +209,7 @@ def test_a_signal_to_one_rank_stops_all_and_loses_nothing(bench: Bench, number: 
     while not (lines.exists() and len(lines.read_text().splitlines()) > 3):
         assert time.monotonic() < deadline, said(bench.directory)
         time.sleep(0.01)
-    os.kill(children[1], number)
+    os.kill(children[1].pid, number)
     assert [end_of(child) for child in children] == [128 + number] * 2, said(bench.directory)
     assert said(bench.directory).count(f"stopped by {number.name} after step") == 1
     assert bench.run("run", "--num_train_epochs", "8", "--save_strategy", "no", restarts=1) == [0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -213,3 +214,16 @@ def test_scripts_do_not_train_unless_told(run_cli: Callable, write_records: Call
         script="finetune_clm.py",
     )  # fmt: skip
     refused(result, "nothing to do: add --do_train")
+
+
+def test_names_that_no_file_can_have(finetune: Callable) -> None:
+    refused(finetune("x" * 5000 + ".json"), "cannot be the name of a file: File name too long")
+
+
+def test_showing_a_run_whose_results_were_edited(run_cli: Callable, tmp_path: Path) -> None:
+    manifest = {"base_model": {}, "template": {}, "adapter": {}, "results": {}}
+    (tmp_path / "neuralchat.json").write_text(json.dumps(manifest))
+    result = run_cli("show", tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "neuralchat.json" in result.stderr

@@ -177,7 +177,7 @@ def test_failures_of_writing_are_told_apart(tmp_path: Path, error: Exception, te
 def test_the_result_appears_file_by_file_but_each_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights").write_text("old")
     monkeypatch.setattr(module, "sync_file", full)
-    with pytest.raises(RunDirectoryError, match="the result could not be saved: the disk of"):
+    with pytest.raises(RunDirectoryError, match="checkpoint-result could not be saved: the disk of"):
         write_files(tmp_path, fill)
     assert (tmp_path / "weights").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["weights"]

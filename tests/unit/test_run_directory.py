@@ -175,3 +175,14 @@ def test_hash_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     # The test vector of FIPS 180-2.
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_names_that_only_look_like_a_step(tmp_path: Path) -> None:
+    for name in ("checkpoint-²", "checkpoint-", "checkpoint-3x", "checkpoint-12"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-12"]
+
+
+def test_bytes_of_a_path_that_are_no_text_survive(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", json.dumps({"path": "caf\udce9"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "file").read_text()) == {"path": "caf\udce9"}

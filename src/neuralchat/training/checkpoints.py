@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.errors import NeuralChatError, RunDirectoryError
@@ -29,10 +30,7 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> 
     as it was.
     """
     target = output / f"checkpoint-{step}"
-    beside = output / f".{target.name}{WRITING}"
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
+    with beside_its_place(output, target.name) as beside:
         write(beside)
         for file in files_of(beside):
             sync_file(beside / file)
@@ -44,33 +42,33 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> 
             discard(target)
         os.rename(beside, target)
         sync_directory(output)
-    except Exception as error:
-        needed = size_of(beside)
-        shutil.rmtree(beside, ignore_errors=True)
-        if (reason := write_failure(error, output, needed)) is not None:
-            raise RunDirectoryError(
-                f"checkpoint-{step} could not be saved: {reason}\n{what_is_left(output)}"
-            ) from error
-        raise
     return target
 
 
 def write_files(output: Path, write: Callable[[Path], None]) -> None:
     """Let `write(directory)` make files and put them into `output` when all are whole. Errors as write_checkpoint's."""
-    beside = output / f".checkpoint-result{WRITING}"
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
+    with beside_its_place(output, "checkpoint-result") as beside:
         write(beside)
-        for name in files_of(beside):
+        names = files_of(beside)
+        for name in names:
             sync_file(beside / name)
-        for name in files_of(beside):
+        for name in names:
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(beside / name, output / name)
         sync_directory(output)
+
+
+@contextmanager
+def beside_its_place(output: Path, name: str) -> Iterator[Path]:
+    """A new directory to write `name` in; it is gone afterwards, and failures of writing become RunDirectoryErrors."""
+    beside = output / f".{name}{WRITING}"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        yield beside
     except Exception as error:
         if (reason := write_failure(error, output, size_of(beside))) is not None:
-            raise RunDirectoryError(f"the result could not be saved: {reason}\n{what_is_left(output)}") from error
+            raise RunDirectoryError(f"{name} could not be saved: {reason}\n{what_is_left(output)}") from error
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -195,7 +193,7 @@ def sweep(output: Path) -> None:
     """
     for leftover in sorted(output.glob(f".checkpoint-*{WRITING}")):
         target = output / leftover.name.removeprefix(".").removesuffix(WRITING)
-        if not target.exists() and target.name.removeprefix("checkpoint-").isdigit() and damage(leftover) is None:
+        if not target.exists() and target.name.removeprefix("checkpoint-").isdecimal() and damage(leftover) is None:
             os.rename(leftover, target)
     for leftover in (*output.glob(f".checkpoint-*{WRITING}"), *output.glob(f".checkpoint-*{DELETING}")):
         shutil.rmtree(leftover, ignore_errors=True)

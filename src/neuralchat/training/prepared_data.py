@@ -39,12 +39,16 @@ class RecordSource:
         problems = []
         for name in self.files:
             path = Path(name)
-            if path.is_dir():
-                problems.append(f"{name} is a directory; name the files in it")
-            elif not path.is_file():
-                problems.append(f"{name} does not exist")
-            elif path.stat().st_size == 0:
-                problems.append(f"{name}: the file is empty")
+            try:
+                if path.is_dir():
+                    problems.append(f"{name} is a directory; name the files in it")
+                elif not path.is_file():
+                    problems.append(f"{name} does not exist")
+                elif path.stat().st_size == 0:
+                    problems.append(f"{name}: the file is empty")
+            except (OSError, ValueError) as error:
+                # A name that is too long, or has a NUL in it.
+                problems.append(f"{name[:60]!r} cannot be the name of a file: {getattr(error, 'strerror', error)}")
         return problems
 
     def fingerprint(self) -> str:
@@ -169,7 +173,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         write_examples(directory, with_progress(tokenize(source.records(report), encoder, counts)))
         notice = report.settle(data.on_bad_record)
         if not counts.examples:
-            raise DataError(problem_list("no record can be trained on:", counts.unusable))
+            raise DataError(problem_list("no record can be trained on:", counts.unusable, unlisted=counts.unlisted))
         ignored = sorted(map(str, report.ignored_fields))
         notices = [notice] if notice else []
         notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []

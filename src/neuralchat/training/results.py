@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat import __version__
+from neuralchat.errors import RunDirectoryError
 from neuralchat.models.adapters import base_model_of
 from neuralchat.models.loading import resolve
 from neuralchat.run_directory import MANIFEST, REPORT, read_manifest, read_metrics, write_atomically
@@ -158,8 +159,12 @@ def summary(output: Path, manifest: dict[str, Any]) -> str:
 
 
 def show(run: Path) -> int:
-    """`neuralchat show`: the summary of a finished run, again."""
-    print(summary(run, read_manifest(run)))
+    """`neuralchat show`: the summary of a finished run, again. Raises RunDirectoryError if it was edited."""
+    manifest = read_manifest(run)
+    try:
+        print(summary(run, manifest))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{run / MANIFEST} is damaged: its results cannot be shown ({error!r})") from error
     return 0
 
 

@@ -58,10 +58,11 @@ def interrupted(trainer: FineTuningTrainer, session: Session) -> InterruptedTrai
     return error
 
 
-def how_to_go_on(session: Session) -> str:
+def how_to_go_on(session: Session, *more: str) -> str:
+    """The end of a sentence: what to type, with `more` words at its end."""
     if session.training.world_size > 1:
-        return " the same launch and --resume_from_checkpoint auto (without --overwrite_output_dir)."
-    return f":\n  {session.arguments.command_to_resume()}"
+        return f" the same launch and {' '.join(('--resume_from_checkpoint auto', *more))}."
+    return f":\n  {' '.join((session.arguments.command_to_resume(), *more))}"
 
 
 def take_smaller_micro_batches(
@@ -72,15 +73,19 @@ def take_smaller_micro_batches(
     longest = int(parts.store.lengths.max())
     smaller = parts.micro_batch_tokens // 2
     told = f"memory ran out at step {trainer.state.global_step + 1} ({what}); the steps before it are saved. "
+    error: OutOfMemoryError | None = None
     if smaller < max(SMALLEST_MICRO_BATCH, longest // 2):
-        raise OutOfMemoryError(
+        error = OutOfMemoryError(
             f"{told}--micro_batch_tokens {parts.micro_batch_tokens} is too small to halve for examples of {longest} "
-            f"tokens: use --gradient_checkpointing, and go on with{how_to_go_on(session)}"
+            f"tokens. Go on with{how_to_go_on(session, '--gradient_checkpointing')}"
         )
-    if not session.arguments.tuning.auto_micro_batch:
-        raise OutOfMemoryError(
-            f"{told}Go on with --micro_batch_tokens {smaller}, which changes no result (--auto_micro_batch does so by "
-            f"itself):{how_to_go_on(session).lstrip(':')} --micro_batch_tokens {smaller}"
+    elif not session.arguments.tuning.auto_micro_batch:
+        error = OutOfMemoryError(
+            f"{told}Smaller micro-batches change no result (--auto_micro_batch takes them by itself). Go on with"
+            f"{how_to_go_on(session, '--micro_batch_tokens', str(smaller))}"
         )
+    if error is not None:
+        error.told = rank() != 0
+        raise error
     say(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
     parts.micro_batch_tokens = session.micro_batch_tokens = smaller

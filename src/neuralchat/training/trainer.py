@@ -176,7 +176,8 @@ class FineTuningTrainer(SavingTrainer):
         found = self.sum_over_ranks()
         for kind in (Kind.STOP, Kind.MEMORY):
             if found[kind]:
-                raise StepAbandonedError(kind, self.trouble.what if self.trouble else "")
+                met = gathered(self.trouble.what if self.trouble else "")
+                raise StepAbandonedError(kind, next((what for what in met if what), ""))
         if not found[Kind.NONFINITE]:
             return False
         # The rank that met it knows the records; all tell, or rather the first of them, the same.
