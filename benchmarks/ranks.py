@@ -62,12 +62,14 @@ def measure(
     tokens = steps[-1]["tokens"] - steps[0]["tokens"]
     counts = json.loads((work / f"{name}.bytes").read_text())
     manifest = json.loads((work / name / "neuralchat.json").read_text())
+    gradient_bytes = 4 * manifest["adapter"]["trained_parameters"]
     said = [line for line in found.stderr.splitlines() if line.startswith(("rank ", "preflight", "forecast", "memory"))]
     return {
         "tokens_per_s": round(tokens / seconds, 1),
         "losses": [line["loss"] for line in steps],
-        "gradient_bytes": 4 * manifest["adapter"]["trained_parameters"],
-        "largest_all_reduce_bytes": max(counts, default=0),
+        "gradient_bytes": gradient_bytes,
+        # Beside the gradient: three kinds of trouble and the loss, 4 bytes each.
+        "all_reduce_bytes_a_step": min(counts, key=lambda size: abs(size - gradient_bytes), default=0),
         "peak_memory_mb": manifest["results"]["peak_memory_mb"],
         "training_seconds": manifest["results"]["training_seconds"],
         "said": said,
