@@ -3,8 +3,8 @@
 python benchmarks/cluster_forecast.py --tokens_per_s 300 --trained_parameters 460800 --tokens_per_step_and_node 3280
 
 A ring all-reduce of B bytes over N machines sends 2 (N - 1) / N B over each link, in 2 (N - 1) messages (Patarasuk and
-Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). Efficiency is the speed of N machines
-over N times that of one, when each machine gets as many tokens a step as the one had.
+Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009). Efficiency is the speed of N
+machines over N times that of one, when each machine gets as many tokens a step as the one had.
 """
 
 from __future__ import annotations
