@@ -82,6 +82,7 @@ def test_auto_begins_where_there_is_nothing_yet(tmp_path: Path) -> None:
 
 
 def test_named_checkpoint_may_lie_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
     chosen = checkpoint(tmp_path / "other", 7)
     assert checkpoint_to_resume(str(chosen), tmp_path / "out", print) == chosen
 
@@ -141,7 +142,8 @@ def test_identity_that_cannot_be_read(tmp_path: Path, text: str) -> None:
 
 
 def test_a_run_that_does_not_say_what_it_was(tmp_path: Path) -> None:
-    manifest = {"base_model": {}, "template": {}, "adapter": {}, "results": {}}
+    template = {"name": "alpaca", "sha256": "0"}
+    manifest = {"base_model": {"name": "m"}, "template": template, "adapter": {"method": "lora"}, "results": {}}
     (tmp_path / "neuralchat.json").write_text(json.dumps(manifest))
     with pytest.raises(RunDirectoryError, match="does not say what decided its result"):
         identity_of_run(tmp_path)
