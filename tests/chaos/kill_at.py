@@ -102,18 +102,36 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
 OTHER_OWNERS = {"generator_state": (saving,)}
 
 
-def arm(place: str, call: int, tally: Path | None = None) -> None:
-    """Die at call number `call` (from 1) of `place`; with `tally`, only count the calls."""
-    owner, name, how = PLACES[place]
+def arm(place: str, call: int) -> None:
+    """Die at call number `call` (from 1) of `place`."""
     calls = 0
 
     def count() -> bool:
         nonlocal calls
         calls += 1
-        if tally is not None:
-            tally.write_text(str(calls))
         return calls == call
 
+    install(place, count)
+
+
+def count_all(tally: Path) -> None:
+    """Die nowhere; write to `tally` how often each place is come by."""
+    calls = dict.fromkeys(PLACES, 0)
+
+    def counter(place: str) -> Callable[[], bool]:
+        def count() -> bool:
+            calls[place] += 1
+            tally.write_text(json.dumps(calls))
+            return False
+
+        return count
+
+    for place in PLACES:
+        install(place, counter(place))
+
+
+def install(place: str, count: Callable[[], bool]) -> None:
+    owner, name, how = PLACES[place]
     replacement = how(getattr(owner, name), count)
     for each in (owner, *OTHER_OWNERS.get(name, ())):
         setattr(each, name, replacement)

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from kill_at import PLACES, arm, digest, metrics, run_forked
+from kill_at import PLACES, arm, count_all, digest, metrics, run_forked
 from small_models import save_checkpoint
 
 ROWS = [
@@ -46,14 +46,8 @@ def words(output: str, *extra: str) -> list[str]:
 
 def calls_of_each_place(work: Path) -> dict[str, int]:
     """How often an undisturbed run comes by each place."""
-    found = {}
-    tally = work / "tally"
-    for place in PLACES:
-        tally.unlink(missing_ok=True)
-        assert run_forked(words("tallied"), work, work / "log", partial(arm, place, -1, tally)) == 0
-        shutil.rmtree(work / "tallied")
-        found[place] = int(tally.read_text()) if tally.exists() else 0
-    return found
+    assert run_forked(words("tallied"), work, work / "log", partial(count_all, work / "tally")) == 0
+    return json.loads((work / "tally").read_text())
 
 
 def killed_and_resumed(work: Path, place: str, call: int, expected: tuple[str, list[Any]]) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ranks import free_port
 from small_models import save_checkpoint
-
-from neuralchat.training.local_ranks import free_port
 
 BIN = Path(sys.executable).parent
 # What a rank does: read its place, plan its threads, meet the others and add up all ranks.

@@ -153,7 +153,7 @@ def test_published_pickles_load_as_tensors_only(copy: Callable, tmp_path: Path) 
     base = copy("base")
     to_pickle(base)
     assert any("are pickles (.bin), read as tensors only" in text for text in load_base(base))
-    evil = copy("lora").parent / "evil_base"
+    evil = copy("lora").parent / "hostile_base"
     shutil.copytree(base, evil)
     (evil / "pytorch_model.bin").unlink()
     content = {"model.norm.weight": Evil(tmp_path / "evil"), "room": torch.zeros(40_000)}

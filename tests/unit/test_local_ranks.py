@@ -179,7 +179,7 @@ def test_ranks_that_a_signal_met_too_early() -> None:
         sys.executable,
         "-c",
         PARENT.replace("GRACE", "5"),
-        "import time; print('ready', flush=True); time.sleep(60)",
+        "import os, time; os.write(1, b'ready\\n'); time.sleep(60)",
     ]
     parent = subprocess.Popen(asleep, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     STARTED.append(parent)

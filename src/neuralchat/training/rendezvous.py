@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from neuralchat.errors import DistributedError, NeuralChatError, say_progress
+from neuralchat.errors import DistributedError, NeuralChatError, report, say_progress
 from neuralchat.training.backends import choose_backend
 from neuralchat.training.command_line import FinetuneArguments
 from neuralchat.training.hardware import read_machine
@@ -47,16 +47,16 @@ def joined(world: World, arguments: FinetuneArguments, say: Callable[[str], None
     error: BaseException | None = None
     try:
         yield
-    except NeuralChatError as caught:
-        caught.joined = True
-        error = caught
-        raise
-    except RuntimeError as caught:
-        error = caught
-        raise lost_contact(watch, caught) from caught
     except BaseException as caught:
-        error = caught
-        raise
+        error = lost_contact(watch, caught) if isinstance(caught, RuntimeError) else caught
+        if isinstance(error, NeuralChatError):
+            # At once: when one rank has ended, a launcher may end this one before it gets any further.
+            error.joined = True
+            report(error)
+            error.told = True
+        if error is caught:
+            raise
+        raise error from caught
     finally:
         part(world, store, watch, error)
 
