@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -105,7 +106,7 @@ def test_disk_full_during_a_save(bench: Bench, small_disk: Path) -> None:
     output = str(small_disk / "run")
     assert bench.run(output, "--save_steps", "1") == 2
     bench.said(
-        r"(checkpoint-\d|metrics.jsonl|checkpoint-result) could not be (saved|written): the disk of .* is full: more "
+        r"(checkpoint-\d|metrics.jsonl|checkpoint-result) could not be saved: the disk of .* is full: more "
         r"than .* MiB are needed, 0\.\d MiB are free",
         r"checkpoint-\d is whole: go on from it with the same command and --resume_from_checkpoint auto",
     )
@@ -114,6 +115,23 @@ def test_disk_full_during_a_save(bench: Bench, small_disk: Path) -> None:
     assert bench.run(output, "--save_steps", "1", "--resume_from_checkpoint", "auto") == 0
     assert digest(Path(output)) == digest(bench.directory / "whole")
     assert metrics(Path(output)) == metrics(bench.directory / "whole")
+
+
+def test_disk_full_at_the_very_end(bench: Bench) -> None:
+    """The adapter is there, the manifest is not: a message, and no finished run."""
+
+    def prepare() -> None:
+        from neuralchat.training import results
+
+        def full(path: Path, _text: str) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        results.write_atomically = full
+
+    assert bench.run("run", prepare=prepare) == 2
+    bench.said(r"neuralchat.json could not be saved: the disk of run is full", "checkpoint-8 is whole: go on from it")
+    assert (bench.directory / "run" / "adapter_model.safetensors").is_file()
+    assert bench.run("run", "--resume_from_checkpoint", "auto") == 0
 
 
 def test_no_room_is_told_before_the_start(bench: Bench) -> None:
@@ -133,7 +151,7 @@ def test_output_directory_vanishes(bench: Bench, last_step: int) -> None:
         return loss
 
     assert bench.run("run", "--logging_steps", "4", prepare=at_loss(last_step, vanish)) == 2
-    bench.said(r"could not be (saved|written): the directory run is gone\nThere is no earlier checkpoint")
+    bench.said(r"could not be saved: the directory run is gone\nThere is no earlier checkpoint")
 
 
 def test_a_loss_that_is_no_number_stops_before_the_step(bench: Bench) -> None:
@@ -248,8 +266,14 @@ def test_two_runs_on_one_directory(bench: Bench) -> None:
     (bench.directory / "run").mkdir()
     lock = RunLock(bench.directory / "run")
     lock.take()
+    (bench.directory / "run" / "checkpoint-7").mkdir()
+    for flags in (("--overwrite_output_dir",), ("--resume_from_checkpoint", "auto")):
+        assert bench.run("run", *flags) == 2
+        bench.said(rf"another run is writing to run: process {os.getpid()} on .*, started 20\d\d-")
+        assert (bench.directory / "run" / "checkpoint-7").is_dir()
+    (bench.directory / "run" / "checkpoint-7").rmdir()
     assert bench.run("run") == 2
-    bench.said(rf"another run is writing to run: process {os.getpid()} on .*, started 20\d\d-")
+    bench.said("another run is writing to run: process")
     lock.release()
     assert bench.run("run") == 0
 

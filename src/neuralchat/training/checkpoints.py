@@ -63,15 +63,23 @@ def beside_its_place(output: Path, name: str) -> Iterator[Path]:
     """A new directory to write `name` in; it is gone afterwards, and failures of writing become RunDirectoryErrors."""
     beside = output / f".{name}{WRITING}"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        yield beside
-    except Exception as error:
-        if (reason := write_failure(error, output, size_of(beside))) is not None:
-            raise RunDirectoryError(f"{name} could not be saved: {reason}\n{what_is_left(output)}") from error
-        raise
+        with failures_told(output, name, beside):
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def failures_told(output: Path, name: str, beside: Path | None = None) -> Iterator[None]:
+    """While `name` is written to `output`: failures of writing become RunDirectoryErrors with all that helps."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := write_failure(error, output, size_of(beside) if beside else 0)) is None:
+            raise
+        raise RunDirectoryError(f"{name} could not be saved: {reason}\n{what_is_left(output)}") from error
 
 
 def check_room(output: Path, needed_bytes: int) -> None:

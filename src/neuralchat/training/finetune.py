@@ -16,6 +16,7 @@ from neuralchat.errors import ArgumentsError, say_progress, tell
 from neuralchat.models import compiled
 from neuralchat.models.loading import parameter_counts
 from neuralchat.run_directory import (
+    MANIFEST,
     METRICS,
     check_output_directory,
     prepare_output_directory,
@@ -23,7 +24,7 @@ from neuralchat.run_directory import (
     trained_file,
 )
 from neuralchat.training.batch_plan import BatchPlan
-from neuralchat.training.checkpoints import check_room, sweep
+from neuralchat.training.checkpoints import check_room, failures_told, sweep
 from neuralchat.training.command_line import FinetuneArguments, make_parser, parse
 from neuralchat.training.forecast import TimeForecast
 from neuralchat.training.interruption import SignalWishes
@@ -82,8 +83,10 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
     session = make_session(arguments, shared.path, say)
 
     def prepare() -> None:
-        prepare_output_directory(output, overwrite=overwrite)
+        prepare_output_directory(output, overwrite=False)
+        # Before anything is deleted: it might be another run's.
         lock.take()
+        prepare_output_directory(output, overwrite=overwrite)
         sweep(output)
         check_room(output, 2 * checkpoint_bytes(session.model, session.arguments.training_values["optim"]))
 
@@ -92,18 +95,24 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
         results = train(session, say)
         results.seconds = time.perf_counter() - start
         results.peak_memory_mb = peak_memory_mb()
-        agreed(lambda: finish(output, session, results))
+        agreed(lambda: tell_results(output, session, results))
     finally:
         lock.release()
     return results
+
+
+def tell_results(output: Path, session: Session, results: Results) -> None:
+    with failures_told(output, MANIFEST):
+        finish(output, session, results)
 
 
 def chosen_checkpoint(arguments: FinetuneArguments, output: Path, lock: RunLock, say: Say) -> Path | None:
     """What to go on from; the output directory is checked, and locked if it is there already."""
     wanted = arguments.training_values["resume_from_checkpoint"]
     resume = asks_to_resume(wanted)
-    check_output_directory(output, overwrite=arguments.tuning.overwrite_output_dir, resume=resume)
-    if resume and output.is_dir():
+    overwrite = arguments.tuning.overwrite_output_dir
+    check_output_directory(output, overwrite=overwrite, resume=resume)
+    if (resume or overwrite) and output.is_dir():
         lock.take()
         sweep(output)
     return checkpoint_to_resume(wanted, output, say, weights=trained_file(arguments.tuning.peft))

@@ -11,9 +11,8 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
-from neuralchat.errors import RunDirectoryError
 from neuralchat.run_directory import METRICS
-from neuralchat.training.checkpoints import what_is_left, write_failure
+from neuralchat.training.checkpoints import failures_told
 
 KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
 
@@ -83,13 +82,11 @@ class Progress(TrainerCallback):
         }
 
     def write(self, line: dict[str, Any]) -> None:
-        output = self.metrics_file.parent
-        try:
-            with self.metrics_file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-        except OSError as error:
-            reason = write_failure(error, output, 0)
-            raise RunDirectoryError(f"{METRICS} could not be written: {reason}\n{what_is_left(output)}") from error
+        with (
+            failures_told(self.metrics_file.parent, METRICS),
+            self.metrics_file.open("a", encoding="utf-8") as stream,
+        ):
+            stream.write(json.dumps(line) + "\n")
 
     def line(self, state: Any, loss: float | None = None) -> str:
         done, total = state.global_step - self.first_step, state.max_steps - self.first_step
