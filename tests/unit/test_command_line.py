@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,36 @@ def test_problems_of_processes_are_told_with_the_others() -> None:
         ArgumentsError, match=r"--output_dir is missing(.|\n)*--num_processes is 'many'; allowed are auto"
     ):
         parse(["--num_processes", "many"], prog="t", implied=(), say=print)
+
+
+RESUMED = {
+    ("--output_dir", "o", "--overwrite_output_dir", "--lora_rank", "4"): "--output_dir o --lora_rank 4",
+    ("--overwrite-output-dir=true", "--output_dir", "a b"): "--output_dir 'a b'",
+    ("--output_dir", "o", "overwrite_output_dir=true", "--resume_from_checkpoint", "o/checkpoint-3"): "--output_dir o",
+}
+
+
+@pytest.mark.parametrize("words", RESUMED)
+def test_the_command_that_goes_on(words: tuple[str, ...]) -> None:
+    """Printed when a run is stopped; it has to be accepted as it is."""
+    base = ("--model_name_or_path", "m", "--train_file", "r.json")
+    stopped = parse([*base, *(w for w in words if "checkpoint" not in w)], prog="t", implied=("--do_train",), say=print)
+    command = stopped.command_to_resume()
+    assert command == f"t --model_name_or_path m --train_file r.json {RESUMED[words]} --resume_from_checkpoint auto"
+    assert not parse(shlex.split(command)[1:], prog="t", implied=("--do_train",), say=print).tuning.overwrite_output_dir
+
+
+def test_the_command_that_goes_on_with_a_config_file(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model_name_or_path: m\ntrain_file: r.json\noutput_dir: o\noverwrite_output_dir: true\n")
+    stopped = parse([str(config)], prog="t", implied=("--do_train",), say=print)
+    again = parse(shlex.split(stopped.command_to_resume())[1:], prog="t", implied=("--do_train",), say=print)
+    assert again.training_values["resume_from_checkpoint"] == "auto"
+    assert not again.tuning.overwrite_output_dir
+
+
+def test_the_command_that_goes_on_with_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/some where/finetune_clm.py", "ignored"])
+    words = ["--model_name_or_path", "m", "--train_file", "r.json", "--output_dir", "o", "--do_train"]
+    found = parse(words, prog="finetune_clm.py", implied=(), say=print).command_to_resume()
+    assert found.startswith("python '/some where/finetune_clm.py' --model_name_or_path m ")

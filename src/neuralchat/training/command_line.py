@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -95,7 +96,11 @@ class FinetuneArguments:
     def command_to_resume(self) -> str:
         """What to type to go on with this run."""
         words = [*self.words, "--resume_from_checkpoint", "auto"]
-        return shlex.join([*self.prog.split(), *words])
+        if self.tuning.overwrite_output_dir and words[0].endswith(CONFIG_ENDINGS):
+            # The file may say so.
+            words += ["--overwrite_output_dir", "false"]
+        program = ["python", sys.argv[0]] if self.prog.endswith(".py") else self.prog.split()
+        return shlex.join([*program, *words])
 
 
 class Parser(HfArgumentParser):
@@ -152,6 +157,7 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     if problems:
         raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
     words = dropped(words, lambda name: name.lstrip("-").replace("-", "_") in NOT_TO_REPEAT)
+    words = [word for word in words if word.partition("=")[0] not in NOT_TO_REPEAT]
     return FinetuneArguments(model, data, tuning, distributed, training, frozenset(given), prog, tuple(words))
 
 
