@@ -206,6 +206,8 @@ def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
     if method == "LORA":
         ranks = {shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape}
         ranks |= {shape[0] for name, shape in shapes.items() if "lora_embedding_A" in name and shape}
+        if not is_count(config.get("r")):
+            return unlike("r", config.get("r"), ranks)
         wanted = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
         if ranks and not set(wanted) >= ranks:
             return unlike("r", config.get("r"), ranks)
@@ -220,9 +222,9 @@ def prompt_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
     if shape is None or len(shape) != 2:
         return "there is no table prompt_embeddings in it"
     sizes = {name: config.get(name) for name in ("num_virtual_tokens", "token_dim", "num_layers")}
-    missing = [name for name, value in sizes.items() if value is None]
+    missing = [name for name, value in sizes.items() if not is_count(value)]
     if missing:
-        return f"{missing[0]} is missing"
+        return f"{missing[0]} is missing" if sizes[missing[0]] is None else f"{missing[0]} is no number"
     submodules = config.get("num_transformer_submodules") or (2 if config.get("task_type") == "SEQ_2_SEQ_LM" else 1)
     count, width = config["num_virtual_tokens"], config["token_dim"]
     prefix = config["peft_type"] == "PREFIX_TUNING"
