@@ -25,7 +25,7 @@ ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is.
 FLAGS = [
     "--num_train_epochs", "3", "--per_device_train_batch_size", "2", "--learning_rate", "0.01", "--logging_steps", "2",
     "--save_steps", "3", "--save_total_limit", "2", "--report_samples", "0", "--lora_dropout", "0.1", "--peer_timeout",
-    "4", "--preflight_timeout", "60",
+    "8", "--preflight_timeout", "60",
 ]  # fmt: skip
 LAST_STEP = 15
 
@@ -144,7 +144,7 @@ def test_a_rank_that_hangs_is_named_and_nothing_waits_for_ever(bench: Bench) -> 
     finally:
         os.kill(children[1].pid, signal.SIGKILL)
         end_of(children[1])
-    bench.said(r"rank 1 on \S+ has given no sign of life for 4 s \(--peer_timeout\)")
+    bench.said(r"rank 1 on \S+ has given no sign of life for 8 s \(--peer_timeout\)")
     assert damage(bench.directory / "run" / "checkpoint-6") is None
 
 

@@ -20,7 +20,7 @@ from neuralchat.training.checkpoints import damage
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 4)} for i in range(18)]
 ADDRESSES = ("10.231.77.1", "10.231.77.2")
-PEER_TIMEOUT = 5
+PEER_TIMEOUT = 8
 
 
 class Hosts:
