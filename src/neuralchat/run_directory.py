@@ -90,11 +90,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the closest of its parents that is there."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
+
+
 def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None:
     """Raise RunDirectoryError unless a run may be written to `path`. Creates and deletes nothing."""
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"--output_dir {path} is a file; give a directory")
-    parent = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+    parent = nearest_existing(path)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise RunDirectoryError(f"--output_dir {path} cannot be written: no permission to write to {parent}")
     if path.exists() and any(p.name != LOCK for p in path.iterdir()) and not overwrite and not resume:

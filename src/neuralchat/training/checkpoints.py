@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.errors import NeuralChatError, RunDirectoryError
-from neuralchat.run_directory import checkpoints, file_sha256, sync_directory, sync_file, write_bytes_synced
+from neuralchat.run_directory import (
+    checkpoints,
+    file_sha256,
+    nearest_existing,
+    sync_directory,
+    sync_file,
+    write_bytes_synced,
+)
 
 SUMS = "SHA256SUMS"
 STATE = "training_state.safetensors"
@@ -99,7 +106,7 @@ def write_failure(error: BaseException, output: Path, needed_bytes: int) -> str 
     """
     text = str(error)
     if is_disk_full(error):
-        free = shutil.disk_usage(nearest(output)).free
+        free = shutil.disk_usage(nearest_existing(output)).free
         return (
             f"the disk of {output} is full: more than {mib(needed_bytes)} are needed, {mib(free)} are free. "
             "Make room, or keep fewer checkpoints with --save_total_limit."
@@ -126,10 +133,6 @@ def what_is_left(output: Path) -> str:
     if whole is None:
         return "There is no earlier checkpoint."
     return f"{whole} is whole: go on from it with the same command and --resume_from_checkpoint auto."
-
-
-def nearest(path: Path) -> Path:
-    return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
 def mib(size: int) -> str:

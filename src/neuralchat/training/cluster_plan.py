@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuralchat.errors import ArgumentsError
-from neuralchat.training.hardware import Machine, cpu_list, read_machine
+from neuralchat.training.hardware import Machine, cpu_list, gib, read_machine
 from neuralchat.training.local_ranks import ranks_for
 from neuralchat.training.thread_plan import ThreadPlan, plan_threads
 
@@ -93,18 +93,14 @@ def machine_lines(machine: Machine) -> list[str]:
     return [
         f"{machine.hostname}: {machine.sockets} socket(s), {len(machine.nodes)} NUMA node(s), "
         f"{len(machine.cores)} physical core(s), {len(machine.cpus)} CPU(s){quota}",
-        f"memory {gigabytes(machine.memory_limit())}{limited}, {gigabytes(machine.available_memory)} available; "
+        f"memory {gib(machine.memory_limit())}{limited}, {gib(machine.available_memory)} available; "
         f"instructions: {machine.isa or 'no wide ones known'}",
     ]
 
 
-def gigabytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
-
-
 def rank_table(machine: Machine, plans: Sequence[ThreadPlan]) -> list[str]:
     rows = [("local rank", "threads", "cores", "NUMA node", "memory if shared evenly")]
-    share = gigabytes(machine.memory_limit() // len(plans))
+    share = gib(machine.memory_limit() // len(plans))
     for rank, plan in enumerate(plans):
         node = "several" if plan.numa_node is None else str(plan.numa_node)
         rows.append((str(rank), str(plan.threads), cpu_list(plan.cpus), node, share))

@@ -87,7 +87,6 @@ def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
         # Before anything is deleted: it might be another run's.
         lock.take()
         prepare_output_directory(output, overwrite=overwrite)
-        sweep(output)
         check_room(output, 2 * checkpoint_bytes(session.model, session.arguments.training_values["optim"]))
 
     agreed(prepare)

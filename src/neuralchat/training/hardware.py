@@ -212,3 +212,7 @@ def read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

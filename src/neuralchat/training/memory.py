@@ -17,7 +17,7 @@ import torch
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import ArgumentsError
 from neuralchat.training.generators import generator_state, set_generator_state
-from neuralchat.training.hardware import Machine
+from neuralchat.training.hardware import Machine, gib
 
 # The head works in chunks of 32 MiB, of which a few are alive at once; the rest is the allocator's slack.
 FIXED_BYTES = 384 << 20
@@ -124,7 +124,3 @@ def settle_micro_batch(
         raise ArgumentsError(f"{told}; {advice}")
     say(f"{told} now: close other programs, or {advice}")
     return forecast.micro_batch_tokens
-
-
-def gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

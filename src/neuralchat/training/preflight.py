@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 
 from neuralchat.errors import DistributedError, say_progress
-from neuralchat.training.hardware import Machine
-from neuralchat.training.memory import gib
+from neuralchat.run_directory import nearest_existing
+from neuralchat.training.hardware import Machine, gib
 from neuralchat.training.process_group import end_together, gathered, several
 
 # What has to be the same on every rank.
@@ -47,7 +47,6 @@ def facts_of_rank(
 ) -> dict[str, str]:
     """What this rank has, as text. Free disk is that of the output directory's file system."""
     own = {name: value for name, value in every_value.items() if name != "local_rank"}
-    place = next(p for p in (output, *output.absolute().parents) if p.exists())
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
@@ -57,7 +56,7 @@ def facts_of_rank(
         "template": str(identity["template"])[:12],
         "arguments": hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:12],
         "memory": gib(machine.available_memory),
-        "disk": gib(shutil.disk_usage(place).free),
+        "disk": gib(shutil.disk_usage(nearest_existing(output)).free),
     }
 
 

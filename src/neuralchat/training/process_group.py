@@ -31,10 +31,6 @@ def rank() -> int:
     return dist.get_rank() if several() else 0
 
 
-def world_size() -> int:
-    return dist.get_world_size() if several() else 1
-
-
 def local_rank() -> int:
     """The place of this process among those of its machine."""
     return int(os.environ.get("LOCAL_RANK", "0")) if several() else 0
@@ -74,14 +70,23 @@ def agreed(work: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def first_on_each_machine(work: Callable[[], T], *, local_rank: int) -> T:
+E = TypeVar("E", bound=NeuralChatError)
+
+
+def told_by_first(error: E) -> E:
+    """An error that all ranks meet alike: the first of them tells it."""
+    error.told = rank() != 0
+    return error
+
+
+def first_on_each_machine(work: Callable[[], T]) -> T:
     """Do `work` first on one rank of each machine, then on the others, which find its files; any failure ends all."""
     if not several():
         return work()
     result: Any = None
     for turn in (True, False):
         error: NeuralChatError | None = None
-        if (local_rank == 0) == turn:
+        if (local_rank() == 0) == turn:
             try:
                 result = work()
             except NeuralChatError as caught:

@@ -8,17 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from transformers import TrainerCallback
 
 from neuralchat.run_directory import METRICS
 from neuralchat.training.checkpoints import failures_told
+from neuralchat.training.memory import resident_bytes
 
 KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
-
-
-def resident_mb() -> int:
-    return psutil.Process().memory_info().rss >> 20
 
 
 class Progress(TrainerCallback):
@@ -77,7 +73,7 @@ class Progress(TrainerCallback):
             "supervised_tokens": self.trainer.supervised_tokens_seen,
             "tokens_per_s": round(self.speed, 1),
             "seconds": round(self.trainer.seconds(), 3),
-            "rss_mb": resident_mb(),
+            "rss_mb": resident_bytes() >> 20,
             **({"skipped_steps": self.trainer.skipped_steps} if self.trainer.skipped_steps else {}),
         }
 

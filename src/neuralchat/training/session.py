@@ -33,12 +33,11 @@ from neuralchat.models.packed_families import take_segments
 from neuralchat.models.precision import Precision, choose_precision
 from neuralchat.models.virtual_tokens import virtual_tokens_of
 from neuralchat.training.command_line import FinetuneArguments
-from neuralchat.training.hardware import read_machine
+from neuralchat.training.hardware import gib, read_machine
 from neuralchat.training.identity import check_identity, identity_of
 from neuralchat.training.memory import (
     MemoryForecast,
     cost_per_token,
-    gib,
     resident_bytes,
     settle_micro_batch,
     state_bytes,
@@ -46,7 +45,7 @@ from neuralchat.training.memory import (
 from neuralchat.training.packing_proof import proof_examples, prove_packing
 from neuralchat.training.preflight import Link, facts_of_rank, preflight
 from neuralchat.training.prepared_data import PreparedData, prepare
-from neuralchat.training.process_group import first_on_each_machine, gathered, local_rank, local_size
+from neuralchat.training.process_group import first_on_each_machine, gathered, local_size
 from neuralchat.training.resume import global_batch, identity_of_run, stored_identity
 
 Say = Callable[[str], None]
@@ -105,8 +104,7 @@ def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) ->
     data = first_on_each_machine(
         lambda: prepare(
             arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir, say=say
-        ),
-        local_rank=local_rank(),
+        )
     )
     training = arguments.training()
     identity = checked_identity(arguments, training, source, config, data, resume, say)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from neuralchat.training.interruption import InterruptedTrainingError
 from neuralchat.training.memory import SMALLEST_MICRO_BATCH
-from neuralchat.training.process_group import gathered, rank
+from neuralchat.training.process_group import gathered, told_by_first
 from neuralchat.training.session import Session
 from neuralchat.training.trainer import FineTuningTrainer
 from neuralchat.training.trouble import Kind, OutOfMemoryError, StepAbandonedError
@@ -53,9 +53,7 @@ def interrupted(trainer: FineTuningTrainer, session: Session) -> InterruptedTrai
         f"in {checkpoint}. Go on with{how_to_go_on(session)}",
         number,
     )
-    # All ranks stop alike; the first one tells.
-    error.told = rank() != 0
-    return error
+    return told_by_first(error)
 
 
 def how_to_go_on(session: Session, *more: str) -> str:
@@ -85,7 +83,6 @@ def take_smaller_micro_batches(
             f"{how_to_go_on(session, '--micro_batch_tokens', str(smaller))}"
         )
     if error is not None:
-        error.told = rank() != 0
-        raise error
+        raise told_by_first(error)
     say(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
     parts.micro_batch_tokens = session.micro_batch_tokens = smaller

@@ -16,7 +16,7 @@ from neuralchat.data.example_store import ExampleStore
 from neuralchat.errors import NeuralChatError, tell
 from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
 from neuralchat.training.interruption import SignalWishes
-from neuralchat.training.process_group import gathered, rank, several
+from neuralchat.training.process_group import gathered, several, told_by_first
 from neuralchat.training.restored_state import fits
 from neuralchat.training.saving import SavingTrainer
 from neuralchat.training.step_loader import StepPart, StepParts, make_loader
@@ -184,9 +184,7 @@ class FineTuningTrainer(SavingTrainer):
         own = nonfinite_message(self.trouble, self.state.global_step + 1) if self.trouble else None
         message = next(text for text in gathered(own) if text)
         if self.on_nonfinite == "stop":
-            error = TrainingError(message)
-            error.told = rank() != 0
-            raise error
+            raise told_by_first(TrainingError(message))
         tell(f"step skipped: {message}")
         self.skipped_steps += 1
         for parameter in self.model.parameters():
