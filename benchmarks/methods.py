@@ -18,7 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from neuralchat.arguments import LEARNING_RATES
+from neuralchat.config.arguments import LEARNING_RATES
 
 ROOT = Path(__file__).parent.parent
 # The demo's own settings for LoRA; every other method takes its defaults.

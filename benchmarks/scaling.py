@@ -29,12 +29,12 @@ def make_model(directory: str, **changes: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from neuralchat.models import segment_attention
-    from neuralchat.models.adapters import AdapterSettings, add_adapter
-    from neuralchat.models.allocator import keep_freed_pages
-    from neuralchat.models.frozen_linear import freeze_linears
-    from neuralchat.models.fused_layers import fuse_layers
-    from neuralchat.models.fused_lora import fuse_lora
+    from neuralchat.models.adapters.build import AdapterSettings, add_adapter
+    from neuralchat.models.attention import segments as segment_attention
+    from neuralchat.models.kernels.allocator import keep_freed_pages
+    from neuralchat.models.layers.frozen_linear import freeze_linears
+    from neuralchat.models.layers.fused import fuse_layers
+    from neuralchat.models.layers.fused_lora import fuse_lora
 
     keep_freed_pages()
     config = AutoConfig.from_pretrained(directory)
@@ -71,7 +71,7 @@ def make_examples(
 
 def step(model: Any, examples: list, *, share: bool = True) -> Callable[[], None]:
     from neuralchat.data.packing import pack
-    from neuralchat.models.causal_loss import packed_loss_sum
+    from neuralchat.models.losses.causal import packed_loss_sum
 
     batch = pack(examples, share_prefix=share)
     return lambda: packed_loss_sum(model, batch).backward()

@@ -57,11 +57,11 @@ def roofline(options: argparse.Namespace) -> dict[str, float]:
     import torch
     from transformers import AutoConfig
 
-    from neuralchat.arguments import DataArguments
+    from neuralchat.config.arguments import DataArguments
     from neuralchat.data.packing import pack, split_by_tokens
-    from neuralchat.models.frozen_linear import product
-    from neuralchat.models.loading import ModelSource, load_tokenizer
-    from neuralchat.training.prepared_data import prepare
+    from neuralchat.data.prepared_data import prepare
+    from neuralchat.models.layers.frozen_linear import product
+    from neuralchat.models.loading.base_model import ModelSource, load_tokenizer
 
     config = AutoConfig.from_pretrained(options.model)
     tokenizer = load_tokenizer(ModelSource(name=options.model), print)

@@ -28,10 +28,10 @@ def write_rows(source: Path, target: Path, rows: int) -> None:
 
 
 def measure(model: str, records: Path) -> None:
-    from neuralchat.arguments import DataArguments
-    from neuralchat.models.loading import ModelSource, load_tokenizer
-    from neuralchat.training.batch_plan import BatchPlan
-    from neuralchat.training.prepared_data import prepare
+    from neuralchat.config.arguments import DataArguments
+    from neuralchat.data.batch_plan import BatchPlan
+    from neuralchat.data.prepared_data import prepare
+    from neuralchat.models.loading.base_model import ModelSource, load_tokenizer
 
     tokenizer = load_tokenizer(ModelSource(name=model), print)
     tokenizer("warm up")

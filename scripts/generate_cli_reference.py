@@ -12,15 +12,15 @@ from typing import Any
 from transformers import TrainingArguments
 
 from neuralchat import cli
-from neuralchat.arguments import (
+from neuralchat.config import parser as command_line
+from neuralchat.config.arguments import (
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
     DistributedArguments,
     FinetuningArguments,
     ModelArguments,
 )
-from neuralchat.legacy_flags import LEGACY_FLAGS
-from neuralchat.training import command_line
+from neuralchat.config.legacy_flags import LEGACY_FLAGS
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 MOST_CHOICES = 16

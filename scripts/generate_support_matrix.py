@@ -12,7 +12,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "contract")]
 from small_models import ALL_FAMILIES
 from test_methods import CELLS, DISTRIBUTED_CELLS, LORA_VARIANTS, settings_of
 
-from neuralchat.models.adapters import MERGEABLE, METHODS
+from neuralchat.models.adapters.build import MERGEABLE, METHODS
 
 FAMILIES = {
     "llama": "LLaMA, grouped-query", "llama_mha": "LLaMA, multi-head", "llama_bias": "LLaMA with biases, untied",

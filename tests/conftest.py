@@ -23,7 +23,7 @@ sys.path[:0] = [
 
 from small_models import make_tokenizer, save_checkpoint
 
-from neuralchat.models import compiled
+from neuralchat.models.kernels import compiled
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)

@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, report
+from neuralchat.console import report
+from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 VERBS = {
@@ -74,13 +75,13 @@ def run_chat(options: argparse.Namespace) -> int:
 
 
 def run_eval(options: argparse.Namespace) -> int:
-    from neuralchat.inference.evaluation import evaluate
+    from neuralchat.evaluation.facts import evaluate
 
     return evaluate(options)
 
 
 def run_merge(options: argparse.Namespace) -> int:
-    from neuralchat.inference.merging import merge
+    from neuralchat.export.merge import merge
 
     return merge(options)
 
@@ -94,13 +95,13 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def run_plan(options: argparse.Namespace) -> int:
-    from neuralchat.training.cluster_plan import plan_hardware
+    from neuralchat.distributed.cluster_plan import plan_hardware
 
     return plan_hardware(options)
 
 
 def run_fetch(options: argparse.Namespace) -> int:
-    from neuralchat.models.fetch import fetch
+    from neuralchat.models.loading.fetch import fetch
 
     fetch(options.model)
     return 0

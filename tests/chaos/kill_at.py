@@ -21,7 +21,10 @@ from typing import Any
 import cloudpickle
 
 from neuralchat import cli
-from neuralchat.training import checkpoints, generators, progress, saving, state_file, trainer
+from neuralchat.checkpointing import rng as generators
+from neuralchat.checkpointing import state_file
+from neuralchat.checkpointing import store as checkpoints
+from neuralchat.training import progress, saving, trainer
 
 
 def die() -> None:
@@ -140,8 +143,8 @@ def install(place: str, count: Callable[[], bool]) -> None:
 # Forks come from a process that has imported and done nothing: one that has computed has threads, which a fork loses.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["neuralchat.training.finetune", "neuralchat.inference.chatbot", "neuralchat.models.fused_lora", "peft", "kill_at",
-     "transformers.models.llama.modeling_llama", "torch.distributed"]
+    ["neuralchat.training.finetune", "neuralchat.inference.chatbot", "neuralchat.models.layers.fused_lora",
+     "peft", "kill_at", "transformers.models.llama.modeling_llama", "torch.distributed"]
 )  # fmt: skip
 Process = multiprocessing.context.ForkServerProcess
 

@@ -20,12 +20,12 @@ import torch
 from kill_at import digest, metrics, run_forked
 from safetensors.torch import load_file
 
-from neuralchat.run_directory import checkpoints
-from neuralchat.training import checkpoints as checkpoint_module
+from neuralchat.checkpointing import store as checkpoint_module
+from neuralchat.checkpointing.store import damage
+from neuralchat.distributed.hardware import read_machine
+from neuralchat.runs.directory import checkpoints
+from neuralchat.runs.lock import RunLock
 from neuralchat.training import session, trainer
-from neuralchat.training.checkpoints import damage
-from neuralchat.training.hardware import read_machine
-from neuralchat.training.run_lock import RunLock
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is."} for i in range(16)]
 # SGD and no dropout, so that runs with other micro-batches can be compared.

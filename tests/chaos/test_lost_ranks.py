@@ -18,8 +18,8 @@ import pytest
 from kill_at import arm, digest, end_of, fork, metrics
 from ranks import environment, free_port, run_ranks, said, start_ranks
 
+from neuralchat.checkpointing.store import damage
 from neuralchat.training import session, trainer
-from neuralchat.training.checkpoints import damage
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 4)} for i in range(18)]
 FLAGS = [

@@ -15,15 +15,15 @@ from test_packed_equals_alone import RELATIVE, VOCABULARY, random_examples
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
+from neuralchat.export.merge import merged
 from neuralchat.inference.decoding import decode
-from neuralchat.inference.merging import merged
-from neuralchat.models.adapters import MERGEABLE, METHODS, AdapterSettings, add_adapter, base_model_of
-from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.fused_layers import fuse_layers
-from neuralchat.models.fused_lora import fuse_lora
-from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
-from neuralchat.models.packed_families import take_segments
-from neuralchat.models.virtual_tokens import virtual_tokens_of
+from neuralchat.models.adapters.build import MERGEABLE, METHODS, AdapterSettings, add_adapter, base_model_of
+from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
+from neuralchat.models.families.packed import take_segments
+from neuralchat.models.layers.frozen_linear import freeze_linears
+from neuralchat.models.layers.fused import fuse_layers
+from neuralchat.models.layers.fused_lora import fuse_lora
+from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 
 # LLaMA-Adapter in PEFT knows the LLaMA family, Mistral and GPT-2.
 TAKES_LLAMA_ADAPTER = ("llama", "llama_mha", "llama_bias", "mistral", "gpt2")

@@ -15,11 +15,11 @@ from small_models import CAUSAL_FAMILIES, small_model
 
 from neuralchat.data.packing import pack
 from neuralchat.data.tokenization import Example
-from neuralchat.models import segment_attention
-from neuralchat.models.causal_loss import packed_loss_sum
-from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.fused_layers import fuse_layers
-from neuralchat.models.fused_lora import fuse_lora
+from neuralchat.models.attention import segments as segment_attention
+from neuralchat.models.layers.frozen_linear import freeze_linears
+from neuralchat.models.layers.fused import fuse_layers
+from neuralchat.models.layers.fused_lora import fuse_lora
+from neuralchat.models.losses.causal import packed_loss_sum
 
 pytestmark = pytest.mark.usefixtures("kernels")
 VOCABULARY = 97

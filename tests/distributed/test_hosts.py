@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from kill_at import digest, metrics
 
-from neuralchat.training.checkpoints import damage
+from neuralchat.checkpointing.store import damage
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 4)} for i in range(18)]
 ADDRESSES = ("10.231.77.1", "10.231.77.2")

@@ -22,9 +22,9 @@ BIN = Path(sys.executable).parent
 RANK = """
 import json, os, sys
 sys.argv = [word for word in sys.argv if not word.startswith("--local-rank")]
-from neuralchat.training.hardware import read_machine
-from neuralchat.training.launch_environment import export_world, gloo_interface, read_world
-from neuralchat.training.thread_plan import apply, plan_threads
+from neuralchat.distributed.hardware import read_machine
+from neuralchat.distributed.launchers import export_world, gloo_interface, read_world
+from neuralchat.distributed.threads import apply, plan_threads
 world = read_world(os.environ)
 export_world(world, os.environ)
 machine = read_machine()

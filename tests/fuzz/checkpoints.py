@@ -14,9 +14,9 @@ from small_models import make_tokenizer, small_model
 
 from neuralchat.data.templates import make_template
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.models.adapters import AdapterSettings, add_adapter
-from neuralchat.models.loading import ModelSource, load_config, load_model, load_tokenizer
-from neuralchat.models.precision import Precision
+from neuralchat.models.adapters.build import AdapterSettings, add_adapter
+from neuralchat.models.loading.base_model import ModelSource, load_config, load_model, load_tokenizer
+from neuralchat.models.loading.precision import Precision
 
 METHODS = ("lora", "ptun", "prefix", "prompt", "llama_adapter", "ia3")
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])

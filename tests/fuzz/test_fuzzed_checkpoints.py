@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.models.checkpoint_files import safetensors_shapes
+from neuralchat.models.loading.checkpoint_files import safetensors_shapes
 
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2, 3, 7, 1 << 31, 10**12, 10**30, 1.5, float("nan"), float("inf"), "", "x",

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import make_tokenizer
 
-from neuralchat.arguments import DataArguments
+from neuralchat.config.arguments import DataArguments
+from neuralchat.data.prepared_data import prepare
 from neuralchat.data.record_files import FOREIGN_BEGINNINGS
 from neuralchat.errors import NeuralChatError
-from neuralchat.training.prepared_data import prepare
 
 TOKENIZER = make_tokenizer()
 # Texts that a careless reader, renderer or tokenizer would take for something else.

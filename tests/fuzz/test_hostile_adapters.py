@@ -17,8 +17,8 @@ from small_models import make_tokenizer, small_config, small_model
 
 from neuralchat.errors import AdapterError, DataError, ModelError, NeuralChatError, RunDirectoryError
 from neuralchat.inference.sampling_flags import Sampling
-from neuralchat.models.adapter_files import check_adapter_files, is_safe_pattern
-from neuralchat.run_directory import read_manifest, read_metrics
+from neuralchat.models.adapters.files import check_adapter_files, is_safe_pattern
+from neuralchat.runs.directory import read_manifest, read_metrics
 
 # What an adapter's configuration may not say, and the message.
 BAD_ADAPTERS: list[tuple[str, dict[str, Any], str]] = [

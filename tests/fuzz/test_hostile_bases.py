@@ -15,8 +15,8 @@ from checkpoints import Evil, change, edit_weights, load, load_base
 from safetensors.torch import load_file
 
 from neuralchat.errors import ModelError
-from neuralchat.models.checkpoint_files import safetensors_shapes, weight_files
-from neuralchat.models.loading import ModelSource, load_config
+from neuralchat.models.loading.base_model import ModelSource, load_config
+from neuralchat.models.loading.checkpoint_files import safetensors_shapes, weight_files
 
 HEADERS: list[tuple[bytes, str]] = [
     (b"", "HeaderTooSmall"),

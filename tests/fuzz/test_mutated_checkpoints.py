@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kill_at import run_forked
 
-from neuralchat.training.checkpoints import SUMS, damage, files_of, sums_of
+from neuralchat.checkpointing.store import SUMS, damage, files_of, sums_of
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is."} for i in range(8)]
 COUNT = int(os.environ.get("NEURALCHAT_FUZZ_CHECKPOINTS", "60"))

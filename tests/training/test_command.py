@@ -299,7 +299,7 @@ def test_widened_bf16_trains_answers_and_chats(
 ) -> None:
     """--bf16 on a machine without bf16 units: bf16 weights, fp32 arithmetic, fp32 adapter, and a chatbot."""
     from neuralchat import cli
-    from neuralchat.models import precision
+    from neuralchat.models.loading import precision
 
     monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
     monkeypatch.setattr("neuralchat.inference.chatbot.has_bf16_units", lambda: False)

@@ -159,7 +159,7 @@ def test_pissa_ends_as_a_plain_adapter(
     from neuralchat.data.records import RecordReport, read_records
     from neuralchat.data.templates import make_template
     from neuralchat.data.tokenization import Encoder, TokenizationCounts
-    from neuralchat.models.losses import padded_loss_sum
+    from neuralchat.models.losses.loss_sum import padded_loss_sum
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
     encoder = Encoder(tokenizer, make_template("auto", tokenizer), max_seq_length=512, train_on_inputs=False)

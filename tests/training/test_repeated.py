@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kill_at import digest, metrics, run_forked
 
-from neuralchat.models.compiled import library
+from neuralchat.models.kernels.compiled import library
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 5)} for i in range(20)]
 FLAGS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuralchat.training.hardware import Machine, parse_cpu_list, read_machine
+from neuralchat.distributed.hardware import Machine, parse_cpu_list, read_machine
 
 GIB = 2**20  # in kB
 SPR_FLAGS = "flags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from neuralchat.arguments import (
+from neuralchat.config.arguments import (
     DataArguments,
     DistributedArguments,
     FinetuningArguments,

@@ -10,7 +10,7 @@ import pytest
 from transformers import TrainingArguments
 
 import neuralchat
-from neuralchat.arguments import (
+from neuralchat.config.arguments import (
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
     FinetuningArguments,

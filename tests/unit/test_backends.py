@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+from neuralchat.config.parser import parse
+from neuralchat.distributed.backends import BACKENDS, CCL_PACKAGE, choose_backend
 from neuralchat.errors import DistributedError
-from neuralchat.training.backends import BACKENDS, CCL_PACKAGE, choose_backend
-from neuralchat.training.command_line import parse
 
 
 def test_nothing_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""training/batch_plan.py: every unit once an epoch, rows by best fit, shares that add up to the step."""
+"""data/batch_plan.py: every unit once an epoch, rows by best fit, shares that add up to the step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralchat.training import batch_plan
-from neuralchat.training.batch_plan import BatchPlan, best_fit_rows, share_of_rank
+from neuralchat.data import batch_plan
+from neuralchat.data.batch_plan import BatchPlan, best_fit_rows, share_of_rank
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
 

@@ -1,4 +1,4 @@
-"""training/checkpoints.py: whole or absent, every flipped byte found, retention, and disks that are full."""
+"""checkpointing/store.py: whole or absent, every flipped byte found, retention, and disks that are full."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralchat.errors import RunDirectoryError
-from neuralchat.run_directory import checkpoints
-from neuralchat.training import checkpoints as module
-from neuralchat.training.checkpoints import (
+from neuralchat.checkpointing import store as module
+from neuralchat.checkpointing.store import (
     SUMS,
     check_room,
     damage,
@@ -24,6 +22,8 @@ from neuralchat.training.checkpoints import (
     write_failure,
     write_files,
 )
+from neuralchat.errors import RunDirectoryError
+from neuralchat.runs.directory import checkpoints
 
 
 def fill(directory: Path) -> None:

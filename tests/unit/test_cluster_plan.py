@@ -11,10 +11,10 @@ import pytest
 from machines import machine, xeon
 
 from neuralchat import cli
+from neuralchat.distributed import cluster_plan
+from neuralchat.distributed.cluster_plan import LAUNCHERS, plan_hardware, read_cluster, report
+from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import ArgumentsError
-from neuralchat.training import cluster_plan
-from neuralchat.training.cluster_plan import LAUNCHERS, plan_hardware, read_cluster, report
-from neuralchat.training.hardware import Machine
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""training/command_line.py: flags, files and key=value give the same arguments; every mistake has its message."""
+"""config/parser.py: flags, files and key=value give the same arguments; every mistake has its message."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import yaml
 from transformers import TrainingArguments
 
-from neuralchat.arguments import REJECTED_TRAINING_ARGUMENTS
+from neuralchat.config import parser as command_line
+from neuralchat.config.arguments import REJECTED_TRAINING_ARGUMENTS
+from neuralchat.config.parser import FinetuneArguments, config_flags, expand, parse
 from neuralchat.errors import ArgumentsError
-from neuralchat.training import command_line
-from neuralchat.training.command_line import FinetuneArguments, config_flags, expand, parse
 
 MINIMAL = ["--model_name_or_path", "m", "--train_file", "a.json", "--output_dir", "out"]
 Write = Callable[..., str]

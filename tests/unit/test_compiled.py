@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralchat.models import compiled
-from neuralchat.models.elementwise import kernels_for
+from neuralchat.models.kernels import compiled
+from neuralchat.models.kernels.elementwise import kernels_for
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 

@@ -1,4 +1,4 @@
-"""training/config_file.py: a file of names and values as flags; what YAML could do besides is refused."""
+"""config/config_file.py: a file of names and values as flags; what YAML could do besides is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from neuralchat.config.config_file import MAX_CONFIG_BYTES, config_flags
 from neuralchat.errors import ArgumentsError
-from neuralchat.training.config_file import MAX_CONFIG_BYTES, config_flags
 
 
 def flags(tmp_path: Path, content: str | bytes, name: str = "a.yaml") -> list[str]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from neuralchat import cli
+from neuralchat.config import parser as command_line
+from neuralchat.config.legacy_flags import LEGACY_FLAGS
 from neuralchat.data.records import RecordReport, read_records
-from neuralchat.inference.evaluation import states_facts
-from neuralchat.legacy_flags import LEGACY_FLAGS
-from neuralchat.run_directory import RUN_FILES
-from neuralchat.training import command_line
+from neuralchat.evaluation.facts import states_facts
+from neuralchat.runs.directory import RUN_FILES
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"

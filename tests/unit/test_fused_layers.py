@@ -15,7 +15,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from neuralchat.models.fused_layers import (
+from neuralchat.models.layers.fused import (
     FusedRMSNorm,
     FusedSwiGLU,
     fuse_mlps,
@@ -95,7 +95,7 @@ def test_another_activation_is_left_alone() -> None:
 def test_without_kernels_a_fused_mlp_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     mlp = gated_mlp()
     x = torch.randn(1, 3, 24)
-    monkeypatch.setattr("neuralchat.models.compiled.enabled", False)
+    monkeypatch.setattr("neuralchat.models.kernels.compiled.enabled", False)
     torch.testing.assert_close(FusedSwiGLU.forward(mlp, x), mlp(x))
 
 

@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from small_models import CAUSAL_FAMILIES, small_model
 
-from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.fused_lora import fuse_lora
+from neuralchat.models.layers.frozen_linear import freeze_linears
+from neuralchat.models.layers.fused_lora import fuse_lora
 
 
 def lora(family: str, dropout: float) -> Any:

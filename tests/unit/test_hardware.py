@@ -10,8 +10,8 @@ import psutil
 import pytest
 from machines import arm, epyc, lay_out, machine, write, xeon
 
-from neuralchat.training import hardware
-from neuralchat.training.hardware import cpu_list, parse_cpu_list, read_machine
+from neuralchat.distributed import hardware
+from neuralchat.distributed.hardware import cpu_list, parse_cpu_list, read_machine
 
 
 def test_two_sockets_with_hyper_threads(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""training/identity.py: what may differ between the parts of a run, and what is refused by name."""
+"""checkpointing/fingerprint.py: what may differ between the parts of a run, and what is refused by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from neuralchat.arguments import DataArguments, DistributedArguments, FinetuningArguments, ModelArguments
+from neuralchat.checkpointing.fingerprint import HARMLESS, check_identity
+from neuralchat.config.arguments import DataArguments, DistributedArguments, FinetuningArguments, ModelArguments
 from neuralchat.errors import RunDirectoryError
-from neuralchat.training.identity import HARMLESS, check_identity
 
 STORED: dict[str, Any] = {
     "base_model": "a" * 64, "template": "t" * 64, "data": "d" * 64, "global_batch": 8,

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from neuralchat.errors import DistributedError
-from neuralchat.training import launch_environment
-from neuralchat.training.launch_environment import (
+from neuralchat.distributed import launchers as launch_environment
+from neuralchat.distributed.launchers import (
     World,
     default_route_interface,
     expand_nodelist,
@@ -21,6 +20,7 @@ from neuralchat.training.launch_environment import (
     launcher_process,
     read_world,
 )
+from neuralchat.errors import DistributedError
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node0",

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
-from neuralchat.arguments import ModelArguments
-from neuralchat.legacy_flags import LEGACY_FLAGS, translate
+from neuralchat.config.arguments import ModelArguments
+from neuralchat.config.legacy_flags import LEGACY_FLAGS, translate
 
 NO_CUDA = "--no_cuda is now --use_cpu"
 WARMUP = "--warmup_ratio is now --warmup_steps (a number below 1 is a share of all steps)"

@@ -14,13 +14,13 @@ import psutil
 import pytest
 from machines import epyc, machine, write, xeon
 
+from neuralchat.distributed import local_ranks
+from neuralchat.distributed.hardware import read_machine
+from neuralchat.distributed.local_ranks import LocalRanks, command_of, ranks_for, wants_local_ranks
 from neuralchat.errors import ArgumentsError
-from neuralchat.training import local_ranks
-from neuralchat.training.hardware import read_machine
-from neuralchat.training.local_ranks import LocalRanks, command_of, ranks_for, wants_local_ranks
 
 MPICH = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
-READ_WORLD = "import os; from neuralchat.training.launch_environment import read_world; w = read_world(os.environ)\n"
+READ_WORLD = "import os; from neuralchat.distributed.launchers import read_world; w = read_world(os.environ)\n"
 
 
 @pytest.mark.parametrize(("value", "ranks"), [("", 0), ("1", 1), ("3", 3), ("auto", 4)])
@@ -106,7 +106,7 @@ def test_a_rank_that_was_killed_is_told(capfd: pytest.CaptureFixture[str]) -> No
 
 PARENT = r"""
 import sys
-from neuralchat.training.local_ranks import LocalRanks
+from neuralchat.distributed.local_ranks import LocalRanks
 sys.exit(LocalRanks([sys.executable, "-c", sys.argv[1]], grace=GRACE).run(2))
 """
 # Ends at the first signal after a while, as one that saves; at once at the second.

@@ -12,12 +12,12 @@ from small_models import small_model
 
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
+from neuralchat.distributed.hardware import Machine, read_machine
 from neuralchat.errors import ArgumentsError
-from neuralchat.models.adapters import AdapterSettings, add_adapter
-from neuralchat.models.losses import packed_loss_sum
-from neuralchat.models.packed_families import take_segments
-from neuralchat.models.virtual_tokens import virtual_tokens_of
-from neuralchat.training.hardware import Machine, read_machine
+from neuralchat.models.adapters.build import AdapterSettings, add_adapter
+from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
+from neuralchat.models.families.packed import take_segments
+from neuralchat.models.losses.loss_sum import packed_loss_sum
 from neuralchat.training.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
 
 GIB = 1 << 30

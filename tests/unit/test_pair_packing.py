@@ -9,8 +9,8 @@ import pytest
 
 from neuralchat.data.layout import Layout
 from neuralchat.data.packing import VirtualTokens
-from neuralchat.data.pair_packing import pack_pairs, source_and_target
 from neuralchat.data.records import Record, Turn
+from neuralchat.data.seq2seq_packing import pack_pairs, source_and_target
 from neuralchat.data.templates import make_template
 from neuralchat.data.tokenization import Example, PairEncoder, TokenizationCounts
 from neuralchat.errors import TemplateError

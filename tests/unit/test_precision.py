@@ -8,9 +8,9 @@ import pytest
 import torch
 from small_models import small_model
 
-from neuralchat.models import precision as module
-from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.precision import Precision, choose_precision, widen_small_weights
+from neuralchat.models.layers.frozen_linear import freeze_linears
+from neuralchat.models.loading import precision as module
+from neuralchat.models.loading.precision import Precision, choose_precision, widen_small_weights
 
 
 def test_fp32_without_the_flag() -> None:

@@ -1,11 +1,11 @@
-"""training/preflight.py and forecast.py: the table of what differs, and times that add up."""
+"""distributed/preflight.py and forecast.py: the table of what differs, and times that add up."""
 
 from __future__ import annotations
 
 import pytest
 
+from neuralchat.distributed.preflight import SAME, Link, differing, preflight
 from neuralchat.training.forecast import TimeForecast
-from neuralchat.training.preflight import SAME, Link, differing, preflight
 
 RANK = dict.fromkeys(SAME, "1") | {"memory": "3 GiB", "disk": "9 GiB"}
 

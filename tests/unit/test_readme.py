@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from neuralchat import cli
-from neuralchat.training.command_line import parse
+from neuralchat.config.parser import parse
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()

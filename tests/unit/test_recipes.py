@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from neuralchat.training.command_line import parse
+from neuralchat.config.parser import parse
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "examples" / "launch"

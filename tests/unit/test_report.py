@@ -1,4 +1,4 @@
-"""training/report.py: the page is self-contained, shows what was measured, and escapes what others wrote."""
+"""runs/report.py: the page is self-contained, shows what was measured, and escapes what others wrote."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neuralchat.training import report
-from neuralchat.training.report import Curve, plots, render_report, series, shown_arguments, svg, ticks
+from neuralchat.runs import report
+from neuralchat.runs.report import Curve, plots, render_report, series, shown_arguments, svg, ticks
 
 METRICS = [
     {"step": step, "loss": 4.0 / step, "learning_rate": 1e-4 * step, "tokens_per_s": 100.0, "rss_mb": 500}

@@ -1,4 +1,4 @@
-"""training/resume.py: which checkpoint is taken, which is passed over and why, and what the metrics keep."""
+"""checkpointing/select.py: which checkpoint is taken, which is passed over and why, and what the metrics keep."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from neuralchat.errors import RunDirectoryError
-from neuralchat.training.checkpoints import IDENTITY, STATE, SUMS, TRAINER_STATE, write_checkpoint
-from neuralchat.training.resume import (
+from neuralchat.checkpointing.select import (
     checkpoint_to_resume,
     global_batch,
     identity_of_run,
     restore_metrics,
     stored_identity,
 )
+from neuralchat.checkpointing.store import IDENTITY, STATE, SUMS, TRAINER_STATE, write_checkpoint
+from neuralchat.errors import RunDirectoryError
 
 FILES = ("adapter_model.safetensors", STATE, TRAINER_STATE, IDENTITY)
 

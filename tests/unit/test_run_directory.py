@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.run_directory import (
+from neuralchat.runs.directory import (
     RUN_FILES,
     check_output_directory,
     checkpoints,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from neuralchat.data.packing import Segment
-from neuralchat.models import segment_attention
-from neuralchat.models.flex_segments import flex_segments
-from neuralchat.models.segment_kernel import kernel_for
+from neuralchat.models.attention import segments as segment_attention
+from neuralchat.models.attention.flex import flex_segments
+from neuralchat.models.attention.segment_kernel import kernel_for
 
 # A prefix of 11 tokens with two segments on it, a segment of one token, one longer than a block of rows, one more.
 SEGMENTS = (
@@ -89,7 +89,7 @@ def test_the_twins_in_torch_give_the_same(
     twin: Any, leading: int, alibi: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs without a compiler, and (uncompiled here) what runs on GPUs."""
-    monkeypatch.setattr("neuralchat.models.compiled.enabled", False)
+    monkeypatch.setattr("neuralchat.models.kernels.compiled.enabled", False)
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, h, n, 16) for h, n in ((4, TOKENS), (2, leading + TOKENS), (2, leading + TOKENS)))
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625]) if alibi else None

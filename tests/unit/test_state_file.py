@@ -1,4 +1,4 @@
-"""training/state_file.py: what goes in comes out, bit for bit, and nothing in the file can run."""
+"""checkpointing/state_file.py: what goes in comes out, bit for bit, and nothing in the file can run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from neuralchat.checkpointing.rng import generator_state, set_generator_state
+from neuralchat.checkpointing.state_file import read_state, taken_apart, write_state
 from neuralchat.errors import RunDirectoryError
-from neuralchat.training.generators import generator_state, set_generator_state
-from neuralchat.training.state_file import read_state, taken_apart, write_state
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 nested = st.recursive(

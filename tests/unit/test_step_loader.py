@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.layout import Layout
+from neuralchat.data.step_loader import StepParts, make_loader, split_padded
 from neuralchat.data.tokenization import Example
-from neuralchat.training.batch_plan import BatchPlan
-from neuralchat.training.step_loader import StepParts, make_loader, split_padded
 
 
 def examples_of(lengths: list[int]) -> Any:

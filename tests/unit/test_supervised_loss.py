@@ -8,8 +8,8 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
-from neuralchat.models import supervised_loss as module
-from neuralchat.models.supervised_loss import supervised_loss
+from neuralchat.models.losses import supervised as module
+from neuralchat.models.losses.supervised import supervised_loss
 
 
 @pytest.fixture(autouse=True)

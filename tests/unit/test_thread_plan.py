@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import epyc, machine, write, xeon
 
-from neuralchat.training import thread_plan
-from neuralchat.training.hardware import Machine, NumaNode, read_machine
-from neuralchat.training.thread_plan import (
+from neuralchat.distributed import threads as thread_plan
+from neuralchat.distributed.hardware import Machine, NumaNode, read_machine
+from neuralchat.distributed.threads import (
     ThreadPlan,
     cpus_of_launcher,
     describe,
@@ -190,7 +190,7 @@ import json, os, sys, threading
 import numpy, torch
 if sys.argv[1] == "late":
     torch.randn(600, 600) @ torch.randn(600, 600)
-from neuralchat.training.thread_plan import ThreadPlan, apply
+from neuralchat.distributed.threads import ThreadPlan, apply
 cpus = sorted(os.sched_getaffinity(0))[:1]
 bound = apply(ThreadPlan(1, 1, tuple(cpus), None, ""), bind=sys.argv[2] == "bind")
 apply(ThreadPlan(1, 1, tuple(cpus), None, ""), bind=sys.argv[2] == "bind")

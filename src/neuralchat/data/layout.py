@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuralchat.data.packing import NO_VIRTUAL_TOKENS, PackedBatch, VirtualTokens, pack, split_by_tokens
-from neuralchat.data.pair_packing import PackedPairs, pack_pairs
+from neuralchat.data.seq2seq_packing import PackedPairs, pack_pairs
 from neuralchat.data.tokenization import Example
 
 Packed = PackedBatch | PackedPairs

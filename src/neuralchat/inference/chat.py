@@ -7,8 +7,9 @@ import io
 import sys
 from pathlib import Path
 
+from neuralchat.console import tell
 from neuralchat.data.records import Turn
-from neuralchat.errors import ArgumentsError, tell
+from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import Sampling, sampling_of
 

@@ -16,9 +16,9 @@ from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ModelError, RunDirectoryError, TemplateError
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
 from neuralchat.inference.sampling_flags import Sampling
-from neuralchat.models.adapter_files import PICKLED, check_adapter_files, load_adapter, missing_weights
-from neuralchat.models.adapters import base_model_of
-from neuralchat.models.loading import (
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
+from neuralchat.models.loading.base_model import (
     ModelSource,
     grow_embeddings,
     load_config,
@@ -26,8 +26,8 @@ from neuralchat.models.loading import (
     load_tokenizer,
     user_errors,
 )
-from neuralchat.models.precision import Precision, has_bf16_units
-from neuralchat.run_directory import MANIFEST, METRICS, read_manifest, trained_file
+from neuralchat.models.loading.precision import Precision, has_bf16_units
+from neuralchat.runs.directory import MANIFEST, METRICS, read_manifest, trained_file
 
 # The method of a run -> the peft_type of its adapter.
 PEFT_TYPES = {

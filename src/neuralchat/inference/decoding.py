@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from neuralchat.data.packing import VirtualTokens
-from neuralchat.models.adapters import base_model_of
-from neuralchat.models.virtual_tokens import virtual_tokens_of
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 
 
 def decode(model: Any, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:

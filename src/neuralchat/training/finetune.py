@@ -11,11 +11,27 @@ from pathlib import Path
 import torch
 import transformers
 
+from neuralchat.checkpointing.select import (
+    AUTO,
+    SharedCheckpoint,
+    asks_to_resume,
+    checkpoint_to_resume,
+    restore_metrics,
+)
+from neuralchat.checkpointing.store import check_room, failures_told, sweep
+from neuralchat.config.parser import FinetuneArguments, make_parser, parse
+from neuralchat.console import clock, say_progress, tell
+from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.records import Record
-from neuralchat.errors import ArgumentsError, say_progress, tell
-from neuralchat.models import compiled
-from neuralchat.models.loading import parameter_counts
-from neuralchat.run_directory import (
+from neuralchat.data.step_loader import StepParts
+from neuralchat.distributed.collectives import agreed
+from neuralchat.distributed.launchers import export_world, read_world
+from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks
+from neuralchat.distributed.rendezvous import joined
+from neuralchat.errors import ArgumentsError
+from neuralchat.models.kernels import compiled
+from neuralchat.models.loading.base_model import parameter_counts
+from neuralchat.runs.directory import (
     MANIFEST,
     METRICS,
     check_output_directory,
@@ -23,23 +39,14 @@ from neuralchat.run_directory import (
     read_metrics,
     trained_file,
 )
-from neuralchat.training.batch_plan import BatchPlan
-from neuralchat.training.checkpoints import check_room, failures_told, sweep
-from neuralchat.training.command_line import FinetuneArguments, make_parser, parse
+from neuralchat.runs.lock import RunLock
 from neuralchat.training.forecast import TimeForecast
-from neuralchat.training.interruption import SignalWishes
-from neuralchat.training.launch_environment import export_world, read_world
-from neuralchat.training.local_ranks import start_local_ranks, wants_local_ranks
 from neuralchat.training.memory import checkpoint_bytes
-from neuralchat.training.process_group import agreed
-from neuralchat.training.progress import Progress, clock
-from neuralchat.training.rendezvous import joined
+from neuralchat.training.progress import Progress
 from neuralchat.training.results import Results, finish, peak_memory_mb
-from neuralchat.training.resume import AUTO, SharedCheckpoint, asks_to_resume, checkpoint_to_resume, restore_metrics
-from neuralchat.training.run_lock import RunLock
-from neuralchat.training.samples import Sample, ask, question_of, rouge_of_held_out, sample_records
+from neuralchat.training.sample_answers import Sample, ask, question_of, rouge_of_held_out, sample_records
 from neuralchat.training.session import Session, check_extras, make_session
-from neuralchat.training.step_loader import StepParts
+from neuralchat.training.signals import SignalWishes
 from neuralchat.training.stopped import run_steps, saved_if_stopped
 from neuralchat.training.trainer import FineTuningTrainer
 

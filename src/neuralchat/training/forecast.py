@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuralchat.training.preflight import Link
+from neuralchat.distributed.preflight import Link
 
 
 @dataclass(frozen=True)

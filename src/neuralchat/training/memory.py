@@ -14,10 +14,11 @@ from typing import Any
 import psutil
 import torch
 
+from neuralchat.checkpointing.rng import generator_state, set_generator_state
+from neuralchat.console import gib
 from neuralchat.data.tokenization import Example
+from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import ArgumentsError
-from neuralchat.training.generators import generator_state, set_generator_state
-from neuralchat.training.hardware import Machine, gib
 
 # The head works in chunks of 32 MiB, of which a few are alive at once; the rest is the allocator's slack.
 FIXED_BYTES = 384 << 20

@@ -11,8 +11,8 @@ from neuralchat.data.example_store import ExampleStore
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import PackingError
-from neuralchat.models.adapters import base_model_of
-from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 
 PROOF_EXAMPLES = 4
 PROOF_TOKENS = 512

@@ -10,8 +10,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from neuralchat.run_directory import METRICS
-from neuralchat.training.checkpoints import failures_told
+from neuralchat.checkpointing.store import failures_told
+from neuralchat.console import clock
+from neuralchat.runs.directory import METRICS
 from neuralchat.training.memory import resident_bytes
 
 KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
@@ -97,9 +98,3 @@ class Progress(TrainerCallback):
             f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}{shown}  "
             f"{speed:.0f} tokens/s  {clock(left)} left"
         )
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

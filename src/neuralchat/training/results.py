@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat import __version__
+from neuralchat.console import clock
 from neuralchat.errors import RunDirectoryError
-from neuralchat.models.adapters import base_model_of
-from neuralchat.models.loading import resolve
-from neuralchat.run_directory import MANIFEST, REPORT, read_manifest, read_metrics, write_atomically
-from neuralchat.training.progress import clock
-from neuralchat.training.report import render_report
-from neuralchat.training.samples import Sample
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.loading.base_model import resolve
+from neuralchat.runs.directory import MANIFEST, REPORT, read_manifest, read_metrics, write_atomically
+from neuralchat.runs.report import render_report
+from neuralchat.training.sample_answers import Sample
 
 if TYPE_CHECKING:
     from neuralchat.training.session import Session

@@ -12,18 +12,18 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import Trainer
 
-from neuralchat.run_directory import METRICS, checkpoints
-from neuralchat.training.checkpoints import IDENTITY, STATE, TRAINER_STATE, keep_newest, write_checkpoint, write_files
-from neuralchat.training.generators import generator_state, set_generator_state
-from neuralchat.training.process_group import agreed, gathered, rank
-from neuralchat.training.restored_state import (
+from neuralchat.checkpointing.rng import generator_state, set_generator_state
+from neuralchat.checkpointing.state_file import read_state, write_state
+from neuralchat.checkpointing.store import IDENTITY, STATE, TRAINER_STATE, keep_newest, write_checkpoint, write_files
+from neuralchat.checkpointing.validate import (
     check_like,
     check_shapes,
     check_trainer_state,
     fits,
     restore_trainer_state,
 )
-from neuralchat.training.state_file import read_state, write_state
+from neuralchat.distributed.collectives import agreed, gathered, rank
+from neuralchat.runs.directory import METRICS, checkpoints
 from neuralchat.training.trouble import StepAbandonedError
 
 EVALUATION, EPOCH_END = "evaluation", "epoch end"

@@ -11,16 +11,26 @@ from typing import Any
 import transformers
 from transformers import AddedToken, set_seed
 
+from neuralchat.checkpointing.fingerprint import check_identity, identity_of
+from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
+from neuralchat.config.parser import FinetuneArguments
+from neuralchat.console import gib, say_progress
 from neuralchat.data.layout import Layout
-from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list, say_progress
-from neuralchat.models import compiled
-from neuralchat.models.adapters import AdapterSettings, add_adapter, base_model_of
-from neuralchat.models.allocator import keep_freed_pages
-from neuralchat.models.base_fingerprint import base_fingerprint
-from neuralchat.models.frozen_linear import freeze_linears
-from neuralchat.models.fused_layers import fuse_layers
-from neuralchat.models.fused_lora import fuse_lora
-from neuralchat.models.loading import (
+from neuralchat.data.prepared_data import PreparedData, prepare
+from neuralchat.distributed.collectives import first_on_each_machine, gathered, local_size
+from neuralchat.distributed.hardware import read_machine
+from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
+from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
+from neuralchat.models.adapters.build import AdapterSettings, add_adapter, base_model_of
+from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
+from neuralchat.models.families.packed import take_segments
+from neuralchat.models.kernels import compiled
+from neuralchat.models.kernels.allocator import keep_freed_pages
+from neuralchat.models.layers.frozen_linear import freeze_linears
+from neuralchat.models.layers.fused import fuse_layers
+from neuralchat.models.layers.fused_lora import fuse_lora
+from neuralchat.models.loading.base_fingerprint import base_fingerprint
+from neuralchat.models.loading.base_model import (
     ModelSource,
     check_vocabulary,
     grow_embeddings,
@@ -28,13 +38,8 @@ from neuralchat.models.loading import (
     load_model,
     load_tokenizer,
 )
-from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
-from neuralchat.models.packed_families import take_segments
-from neuralchat.models.precision import Precision, choose_precision
-from neuralchat.models.virtual_tokens import virtual_tokens_of
-from neuralchat.training.command_line import FinetuneArguments
-from neuralchat.training.hardware import gib, read_machine
-from neuralchat.training.identity import check_identity, identity_of
+from neuralchat.models.loading.precision import Precision, choose_precision
+from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 from neuralchat.training.memory import (
     MemoryForecast,
     cost_per_token,
@@ -43,10 +48,6 @@ from neuralchat.training.memory import (
     state_bytes,
 )
 from neuralchat.training.packing_proof import proof_examples, prove_packing
-from neuralchat.training.preflight import Link, facts_of_rank, preflight
-from neuralchat.training.prepared_data import PreparedData, prepare
-from neuralchat.training.process_group import first_on_each_machine, gathered, local_size
-from neuralchat.training.resume import global_batch, identity_of_run, stored_identity
 
 Say = Callable[[str], None]
 

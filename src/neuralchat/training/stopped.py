@@ -6,10 +6,10 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from neuralchat.training.interruption import InterruptedTrainingError
+from neuralchat.distributed.collectives import gathered, told_by_first
 from neuralchat.training.memory import SMALLEST_MICRO_BATCH
-from neuralchat.training.process_group import gathered, told_by_first
 from neuralchat.training.session import Session
+from neuralchat.training.signals import InterruptedTrainingError
 from neuralchat.training.trainer import FineTuningTrainer
 from neuralchat.training.trouble import Kind, OutOfMemoryError, StepAbandonedError
 

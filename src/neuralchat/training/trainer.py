@@ -12,14 +12,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from neuralchat.checkpointing.validate import fits
+from neuralchat.console import tell
 from neuralchat.data.example_store import ExampleStore
-from neuralchat.errors import NeuralChatError, tell
-from neuralchat.models.losses import packed_loss_sum, padded_loss_sum
-from neuralchat.training.interruption import SignalWishes
-from neuralchat.training.process_group import gathered, several, told_by_first
-from neuralchat.training.restored_state import fits
+from neuralchat.data.step_loader import StepPart, StepParts, make_loader
+from neuralchat.distributed.collectives import gathered, several, told_by_first
+from neuralchat.errors import NeuralChatError
+from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 from neuralchat.training.saving import SavingTrainer
-from neuralchat.training.step_loader import StepPart, StepParts, make_loader
+from neuralchat.training.signals import SignalWishes
 from neuralchat.training.trouble import (
     Kind,
     StepAbandonedError,

@@ -1,0 +1,232 @@
+"""arguments and tokenizer -> training and validation examples, all problems of all files told at once."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralchat.cache import cache_directory
+from neuralchat.config.arguments import DataArguments
+from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
+from neuralchat.data.record_files import RawRow, SyntaxProblem
+from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
+from neuralchat.data.templates import Template, make_template
+from neuralchat.data.tokenization import Encoder, Example, PairEncoder, TokenizationCounts, tokenize
+from neuralchat.errors import DataError, NeuralChatError, problem_list
+from neuralchat.runs.directory import file_sha256
+
+PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Files, or a data set of a hub. `limit`: use only the first records."""
+
+    files: tuple[str, ...] = ()
+    dataset: tuple[str, str | None, str | None] | None = None
+    limit: int | None = None
+
+    def check(self) -> list[str]:
+        """What is wrong with the files before they are read."""
+        problems = []
+        for name in self.files:
+            path = Path(name)
+            try:
+                if path.is_dir():
+                    problems.append(f"{name} is a directory; name the files in it")
+                elif not path.is_file():
+                    problems.append(f"{name} does not exist")
+                elif path.stat().st_size == 0:
+                    problems.append(f"{name}: the file is empty")
+            except (OSError, ValueError) as error:
+                # A name that is too long, or has a NUL in it.
+                problems.append(f"{name[:60]!r} cannot be the name of a file: {getattr(error, 'strerror', error)}")
+        return problems
+
+    def fingerprint(self) -> str:
+        if self.dataset:
+            return fingerprint_of("hub", *map(str, self.dataset), str(self.limit))
+        # The name is part of it: messages quote it.
+        parts = [f"{name}={file_sha256(Path(name))}" for name in self.files]
+        return fingerprint_of("files", *parts, str(self.limit))
+
+    def records(self, report: RecordReport) -> Iterator[Record]:
+        found = self.hub_records(report) if self.dataset else read_records(self.files, report)
+        return islice(found, self.limit)
+
+    def hub_records(self, report: RecordReport) -> Iterator[Record]:
+        import datasets
+
+        assert self.dataset is not None
+        name, config, cache_dir = self.dataset
+        try:
+            rows = datasets.load_dataset(name, config, split="train", cache_dir=cache_dir)
+        except (OSError, ValueError, ConnectionError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        raw: Iterator[RawRow | SyntaxProblem] = (RawRow(i, dict(row)) for i, row in enumerate(rows, start=1))
+        return records_of_rows(name, raw, report)
+
+    def is_conversation(self) -> bool:
+        """Whether the first good record is a messages or ShareGPT conversation."""
+        first = next(self.records(RecordReport()), None)
+        return first is not None and first.kind != "Alpaca"
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Examples ready for training. `train` or `validation` is None where there are no such records."""
+
+    train: ExampleStore | None
+    validation: ExampleStore | None
+    template: Template
+    counts: dict[str, Any]
+    train_source: RecordSource
+    validation_source: RecordSource
+
+    @property
+    def trained_on(self) -> ExampleStore:
+        """The training examples; where a run only evaluates, the held-out ones stand in their place."""
+        store = self.train if self.train is not None else self.validation
+        assert store is not None
+        return store
+
+
+def sources(data: DataArguments, cache_dir: str | None = None) -> tuple[RecordSource, RecordSource]:
+    """(training, validation) sources. Raises DataError naming every missing or empty file."""
+    hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
+    train = RecordSource(tuple(data.train_file), hub, data.max_train_samples)
+    validation = RecordSource(tuple(data.validation_file), None, data.max_eval_samples)
+    if problems := [*train.check(), *validation.check()]:
+        raise DataError(problem_list("the record files cannot be used:", problems))
+    return train, validation
+
+
+def prepare(
+    data: DataArguments, tokenizer: Any, *, encoder_decoder: bool = False, cache_dir: str | None = None,
+    say: Callable[[str], None],
+) -> PreparedData:  # fmt: skip
+    """Read, check, render and tokenize, or take the same from the cache.
+
+    Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
+    """
+    train_source, validation_source = sources(data, cache_dir)
+    conversations = data.template == "auto" and train_source.is_conversation()
+    template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
+    encoder = make_encoder(data, tokenizer, template, pairs=encoder_decoder)
+    stores: dict[str, ExampleStore] = {}
+    all_counts: dict[str, Any] = {}
+    failures: list[str] = []
+    for label, source in (("train", train_source), ("validation", validation_source)):
+        if not source.files and not source.dataset:
+            continue
+        try:
+            store, counts = tokenized(source, encoder, data)
+        except DataError as error:
+            failures.append(str(error))
+            continue
+        stores[label] = store
+        all_counts[label] = {key: value for key, value in counts.items() if key != "notices"}
+        for notice in counts["notices"]:
+            say(f"{label}: {notice}")
+    if failures:
+        raise DataError("\n".join(failures))
+    if data.validation_split_percentage:
+        stores["train"], stores["validation"] = split(stores["train"], data)
+        for label, store in stores.items():
+            all_counts.setdefault(label, {}).update(
+                examples=len(store),
+                tokens=int(store.lengths.sum()),
+                supervised_tokens=int(store.supervised_lengths.sum()),
+                longest=int(store.lengths.max()),
+            )
+        validation_source = train_source
+    return PreparedData(
+        stores.get("train"), stores.get("validation"), template, all_counts, train_source, validation_source
+    )
+
+
+def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, pairs: bool) -> Encoder:
+    if pairs:
+        return PairEncoder(
+            tokenizer, template, max_source_length=data.max_source_length, max_target_length=data.max_target_length
+        )
+    return Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
+
+
+def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
+    root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
+    fingerprint = fingerprint_of(
+        source.fingerprint(), tokenizer_fingerprint(encoder.tokenizer), encoder.template.fingerprint(),
+        str(encoder.max_seq_length), encoder.limit, str(encoder.train_on_inputs), data.on_bad_record,
+    )  # fmt: skip
+
+    def make(directory: Path) -> dict[str, Any]:
+        report, counts = RecordReport(), TokenizationCounts()
+        write_examples(directory, with_progress(tokenize(source.records(report), encoder, counts)))
+        notice = report.settle(data.on_bad_record)
+        if not counts.examples:
+            raise DataError(problem_list("no record can be trained on:", counts.unusable, unlisted=counts.unlisted))
+        ignored = sorted(map(str, report.ignored_fields))
+        notices = [notice] if notice else []
+        notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
+        return {
+            **counts.as_dict(), "bad_rows": report.bad_rows,
+            "notices": notices + counts.notices(encoder.limit),
+        }  # fmt: skip
+
+    try:
+        return stored(root, fingerprint, overwrite=data.overwrite_cache, in_memory=data.keep_in_memory, make=make)
+    except PermissionError as error:
+        raise NeuralChatError(
+            f"the cache {root} cannot be written: {error.strerror}; name another place with --dataset_cache_directory"
+        ) from error
+
+
+def with_progress(examples: Iterator[Example]) -> Iterator[Example]:
+    """Say now and then how far tokenization is; short files stay silent."""
+    told = start = time.perf_counter()
+    for number, example in enumerate(examples, start=1):
+        yield example
+        now = time.perf_counter()
+        if now - told > PROGRESS_SECONDS:
+            told = now
+            print(f"tokenized {number:,} records ({number / (now - start):,.0f} a second)", file=sys.stderr, flush=True)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over all that decides how text becomes ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def split(store: ExampleStore, data: DataArguments) -> tuple[ExampleStore, ExampleStore]:
+    """(training, validation) by a seeded shuffle; the split depends on the data and --dataset_seed only."""
+    count = round(len(store) * data.validation_split_percentage / 100)
+    if not 0 < count < len(store):
+        raise DataError(
+            f"--validation_split_percentage {data.validation_split_percentage} of {len(store)} examples leaves "
+            f"{len(store) - count} to train on and {count} to validate on; both must be at least 1"
+        )
+    order = np.random.default_rng(data.dataset_seed).permutation(len(store))
+    held_out = np.sort(order[:count])[: data.max_eval_samples]
+    return store.select(np.sort(order[count:]), "train"), store.select(held_out, "validation")
+
+
+def find_records(source: RecordSource, wanted: Sequence[str]) -> list[Record]:
+    """The records whose `source` is among `wanted`, in that order; reads no further than the last of them."""
+    found: dict[str, Record] = {}
+    for record in source.records(RecordReport()):
+        if record.source in wanted:
+            found[record.source] = record
+            if len(found) == len(wanted):
+                break
+    return [found[name] for name in wanted if name in found]

@@ -1,0 +1,284 @@
+"""An adapter directory, looked at before PEFT reads it: what it may say, and that its sizes are those of its weights.
+
+PEFT builds what adapter_config.json describes and then fills it. A configuration may also name modules to import, data
+to compute from, and patterns to search with. Only what describes one of the methods we know is let through.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from neuralchat.errors import AdapterError
+from neuralchat.models.loading.checkpoint_files import Shapes, error_line, read_json_object, safetensors_shapes
+from neuralchat.runs.directory import ADAPTER
+
+PICKLED = "adapter_model.bin"
+MAX_NAMES = 10_000
+# A pattern with few repetitions, none of them of a group, cannot search for ever.
+MAX_REPETITIONS = 3
+MAX_PATTERN = 2000
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 1 << 31
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_NAMES and all(isinstance(name, str) for name in value)
+
+
+def is_safe_pattern(value: Any) -> bool:
+    """A regular expression that ends soon on any name.
+
+    >>> is_safe_pattern(r".*layers.(0|1).self_attn.(q|v)_proj"), is_safe_pattern("(a+)+b")
+    (True, False)
+    """
+    if not isinstance(value, str) or len(value) > MAX_PATTERN or re.search(r"\)\s*[*+{]", value):
+        return False
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return len(re.findall(r"[*+{]", value)) <= MAX_REPETITIONS
+
+
+def is_targets(value: Any) -> bool:
+    return is_names(value) or is_safe_pattern(value)
+
+
+def is_layers(value: Any) -> bool:
+    indices = value if isinstance(value, list) else [value]
+    return len(indices) <= MAX_NAMES and all(is_flag(i) is False and isinstance(i, int) and i >= 0 for i in indices)
+
+
+def is_pattern_numbers(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_NAMES
+        and all(is_safe_pattern(name) and is_number(number) and number > 0 for name, number in value.items())
+    )
+
+
+def is_token_ids(value: Any) -> bool:
+    lists = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(ids, list) and all(id_ == 0 or is_count(id_) for id_ in ids) for ids in lists)
+
+
+def is_initialization(value: Any) -> bool:
+    # Others compute from the base weights or from data while they are loaded.
+    return isinstance(value, bool) or value in ("gaussian", "pissa")
+
+
+def one_of(*allowed: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in allowed
+
+
+Checks = dict[str, Callable[[Any], bool]]
+COMMON: Checks = {
+    "peft_type": is_text, "task_type": one_of("CAUSAL_LM", "SEQ_2_SEQ_LM"), "base_model_name_or_path": is_text,
+    "revision": is_text, "inference_mode": is_flag, "peft_version": is_text, "modules_to_save": is_names,
+}  # fmt: skip
+TARGETS: Checks = {"target_modules": is_targets, "exclude_modules": is_targets, "fan_in_fan_out": is_flag}
+PROMPTS: Checks = {
+    "num_virtual_tokens": is_count, "token_dim": is_count, "num_transformer_submodules": is_count,
+    "num_attention_heads": is_count, "num_layers": is_count,
+}  # fmt: skip
+# What each method's configuration may say besides nothing (null, false, or empty).
+METHODS: dict[str, Checks] = {
+    "LORA": {
+        **TARGETS, "r": is_count, "lora_alpha": is_number, "lora_dropout": is_share, "use_rslora": is_flag,
+        "bias": one_of("none", "all", "lora_only"), "init_lora_weights": is_initialization, "use_dora": is_flag,
+        "layers_to_transform": is_layers, "layers_pattern": is_targets, "rank_pattern": is_pattern_numbers,
+        "alpha_pattern": is_pattern_numbers, "trainable_token_indices": is_token_ids, "lora_bias": is_flag,
+        "ensure_weight_tying": is_flag,
+        # Defaults that are written down but only used with what is refused.
+        "megatron_core": one_of("megatron.core"), "qalora_group_size": is_count,
+    },
+    "IA3": {**TARGETS, "feedforward_modules": is_targets, "init_ia3_weights": is_flag},
+    "P_TUNING": {
+        **PROMPTS, "encoder_reparameterization_type": one_of("MLP", "LSTM"), "encoder_hidden_size": is_count,
+        "encoder_num_layers": is_count, "encoder_dropout": is_share,
+    },
+    "PREFIX_TUNING": {
+        **PROMPTS, "encoder_hidden_size": is_count, "prefix_projection": is_flag, "init_weights": one_of("zero")
+    },
+    "PROMPT_TUNING": {
+        **PROMPTS, "prompt_tuning_init": one_of("RANDOM", "SAMPLE_VOCAB", "TEXT"), "prompt_tuning_init_text": is_text,
+        "tokenizer_name_or_path": is_text,
+    },
+    "ADAPTION_PROMPT": {"target_modules": is_text, "adapter_len": is_count, "adapter_layers": is_count},
+}  # fmt: skip
+# What no default can stand for.
+NEEDED = {"LORA": ("r", "lora_alpha")}
+PROMPT_METHODS = ("P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING")
+
+
+def check_adapter_files(directory: Path) -> dict[str, Any]:
+    """What adapter_config.json says, once it is harmless and agrees with the weights beside it.
+
+    Raises AdapterError or ModelError.
+    """
+    path = directory / "adapter_config.json"
+    if not path.is_file():
+        raise AdapterError(f"{directory} has no adapter_config.json, so it holds no adapter")
+    config = read_json_object(path)
+    check_config(path, config)
+    weights = directory / ADAPTER
+    if not weights.is_file():
+        raise AdapterError(missing_weights(directory))
+    shapes = safetensors_shapes(weights)
+    if not shapes:
+        raise AdapterError(f"{weights} holds no weights")
+    if problem := size_problem(config, shapes):
+        raise AdapterError(f"{path} does not belong to {weights.name}: {problem}")
+    return config
+
+
+def missing_weights(directory: Path) -> str:
+    if not (directory / PICKLED).exists():
+        return f"{directory} has no {ADAPTER}"
+    return (
+        f"{directory} has its weights in {PICKLED}, a pickle, which can run code when it is read; it is not read here. "
+        f"Convert it where you trust it: load it with PEFT's PeftModel.from_pretrained and save it with "
+        f"save_pretrained, which writes {ADAPTER}"
+    )
+
+
+def check_config(path: Path, config: dict[str, Any]) -> None:
+    method = config.get("peft_type")
+    if method is None:
+        raise AdapterError(f"{path} is damaged: it has no peft_type, which says what kind of adapter it is")
+    if not isinstance(method, str) or method not in METHODS:
+        raise AdapterError(f"{path}: peft_type is {shown(method)}; allowed are {', '.join(METHODS)}")
+    missing = [name for name in NEEDED.get(method, ()) if config.get(name) is None]
+    if missing:
+        raise AdapterError(f"{path} does not say {missing[0]}, which decides what the weights mean")
+    checks = {**COMMON, **METHODS[method]}
+    for name, value in config.items():
+        if value is None or value is False or value in ({}, [], ""):
+            continue
+        if name not in checks:
+            raise AdapterError(
+                f"{path}: {shown(name)} is {shown(value)}; for {method} it must be left out: what it asks for is not "
+                "part of an adapter that is only loaded"
+            )
+        if not checks[name](value):
+            raise AdapterError(f"{path}: {name} cannot be {shown(value)} in an adapter that is loaded here")
+
+
+def shown(value: Any) -> str:
+    text = ascii(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
+    """Where a size in the configuration is not that of the weights; PEFT would take memory for it first."""
+    method = config["peft_type"]
+    if method in PROMPT_METHODS:
+        return prompt_problem(config, shapes)
+    if method == "ADAPTION_PROMPT":
+        prompts = [shape for name, shape in shapes.items() if name.endswith("adaption_prompt")]
+        lengths = {shape[1] for shape in prompts if len(shape) == 3}
+        if config.get("adapter_layers") != len(prompts):
+            return f"adapter_layers is {config.get('adapter_layers')}, the weights are of {len(prompts)} layer(s)"
+        return unlike("adapter_len", config.get("adapter_len"), lengths)
+    if method == "LORA":
+        ranks = {shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape}
+        ranks |= {shape[0] for name, shape in shapes.items() if "lora_embedding_A" in name and shape}
+        if not is_count(config.get("r")):
+            return unlike("r", config.get("r"), ranks)
+        wanted = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+        if ranks and not set(wanted) >= ranks:
+            return unlike("r", config.get("r"), ranks)
+        # A pattern may give every layer another rank than r.
+        too_large = [rank for rank in wanted if not is_count(rank) or rank > max(ranks, default=1)]
+        return unlike("r", too_large[0], ranks) if too_large else None
+    return None
+
+
+def prompt_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
+    shape = shapes.get("prompt_embeddings")
+    if shape is None or len(shape) != 2:
+        return "there is no table prompt_embeddings in it"
+    sizes = {name: config.get(name) for name in ("num_virtual_tokens", "token_dim", "num_layers")}
+    missing = [name for name, value in sizes.items() if not is_count(value)]
+    if missing:
+        return f"{missing[0]} is missing" if sizes[missing[0]] is None else f"{missing[0]} is no number"
+    submodules = config.get("num_transformer_submodules") or (2 if config.get("task_type") == "SEQ_2_SEQ_LM" else 1)
+    count, width = config["num_virtual_tokens"], config["token_dim"]
+    prefix = config["peft_type"] == "PREFIX_TUNING"
+    # Prefix tuning gives every stack the same keys and values; the others give each its own prompt.
+    if problem := unlike("num_virtual_tokens", count if prefix else count * submodules, {shape[0]}):
+        return problem
+    return unlike("token_dim", width * config["num_layers"] * 2 if prefix else width, {shape[1]})
+
+
+def unlike(name: str, value: Any, there: Iterable[int]) -> str | None:
+    known = sorted(there)
+    if value in known:
+        return None
+    return f"{name} gives a size of {shown(value)}, the weights have {', '.join(map(str, known[:5])) or 'none'}"
+
+
+def check_loaded(model: Any, directory: Path, shapes: Shapes) -> None:
+    """Raise AdapterError unless every weight of the file went into the model, and every adapter weight came from it."""
+    import torch
+    from peft import get_peft_model_state_dict
+
+    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    parts = model.state_dict().keys()
+    unexpected = sorted(name for name in shapes.keys() - wanted.keys() if name not in parts)
+    if unexpected:
+        raise AdapterError(misfit(model, directory, "holds weights for parts the model does not have", unexpected))
+    if missing := sorted(wanted.keys() - shapes.keys()):
+        raise AdapterError(misfit(model, directory, "lacks weights that the model would have at random", missing))
+    broken = sorted(name for name, tensor in wanted.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise AdapterError(f"{directory / ADAPTER}: {broken[0]} holds numbers that are not finite; every answer would")
+
+
+def misfit(model: Any, directory: Path, what: str, names: Sequence[str]) -> str:
+    base = model.get_base_model()
+    return (
+        f"the adapter of {directory} does not fit its base model {base.name_or_path}: it {what}, {len(names)} in all, "
+        f"such as {shown(names[0])}. Is it the base model that the adapter was trained on?"
+    )
+
+
+def load_adapter(model: Any, directory: Path) -> Any:
+    """`model` with the adapter of a directory. Raises AdapterError or ModelError, and never leaves a weight random."""
+    from peft import PeftModel
+
+    check_adapter_files(directory)
+    try:
+        with warnings.catch_warnings():
+            # check_loaded makes an error of it.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            loaded = PeftModel.from_pretrained(model, str(directory))
+    except Exception as error:  # what PEFT raises for a foreign adapter is not declared anywhere
+        raise AdapterError(
+            f"the adapter of {directory} does not fit its base model {model.name_or_path}: {error_line(error)}"
+        ) from error
+    check_loaded(loaded, directory, safetensors_shapes(directory / ADAPTER))
+    return loaded

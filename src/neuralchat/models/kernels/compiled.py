@@ -1,0 +1,111 @@
+"""C kernels, compiled for this machine at first use and kept; every one has a slower twin in torch.
+
+No compiler, another system, a failing compilation: `library` gives None and callers take the twin. Compiled files
+lie under `cache_directory()/kernels`, named by what went into them, so a new compiler or CPU compiles anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from neuralchat.cache import cache_directory
+
+# No -ffast-math: infinities mean something in the kernels, and so does the order of sums.
+FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+COMPILE_SECONDS = 120
+KERNELS = Path(__file__).parent
+
+enabled = True
+
+
+def disable() -> None:
+    """Every kernel takes its twin from here on; what was handed out before stays as it is."""
+    global enabled
+    enabled = False
+
+
+def library(name: str, **defines: int) -> ctypes.CDLL | None:
+    """The compiled kernels/`name`.c with these preprocessor definitions, or None where it cannot be had."""
+    return compiled(name, tuple(sorted(defines.items()))) if enabled else None
+
+
+def library_for(x: torch.Tensor, name: str, **defines: int) -> ctypes.CDLL | None:
+    """The kernels for activations of the device and dtype of `x`, or None."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    return library(name, BF16=int(x.dtype == torch.bfloat16), **defines)
+
+
+@functools.cache
+def compiled(name: str, defines: tuple[tuple[str, int], ...]) -> ctypes.CDLL | None:
+    compiler = shutil.which("gcc")
+    threads = openmp_of_torch()
+    if sys.platform != "linux" or compiler is None or threads is None:
+        return None
+    source = KERNELS / f"{name}.c"
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        flags = [*FLAGS, *(f"-D{key}={value}" for key, value in defines)]
+        code = [file.read_text(encoding="utf-8") for file in (source, *sorted(KERNELS.glob("*.h")))]
+        parts = [*code, *flags, version, cpu_features(), str(threads)]
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+        target = cache_directory() / "kernels" / f"{name}-{digest}.so"
+        if not target.is_file():
+            build(compiler, flags, source, threads, target)
+        return ctypes.CDLL(str(target))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def build(compiler: str, flags: list[str], source: Path, threads: Path, target: Path) -> None:
+    """Compile beside the target and rename, so that two runs may do it at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        part, whole = (Path(work) / f"kernel.{ending}" for ending in ("o", "so"))
+        # Linked against the OpenMP that torch runs with: a second one would fight it for the cores.
+        for command in (
+            [compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(part)],
+            [compiler, "-shared", str(part), str(threads), "-lm", "-o", str(whole)],
+        ):
+            subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
+        os.replace(whole, target)
+
+
+class SymbolPlace(ctypes.Structure):
+    """Dl_info of dladdr(3)."""
+
+    _fields_ = [
+        ("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("address", ctypes.c_void_p)
+    ]  # fmt: skip
+
+
+def openmp_of_torch() -> Path | None:
+    """The OpenMP runtime that torch runs with, or None if gcc's code cannot use it. Other packages bring their own."""
+    try:
+        of_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        address = ctypes.cast(of_torch.GOMP_parallel, ctypes.c_void_p)
+        place = SymbolPlace()
+        if ctypes.CDLL(None).dladdr(address, ctypes.byref(place)) and place.file:
+            return Path(os.fsdecode(place.file))
+    except (OSError, AttributeError):
+        pass
+    return None
+
+
+def cpu_features() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU "))}))

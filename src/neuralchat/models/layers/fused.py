@@ -1,0 +1,234 @@
+"""Layers of transformers in one pass over memory each way, same formulas, proven before they go in.
+
+RMSNorm, SwiGLU and rotary positions by the compiled kernels (elementwise.py). Without a compiler RMSNorm still has a
+torch form with fewer passes than transformers'; the others stay as they are.
+
+Shapes: T tokens, E hidden size, I inner size, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralchat.models.kernels.elementwise import Elementwise, kernels_for
+
+# How far, in norm, a fused layer may be from transformers' own in the proof.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+class RMSNormProduct(torch.autograd.Function):
+    """x / rms(x) * weight, weight not trained (https://arxiv.org/abs/1910.07467)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        ctx.kernels = kernels = kernels_for(x) if x.is_contiguous() else None
+        if kernels is not None:
+            y, inverse = kernels.rms_norm(x, weight, epsilon)
+        else:
+            mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+            # As in the kernel: squares that overflow must not end as zeros.
+            mean_square.masked_fill_(mean_square.isinf(), float("nan"))
+            inverse = mean_square.add_(epsilon).rsqrt_()
+            y = (x * inverse).mul_(weight)
+        ctx.save_for_backward(x, weight, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        if ctx.kernels is not None:
+            return ctx.kernels.rms_norm_gradient(grad, x, weight, inverse), None, None
+        scaled = grad * weight
+        along = (scaled * x).sum(dim=-1, keepdim=True).mul_(inverse.pow(3)).div_(-x.shape[-1])
+        return torch.addcmul(scaled.mul_(inverse), x, along), None, None
+
+
+class FusedRMSNorm(nn.Module):
+    """Takes over an RMSNorm in place; its weight and variance_epsilon stay where they are."""
+
+    weight: Tensor
+    variance_epsilon: float
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return RMSNormProduct.apply(hidden_states, self.weight.detach(), self.variance_epsilon)
+
+
+class SwiGLUProduct(torch.autograd.Function):
+    """silu(gate) * up (https://arxiv.org/abs/2002.05202); nothing is kept but the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, kernels: Elementwise) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.kernels = kernels
+        return kernels.swiglu(gate, up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.kernels.swiglu_gradients(grad, *ctx.saved_tensors), None)
+
+
+class FusedSwiGLU(nn.Module):
+    """Takes over a gated MLP in place; its three projections, which may be adapted, stay where they are."""
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_proj(x).contiguous(), self.up_proj(x).contiguous()
+        kernels = kernels_for(gate)
+        if kernels is None:
+            return self.down_proj(nn.functional.silu(gate) * up)
+        return self.down_proj(SwiGLUProduct.apply(gate, up, kernels))
+
+
+class RotaryProduct(torch.autograd.Function):
+    """x * cos + rotate_half(x) * sin (https://arxiv.org/abs/2104.09864) of x [1, H, T, D], cos and sin [T, D]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, kernels: Elementwise) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        ctx.kernels = kernels
+        return kernels.rotary(x, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.kernels.rotary(grad, *ctx.saved_tensors, transposed=True), None, None, None
+
+
+def fused_rotary(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """transformers' apply_rotary_pos_emb for one row of heads of full size; anything else goes to `plain`."""
+
+    def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
+        kernels = kernels_for(q)
+        fits = q.dim() == 4 and len(q) == 1 and cos.shape == (1, q.shape[2], q.shape[3]) and q.dtype == cos.dtype
+        if kernels is None or args or kwargs or not fits:
+            return plain(q, k, cos, sin, *args, **kwargs)
+        cosine, sine = cos[0].contiguous(), sin[0].contiguous()
+        return tuple(RotaryProduct.apply(x, cosine, sine, kernels) for x in (q, k))
+
+    apply_rotary_pos_emb.plain = plain  # type: ignore[attr-defined]
+    return apply_rotary_pos_emb
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Fuse every layer of `model` whose outputs on random numbers equal the fused ones."""
+    fuse_norms(model)
+    fuse_mlps(model)
+    fuse_rotary(model)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def random_like(weight: Tensor, *shape: int, seed: int = 0) -> Tensor:
+    numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return numbers.to(weight.device, weight.dtype)
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).norm() <= TOLERANCE[a.dtype] * b.norm())
+
+
+def take_over(
+    model: nn.Module,
+    fused: type[nn.Module],
+    weight_of: Callable[[Any], Tensor | None],
+    same: Callable[[Any, Tensor], bool],
+) -> int:
+    """Turn modules of `model` into `fused`, each class of them proven once by `same`; returns how many.
+
+    `weight_of` gives a weight of a module that can be taken over, None for any other.
+    """
+    count = 0
+    proven: dict[type, bool] = {}
+    for module in model.modules():
+        kind = type(module)
+        weight = None if kind is fused or is_hooked(module) else weight_of(module)
+        if weight is None or weight.dtype not in TOLERANCE:
+            continue
+        if kind not in proven:
+            proven[kind] = same(module, weight)
+        if proven[kind]:
+            module.__class__ = fused
+            count += 1
+    return count
+
+
+def fuse_norms(model: nn.Module) -> int:
+    """Fuse the frozen RMSNorms; returns how many."""
+    return take_over(model, FusedRMSNorm, norm_weight, computes_rms_norm)
+
+
+def norm_weight(module: Any) -> Tensor | None:
+    weight = getattr(module, "weight", None)
+    if not hasattr(module, "variance_epsilon") or not isinstance(weight, Tensor) or weight.requires_grad:
+        return None
+    # In bf16 only the kernel computes in fp32 inside, as transformers does.
+    return weight if weight.dtype == torch.float32 or kernels_for(weight) is not None else None
+
+
+@torch.no_grad()
+def computes_rms_norm(module: nn.Module, weight: Tensor) -> bool:
+    x = random_like(weight, 3, weight.shape[-1])
+    return equal(module(x), RMSNormProduct.apply(x, weight, module.variance_epsilon))
+
+
+def fuse_mlps(model: nn.Module) -> int:
+    """Fuse the gated MLPs that use SiLU; returns how many."""
+    return take_over(model, FusedSwiGLU, mlp_weight, computes_swiglu)
+
+
+def mlp_weight(module: Any) -> Tensor | None:
+    if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+        return None
+    weight = next(module.parameters())
+    return weight if kernels_for(weight) is not None else None
+
+
+@torch.no_grad()
+def computes_swiglu(module: Any, weight: Tensor) -> bool:
+    """Dropout of an adapter inside would make two calls differ: compared in eval mode."""
+    size = getattr(module.gate_proj, "in_features", None)
+    if size is None:
+        return False
+    was_training = module.training
+    module.eval()
+    try:
+        x = random_like(weight, 1, 3, size)
+        return equal(module(x), FusedSwiGLU.forward(module, x))
+    finally:
+        module.train(was_training)
+
+
+def fuse_rotary(model: nn.Module) -> int:
+    """Replace apply_rotary_pos_emb in the modules that the model's attention classes come from; returns how many."""
+    count = 0
+    weight = next(model.parameters())
+    for name in sorted({type(module).__module__ for module in model.modules() if hasattr(module, "q_proj")}):
+        home: Any = sys.modules[name]
+        plain = getattr(home, "apply_rotary_pos_emb", None)
+        if plain is None or hasattr(plain, "plain") or kernels_for(weight) is None:
+            continue
+        if turns_by_halves(plain):
+            home.apply_rotary_pos_emb = fused_rotary(plain)
+            count += 1
+    return count
+
+
+@torch.no_grad()
+def turns_by_halves(plain: Callable[..., Any]) -> bool:
+    weight = torch.empty(0)
+    q, k = (random_like(weight, 1, heads, 5, 16, seed=heads) for heads in (4, 2))
+    cos, sin = (random_like(weight, 1, 5, 16, seed=seed) for seed in (6, 7))
+    try:
+        expected = plain(q, k, cos, sin)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return all(equal(a, b) for a, b in zip(expected, fused_rotary(plain)(q, k, cos, sin), strict=True))

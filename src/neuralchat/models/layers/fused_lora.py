@@ -1,0 +1,86 @@
+"""LoRA without extra passes: the low-rank product is added inside the matrix product (addmm).
+
+No T x O array is made, scaled or summed besides the output itself.
+
+Shapes: T tokens, I inputs, O outputs, r rank; A [r, I], B [O, r], weight [O, I].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor, nn
+
+from neuralchat.models.layers.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
+
+
+class LoraProduct(torch.autograd.Function):
+    """x @ weight.T + bias + scaling * (dropped @ A.T) @ B.T, where only A and B are trained."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dropped: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        ctx.trained_dtypes = a.dtype, b.dtype
+        # The products run in the dtype of the activations; gradients end in that of A and B.
+        a, b = a.to(x.dtype), b.to(x.dtype)
+        low = dropped.flatten(0, -2) @ a.t()
+        y = matmul_by_transposed(x, weight)
+        if bias is not None:
+            y += bias
+        y.flatten(0, -2).addmm_(low, b.t(), alpha=scaling)
+        ctx.save_for_backward(dropped, low, a, b)
+        ctx.weight, ctx.scaling, ctx.same = weight, scaling, dropped is x
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        dropped, low, a, b = ctx.saved_tensors
+        rows = grad.flatten(0, -2)
+        grad_low = (rows @ b).mul_(ctx.scaling)
+        grad_a = grad_low.t() @ dropped.flatten(0, -2)
+        grad_b = (rows.t() @ low).mul_(ctx.scaling)
+        grad_x = matmul_by(grad, ctx.weight) if ctx.needs_input_grad[0] else None
+        grad_dropped = None
+        if ctx.same:
+            # One input: its two gradients are one, added inside the product.
+            if grad_x is not None:
+                grad_x.flatten(0, -2).addmm_(grad_low, a)
+        elif ctx.needs_input_grad[1]:
+            grad_dropped = (grad_low @ a).view_as(dropped)
+        dtype_a, dtype_b = ctx.trained_dtypes
+        return grad_x, grad_dropped, None, None, grad_a.to(dtype_a), grad_b.to(dtype_b), None
+
+
+class FusedLoraLinear(LoraLinear):
+    """Takes over a LoRA layer in place; whatever is not plain LoRA goes PEFT's own way."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        base: Any = self.base_layer
+        names = self.active_adapters
+        name: Any = names[0] if len(names) == 1 and names[0] in self.lora_A else None
+        if args or kwargs or name is None or not self.is_plain(name, base, x):
+            return super().forward(x, *args, **kwargs)
+        dropout = self.lora_dropout[name]
+        dropped = x if isinstance(dropout, nn.Identity) or not self.training else dropout(x)
+        bias = None if base.bias is None else base.bias.detach()
+        a, b = (module[name].weight for module in (self.lora_A, self.lora_B))
+        return LoraProduct.apply(x, dropped, base.weight.detach(), bias, a, b, self.scaling[name])
+
+    def is_plain(self, name: Any, base: Any, x: Tensor) -> bool:
+        a, b = self.lora_A[name], self.lora_B[name]
+        changed = self.disable_adapters or self.merged or self.lora_variant.get(name)
+        alike = x.dtype in (base.weight.dtype, a.weight.dtype) and not torch.is_autocast_enabled(x.device.type)
+        return type(base) is FrozenLinear and alike and not changed and a.bias is None and b.bias is None
+
+
+def fuse_lora(model: nn.Module) -> int:
+    """Turn every LoRA layer around a frozen linear layer into a FusedLoraLinear; returns how many."""
+    count = 0
+    for module in model.modules():
+        if type(module) is LoraLinear and type(module.base_layer) is FrozenLinear:
+            module.__class__ = FusedLoraLinear
+            count += 1
+    return count

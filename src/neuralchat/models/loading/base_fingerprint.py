@@ -1,0 +1,44 @@
+"""Which base model this is, whatever its path: a hash over its configuration and weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from neuralchat.cache import cache_directory
+from neuralchat.models.loading.base_model import ModelSource, resolve
+from neuralchat.runs.directory import file_sha256, write_atomically
+
+HASHED = ("config.json", "*.safetensors", "*.bin", "*.index.json")
+
+
+def base_fingerprint(source: ModelSource, config: Any) -> str:
+    """SHA-256 over names and contents of configuration and weight files; for a hub model its name and commit."""
+    directory = Path(resolve(source.name))
+    if not directory.is_dir():
+        return f"{source.name}@{getattr(config, '_commit_hash', None) or source.revision}"
+    files = sorted({file for pattern in HASHED for file in directory.glob(pattern)})
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {remembered_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def remembered_sha256(file: Path) -> str:
+    """The file's hash, from the cache if size and time of change are those it was computed at."""
+    status = file.stat()
+    key = hashlib.sha256(f"{file.absolute()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    remembered = cache_directory() / "hashes" / key
+    try:
+        return json.loads(remembered.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = file_sha256(file)
+    try:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(remembered, json.dumps({"file": str(file), "sha256": found}))
+    except OSError:
+        # Only time is lost where the cache cannot be written.
+        pass
+    return found

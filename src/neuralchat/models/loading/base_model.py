@@ -1,0 +1,195 @@
+"""directory, fetched name or hub id -> config, tokenizer and model, with the errors a user can act on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralchat.errors import ModelError, NeuralChatError
+from neuralchat.models.loading.checkpoint_files import check_base_directory, check_declared, error_line, weight_files
+from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
+from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
+from neuralchat.models.loading.precision import Precision, widen_small_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a model comes from and how a hub may be asked for it."""
+
+    name: str
+    tokenizer_name: str | None = None
+    config_name: str | None = None
+    revision: str = "main"
+    cache_dir: str | None = None
+    token: str | bool | None = None
+    trust_remote_code: bool = False
+
+    def hub_options(self) -> dict[str, Any]:
+        return {"revision": self.revision, "cache_dir": self.cache_dir, "token": self.token}
+
+
+def resolve(name: str, *, needed_file: str = "config.json") -> str:
+    """The directory of a fetched model, else `name` itself. Raises ModelError for a path that is not there."""
+    fetched = fetched_path(name)
+    if fetched:
+        return str(fetched)
+    if name.lower() in PACKAGED_MODELS:
+        raise ModelError(f"model '{name}' is not here yet; get it with: neuralchat fetch {name.lower()}")
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    try:
+        path = Path(name).expanduser()
+        is_directory, is_there = path.is_dir(), path.exists()
+    # A name that is too long, or a home directory that is not known.
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"model '{name[:200]}' cannot be looked for: {error_line(error)}") from error
+    if is_directory:
+        if not (path / needed_file).is_file():
+            raise ModelError(f"model directory {path} has no {needed_file}")
+        return str(path)
+    if looks_local or is_there:
+        raise ModelError(f"model directory {path} does not exist or is not a directory")
+    return name
+
+
+def load_config(source: ModelSource, say: Callable[[str], None]) -> Any:
+    from transformers import AutoConfig
+
+    name = resolve(source.config_name or source.name)
+    weights = resolve(source.name)
+    if Path(weights).is_dir() and Path(name).is_dir():
+        check_base_directory(Path(weights), Path(name))
+    with user_errors(f"the configuration of model '{source.name}'"):
+        config = AutoConfig.from_pretrained(
+            name, trust_remote_code=native_or_trusted(name, source, say), **source.hub_options()
+        )
+        return repair_config(config, say)
+
+
+def native_or_trusted(name: str, source: ModelSource, say: Callable[[str], None]) -> bool:
+    """Remote code is run only if asked for, and never where transformers has the model's class itself."""
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config, _ = PreTrainedConfig.get_config_dict(name, **source.hub_options())
+    if not config.get("auto_map") or config.get("model_type") not in CONFIG_MAPPING:
+        return source.trust_remote_code
+    if source.trust_remote_code:
+        say(f"transformers has its own class for '{config['model_type']}'; the checkpoint's code is not run")
+    return False
+
+
+def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
+    """The tokenizer with its own special ids; a missing padding token becomes the unknown or the end token.
+
+    Padding never hides the end token: what is trained on is decided by position, not by id.
+    """
+    from transformers import AutoTokenizer, LlamaTokenizer
+
+    if source.tokenizer_name:
+        name = resolve(source.tokenizer_name, needed_file="tokenizer_config.json")
+    else:
+        name = resolve(source.name)
+    with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
+        overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()), say)
+        if overrides is not None:
+            tokenizer = LlamaTokenizer.from_pretrained(name, **overrides, **source.hub_options())
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, trust_remote_code=source.trust_remote_code, **source.hub_options()
+            )
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        # Some settings of a damaged tokenizer are looked at when it is first used.
+        tokenizer.decode(tokenizer("a")["input_ids"])
+        return tokenizer
+
+
+def load_model(source: ModelSource, config: Any, precision: Precision, say: Callable[[str], None]) -> Any:
+    """The model in `precision`, in evaluation mode, with no gradient asked of any weight."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    name = resolve(source.name)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if Path(name).is_dir():
+        check_weights(source.name, Path(name), kind, config, say)
+    with user_errors(f"the weights of model '{source.name}'"):
+        loaded: Any = kind.from_pretrained(
+            name,
+            config=config,
+            dtype=precision.storage,
+            # A config of transformers' own was settled on in load_config: then the class is its own too.
+            trust_remote_code=source.trust_remote_code and not type(config).__module__.startswith("transformers."),
+            output_loading_info=True,
+            **source.hub_options(),
+        )
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model '{source.name}' lacks {len(missing)} weight(s), such as {missing[0]}; they would be random. "
+            "Is this a whole language model?"
+        )
+    if info["unexpected_keys"]:
+        say(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
+    model.requires_grad_(False)
+    if precision.widens:
+        widen_small_weights(model, precision.compute)
+    return model.eval()
+
+
+def check_weights(name: str, directory: Path, kind: Any, config: Any, say: Callable[[str], None]) -> None:
+    """Raise ModelError unless the model that `config` declares is the one whose weights are in `directory`."""
+    if any(file.suffix == ".bin" for file in weight_files(directory)):
+        say(f"the weights of {name} are pickles (.bin), read as tensors only; safetensors would be safer and faster")
+    # Remote code is not run for a check.
+    if not type(config).__module__.startswith("transformers."):
+        return
+    with user_errors(f"the configuration of model '{name}'"):
+        with torch.device("meta"):
+            skeleton = kind.from_config(copy.deepcopy(config))
+        declared = {weight: tuple(value.shape) for weight, value in skeleton.state_dict().items()}
+        elements = sum(parameter.numel() for parameter in skeleton.parameters())
+        check_declared(name, declared, elements, directory)
+
+
+@contextmanager
+def user_errors(what: str) -> Iterator[None]:
+    """Turn whatever the libraries raise for a missing, partial, foreign or hostile checkpoint into one ModelError."""
+    try:
+        yield
+    except NeuralChatError:
+        raise
+    except Exception as error:  # files of others are trusted with nothing, and the libraries raise what they meet
+        raise ModelError(
+            f"cannot load {what}: {error_line(error)}\n"
+            "Give a directory with config.json and safetensors, a hub id that this machine can reach, "
+            f"or a fetched model ({', '.join(PACKAGED_MODELS)})."
+        ) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Raise ModelError if the tokenizer has ids that the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {rows} embeddings; "
+            "use the tokenizer that belongs to the model (--tokenizer_name)"
+        )
+
+
+def grow_embeddings(model: Any, tokens: int) -> None:
+    """Rows for new tokens, where the model has none to spare; it never shrinks."""
+    if tokens > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(tokens)
+
+
+def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
+    """(trained, all) parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)

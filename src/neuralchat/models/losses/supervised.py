@@ -1,0 +1,107 @@
+"""hidden states -> sum of cross entropies over the supervised tokens: the head runs on targets only, in chunks.
+
+The gradient is formed in the forward pass, so logits of one chunk are all that ever exists of [N, V].
+
+Shapes: T tokens of the row, N targets, C targets of a chunk, V vocabulary, E hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from neuralchat.models.kernels.elementwise import kernels_for
+from neuralchat.models.layers.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
+
+# Logits of one chunk take at most this many bytes in fp32.
+CHUNK_BYTES = 32 << 20
+
+
+def supervised_loss(
+    hidden: Tensor, head: nn.Module, target_ids: Tensor, *, label_smoothing: float = 0.0, grad: bool = True
+) -> Tensor:
+    """Sum of cross entropies, a scalar in fp32.
+
+    hidden: [N, E], the states that the targets are predicted from. target_ids: int64 [N]. `head` maps [C, E] to
+    logits [C, V]; a plain linear head takes the fast path, any other is recomputed in backward.
+    """
+    if plain_head(head):
+        assert isinstance(head, nn.Linear)
+        return ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, target_ids, label_smoothing, grad)
+    rows = chunk_rows(getattr(head, "out_features", 0) or 1 << 17)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for states, ids in zip(hidden.split(rows), target_ids.split(rows), strict=True):
+        total = total + checkpoint(head_loss, head, states, ids, label_smoothing, use_reentrant=False)
+    return total
+
+
+def plain_head(head: nn.Module) -> bool:
+    """Whether `head` is just a matrix: no adapter inside, no hook that would be skipped."""
+    return type(head) in (nn.Linear, FrozenLinear) and not head._forward_hooks and not head._forward_pre_hooks
+
+
+def head_loss(head: nn.Module, states: Tensor, ids: Tensor, label_smoothing: float) -> Tensor:
+    logits = head(states).float()
+    return nn.functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=label_smoothing)
+
+
+def chunk_rows(vocabulary: int) -> int:
+    return max(1, CHUNK_BYTES // (4 * vocabulary))
+
+
+def loss_and_slope(logits: Tensor, ids: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """(sum of the cross entropies in fp32, their gradient in the dtype of `logits` [C, V], which is overwritten)."""
+    kernels = None if smoothing else kernels_for(logits)
+    if kernels is not None:
+        return kernels.cross_entropy(logits, ids).sum(), logits
+    log_probabilities = torch.log_softmax(logits.float(), dim=1)
+    total = -(1 - smoothing) * log_probabilities.gather(1, ids[:, None]).sum()
+    if smoothing:
+        total -= smoothing * log_probabilities.mean(dim=1).sum()
+    slope = log_probabilities.exp_()
+    if smoothing:
+        slope -= smoothing / slope.shape[1]
+    slope.scatter_add_(1, ids[:, None], torch.full_like(ids[:, None], smoothing - 1, dtype=slope.dtype))
+    return total, slope.to(logits.dtype)
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross entropy of a linear head, summed. Formula of the gradient: softmax(logits) - target distribution.
+
+    With label smoothing e the target distribution is (1 - e) one-hot + e / V, as in
+    torch.nn.functional.cross_entropy.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target_ids: Tensor, smoothing: float, grad: bool
+    ) -> Tensor:
+        need_hidden, need_weight, need_bias = (grad and need for need in ctx.needs_input_grad[:3])
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias and bias is not None else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        rows = chunk_rows(weight.shape[0])
+        for start in range(0, len(hidden), rows):
+            states, ids = hidden[start : start + rows], target_ids[start : start + rows]
+            logits = matmul_by_transposed(states, weight)
+            if bias is not None:
+                logits += bias
+            loss, slope = loss_and_slope(logits, ids, smoothing)
+            total += loss
+            if grad_hidden is not None:
+                grad_hidden[start : start + rows] = matmul_by(slope, weight)
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.T.float(), states.float())
+            if grad_bias is not None:
+                grad_bias += slope.float().sum(dim=0)
+        ctx.grads = (grad_hidden, grad_weight, grad_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [None if g is None else g.mul_(grad_total.to(g.dtype)) for g in ctx.grads]
+        return (*scaled, None, None, None)

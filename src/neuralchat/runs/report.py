@@ -1,0 +1,125 @@
+"""manifest and metrics -> report.html: one self-contained page with no script and no outside resource."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from neuralchat.console import clock
+
+WIDTH, HEIGHT = 560, 210
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot: its points and the CSS class that colours it."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    style: str
+
+
+def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        files("neuralchat.runs").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(
+        manifest=manifest,
+        results=manifest["results"],
+        counts=manifest["data"]["counts"],
+        plots=plots(metrics),
+        arguments=sorted(shown_arguments(manifest["arguments"]).items()),
+        clock=clock,
+        perplexity=lambda loss: math.exp(min(loss, 700.0)),
+    )
+
+
+def shown_arguments(arguments: dict[str, Any]) -> dict[str, str]:
+    """Arguments that are set; secrets are not shown."""
+    return {
+        name: str(value)
+        for name, value in arguments.items()
+        if value is not None and value is not False and value not in ("", []) and "token" not in name.split("_")
+    }
+
+
+def plots(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(title, SVG) of each plot that there are numbers for."""
+    found = []
+    for title, training, held_out in (
+        ("Loss", "loss", "eval_loss"),
+        ("Learning rate", "learning_rate", None),
+        ("Tokens per second", "tokens_per_s", None),
+        ("Memory (MiB)", "rss_mb", None),
+    ):
+        curves = [Curve("training", series(metrics, training), "training")]
+        if held_out:
+            curves.append(Curve("held out", series(metrics, held_out), "held-out"))
+        curves = [curve for curve in curves if curve.points]
+        if any(len(curve.points) > 1 for curve in curves):
+            found.append((title, svg(curves, from_zero=title != "Learning rate")))
+    return found
+
+
+def series(metrics: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(m["step"], m[key]) for m in metrics if m.get(key) is not None and math.isfinite(m[key])]
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers that span [low, high].
+
+    >>> ticks(0, 4.4)
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    """
+    span = high - low
+    if span < 1e-300:
+        # Nothing, or so little that a part of it would be rounded to nothing.
+        span = 1.0
+    step = 10 ** math.floor(math.log10(span / count))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def svg(curves: Sequence[Curve], *, from_zero: bool) -> str:
+    """A line plot with grid, axis labels and, where there are several curves, a legend."""
+    xs = [x for curve in curves for x, _ in curve.points]
+    ys = [y for curve in curves for _, y in curve.points]
+    y_ticks = ticks(0.0 if from_zero else min(ys), max(ys))
+    x_ticks = [t for t in ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)]
+    x_span, y_span = (max(xs) - min(xs)) or 1.0, (y_ticks[-1] - y_ticks[0]) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            round(LEFT + (x - min(xs)) / x_span * (WIDTH - LEFT - RIGHT), 1),
+            round(HEIGHT - BOTTOM - (y - y_ticks[0]) / y_span * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
+    for tick in y_ticks:
+        _, y = place(min(xs), tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="y" x="{LEFT - 6}" y="{y + 4}">{tick:g}</text>')
+    for tick in x_ticks:
+        x, _ = place(tick, y_ticks[0])
+        parts.append(f'<text class="x" x="{x}" y="{HEIGHT - 12}">{tick:g}</text>')
+    for curve in curves:
+        placed = [place(x, y) for x, y in curve.points]
+        path = " ".join(f"{x},{y}" for x, y in placed)
+        parts.append(f'<polyline class="{curve.style}" points="{path}"/>')
+        if len(placed) <= 40:
+            parts += [f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in placed]
+    if len(curves) > 1:
+        for index, curve in enumerate(curves):
+            y = TOP + 10 + 16 * index
+            parts.append(
+                f'<line class="{curve.style}" x1="{WIDTH - 110}" x2="{WIDTH - 90}" y1="{y - 4}" y2="{y - 4}"/>'
+            )
+            parts.append(f'<text class="legend" x="{WIDTH - 84}" y="{y}">{curve.label}</text>')
+    return "".join([*parts, "</svg>"])
