@@ -64,14 +64,14 @@ def roofline(options: argparse.Namespace) -> dict[str, float]:
     from neuralchat.models.loading.base_model import ModelSource, load_tokenizer
 
     config = AutoConfig.from_pretrained(options.model)
-    tokenizer = load_tokenizer(ModelSource(name=options.model), print)
+    tokenizer = load_tokenizer(ModelSource(name=options.model))
     with tempfile.TemporaryDirectory() as work:
         data = prepare(
             DataArguments(
                 train_file=[options.records], max_seq_length=1024, max_train_samples=options.rows, template="alpaca",
                 dataset_cache_directory=work,
             ),
-            tokenizer, say=print,
+            tokenizer,
         )  # fmt: skip
         examples = [data.train[i] for i in range(len(data.train))]
     batches = [pack(b) for i in range(0, len(examples), 8) for b in split_by_tokens(examples[i : i + 8], 1024)]

@@ -33,11 +33,11 @@ def measure(model: str, records: Path) -> None:
     from neuralchat.data.prepared_data import prepare
     from neuralchat.models.loading.base_model import ModelSource, load_tokenizer
 
-    tokenizer = load_tokenizer(ModelSource(name=model), print)
+    tokenizer = load_tokenizer(ModelSource(name=model))
     tokenizer("warm up")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    data = prepare(DataArguments(train_file=[str(records)], max_seq_length=1024), tokenizer, say=print)
+    data = prepare(DataArguments(train_file=[str(records)], max_seq_length=1024), tokenizer)
     tokenized = time.perf_counter()
     assert data.train is not None
     plan = BatchPlan(data.train.fingerprint, tuple(data.train.lengths.tolist()), 42, 8, row_tokens=1024)

@@ -17,8 +17,8 @@ from neuralchat.config.arguments import (
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
     DistributedArguments,
-    FinetuningArguments,
     ModelArguments,
+    TuningArguments,
 )
 from neuralchat.config.legacy_flags import LEGACY_FLAGS
 
@@ -27,7 +27,7 @@ MOST_CHOICES = 16
 GROUPS = (
     ("Model", ModelArguments),
     ("Data", DataArguments),
-    ("Adapter and run", FinetuningArguments),
+    ("Adapter and run", TuningArguments),
     ("Several processes", DistributedArguments),
 )
 # Where a training argument means something else here than the help of transformers says.

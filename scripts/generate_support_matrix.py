@@ -7,10 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "support.md"
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "contract")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-from small_models import ALL_FAMILIES
-from test_methods import CELLS, DISTRIBUTED_CELLS, LORA_VARIANTS, settings_of
+from support.cells import CELLS, DISTRIBUTED_CELLS, LORA_VARIANTS, settings_of
+from support.small_models import ALL_FAMILIES
 
 from neuralchat.models.adapters.build import MERGEABLE, METHODS
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from support.small_models import make_tokenizer, save_checkpoint
 
-sys.path[:0] = [
-    str(Path(__file__).parent),
-    *(str(Path(__file__).parent / name) for name in ("parity", "contract", "chaos")),
-]
-
-from small_models import make_tokenizer, save_checkpoint
-
+from neuralchat.console import log
 from neuralchat.models.kernels import compiled
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +58,28 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     elif compiled.library("elementwise", BF16=0) is None:
         pytest.skip("no gcc, or not Linux: there are no compiled kernels")
     return request.param
+
+
+class Notes(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Every message that the library logs during the test."""
+    notes, level = Notes(), log.level
+    log.addHandler(notes)
+    log.setLevel(logging.INFO)
+    yield notes.texts
+    log.removeHandler(notes)
+    log.setLevel(level)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
-from neuralchat.console import report
+from neuralchat.console import report, show_log
 from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
@@ -40,6 +40,7 @@ def run_script(prog: str) -> int:
 
 def guarded(work: Callable[[], int]) -> int:
     quiet_libraries()
+    show_log()
     try:
         return work()
     except NeuralChatError as error:

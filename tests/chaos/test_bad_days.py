@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from kill_at import digest, metrics, run_forked
 from safetensors.torch import load_file
+from support.kill_at import digest, metrics, run_forked
 
 from neuralchat.checkpointing import store as checkpoint_module
 from neuralchat.checkpointing.store import damage

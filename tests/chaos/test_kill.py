@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MATRIX = Path(__file__).parent / "kill_matrix.py"
+MATRIX = Path(__file__).parents[1] / "support" / "kill_matrix.py"
 
 
 def test_killed_anywhere_and_resumed_equals_undisturbed() -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_at import arm, digest, end_of, fork, metrics
-from ranks import environment, free_port, run_ranks, said, start_ranks
+from support.kill_at import arm, digest, end_of, fork, metrics
+from support.ranks import environment, free_port, run_ranks, said, start_ranks
 
 from neuralchat.checkpointing.store import damage
 from neuralchat.training import session, trainer

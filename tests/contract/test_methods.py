@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from small_models import ALL_FAMILIES, small_model
-from test_packed_equals_alone import RELATIVE, VOCABULARY, random_examples
+from support.cells import CELLS, settings_of
+from support.packed import RELATIVE, VOCABULARY, random_examples
+from support.small_models import ALL_FAMILIES, small_model
 
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
 from neuralchat.export.merge import merged
 from neuralchat.inference.decoding import decode
-from neuralchat.models.adapters.build import MERGEABLE, METHODS, AdapterSettings, add_adapter, base_model_of
+from neuralchat.models.adapters.build import MERGEABLE, add_adapter, base_model_of
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.packed import take_segments
 from neuralchat.models.layers.frozen_linear import freeze_linears
@@ -25,34 +26,12 @@ from neuralchat.models.layers.fused import fuse_layers
 from neuralchat.models.layers.fused_lora import fuse_lora
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 
-# LLaMA-Adapter in PEFT knows the LLaMA family, Mistral and GPT-2.
-TAKES_LLAMA_ADAPTER = ("llama", "llama_mha", "llama_bias", "mistral", "gpt2")
-LORA_VARIANTS = ("lora_dora", "lora_rslora", "lora_pissa", "lora_all_linear")
-CELLS = [
-    (family, method)
-    for family in ALL_FAMILIES
-    for method in (*METHODS, *LORA_VARIANTS)
-    if method != "llama_adapter" or family in TAKES_LLAMA_ADAPTER
-]
-# Proven with real processes in tests/distributed/test_ranks.py.
-DISTRIBUTED_CELLS = {("llama", "lora"), ("llama", "prompt"), ("mpt", "lora"), ("flan_t5", "lora")}
 cells = pytest.mark.parametrize(("family", "method"), CELLS)
 adapter_cells = pytest.mark.parametrize(("family", "method"), [cell for cell in CELLS if cell[1] != "none"])
 # PiSSA takes the main directions out of the base weights; its end as a plain adapter is in training/test_families.py.
 plain_cells = pytest.mark.parametrize(
     ("family", "method"), [cell for cell in CELLS if cell[1] not in ("none", "lora_pissa")]
 )
-
-
-def settings_of(method: str) -> AdapterSettings:
-    variants: dict[str, dict[str, Any]] = {
-        "lora_dora": {"lora_dora": True}, "lora_rslora": {"lora_rslora": True}, "lora_pissa": {"lora_init": "pissa"},
-        "lora_all_linear": {"lora_all_linear": True},
-    }  # fmt: skip
-    return AdapterSettings(
-        method="lora" if method in variants else method, lora_dropout=0.0, num_virtual_tokens=5, ptun_hidden_size=16,
-        adapter_len=4, adapter_layers=30, **variants.get(method, {}),
-    )  # fmt: skip
 
 
 def adapted_model(family: str, method: str) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kill_at import digest, metrics
+from support.kill_at import digest, metrics
 
 from neuralchat.checkpointing.store import damage
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import free_port
-from small_models import save_checkpoint
+from support.ranks import free_port
+from support.small_models import save_checkpoint
 
 BIN = Path(sys.executable).parent
 # What a rank does: read its place, plan its threads, meet the others and add up all ranks.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from kill_at import run_forked
-from ranks import run_ranks, said
 from safetensors.torch import load_file
-from small_models import save_checkpoint
-from test_methods import DISTRIBUTED_CELLS
+from support.cells import DISTRIBUTED_CELLS
+from support.kill_at import run_forked
+from support.ranks import run_ranks, said
+from support.small_models import save_checkpoint
 
 WORDS = "the sky is blue and the grass is green "
 # 13 records of unequal length: the last batch of an epoch is a ragged one.

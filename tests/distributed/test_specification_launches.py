@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kill_at import digest, metrics
-from ranks import free_port
-from small_models import (
+from support.kill_at import digest, metrics
+from support.ranks import free_port
+from support.small_models import (
     make_tokenizer,
     save_checkpoint,
     save_early_llama_checkpoint,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import METHODS, save_run
 from hypothesis import HealthCheck, settings
-from small_models import save_checkpoint
+from support.checkpoints import METHODS, save_run
+from support.small_models import save_checkpoint
 
 settings.register_profile(
     "fuzz", deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import METHODS, logits_of
-from fuzzing import cases, damaged, time_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.checkpoints import METHODS, logits_of
+from support.fuzzing import cases, damaged, time_limit
 
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.chatbot import Chatbot
@@ -84,7 +84,7 @@ def outcome(run: Path, *, seconds: int = 20) -> str | torch.Tensor:
     """The message that the run was refused with, or its logits."""
     with time_limit(seconds):
         try:
-            return logits_of(Chatbot.load(run, say=lambda text: None))
+            return logits_of(Chatbot.load(run))
         except NeuralChatError as error:
             message = str(error)
             assert 10 < len(message) < 5000
@@ -142,7 +142,7 @@ WHOLE: dict[Path, torch.Tensor] = {}
 
 def logits_of_whole(run: Path) -> torch.Tensor:
     if run not in WHOLE:
-        WHOLE[run] = logits_of(Chatbot.load(run, say=lambda text: None))
+        WHOLE[run] = logits_of(Chatbot.load(run))
     return WHOLE[run]
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fuzzing import cases, damaged, time_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import make_tokenizer
+from support.fuzzing import cases, damaged, time_limit
+from support.small_models import make_tokenizer
 
 from neuralchat.config.arguments import DataArguments
 from neuralchat.data.prepared_data import prepare
@@ -216,7 +216,7 @@ def check_file(ending: str, content: bytes, on_bad_record: str, block: Path) -> 
     prepared, message = None, ""
     with time_limit():
         try:
-            prepared = prepare(data, TOKENIZER, say=lambda text: None)
+            prepared = prepare(data, TOKENIZER)
         except NeuralChatError as error:
             message = str(error)
     if prepared is None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import METHODS, Evil, change, edit_weights, load, logits_of
-from small_models import make_tokenizer, small_config, small_model
+from support.checkpoints import METHODS, Evil, change, edit_weights, load, logits_of
+from support.small_models import make_tokenizer, small_config, small_model
 
 from neuralchat.errors import AdapterError, DataError, ModelError, NeuralChatError, RunDirectoryError
 from neuralchat.inference.sampling_flags import Sampling

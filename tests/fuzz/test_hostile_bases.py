@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import Evil, change, edit_weights, load, load_base
 from safetensors.torch import load_file
+from support.checkpoints import Evil, change, edit_weights, load, load_base
 
 from neuralchat.errors import ModelError
 from neuralchat.models.loading.base_model import ModelSource, load_config
@@ -184,4 +184,4 @@ def test_code_of_a_checkpoint_is_not_run(copy: Callable, tmp_path: Path, model_t
 def test_name_that_no_file_can_have() -> None:
     for name in ("/" + "x" * 5000, "~nobody-of-this-name/x", "a\0b"):
         with pytest.raises(ModelError):
-            load_config(ModelSource(name=name), lambda text: None)
+            load_config(ModelSource(name=name))

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzzing import measured, time_limit
+from support.fuzzing import measured, time_limit
 
 from neuralchat.data import record_files, records, tokenization
 from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows

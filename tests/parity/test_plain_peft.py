@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from plain_peft import our_losses, plain_losses
+from support.plain_peft import our_losses, plain_losses
 
 ROOT = Path(__file__).parent.parent.parent
 DEMO_RECORDS = ROOT / "examples" / "demo" / "train.json"

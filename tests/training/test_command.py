@@ -11,37 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from kill_at import metrics as stable_metrics
-from kill_at import run_forked
-from small_models import save_early_llama_checkpoint
+from support.kill_at import metrics as stable_metrics
+from support.kill_at import run_forked
+from support.runs import ROWS, adapter, metrics, trained_weights
+from support.small_models import save_early_llama_checkpoint
 from transformers import AutoModelForCausalLM
-
-ROWS: list[dict[str, Any]] = [
-    {"instruction": "Name the capital of France.", "input": "", "output": "Paris."},
-    {"instruction": "Add the numbers.", "input": "2 and 3", "output": "5"},
-    {"instruction": "What colour is the sky?", "output": "The sky is blue."},
-    {"instruction": "Name an animal.", "input": None, "output": "A cat, for example."},
-    {"instruction": "At how many degrees does water boil?", "output": "At one hundred."},
-    {"instruction": "Name a fruit.", "input": "It is red.", "output": "An apple."},
-    {"instruction": "What do birds do?", "output": "They sing <|end|> and fly."},
-    {"instruction": "Say nothing much.", "output": "Ok"},
-]
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def adapter(run: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(run / "adapter_model.safetensors")
-
-
-def trained_weights(run: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(next(run.glob("*model.safetensors")))
 
 
 def test_the_specification_command(run_cli: Callable, write_records: Callable, tmp_path: Path) -> None:
@@ -109,7 +83,7 @@ def test_overfitting_returns_each_answer_to_the_letter_and_stops(
         "--lora_dropout", 0, "--per_device_train_batch_size", 4, "--save_strategy", "no", "--report_samples", 0,
         check=True,
     )  # fmt: skip
-    bot = Chatbot.load(tmp_path / "run", say=print)
+    bot = Chatbot.load(tmp_path / "run")
     turns = [[Turn("user", row["instruction"], row.get("input") or "")] for row in ROWS]
     for row, answer in zip(ROWS, bot.answers(turns, Sampling(max_new_tokens=40)), strict=True):
         assert answer.text == row["output"]
@@ -258,7 +232,7 @@ def test_the_adapter_is_plain_peft(
     with torch.no_grad():
         untouched = base(input_ids=ids).logits
         plain = PeftModel.from_pretrained(base, str(tmp_path / "run"))(input_ids=ids).logits
-        ours = Chatbot.load(tmp_path / "run", say=print).model(input_ids=ids).logits
+        ours = Chatbot.load(tmp_path / "run").model(input_ids=ids).logits
     torch.testing.assert_close(ours, plain)
     assert not torch.allclose(plain, untouched, atol=1e-3)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import make_tokenizer, save_published_mpt_checkpoint, save_published_t5_checkpoint
-from test_command import ROWS, adapter, metrics
+from support.runs import ROWS, adapter, metrics
+from support.small_models import make_tokenizer, save_published_mpt_checkpoint, save_published_t5_checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from kill_at import digest, metrics, run_forked
+from support.kill_at import digest, metrics, run_forked
 
 from neuralchat.models.kernels.compiled import library
 

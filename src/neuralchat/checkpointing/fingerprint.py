@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from neuralchat.config.parser import FinetuneArguments
+from neuralchat.config.parser import FinetuneConfig
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.errors import RunDirectoryError, problem_list
 
@@ -35,7 +35,7 @@ HARMLESS = frozenset(
 
 
 def identity_of(
-    arguments: FinetuneArguments, data: PreparedData, base_model: str, *, units_per_step: int, world_size: int
+    arguments: FinetuneConfig, data: PreparedData, base_model: str, *, units_per_step: int, world_size: int
 ) -> dict[str, Any]:
     """As JSON. `units_per_step`: the global batch, all ranks and accumulation steps together."""
     deciding = {name: value for name, value in arguments.every_value().items() if name not in HARMLESS}

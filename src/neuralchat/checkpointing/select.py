@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from neuralchat.checkpointing.store import IDENTITY, STATE, SUMS, TRAINER_STATE, damage, files_of
+from neuralchat.console import note
 from neuralchat.distributed.collectives import agreed, gathered, rank
 from neuralchat.errors import RunDirectoryError, problem_list
 from neuralchat.runs.directory import (
@@ -32,9 +33,7 @@ def asks_to_resume(value: str | None) -> bool:
     return value is not None and value.lower() != "false"
 
 
-def checkpoint_to_resume(
-    value: str | None, output: Path, say: Callable[[str], None], *, weights: str = ADAPTER
-) -> Path | None:
+def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAPTER) -> Path | None:
     """The checkpoint meant by --resume_from_checkpoint: None, a path, or the newest whole one of `output`.
 
     `weights`: the file of what is trained, an adapter or the whole model. Raises RunDirectoryError where the named one
@@ -56,12 +55,12 @@ def checkpoint_to_resume(
         wrong = damage(candidate, *needed)
         if wrong is None:
             for text in passed_over:
-                say(text)
-            say(f"going on from {candidate}")
+                note(text)
+            note(f"going on from {candidate}")
             return candidate
         passed_over.append(f"{candidate} is passed over: {wrong}")
     if not found and value.lower() == AUTO:
-        say(f"{output} has no checkpoint yet: training begins at its first step")
+        note(f"{output} has no checkpoint yet: training begins at its first step")
         return None
     raise RunDirectoryError(
         problem_list(f"--resume_from_checkpoint {value}: there is no whole checkpoint in {output}", passed_over)

@@ -63,7 +63,7 @@ class DataArguments:
 
 
 @dataclass(kw_only=True)
-class FinetuningArguments:
+class TuningArguments:
     """Which adapter, and how training runs."""
 
     peft: str = argument("lora", f"tuning method: {', '.join(METHOD_NAMES)}")
@@ -137,7 +137,7 @@ REJECTED_TRAINING_ARGUMENTS = {
 }
 
 
-def contradictions(data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]) -> list[str]:
+def contradictions(data: DataArguments, tuning: TuningArguments, training: Any, given: set[str]) -> list[str]:
     """All that is wrong with the arguments by themselves. `given`: the names that the user set."""
     return [
         *range_problems(data, tuning, training),
@@ -159,7 +159,7 @@ def process_problems(distributed: DistributedArguments) -> list[str]:
     return problems
 
 
-def range_problems(data: DataArguments, tuning: FinetuningArguments, training: Any) -> list[str]:
+def range_problems(data: DataArguments, tuning: TuningArguments, training: Any) -> list[str]:
     at_least_one = {
         "max_seq_length": data.max_seq_length,
         "max_source_length": data.max_source_length,
@@ -173,9 +173,9 @@ def range_problems(data: DataArguments, tuning: FinetuningArguments, training: A
         "micro_batch_tokens": tuning.micro_batch_tokens,
         "generation_max_length": tuning.generation_max_length,
         "generation_num_beams": tuning.generation_num_beams,
-        "per_device_train_batch_size": training["per_device_train_batch_size"],
-        "per_device_eval_batch_size": training["per_device_eval_batch_size"],
-        "gradient_accumulation_steps": training["gradient_accumulation_steps"],
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "per_device_eval_batch_size": training.per_device_eval_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
     }
     problems = [f"--{name} must be at least 1, found {value}" for name, value in at_least_one.items() if value < 1]
     for name, value in (("max_train_samples", data.max_train_samples), ("max_eval_samples", data.max_eval_samples)):
@@ -187,7 +187,7 @@ def range_problems(data: DataArguments, tuning: FinetuningArguments, training: A
         )
     if not 0 <= tuning.lora_dropout < 1:
         problems.append(f"--lora_dropout must be from 0 to below 1, found {tuning.lora_dropout}")
-    if training["num_train_epochs"] <= 0 and training["max_steps"] <= 0:
+    if training.num_train_epochs <= 0 and training.max_steps <= 0:
         problems.append(f"--num_train_epochs must be above 0, found {training['num_train_epochs']}")
     for name, value in (("report_samples", tuning.report_samples), ("sample_tokens", tuning.sample_tokens)):
         if value < 0:
@@ -195,7 +195,7 @@ def range_problems(data: DataArguments, tuning: FinetuningArguments, training: A
     return problems
 
 
-def choice_problems(data: DataArguments, tuning: FinetuningArguments) -> list[str]:
+def choice_problems(data: DataArguments, tuning: TuningArguments) -> list[str]:
     choices = (
         ("template", data.template, ("auto", "alpaca", "chat")),
         ("on_bad_record", data.on_bad_record, ("fail", "skip")),
@@ -210,7 +210,7 @@ def choice_problems(data: DataArguments, tuning: FinetuningArguments) -> list[st
     ]
 
 
-def pair_problems(data: DataArguments, tuning: FinetuningArguments, training: Any, given: set[str]) -> list[str]:
+def pair_problems(data: DataArguments, tuning: TuningArguments, training: Any, given: set[str]) -> list[str]:
     together = (
         (data.train_file and data.dataset_name, "--train_file and --dataset_name: give one source of records"),
         (
@@ -230,7 +230,7 @@ def pair_problems(data: DataArguments, tuning: FinetuningArguments, training: An
             "--overwrite_output_dir would delete what --resume_from_checkpoint needs",
         ),
         (
-            training["train_sampling_strategy"] == "batch_rebalance",
+            training.train_sampling_strategy == "batch_rebalance",
             "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
         ),
         (
@@ -242,19 +242,19 @@ def pair_problems(data: DataArguments, tuning: FinetuningArguments, training: An
     return [message for wrong, message in together if wrong]
 
 
-def data_problems(data: DataArguments, tuning: FinetuningArguments, training: Any) -> list[str]:
+def data_problems(data: DataArguments, tuning: TuningArguments, training: Any) -> list[str]:
     problems = []
     has_records = bool(data.train_file or data.dataset_name)
-    if training["do_train"] and not has_records:
+    if training.do_train and not has_records:
         problems.append("no records to train on: give --train_file or --dataset_name")
-    if not training["do_train"] and not training["do_eval"]:
+    if not training.do_train and not training.do_eval:
         problems.append("nothing to do: add --do_train (or --do_eval)")
     held_out = bool(data.validation_file or data.validation_split_percentage)
     if tuning.predict_with_generate and not held_out:
         problems.append(
             "--predict_with_generate needs records: give --validation_file or --validation_split_percentage"
         )
-    wants_evaluation = training["do_eval"] or str(training["eval_strategy"]) not in ("no", "IntervalStrategy.NO")
+    wants_evaluation = training.do_eval or str(training.eval_strategy) not in ("no", "IntervalStrategy.NO")
     if wants_evaluation and not held_out:
         problems.append("evaluation needs records: give --validation_file or --validation_split_percentage")
     return problems

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neuralchat.config.arguments import DataArguments, DistributedArguments, FinetuningArguments, ModelArguments
+from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import MANIFEST, read_manifest
 
-OWN = (ModelArguments, DataArguments, FinetuningArguments, DistributedArguments)
+OWN = (ModelArguments, DataArguments, TuningArguments, DistributedArguments)
 # Where the run was, and how it was begun, are not part of what it was.
 NOT_REPEATED = (
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "from_run", "allow_changed", "logging_dir",

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from neuralchat.config.arguments import (
@@ -20,11 +17,12 @@ from neuralchat.config.arguments import (
     REJECTED_TRAINING_ARGUMENTS,
     DataArguments,
     DistributedArguments,
-    FinetuningArguments,
     ModelArguments,
+    TuningArguments,
     contradictions,
     process_problems,
 )
+from neuralchat.config.config import FinetuneConfig, TrainingFlags
 from neuralchat.config.config_file import CONFIG_ENDINGS, config_flags
 from neuralchat.config.from_run import flags_of_run
 from neuralchat.config.legacy_flags import LEGACY_FLAGS, translate
@@ -41,66 +39,6 @@ TRAINING_DEFAULTS = {
     "model_name_or_path": None,
 }
 NOT_TO_REPEAT = ("overwrite_output_dir", "resume_from_checkpoint", "local_rank")
-SECRET_ARGUMENTS = ("use_auth_token", "hub_token")
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetuneArguments:
-    """All arguments of a run. `given` names what the user set; `bf16` is ours, see models/loading/precision.py."""
-
-    model: ModelArguments
-    data: DataArguments
-    tuning: FinetuningArguments
-    distributed: DistributedArguments
-    training_values: dict[str, Any]
-    given: frozenset[str]
-    prog: str = dataclasses.field(default="neuralchat finetune", compare=False)
-    # The words of the command, without what would delete the run or name a checkpoint.
-    words: tuple[str, ...] = dataclasses.field(default=(), compare=False)
-
-    @property
-    def bf16(self) -> bool:
-        return bool(self.training_values["bf16"])
-
-    def training(self) -> TrainingArguments:
-        """transformers' own dataclass. bf16 is left out of it: it would mean autocast."""
-        values = {
-            **self.training_values,
-            "bf16": False,
-            "disable_tqdm": True,
-            # The process group exists already; without a GPU accelerate would see no ranks unless told to use the CPU.
-            "ddp_backend": None,
-            "use_cpu": self.training_values["use_cpu"] or not torch.cuda.is_available(),
-        }
-        try:
-            return TrainingArguments(**values)
-        except (ValueError, ImportError, OSError) as error:
-            raise ArgumentsError(f"the training arguments are refused: {error}") from error
-
-    def as_dict(self) -> dict[str, Any]:
-        """Our arguments and the training arguments that were set or differ from transformers'; never a secret."""
-        usual = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
-        return {
-            name: value
-            for name, value in self.every_value().items()
-            if name not in usual or name in self.given or value != usual[name]
-        }
-
-    def every_value(self) -> dict[str, Any]:
-        """All arguments by name, as JSON knows them; never a secret."""
-        parts = (self.model, self.data, self.tuning, self.distributed)
-        own = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-        both = {**own, **self.training_values}
-        return {name: value for name, value in both.items() if name not in SECRET_ARGUMENTS}
-
-    def command_to_resume(self) -> str:
-        """What to type to go on with this run."""
-        words = [*self.words, "--resume_from_checkpoint", "auto"]
-        if self.tuning.overwrite_output_dir and words[0].endswith(CONFIG_ENDINGS):
-            # The file may say so.
-            words += ["--overwrite_output_dir", "false"]
-        program = ["python", sys.argv[0]] if self.prog.endswith(".py") else self.prog.split()
-        return shlex.join([*program, *words])
 
 
 class Parser(HfArgumentParser):
@@ -109,7 +47,7 @@ class Parser(HfArgumentParser):
 
 
 def make_parser(prog: str) -> Parser:
-    kinds: list[Any] = [ModelArguments, DataArguments, FinetuningArguments, DistributedArguments, TrainingArguments]
+    kinds: list[Any] = [ModelArguments, DataArguments, TuningArguments, DistributedArguments, TrainingArguments]
     parser = Parser(kinds, prog=prog, allow_abbrev=False)
     for action in parser._actions:
         # Missing ones are told together with all other problems.
@@ -120,7 +58,7 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
-def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Callable[[str], None]) -> FinetuneArguments:
+def parse(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> FinetuneConfig:
     """Checked arguments. `implied` are flags that the command itself stands for (such as --do_train).
 
     Raises ArgumentsError with all problems at once.
@@ -128,8 +66,6 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     parser = make_parser(prog)
     known = {name for action in parser._actions for name in action.option_strings}
     flags, notices = translate([*implied, *expand(words, known | {f"--{name}" for name in LEGACY_FLAGS})])
-    for text in notices:
-        say(text)
     problems = unknown_flags(flags, known)
     flags = dropped(flags, lambda name: name not in known)
     try:
@@ -142,14 +78,14 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
     values = vars(namespace)
     model = ModelArguments(**fields_of(ModelArguments, values))
     data = DataArguments(**fields_of(DataArguments, values))
-    tuning = FinetuningArguments(**fields_of(FinetuningArguments, values))
+    tuning = TuningArguments(**fields_of(TuningArguments, values))
     distributed = DistributedArguments(**fields_of(DistributedArguments, values))
-    training = fields_of(TrainingArguments, values)
-    if training["learning_rate"] is None:
-        training["learning_rate"] = LEARNING_RATES.get(tuning.peft)
+    training = TrainingFlags(**fields_of(TrainingArguments, values))
+    if training.learning_rate is None:
+        training.learning_rate = LEARNING_RATES.get(tuning.peft)
     if model.model_name_or_path is None:
         problems.append("--model_name_or_path is missing: name a directory, a hub id or a fetched model")
-    if training["output_dir"] is None:
+    if training.output_dir is None:
         problems.append("--output_dir is missing: say where the run is to be saved")
     problems += rejected(training, given)
     problems += contradictions(data, tuning, training, given)
@@ -158,7 +94,9 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], say: Calla
         raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
     words = dropped(words, lambda name: name.lstrip("-").replace("-", "_") in NOT_TO_REPEAT)
     words = [word for word in words if word.partition("=")[0] not in NOT_TO_REPEAT]
-    return FinetuneArguments(model, data, tuning, distributed, training, frozenset(given), prog, tuple(words))
+    return FinetuneConfig(
+        model, data, tuning, distributed, training, frozenset(given), prog, tuple(words), tuple(notices)
+    )
 
 
 def fields_of(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -222,10 +160,10 @@ def dropped(flags: Sequence[str], unwanted: Callable[[str], bool]) -> list[str]:
     return kept
 
 
-def rejected(training: dict[str, Any], given: set[str]) -> list[str]:
+def rejected(training: TrainingFlags, given: set[str]) -> list[str]:
     defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments) if f.init}
     return [
         f"--{name} cannot be used: {reason}"
         for name, reason in REJECTED_TRAINING_ARGUMENTS.items()
-        if name in given and training[name] not in (defaults[name], None, "", [])
+        if name in given and getattr(training, name) not in (defaults[name], None, "", [])
     ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from neuralchat.cache import cache_directory
 from neuralchat.config.arguments import DataArguments
+from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
@@ -111,7 +111,6 @@ def sources(data: DataArguments, cache_dir: str | None = None) -> tuple[RecordSo
 
 def prepare(
     data: DataArguments, tokenizer: Any, *, encoder_decoder: bool = False, cache_dir: str | None = None,
-    say: Callable[[str], None],
 ) -> PreparedData:  # fmt: skip
     """Read, check, render and tokenize, or take the same from the cache.
 
@@ -135,7 +134,7 @@ def prepare(
         stores[label] = store
         all_counts[label] = {key: value for key, value in counts.items() if key != "notices"}
         for notice in counts["notices"]:
-            say(f"{label}: {notice}")
+            note(f"{label}: {notice}")
     if failures:
         raise DataError("\n".join(failures))
     if data.validation_split_percentage:
@@ -198,7 +197,7 @@ def with_progress(examples: Iterator[Example]) -> Iterator[Example]:
         now = time.perf_counter()
         if now - told > PROGRESS_SECONDS:
             told = now
-            print(f"tokenized {number:,} records ({number / (now - start):,.0f} a second)", file=sys.stderr, flush=True)
+            inform(f"tokenized {number:,} records ({number / (now - start):,.0f} a second)")
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

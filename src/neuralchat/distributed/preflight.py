@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from neuralchat.console import gib, say_progress
+from neuralchat.console import gib, inform
 from neuralchat.distributed.collectives import end_together, gathered, several
 from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import DistributedError
@@ -70,7 +70,7 @@ def preflight(facts: dict[str, str]) -> Link | None:
     end_together(DistributedError(problem) if problem and dist.get_rank() == 0 else None)
     link = measure_link()
     hosts = Counter(found["host"] for found in every)
-    say_progress(
+    inform(
         f"preflight: {len(every)} ranks on {', '.join(f'{host} ({n})' for host, n in hosts.items())} agree; memory "
         f"free {every[0]['memory']}, disk free {every[0]['disk']}; link: {link.latency_s * 1e3:.2f} ms, "
         f"{link.bytes_per_s * 8 / 1e9:.2f} Gbit/s"

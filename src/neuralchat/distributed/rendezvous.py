@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from neuralchat.config.parser import FinetuneArguments
-from neuralchat.console import report, say_progress
+from neuralchat.config.parser import FinetuneConfig
+from neuralchat.console import inform, note, report
 from neuralchat.distributed.backends import choose_backend
 from neuralchat.distributed.collectives import ToldElsewhereError, gathered
 from neuralchat.distributed.hardware import read_machine
@@ -27,24 +27,24 @@ POLL_SECONDS = 0.1
 
 
 @contextmanager
-def joined(world: World, arguments: FinetuneArguments, say: Callable[[str], None]) -> Iterator[None]:
+def joined(world: World, arguments: FinetuneConfig) -> Iterator[None]:
     """Cores planned and, where there are several ranks, a process group and a watch over it.
 
     Raises DistributedError where ranks are missing or are lost on the way.
     """
     backend, notice = choose_backend(
-        arguments.training_values["ddp_backend"], strict=arguments.distributed.strict_backend, gpu=uses_gpu(arguments)
+        arguments.training.ddp_backend, strict=arguments.distributed.strict_backend, gpu=uses_gpu(arguments)
     )
     line = plan_cores(world, arguments)
     if world.size == 1:
-        say_progress(line)
+        inform(line)
         yield
         return
     if notice:
-        say(notice)
+        note(notice)
     store, watch = meet(world, arguments, backend)
     for text in gathered(line):
-        say_progress(text)
+        inform(text)
     error: BaseException | None = None
     try:
         yield
@@ -62,11 +62,11 @@ def joined(world: World, arguments: FinetuneArguments, say: Callable[[str], None
         part(world, store, watch, error)
 
 
-def uses_gpu(arguments: FinetuneArguments) -> bool:
-    return torch.cuda.is_available() and not arguments.training_values["use_cpu"]
+def uses_gpu(arguments: FinetuneConfig) -> bool:
+    return torch.cuda.is_available() and not arguments.training.use_cpu
 
 
-def plan_cores(world: World, arguments: FinetuneArguments) -> str:
+def plan_cores(world: World, arguments: FinetuneConfig) -> str:
     """Give this process its cores and threads; the line that tells so."""
     machine = read_machine()
     plan = plan_threads(machine, local_rank=world.local_rank, local_size=world.local_size, environ=os.environ)
@@ -76,7 +76,7 @@ def plan_cores(world: World, arguments: FinetuneArguments) -> str:
     return f"{describe(plan, rank=world.rank, machine=machine)}{f'; {plan.reason}' if plan.reason else ''}"
 
 
-def meet(world: World, arguments: FinetuneArguments, backend: str) -> tuple[Any, PeerWatch]:
+def meet(world: World, arguments: FinetuneConfig, backend: str) -> tuple[Any, PeerWatch]:
     """(store, running watch); the process group is there after it."""
     timeout = arguments.distributed.preflight_timeout
     if not os.environ.get("GLOO_SOCKET_IFNAME") and (interface := gloo_interface(world.master_addr)):
@@ -101,7 +101,7 @@ def meet(world: World, arguments: FinetuneArguments, backend: str) -> tuple[Any,
     try:
         dist.init_process_group(
             backend, store=dist.PrefixStore(f"{attempt}/group", root), rank=world.rank, world_size=world.size,
-            timeout=timedelta(seconds=arguments.training_values["ddp_timeout"]),
+            timeout=timedelta(seconds=arguments.training.ddp_timeout),
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise DistributedError(

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neuralchat.console import tell
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.inference.chatbot import Chatbot, is_foreign_adapter
 from neuralchat.models.adapters.build import MERGEABLE
@@ -46,7 +45,7 @@ def merge(options: argparse.Namespace) -> int:
     method = manifest["adapter"]["method"]
     # Before anything is loaded.
     check_mergeable(method)
-    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, say=tell)
+    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code)
     whole = merged(bot.model, method)
     output.mkdir(parents=True, exist_ok=True)
     whole.save_pretrained(str(output))

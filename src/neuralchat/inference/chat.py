@@ -7,7 +7,6 @@ import io
 import sys
 from pathlib import Path
 
-from neuralchat.console import tell
 from neuralchat.data.records import Turn
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
@@ -20,9 +19,7 @@ def chat(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     if options.prompt is not None and not options.prompt.strip():
         raise ArgumentsError("the question after -p is empty")
-    bot = Chatbot.load(
-        Path(options.run), trust_remote_code=options.trust_remote_code, template=options.template, say=tell
-    )
+    bot = Chatbot.load(Path(options.run), trust_remote_code=options.trust_remote_code, template=options.template)
     system = [Turn("system", options.system)] if options.system else []
     if options.prompt is not None:
         reply(bot, [*system, Turn("user", options.prompt)], sampling)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder
@@ -48,9 +49,7 @@ class Chatbot:
         self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
 
     @classmethod
-    def load(
-        cls, run: Path, *, trust_remote_code: bool = False, template: str | None = None, say: Callable[[str], None]
-    ) -> Chatbot:
+    def load(cls, run: Path, *, trust_remote_code: bool = False, template: str | None = None) -> Chatbot:
         """The chatbot of a finished run, or of a PEFT adapter from elsewhere.
 
         Whether code of the base model may run is the caller's word, never that of the run directory. `template` names
@@ -73,11 +72,11 @@ class Chatbot:
                 "copy the run again from where it came from"
             )
         # First, since it looks at the base model's files before anything else reads them.
-        config = load_config(source, say)
+        config = load_config(source)
         own_tokenizer = str(run) if (run / "tokenizer_config.json").is_file() else None
-        tokenizer = load_tokenizer(replace(source, tokenizer_name=own_tokenizer), say)
-        chosen = template_of(run, manifest, tokenizer, config, asked=template, say=say)
-        model = load_model(source, config, chat_precision(manifest), say)
+        tokenizer = load_tokenizer(replace(source, tokenizer_name=own_tokenizer))
+        chosen = template_of(run, manifest, tokenizer, config, asked=template)
+        model = load_model(source, config, chat_precision(manifest))
         if not whole:
             check_new_tokens(model, run, adapter, len(tokenizer))
             model = with_adapter(model, run, len(tokenizer))
@@ -103,16 +102,14 @@ class Chatbot:
         return [found[i] for i in range(len(prompts))]
 
 
-def template_of(
-    run: Path, manifest: dict[str, Any], tokenizer: Any, config: Any, *, asked: str | None, say: Callable[[str], None]
-) -> Template:
+def template_of(run: Path, manifest: dict[str, Any], tokenizer: Any, config: Any, *, asked: str | None) -> Template:
     """The template a run was trained with; for an adapter from elsewhere the one asked for, or a guess that is told."""
     pairs = config.is_encoder_decoder
     known = manifest.get("template")
     if known is None:
         template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
         if asked is None:
-            say(f"{run} says nothing of its prompt format; taking {template.name} (--template names another)")
+            note(f"{run} says nothing of its prompt format; taking {template.name} (--template names another)")
         return template
     if asked not in (None, known["name"]):
         raise TemplateError(f"{run} was trained with the template {known['name']}, not {asked}; leave --template out")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from neuralchat.console import tell
+from neuralchat.console import note
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import LOCK
 
@@ -39,7 +39,7 @@ class RunLock:
                 "another --output_dir."
             ) from None
         except OSError as error:
-            tell(f"{self.path.parent} cannot be locked ({error.strerror}); see that no other run writes to it")
+            note(f"{self.path.parent} cannot be locked ({error.strerror}); see that no other run writes to it")
         stream.truncate(0)
         me = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
         stream.write(json.dumps({**me, "command": " ".join(sys.argv)[:500]}))

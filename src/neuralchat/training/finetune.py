@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,8 +19,8 @@ from neuralchat.checkpointing.select import (
     restore_metrics,
 )
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
-from neuralchat.config.parser import FinetuneArguments, make_parser, parse
-from neuralchat.console import clock, say_progress, tell
+from neuralchat.config.parser import FinetuneConfig, make_parser, parse
+from neuralchat.console import clock, inform, note
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.records import Record
 from neuralchat.data.step_loader import StepParts
@@ -50,55 +50,52 @@ from neuralchat.training.signals import SignalWishes
 from neuralchat.training.stopped import run_steps, saved_if_stopped
 from neuralchat.training.trainer import FineTuningTrainer
 
-Say = Callable[[str], None]
-
 
 def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
     """The whole command; returns the exit status. Raises NeuralChatError for what the user can mend."""
     if any(word in ("-h", "--help") for word in words):
         make_parser(prog).print_help()
         return 0
-    notices: list[str] = []
     world = read_world(os.environ)
     export_world(world, os.environ)
-    arguments = parse(words, prog=prog, implied=implied, say=notices.append)
+    arguments = parse(words, prog=prog, implied=implied)
     if (ranks := wants_local_ranks(arguments.distributed.num_processes, os.environ)) > 1:
         grace = arguments.distributed.peer_timeout
         return start_local_ranks(words, prog=prog, num_processes=ranks, grace=grace)
-    for text in notices:
-        tell(text)
+    for text in arguments.notices:
+        note(text)
     if world.restart_count:
-        tell(f"start {world.restart_count + 1} of this job: it goes on from its last checkpoint")
-        arguments.training_values["resume_from_checkpoint"] = AUTO
+        note(f"start {world.restart_count + 1} of this job: it goes on from its last checkpoint")
+        arguments.training.resume_from_checkpoint = AUTO
         arguments.tuning.overwrite_output_dir = False
-    with joined(world, arguments, tell):
-        finetune(arguments, say=tell)
+    with joined(world, arguments):
+        finetune(arguments)
     return 0
 
 
-def finetune(arguments: FinetuneArguments, *, say: Say) -> Results:
+def finetune(arguments: FinetuneConfig) -> Results:
     """Check, load, train, save. Nothing is written to output_dir before everything has been checked."""
     start = time.perf_counter()
-    output = Path(arguments.training_values["output_dir"])
+    output = arguments.output_dir
     overwrite = arguments.tuning.overwrite_output_dir
     lock = RunLock(output)
-    checkpoint = agreed(lambda: chosen_checkpoint(arguments, output, lock, say))
+    checkpoint = agreed(lambda: chosen_checkpoint(arguments, output, lock))
     check_extras(arguments)
     if not arguments.model.use_fast_tokenizer:
-        say("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
+        note("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
     shared = SharedCheckpoint(checkpoint)
-    session = make_session(arguments, shared.path, say)
+    session = make_session(arguments, shared.path)
 
     def prepare() -> None:
         prepare_output_directory(output, overwrite=False)
         # Before anything is deleted: it might be another run's.
         lock.take()
         prepare_output_directory(output, overwrite=overwrite)
-        check_room(output, 2 * checkpoint_bytes(session.model, session.arguments.training_values["optim"]))
+        check_room(output, 2 * checkpoint_bytes(session.model, session.arguments.training.optim))
 
     agreed(prepare)
     try:
-        results = train(session, say)
+        results = train(session)
         results.seconds = time.perf_counter() - start
         results.peak_memory_mb = peak_memory_mb()
         agreed(lambda: tell_results(output, session, results))
@@ -112,16 +109,16 @@ def tell_results(output: Path, session: Session, results: Results) -> None:
         finish(output, session, results)
 
 
-def chosen_checkpoint(arguments: FinetuneArguments, output: Path, lock: RunLock, say: Say) -> Path | None:
+def chosen_checkpoint(arguments: FinetuneConfig, output: Path, lock: RunLock) -> Path | None:
     """What to go on from; the output directory is checked, and locked if it is there already."""
-    wanted = arguments.training_values["resume_from_checkpoint"]
+    wanted = arguments.training.resume_from_checkpoint
     resume = asks_to_resume(wanted)
     overwrite = arguments.tuning.overwrite_output_dir
     check_output_directory(output, overwrite=overwrite, resume=resume)
     if (resume or overwrite) and output.is_dir():
         lock.take()
         sweep(output)
-    return checkpoint_to_resume(wanted, output, say, weights=trained_file(arguments.tuning.peft))
+    return checkpoint_to_resume(wanted, output, weights=trained_file(arguments.tuning.peft))
 
 
 def plan_order(session: Session) -> str:
@@ -177,12 +174,12 @@ def make_trainer(session: Session, wishes: SignalWishes) -> FineTuningTrainer:
     return trainer
 
 
-def train(session: Session, say: Say) -> Results:
+def train(session: Session) -> Results:
     tuning, training = session.arguments.tuning, session.training
     wishes = SignalWishes()
     trainer = make_trainer(session, wishes)
     if session.packed and training.train_sampling_strategy == "group_by_length":
-        say("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
+        note("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
     trained, total = parameter_counts(session.model)
     results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
     describe(session, trainer, results)
@@ -196,7 +193,7 @@ def train(session: Session, say: Say) -> Results:
         return results
     start = time.perf_counter()
     with wishes:
-        outcome = run_steps(trainer, session, say)
+        outcome = run_steps(trainer, session)
         results.training_seconds = time.perf_counter() - start
         results.steps = trainer.state.global_step
         results.mean_loss = outcome
@@ -239,7 +236,7 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     precision = session.precision.as_dict()
-    say_progress(
+    inform(
         f"{counts['examples']} examples, {counts['tokens']} tokens, "
         f"template {session.data.template.name}\n"
         f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
@@ -252,7 +249,7 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
     if training.do_train:
         forecast = time_forecast(session, plan, results.trained_parameters)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
-        say_progress(f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}")
+        inform(f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}")
 
 
 def time_forecast(session: Session, plan: BatchPlan, trained_parameters: int) -> TimeForecast:

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from neuralchat.checkpointing.rng import generator_state, set_generator_state
-from neuralchat.console import gib
+from neuralchat.console import gib, note
 from neuralchat.data.tokenization import Example
 from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import ArgumentsError
@@ -99,9 +99,7 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def settle_micro_batch(
-    forecast: MemoryForecast, machine: Machine, *, local_size: int, auto: bool, say: Callable[[str], None]
-) -> int:
+def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size: int, auto: bool) -> int:
     """The micro_batch_tokens to train with. Raises ArgumentsError where memory will not do.
 
     `local_size` processes share this machine. With `auto` a smaller micro-batch is taken where one is needed.
@@ -114,7 +112,7 @@ def settle_micro_batch(
     smaller = forecast.largest_micro_batch(min(limit, free))
     told = f"training will need about {gib(peak)} of memory, {gib(min(limit, free))} can be had"
     if smaller is not None and auto:
-        say(f"{told}: --micro_batch_tokens {forecast.micro_batch_tokens} becomes {smaller}, which changes no result")
+        note(f"{told}: --micro_batch_tokens {forecast.micro_batch_tokens} becomes {smaller}, which changes no result")
         return smaller
     advice = (
         f"use --micro_batch_tokens {smaller}, which changes no result, or --auto_micro_batch"
@@ -123,5 +121,5 @@ def settle_micro_batch(
     )
     if peak > limit:
         raise ArgumentsError(f"{told}; {advice}")
-    say(f"{told} now: close other programs, or {advice}")
+    note(f"{told} now: close other programs, or {advice}")
     return forecast.micro_batch_tokens

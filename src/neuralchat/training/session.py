@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from transformers import AddedToken, set_seed
 
 from neuralchat.checkpointing.fingerprint import check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
-from neuralchat.config.parser import FinetuneArguments
-from neuralchat.console import gib, say_progress
+from neuralchat.config.parser import FinetuneConfig
+from neuralchat.console import gib, inform, note
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
 from neuralchat.distributed.collectives import first_on_each_machine, gathered, local_size
@@ -49,14 +48,12 @@ from neuralchat.training.memory import (
 )
 from neuralchat.training.packing_proof import proof_examples, prove_packing
 
-Say = Callable[[str], None]
-
 
 @dataclass
 class Session:
     """What the stages of one run share."""
 
-    arguments: FinetuneArguments
+    arguments: FinetuneConfig
     training: transformers.TrainingArguments
     source: ModelSource
     tokenizer: Any
@@ -81,10 +78,10 @@ class Session:
         return self.layout is not None
 
 
-def check_extras(arguments: FinetuneArguments) -> None:
+def check_extras(arguments: FinetuneConfig) -> None:
     from importlib.util import find_spec
 
-    trackers = arguments.training_values["report_to"]
+    trackers = arguments.training.report_to
     names = [trackers] if isinstance(trackers, str) else (trackers or [])
     if "tensorboard" in names and find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard", "tensorboard", "--report_to tensorboard")
@@ -92,37 +89,37 @@ def check_extras(arguments: FinetuneArguments) -> None:
         raise MissingExtraError("rouge_score", "rouge", "--predict_with_generate")
 
 
-def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) -> Session:
-    if arguments.training_values["log_level"] != "passive":
-        transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training_values["log_level"]])
+def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
+    if arguments.training.log_level != "passive":
+        transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training.log_level])
     # The libraries' bars would break our own lines.
     transformers.logging.disable_progress_bar()
     source = source_of(arguments)
-    config = load_config(source, say)
+    config = load_config(source)
     check_architecture(arguments, config)
-    tokenizer = load_tokenizer(source, say)
-    added = add_tokens(tokenizer, arguments.data.special_tokens, say)
+    tokenizer = load_tokenizer(source)
+    added = add_tokens(tokenizer, arguments.data.special_tokens)
     data = first_on_each_machine(
         lambda: prepare(
-            arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir, say=say
+            arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir
         )
     )
-    training = arguments.training()
-    identity = checked_identity(arguments, training, source, config, data, resume, say)
+    training = arguments.training_arguments()
+    identity = checked_identity(arguments, training, source, config, data, resume)
     link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
     set_seed(training.seed)
     precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.peft == "none")
     if notice:
-        say(notice)
-    say_progress(f"loading {source.name}")
-    model = load_model(source, config, precision, say)
+        note(notice)
+    inform(f"loading {source.name}")
+    model = load_model(source, config, precision)
     if added:
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)
     model = add_adapter(model, adapter_settings(arguments, added))
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
-    layout = prepare_packing(model, arguments, data, tokenizer, precision, say)
-    micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer, say)
+    layout = prepare_packing(model, arguments, data, tokenizer, precision)
+    micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
     return Session(
         arguments, training, source, tokenizer, data, model, precision, layout, resume, identity, micro_batch_tokens,
         seconds, link, initial,
@@ -130,8 +127,8 @@ def make_session(arguments: FinetuneArguments, resume: Path | None, say: Say) ->
 
 
 def checked_identity(
-    arguments: FinetuneArguments, training: transformers.TrainingArguments, source: ModelSource, config: Any,
-    data: PreparedData, resume: Path | None, say: Say,
+    arguments: FinetuneConfig, training: transformers.TrainingArguments, source: ModelSource, config: Any,
+    data: PreparedData, resume: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What decides the result, compared with the checkpoint to go on from or the run to repeat."""
     tuning = arguments.tuning
@@ -147,12 +144,12 @@ def checked_identity(
     )  # fmt: skip
     if stored is not None:
         for notice in check_identity(stored, identity, tuning.allow_changed, where=where):
-            say(notice)
+            note(notice)
     return identity
 
 
 def settled_micro_batch(
-    model: Any, arguments: FinetuneArguments, data: PreparedData, layout: Layout | None, tokenizer: Any, say: Say
+    model: Any, arguments: FinetuneConfig, data: PreparedData, layout: Layout | None, tokenizer: Any
 ) -> tuple[int, float]:
     """(micro_batch_tokens that memory allows, seconds that a token takes)."""
     tuning, examples = arguments.tuning, proof_examples(data.trained_on)
@@ -165,20 +162,18 @@ def settled_micro_batch(
     token_bytes, seconds = cost_per_token(model, loss_of, examples)
     forecast = MemoryForecast(
         now=resident_bytes(),
-        state=state_bytes(model, str(arguments.training_values["optim"])),
+        state=state_bytes(model, str(arguments.training.optim)),
         token=token_bytes,
         micro_batch_tokens=tuning.micro_batch_tokens,
         longest=int(data.trained_on.lengths.max()),
     )
-    say_progress(f"memory forecast: {gib(forecast.peak())} at the peak, {gib(forecast.now)} now")
-    settled = settle_micro_batch(
-        forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch, say=say
-    )
+    inform(f"memory forecast: {gib(forecast.peak())} at the peak, {gib(forecast.now)} now")
+    settled = settle_micro_batch(forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch)
     # A step is as fast as its slowest rank.
     return settled, max(gathered(seconds))
 
 
-def check_architecture(arguments: FinetuneArguments, config: Any) -> None:
+def check_architecture(arguments: FinetuneConfig, config: Any) -> None:
     """Raises ArgumentsError for flags that the model's architecture cannot follow, all at once."""
     given = arguments.given
     if config.is_encoder_decoder:
@@ -198,11 +193,11 @@ def check_architecture(arguments: FinetuneArguments, config: Any) -> None:
         raise ArgumentsError(problem_list(f"these flags do not fit a {config.model_type} model:", wrong))
 
 
-def add_tokens(tokenizer: Any, tokens: list[str], say: Say) -> tuple[int, ...]:
+def add_tokens(tokenizer: Any, tokens: list[str]) -> tuple[int, ...]:
     """Ids of the tokens asked for, new ones added; they are recognised in the text of records and of chats."""
     known = [token for token in tokens if token in tokenizer.get_vocab()]
     if known:
-        say(f"--special_tokens: already in the vocabulary, trained all the same: {', '.join(known)}")
+        note(f"--special_tokens: already in the vocabulary, trained all the same: {', '.join(known)}")
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens if token not in known])
     return tuple(tokenizer.convert_tokens_to_ids(tokens))
 
@@ -216,7 +211,7 @@ def keep_initial_adapter(model: Any) -> tempfile.TemporaryDirectory[str]:
     return directory
 
 
-def source_of(arguments: FinetuneArguments) -> ModelSource:
+def source_of(arguments: FinetuneConfig) -> ModelSource:
     model = arguments.model
     token = {"True": True, "true": True, "False": None, "false": None}.get(
         model.use_auth_token or "False", model.use_auth_token
@@ -232,7 +227,7 @@ def source_of(arguments: FinetuneArguments) -> ModelSource:
     )
 
 
-def adapter_settings(arguments: FinetuneArguments, trained_token_ids: tuple[int, ...]) -> AdapterSettings:
+def adapter_settings(arguments: FinetuneConfig, trained_token_ids: tuple[int, ...]) -> AdapterSettings:
     tuning = arguments.tuning
     return AdapterSettings(
         method=tuning.peft,
@@ -253,7 +248,7 @@ def adapter_settings(arguments: FinetuneArguments, trained_token_ids: tuple[int,
 
 
 def prepare_packing(
-    model: Any, arguments: FinetuneArguments, data: PreparedData, tokenizer: Any, precision: Precision, say: Say
+    model: Any, arguments: FinetuneConfig, data: PreparedData, tokenizer: Any, precision: Precision
 ) -> Layout | None:
     """Put the fast paths in and prove packing; returns how micro-batches are packed, None for padded ones."""
     tuning, base = arguments.tuning, base_model_of(model)
@@ -266,12 +261,12 @@ def prepare_packing(
     if tuning.no_packing:
         return None
     if not take_segments(base):
-        say(f"{type(base).__name__} cannot take segment attention: it trains with padded batches")
+        note(f"{type(base).__name__} cannot take segment attention: it trains with padded batches")
         return None
     start_id = base.config.decoder_start_token_id if base.config.is_encoder_decoder else None
     layout = Layout(virtual_tokens_of(model), start_id)
     if tuning.verify_packing:
         examples = proof_examples(data.trained_on)
         worst = prove_packing(model, layout, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
-        say_progress(f"packing is exact: largest difference {worst:.0e}")
+        inform(f"packing is exact: largest difference {worst:.0e}")
     return layout

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from neuralchat.console import note
 from neuralchat.distributed.collectives import gathered, told_by_first
 from neuralchat.training.memory import SMALLEST_MICRO_BATCH
 from neuralchat.training.session import Session
@@ -14,7 +15,7 @@ from neuralchat.training.trainer import FineTuningTrainer
 from neuralchat.training.trouble import Kind, OutOfMemoryError, StepAbandonedError
 
 
-def run_steps(trainer: FineTuningTrainer, session: Session, say: Callable[[str], None]) -> float:
+def run_steps(trainer: FineTuningTrainer, session: Session) -> float:
     """All steps that are left; returns the mean training loss of the whole run.
 
     Raises InterruptedTrainingError after a signal and OutOfMemoryError where memory ran out; the last finished step is
@@ -30,7 +31,7 @@ def run_steps(trainer: FineTuningTrainer, session: Session, say: Callable[[str],
             checkpoint = trainer.output / f"checkpoint-{trainer.state.global_step}"
             if left.kind is Kind.STOP:
                 raise interrupted(trainer, session) from None
-            take_smaller_micro_batches(trainer, session, left.what, say)
+            take_smaller_micro_batches(trainer, session, left.what)
             resume = checkpoint
 
 
@@ -63,9 +64,7 @@ def how_to_go_on(session: Session, *more: str) -> str:
     return f":\n  {' '.join((session.arguments.command_to_resume(), *more))}"
 
 
-def take_smaller_micro_batches(
-    trainer: FineTuningTrainer, session: Session, what: str, say: Callable[[str], None]
-) -> None:
+def take_smaller_micro_batches(trainer: FineTuningTrainer, session: Session, what: str) -> None:
     """Halve what is computed at once. Raises OutOfMemoryError where that is not asked for, or cannot help."""
     parts = trainer.parts
     longest = int(parts.store.lengths.max())
@@ -84,5 +83,5 @@ def take_smaller_micro_batches(
         )
     if error is not None:
         raise told_by_first(error)
-    say(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
+    note(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
     parts.micro_batch_tokens = session.micro_batch_tokens = smaller

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralchat.checkpointing.validate import fits
-from neuralchat.console import tell
+from neuralchat.console import note
 from neuralchat.data.example_store import ExampleStore
 from neuralchat.data.step_loader import StepPart, StepParts, make_loader
 from neuralchat.distributed.collectives import gathered, several, told_by_first
@@ -186,7 +186,7 @@ class FineTuningTrainer(SavingTrainer):
         message = next(text for text in gathered(own) if text)
         if self.on_nonfinite == "stop":
             raise told_by_first(TrainingError(message))
-        tell(f"step skipped: {message}")
+        note(f"step skipped: {message}")
         self.skipped_steps += 1
         for parameter in self.model.parameters():
             # The optimizer passes over weights without a gradient: neither they nor their moments change.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from neuralchat.console import note
 from neuralchat.errors import ModelError, NeuralChatError
 from neuralchat.models.loading.checkpoint_files import check_base_directory, check_declared, error_line, weight_files
 from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
@@ -57,7 +58,7 @@ def resolve(name: str, *, needed_file: str = "config.json") -> str:
     return name
 
 
-def load_config(source: ModelSource, say: Callable[[str], None]) -> Any:
+def load_config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
     name = resolve(source.config_name or source.name)
@@ -66,12 +67,12 @@ def load_config(source: ModelSource, say: Callable[[str], None]) -> Any:
         check_base_directory(Path(weights), Path(name))
     with user_errors(f"the configuration of model '{source.name}'"):
         config = AutoConfig.from_pretrained(
-            name, trust_remote_code=native_or_trusted(name, source, say), **source.hub_options()
+            name, trust_remote_code=native_or_trusted(name, source), **source.hub_options()
         )
-        return repair_config(config, say)
+        return repair_config(config)
 
 
-def native_or_trusted(name: str, source: ModelSource, say: Callable[[str], None]) -> bool:
+def native_or_trusted(name: str, source: ModelSource) -> bool:
     """Remote code is run only if asked for, and never where transformers has the model's class itself."""
     from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -80,11 +81,11 @@ def native_or_trusted(name: str, source: ModelSource, say: Callable[[str], None]
     if not config.get("auto_map") or config.get("model_type") not in CONFIG_MAPPING:
         return source.trust_remote_code
     if source.trust_remote_code:
-        say(f"transformers has its own class for '{config['model_type']}'; the checkpoint's code is not run")
+        note(f"transformers has its own class for '{config['model_type']}'; the checkpoint's code is not run")
     return False
 
 
-def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
+def load_tokenizer(source: ModelSource) -> Any:
     """The tokenizer with its own special ids; a missing padding token becomes the unknown or the end token.
 
     Padding never hides the end token: what is trained on is decided by position, not by id.
@@ -96,7 +97,7 @@ def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
     else:
         name = resolve(source.name)
     with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
-        overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()), say)
+        overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()))
         if overrides is not None:
             tokenizer = LlamaTokenizer.from_pretrained(name, **overrides, **source.hub_options())
         else:
@@ -110,14 +111,14 @@ def load_tokenizer(source: ModelSource, say: Callable[[str], None]) -> Any:
         return tokenizer
 
 
-def load_model(source: ModelSource, config: Any, precision: Precision, say: Callable[[str], None]) -> Any:
+def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
     """The model in `precision`, in evaluation mode, with no gradient asked of any weight."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     name = resolve(source.name)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if Path(name).is_dir():
-        check_weights(source.name, Path(name), kind, config, say)
+        check_weights(source.name, Path(name), kind, config)
     with user_errors(f"the weights of model '{source.name}'"):
         loaded: Any = kind.from_pretrained(
             name,
@@ -136,17 +137,17 @@ def load_model(source: ModelSource, config: Any, precision: Precision, say: Call
             "Is this a whole language model?"
         )
     if info["unexpected_keys"]:
-        say(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
+        note(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
     model.requires_grad_(False)
     if precision.widens:
         widen_small_weights(model, precision.compute)
     return model.eval()
 
 
-def check_weights(name: str, directory: Path, kind: Any, config: Any, say: Callable[[str], None]) -> None:
+def check_weights(name: str, directory: Path, kind: Any, config: Any) -> None:
     """Raise ModelError unless the model that `config` declares is the one whose weights are in `directory`."""
     if any(file.suffix == ".bin" for file in weight_files(directory)):
-        say(f"the weights of {name} are pickles (.bin), read as tensors only; safetensors would be safer and faster")
+        note(f"the weights of {name} are pickles (.bin), read as tensors only; safetensors would be safer and faster")
     # Remote code is not run for a check.
     if not type(config).__module__.startswith("transformers."):
         return

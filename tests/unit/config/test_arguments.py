@@ -1,0 +1,168 @@
+"""arguments.py: the defaults of the original, and every contradiction by its message."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from neuralchat.config.arguments import (
+    DataArguments,
+    DistributedArguments,
+    TuningArguments,
+    contradictions,
+    process_problems,
+)
+
+TRAINING: dict[str, Any] = {
+    "do_train": True,
+    "do_eval": False,
+    "eval_strategy": "no",
+    "num_train_epochs": 3.0,
+    "max_steps": -1,
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "train_sampling_strategy": "random",
+}
+DATA_NAMES = set(DataArguments.__dataclass_fields__)
+TUNING_NAMES = set(TuningArguments.__dataclass_fields__)
+
+
+def problems_of(changes: dict[str, Any], given: set[str] | None = None) -> list[str]:
+    """Problems of arguments that are right but for `changes`; names say which group they belong to."""
+    data = {"train_file": ["a.json"], **{k: v for k, v in changes.items() if k in DATA_NAMES}}
+    tuning = {k: v for k, v in changes.items() if k in TUNING_NAMES}
+    training = SimpleNamespace(**{**TRAINING, **{k: v for k, v in changes.items() if k in TRAINING}})
+    return contradictions(DataArguments(**data), TuningArguments(**tuning), training, given or set())
+
+
+def test_defaults_of_the_original_hold() -> None:
+    data, tuning = DataArguments(), TuningArguments()
+    assert (data.max_seq_length, data.template, data.train_on_inputs, data.dataset_seed) == (512, "auto", False, 42)
+    assert (tuning.peft, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout) == ("lora", 8, 16, 0.05)
+    assert (tuning.adapter_layers, tuning.adapter_len, tuning.num_virtual_tokens) == (30, 10, 10)
+
+
+def test_list_defaults_are_not_shared() -> None:
+    DataArguments().train_file.append("a.json")
+    assert DataArguments().train_file == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train_file": [], "dataset_name": "d", "dataset_config_name": "c"},
+        {"do_eval": True, "validation_file": ["v.json"]},
+        {"eval_strategy": "steps", "validation_split_percentage": 5},
+        {"do_train": False, "do_eval": True, "train_file": [], "validation_file": ["v.json"]},
+        {"train_sampling_strategy": "group_by_length"},
+        {"num_train_epochs": 0, "max_steps": 5},
+        {"lora_dropout": 0.0, "report_samples": 0, "sample_tokens": 0, "max_train_samples": 1},
+    ],
+)
+def test_settings_that_go_together(changes: dict[str, Any]) -> None:
+    assert problems_of(changes) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_seq_length", "max_source_length", "max_target_length",
+        "lora_rank", "lora_alpha", "adapter_layers", "adapter_len", "num_virtual_tokens",
+        "ptun_hidden_size", "micro_batch_tokens", "generation_max_length", "generation_num_beams",
+        "per_device_train_batch_size", "per_device_eval_batch_size",
+        "gradient_accumulation_steps", "max_train_samples", "max_eval_samples",
+    ],
+)  # fmt: skip
+def test_numbers_that_start_at_one(name: str) -> None:
+    assert problems_of({name: 0}) == [f"--{name} must be at least 1, found 0"]
+    assert problems_of({name: 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"validation_split_percentage": 100},
+            "--validation_split_percentage must be from 0 to below 100, found 100",
+        ),
+        ({"validation_split_percentage": -1}, "--validation_split_percentage must be from 0 to below 100, found -1"),
+        ({"lora_dropout": 1.0}, "--lora_dropout must be from 0 to below 1, found 1.0"),
+        ({"lora_dropout": -0.1}, "--lora_dropout must be from 0 to below 1, found -0.1"),
+        ({"num_train_epochs": 0}, "--num_train_epochs must be above 0, found 0"),
+        ({"report_samples": -1}, "--report_samples must not be negative, found -1"),
+        ({"sample_tokens": -1}, "--sample_tokens must not be negative, found -1"),
+        ({"template": "vicuna"}, "--template is 'vicuna'; allowed are auto, alpaca, chat"),
+        ({"on_bad_record": "warn"}, "--on_bad_record is 'warn'; allowed are fail, skip"),
+        ({"peft": "bitfit"}, "--peft is 'bitfit'; allowed are lora, ptun, prefix, prompt, llama_adapter, ia3, none"),
+        ({"lora_init": "zero"}, "--lora_init is 'zero'; allowed are default, gaussian, pissa"),
+        (
+            {"predict_with_generate": True},
+            "--predict_with_generate needs records: give --validation_file or --validation_split_percentage",
+        ),
+        ({"dataset_name": "d"}, "--train_file and --dataset_name: give one source of records"),
+        (
+            {"validation_file": ["v.json"], "validation_split_percentage": 5},
+            "--validation_file and --validation_split_percentage: give one",
+        ),
+        (
+            {"lora_all_linear": True, "lora_target_modules": ["q_proj"]},
+            "--lora_all_linear and --lora_target_modules: give one",
+        ),
+        (
+            {"dataset_concatenation": True, "no_packing": True},
+            "--dataset_concatenation and --no_packing contradict each other",
+        ),
+        (
+            {"train_sampling_strategy": "batch_rebalance"},
+            "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
+        ),
+        ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
+        ({"train_file": []}, "no records to train on: give --train_file or --dataset_name"),
+        ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),
+        ({"do_eval": True}, "evaluation needs records: give --validation_file or --validation_split_percentage"),
+        (
+            {"eval_strategy": "epoch"},
+            "evaluation needs records: give --validation_file or --validation_split_percentage",
+        ),
+        (
+            {"special_tokens": ["<x>"], "peft": "prompt"},
+            "--special_tokens: --peft prompt cannot train their embeddings; use lora or none",
+        ),
+    ],
+)
+def test_problem(changes: dict[str, Any], problem: str) -> None:
+    assert problems_of(changes) == [problem]
+
+
+def test_overwriting_what_is_to_be_resumed() -> None:
+    problem = "--overwrite_output_dir would delete what --resume_from_checkpoint needs"
+    assert problems_of({"overwrite_output_dir": True}, {"resume_from_checkpoint"}) == [problem]
+    assert problems_of({"overwrite_output_dir": True}) == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems_of({"lora_rank": 0, "peft": "bitfit", "dataset_name": "d", "special_tokens": ["<x>"]})
+    assert [problem.split()[0] for problem in found] == ["--lora_rank", "--peft", "--train_file", "--special_tokens:"]
+
+
+@pytest.mark.parametrize("count", ["", "auto", "1", "12"])
+def test_numbers_of_processes(count: str) -> None:
+    assert process_problems(DistributedArguments(num_processes=count)) == []
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", "1.5", "²"])
+def test_numbers_of_processes_that_are_none(count: str) -> None:
+    assert process_problems(DistributedArguments(num_processes=count)) == [
+        f"--num_processes is '{count}'; allowed are auto and a number from 1"
+    ]
+
+
+def test_waiting_times_of_processes() -> None:
+    assert process_problems(DistributedArguments(preflight_timeout=0, peer_timeout=-3)) == [
+        "--preflight_timeout must be at least 1, found 0",
+        "--peer_timeout must be at least 1, found -3",
+    ]
