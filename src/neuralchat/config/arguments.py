@@ -188,7 +188,7 @@ def range_problems(data: DataArguments, tuning: TuningArguments, training: Any) 
     if not 0 <= tuning.lora_dropout < 1:
         problems.append(f"--lora_dropout must be from 0 to below 1, found {tuning.lora_dropout}")
     if training.num_train_epochs <= 0 and training.max_steps <= 0:
-        problems.append(f"--num_train_epochs must be above 0, found {training['num_train_epochs']}")
+        problems.append(f"--num_train_epochs must be above 0, found {training.num_train_epochs}")
     for name, value in (("report_samples", tuning.report_samples), ("sample_tokens", tuning.sample_tokens)):
         if value < 0:
             problems.append(f"--{name} must not be negative, found {value}")
