@@ -25,7 +25,8 @@ from neuralchat.checkpointing.store import damage
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.runs.directory import checkpoints
 from neuralchat.runs.lock import RunLock
-from neuralchat.training import session, trainer
+from neuralchat.training import session
+from neuralchat.training import step as step_module
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is."} for i in range(16)]
 # SGD and no dropout, so that runs with other micro-batches can be compared.
@@ -74,7 +75,7 @@ def at_loss(number: int, work: Callable[[torch.Tensor], torch.Tensor]) -> Callab
     """Change the loss of micro-batch `number` (from 1) of the run."""
 
     def prepare() -> None:
-        true_loss, calls = trainer.packed_loss_sum, 0
+        true_loss, calls = step_module.packed_loss_sum, 0
 
         def loss(*words: Any, **named: Any) -> torch.Tensor:
             nonlocal calls
@@ -82,7 +83,7 @@ def at_loss(number: int, work: Callable[[torch.Tensor], torch.Tensor]) -> Callab
             found = true_loss(*words, **named)
             return work(found) if calls == number else found
 
-        trainer.packed_loss_sum = loss
+        step_module.packed_loss_sum = loss
 
     return prepare
 
@@ -197,7 +198,7 @@ def test_steps_that_are_no_numbers_are_skipped(bench: Bench, work: Callable) -> 
 
 def no_memory_above(tokens: int) -> Callable[[], None]:
     def prepare() -> None:
-        true_loss = trainer.packed_loss_sum
+        true_loss = step_module.packed_loss_sum
 
         def loss(model: Any, batch: Any, **named: Any) -> torch.Tensor:
             # From the second step on: the forecast and the first step go well.
@@ -205,7 +206,7 @@ def no_memory_above(tokens: int) -> Callable[[], None]:
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
             return true_loss(model, batch, **named)
 
-        trainer.packed_loss_sum = loss
+        step_module.packed_loss_sum = loss
 
     return prepare
 

@@ -19,7 +19,7 @@ from support.kill_at import arm, digest, end_of, fork, metrics
 from support.ranks import environment, free_port, run_ranks, said, start_ranks
 
 from neuralchat.checkpointing.store import damage
-from neuralchat.training import session, trainer
+from neuralchat.training import loop, session
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 4)} for i in range(18)]
 FLAGS = [
@@ -125,14 +125,14 @@ def test_rank_0_that_does_not_come_is_named(bench: Bench) -> None:
 
 def frozen_at(step: int) -> Callable[[], None]:
     def prepare() -> None:
-        true_step = trainer.FineTuningTrainer.training_step
+        true_step = loop.TrainingLoop.train_step
 
-        def training_step(self: Any, *words: Any, **named: Any) -> Any:
+        def train_step(self: Any, *words: Any, **named: Any) -> Any:
             if self.state.global_step == step:
                 os.kill(os.getpid(), signal.SIGSTOP)
             return true_step(self, *words, **named)
 
-        trainer.FineTuningTrainer.training_step = training_step
+        loop.TrainingLoop.train_step = train_step
 
     return prepare
 

@@ -21,10 +21,9 @@ from typing import Any
 import cloudpickle
 
 from neuralchat import cli
-from neuralchat.checkpointing import rng as generators
-from neuralchat.checkpointing import state_file
+from neuralchat.checkpointing import checkpointer, state_file
 from neuralchat.checkpointing import store as checkpoints
-from neuralchat.training import progress, saving, trainer
+from neuralchat.training import callbacks, held_out, loop, step
 
 
 def die() -> None:
@@ -87,22 +86,21 @@ def half_a_line(_work: Callable[..., Any], count: Callable[[], bool]) -> Callabl
 
 # place -> (owner, name, how it dies)
 PLACES: dict[str, tuple[Any, str, Any]] = {
-    "forward": (trainer, "packed_loss_sum", before),
-    "backward": (trainer, "packed_loss_sum", after),
-    "step done": (generators, "generator_state", before),
-    "evaluation": (trainer.FineTuningTrainer, "part_losses", before),
-    "log": (progress.Progress, "write", half_a_line),
-    "save begins": (saving, "write_checkpoint", before),
+    "forward": (step, "packed_loss_sum", before),
+    "backward": (step, "packed_loss_sum", after),
+    "step done": (loop, "rng_state", before),
+    "evaluation": (held_out, "loss_sums", before),
+    "log": (callbacks.MetricsWriter, "write", half_a_line),
+    "save begins": (checkpointer, "write_checkpoint", before),
     "save state": (state_file, "write_bytes_synced", half_written),
     "hash": (checkpoints, "file_sha256", before),
     "sync": (checkpoints, "sync_file", before),
     "rename": (os, "rename", before),
     "renamed": (os, "rename", after),
     "retention": (shutil, "rmtree", half_deleted),
-    "retained": (saving, "keep_newest", after),
+    "retained": (checkpointer, "keep_newest", after),
     "result": (os, "replace", before),
 }
-OTHER_OWNERS = {"generator_state": (saving,)}
 
 
 def arm(place: str, call: int) -> None:
@@ -136,8 +134,7 @@ def count_all(tally: Path) -> None:
 def install(place: str, count: Callable[[], bool]) -> None:
     owner, name, how = PLACES[place]
     replacement = how(getattr(owner, name), count)
-    for each in (owner, *OTHER_OWNERS.get(name, ())):
-        setattr(each, name, replacement)
+    setattr(owner, name, replacement)
 
 
 # Forks come from a process that has imported and done nothing: one that has computed has threads, which a fork loses.

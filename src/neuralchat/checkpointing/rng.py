@@ -1,4 +1,4 @@
-"""The random generators of a process: their state as plain values, and back."""
+"""State of the random generators of a process as plain values, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 
-def generator_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
     """State of Python's, NumPy's and torch's generators, those of the GPUs too."""
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -21,7 +21,7 @@ def generator_state() -> dict[str, Any]:
     return state
 
 
-def set_generator_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from neuralchat.checkpointing.store import IDENTITY, STATE, SUMS, TRAINER_STATE, damage, files_of
 from neuralchat.console import note
-from neuralchat.distributed.collectives import agreed, gathered, rank
+from neuralchat.distributed.collectives import all_gather_object, rank, run_on_rank_zero
 from neuralchat.errors import RunDirectoryError, problem_list
 from neuralchat.runs.directory import (
     ADAPTER,
@@ -105,11 +105,13 @@ class SharedCheckpoint:
         self.copy: tempfile.TemporaryDirectory[str] | None = None
         if checkpoint is None:
             return
-        sums = agreed(lambda: (checkpoint / SUMS).read_text())
+        sums = run_on_rank_zero(lambda: (checkpoint / SUMS).read_text())
         here = (checkpoint / SUMS).is_file() and (checkpoint / SUMS).read_text() == sums
-        if all(gathered(here)):
+        if all(all_gather_object(here)):
             return
-        files = agreed(lambda: {name: (checkpoint / name).read_bytes() for name in [*files_of(checkpoint), SUMS]})
+        files = run_on_rank_zero(
+            lambda: {name: (checkpoint / name).read_bytes() for name in [*files_of(checkpoint), SUMS]}
+        )
         if here or rank() == 0:
             return
         self.copy = tempfile.TemporaryDirectory(prefix="neuralchat-")

@@ -34,14 +34,6 @@ def fits(checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
-def check_trainer_state(checkpoint: Path) -> None:
-    """Before transformers reads the file by itself. Raises RunDirectoryError where it would stumble."""
-    with fits(checkpoint):
-        size = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)).train_batch_size
-        if size is not None and type(size) is not int:
-            raise ValueError(f"its batch size is {size!r:.40}")
-
-
 def restore_trainer_state(state: TrainerState, checkpoint: Path, output: Path) -> int:
     """Fill `state` with what the checkpoint knows, within the bounds of this run; returns its step.
 

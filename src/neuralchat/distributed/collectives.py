@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from neuralchat.errors import NeuralChatError
@@ -23,36 +24,62 @@ class ToldElsewhereError(NeuralChatError):
         self.exit_status = exit_status
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    return dist.get_rank() if several() else 0
+    return dist.get_rank() if is_distributed() else 0
 
 
 def local_rank() -> int:
     """The place of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if several() else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
 
 
 def local_size() -> int:
     """How many processes of this run share the machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if several() else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_distributed() else 1
 
 
-def gathered(value: Any) -> list[Any]:
+def all_gather_object(value: Any) -> list[Any]:
     """The value of every rank, on every rank, in the order of ranks."""
-    if not several():
+    if not is_distributed():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def agreed(work: Callable[[], T]) -> T:
+def all_reduce_sum(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
+    """The sums of these numbers over all ranks, in fp64."""
+    if not is_distributed():
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return sums.tolist()
+
+
+def sum_gradients(parameters: Sequence[torch.nn.Parameter], extra: Sequence[float]) -> list[float]:
+    """Give each parameter the sum of its gradient over all ranks; returns the sums of the `extra` numbers.
+
+    One all-reduce of everything, laid end to end. A rank without a gradient counts as zeros.
+    """
+    if not is_distributed():
+        return list(extra)
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    numbers = torch.tensor(extra, device=gradients[0].device)
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
+    dist.all_reduce(flat)
+    *parts, numbers = flat.split([*(p.numel() for p in parameters), len(numbers)])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    return numbers.tolist()
+
+
+def run_on_rank_zero(work: Callable[[], T]) -> T:
     """Do `work` on rank 0 alone; every rank returns its result, or ends with its error."""
-    if not several():
+    if not is_distributed():
         return work()
     outcome: list[Any] = [None, None]
     error: NeuralChatError | None = None
@@ -79,9 +106,9 @@ def told_by_first(error: E) -> E:
     return error
 
 
-def first_on_each_machine(work: Callable[[], T]) -> T:
+def run_first_on_each_host(work: Callable[[], T]) -> T:
     """Do `work` first on one rank of each machine, then on the others, which find its files; any failure ends all."""
-    if not several():
+    if not is_distributed():
         return work()
     result: Any = None
     for turn in (True, False):
@@ -91,13 +118,13 @@ def first_on_each_machine(work: Callable[[], T]) -> T:
                 result = work()
             except NeuralChatError as caught:
                 error = caught
-        end_together(error)
+        raise_together(error)
     return result
 
 
-def end_together(error: NeuralChatError | None) -> None:
+def raise_together(error: NeuralChatError | None) -> None:
     """Every rank calls this with its error or None; if there is one, all end, and the first that has one tells it."""
-    outcomes = gathered((str(error), error.exit_status) if error else None)
+    outcomes = all_gather_object((str(error), error.exit_status) if error else None)
     failed = next((rank for rank, outcome in enumerate(outcomes) if outcome), None)
     if failed is None:
         return

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from neuralchat.console import gib, inform
-from neuralchat.distributed.collectives import end_together, gathered, several
+from neuralchat.distributed.collectives import all_gather_object, is_distributed, raise_together
 from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import DistributedError
 from neuralchat.runs.directory import nearest_existing
@@ -63,11 +63,11 @@ def facts_of_rank(
 
 def preflight(facts: dict[str, str]) -> Link | None:
     """The link between the ranks, None for a single one. Raises DistributedError where ranks differ."""
-    if not several():
+    if not is_distributed():
         return None
-    every = gathered(facts)
+    every = all_gather_object(facts)
     problem = differing(every)
-    end_together(DistributedError(problem) if problem and dist.get_rank() == 0 else None)
+    raise_together(DistributedError(problem) if problem and dist.get_rank() == 0 else None)
     link = measure_link()
     hosts = Counter(found["host"] for found in every)
     inform(

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from neuralchat.config.parser import FinetuneConfig
 from neuralchat.console import inform, note, report
 from neuralchat.distributed.backends import choose_backend
-from neuralchat.distributed.collectives import ToldElsewhereError, gathered
+from neuralchat.distributed.collectives import ToldElsewhereError, all_gather_object
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.heartbeat import PeerWatch, connect_store
 from neuralchat.distributed.launchers import World, gloo_interface
@@ -43,7 +43,7 @@ def joined(world: World, arguments: FinetuneConfig) -> Iterator[None]:
     if notice:
         note(notice)
     store, watch = meet(world, arguments, backend)
-    for text in gathered(line):
+    for text in all_gather_object(line):
         inform(text)
     error: BaseException | None = None
     try:

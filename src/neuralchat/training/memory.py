@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from neuralchat.checkpointing.rng import generator_state, set_generator_state
+from neuralchat.checkpointing.rng import rng_state, set_rng_state
 from neuralchat.console import gib, note
 from neuralchat.data.tokenization import Example
 from neuralchat.distributed.hardware import Machine
@@ -69,7 +69,7 @@ def cost_per_token(
 
     was_training = model.training
     model.train()
-    generators = generator_state()
+    rng = rng_state()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # Alive until all is counted: storages that are freed would give their addresses to others.
         loss = loss_of(examples)
@@ -78,7 +78,7 @@ def cost_per_token(
     start = time.perf_counter()
     torch.autograd.grad(loss_of(examples), trained, allow_unused=True)
     seconds = time.perf_counter() - start
-    set_generator_state(generators)
+    set_rng_state(rng)
     model.train(was_training)
     tokens = sum(len(example.input_ids) for example in examples)
     return sum(seen.values()) / tokens, seconds / tokens

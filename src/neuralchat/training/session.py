@@ -16,7 +16,7 @@ from neuralchat.config.parser import FinetuneConfig
 from neuralchat.console import gib, inform, note
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
-from neuralchat.distributed.collectives import first_on_each_machine, gathered, local_size
+from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
 from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
@@ -49,7 +49,7 @@ from neuralchat.training.memory import (
 from neuralchat.training.packing_proof import proof_examples, prove_packing
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Session:
     """What the stages of one run share."""
 
@@ -77,6 +77,17 @@ class Session:
     def packed(self) -> bool:
         return self.layout is not None
 
+    @property
+    def output(self) -> Path:
+        return self.arguments.output_dir
+
+    @property
+    def row_tokens(self) -> int:
+        """How long a row of --dataset_concatenation is."""
+        data = self.arguments.data
+        encoder_decoder = self.layout is not None and self.layout.decoder_start_id is not None
+        return data.max_source_length + data.max_target_length if encoder_decoder else data.max_seq_length
+
 
 def check_extras(arguments: FinetuneConfig) -> None:
     from importlib.util import find_spec
@@ -99,7 +110,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
     check_architecture(arguments, config)
     tokenizer = load_tokenizer(source)
     added = add_tokens(tokenizer, arguments.data.special_tokens)
-    data = first_on_each_machine(
+    data = run_first_on_each_host(
         lambda: prepare(
             arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir
         )
@@ -121,9 +132,21 @@ def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
     layout = prepare_packing(model, arguments, data, tokenizer, precision)
     micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
     return Session(
-        arguments, training, source, tokenizer, data, model, precision, layout, resume, identity, micro_batch_tokens,
-        seconds, link, initial,
-    )  # fmt: skip
+        arguments=arguments,
+        training=training,
+        source=source,
+        tokenizer=tokenizer,
+        data=data,
+        model=model,
+        precision=precision,
+        layout=layout,
+        resume=resume,
+        identity=identity,
+        micro_batch_tokens=micro_batch_tokens,
+        seconds_per_token=seconds,
+        link=link,
+        initial_adapter=initial,
+    )
 
 
 def checked_identity(
@@ -170,7 +193,7 @@ def settled_micro_batch(
     inform(f"memory forecast: {gib(forecast.peak())} at the peak, {gib(forecast.now)} now")
     settled = settle_micro_batch(forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch)
     # A step is as fast as its slowest rank.
-    return settled, max(gathered(seconds))
+    return settled, max(all_gather_object(seconds))
 
 
 def check_architecture(arguments: FinetuneConfig, config: Any) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from neuralchat.checkpointing.rng import generator_state, set_generator_state
+from neuralchat.checkpointing.rng import rng_state, set_rng_state
 from neuralchat.checkpointing.state_file import read_state, taken_apart, write_state
 from neuralchat.errors import RunDirectoryError
 
@@ -78,17 +78,17 @@ def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path: Path, kind: Any) 
     assert torch.equal(layer.weight, other.weight)
 
 
-def test_generators_go_on(tmp_path: Path) -> None:
+def test_random_states_go_on(tmp_path: Path) -> None:
     def draw() -> list[Any]:
         return [random.random(), float(np.random.normal()), float(np.random.rand()), float(torch.rand(()))]
 
     # An odd number of normal deviates leaves one in store, which is part of the state.
     np.random.normal()
     random.gauss(0, 1)
-    write_state(tmp_path / "state", generator_state())
+    write_state(tmp_path / "state", rng_state())
     expected = draw()
     draw()
-    set_generator_state(read_state(tmp_path / "state"))
+    set_rng_state(read_state(tmp_path / "state"))
     assert draw() == expected
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.layout import Layout
-from neuralchat.data.step_loader import StepParts, make_loader, split_padded
+from neuralchat.data.step_shares import StepLoader, StepShares, split_padded
 from neuralchat.data.tokenization import Example
 
 
@@ -21,14 +21,13 @@ def examples_of(lengths: list[int]) -> Any:
 def test_order_does_not_depend_on_workers(workers: int) -> None:
     """Every epoch has an order of its own, the plan's, also with workers that live on over epochs."""
     plan = BatchPlan("f", (3,) * 12, seed=1, units_per_step=4)
-    parts = StepParts(
-        examples_of([3] * 12), plan, accumulation_steps=1, rank=0, world=1, micro_batch_tokens=100, layout=Layout()
-    )
-    loader = make_loader(parts, workers=workers, persistent=bool(workers), prefetch=None)
+    shares = StepShares(examples_of([3] * 12), plan, rank=0, world_size=1, micro_batch_tokens=100, layout=Layout())
+    loader = StepLoader(shares, workers=workers, persistent=bool(workers))
     orders = []
     for epoch in (0, 1):
-        parts.epoch = epoch
-        orders.append([sorted(batch.sources) for part in loader for batch in part.packed])
+        first = epoch * plan.steps
+        found = loader.steps(first, first + plan.steps)
+        orders.append([sorted(batch.sources) for share in found for batch in share.packed])
         expected = [sorted(f"row {i}" for unit in plan.step(epoch, step) for i in unit) for step in range(plan.steps)]
         assert orders[-1] == expected
     assert orders[0] != orders[1]

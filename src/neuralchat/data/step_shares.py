@@ -1,0 +1,145 @@
+"""batch plan -> what one rank computes in each optimizer step, packed or padded, read ahead by workers if wanted."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from neuralchat.data.batch_plan import BatchPlan, share_of_rank
+from neuralchat.data.example_store import ExampleStore
+from neuralchat.data.layout import Layout, Packed
+from neuralchat.data.tokenization import Example
+
+
+@dataclass(frozen=True)
+class StepShare:
+    """The micro-batches of one rank in one optimizer step: packed rows, or lists of examples to be padded.
+
+    It may be empty: in a ragged last step there may be fewer units than ranks.
+    """
+
+    packed: list[Packed] = field(default_factory=list)
+    padded: list[list[Example]] = field(default_factory=list)
+
+    @property
+    def micro_batches(self) -> int:
+        return len(self.packed) + len(self.padded)
+
+    @property
+    def tokens(self) -> int:
+        return sum(batch.tokens for batch in self.packed) + sum(len(e.input_ids) for b in self.padded for e in b)
+
+    @property
+    def supervised_tokens(self) -> int:
+        packed = sum(batch.supervised_tokens for batch in self.packed)
+        return packed + sum(int(e.supervised.sum()) for b in self.padded for e in b)
+
+
+@dataclass
+class StepShares(Dataset[StepShare]):
+    """Item k is this rank's share of optimizer step k, counted on over the epochs.
+
+    `micro_batch_tokens` bounds the tokens computed at once. Without a `layout` micro-batches are padded.
+    """
+
+    store: ExampleStore
+    plan: BatchPlan
+    rank: int
+    world_size: int
+    micro_batch_tokens: int
+    layout: Layout | None
+
+    def __getitem__(self, index: int) -> StepShare:
+        units = self.units(index)
+        own = share_of_rank(units, self.plan.lengths, self.rank, self.world_size)
+        return self.share([self.store[i] for unit in own for i in unit])
+
+    def units(self, index: int) -> list[list[int]]:
+        """The units of optimizer step `index`, those of all ranks."""
+        return self.plan.step(*divmod(index, self.plan.steps))
+
+    def sources(self, index: int) -> list[str]:
+        """Which records optimizer step `index` is made of, on all ranks."""
+        return [self.store[i].source for unit in self.units(index) for i in unit]
+
+    def share(self, examples: list[Example]) -> StepShare:
+        """These examples as micro-batches."""
+        if not examples:
+            return StepShare()
+        if self.layout is None:
+            return StepShare(padded=split_padded(examples, self.micro_batch_tokens))
+        return StepShare(packed=self.layout.micro_batches(examples, self.micro_batch_tokens))
+
+
+def split_padded(examples: list[Example], micro_batch_tokens: int) -> list[list[Example]]:
+    """Batches of at most `micro_batch_tokens` tokens with their padding, longest examples first."""
+    batches: list[list[Example]] = []
+    width = 0
+    for example in sorted(examples, key=lambda e: -len(e.input_ids)):
+        if not batches or width * (len(batches[-1]) + 1) > micro_batch_tokens:
+            batches.append([])
+            width = len(example.input_ids)
+        batches[-1].append(example)
+    return batches
+
+
+def leave_signals_alone(_worker: int) -> None:
+    """Ctrl-C and batch systems reach workers too; the process they work for decides, and ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def as_it_is(share: Any) -> Any:
+    """The collator: an item is a whole batch already."""
+    return share
+
+
+class Steps:
+    """A sampler: the numbers of the steps to be loaded, which may be set anew before each pass."""
+
+    def __init__(self) -> None:
+        self.range = range(0)
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.range)
+
+
+class StepLoader:
+    """Reads shares ahead in worker processes.
+
+    `persistent`: workers live on from epoch to epoch. `prefetch`: shares that each keeps ready; None: torch's default.
+    """
+
+    def __init__(
+        self, shares: StepShares, *, workers: int = 0, persistent: bool = False, prefetch: int | None = None
+    ) -> None:
+        self.shares = shares
+        self.sampler = Steps()
+        # Workers have copies of the shares, made when they start.
+        self.loaded_with = shares.micro_batch_tokens
+        self.options: dict[str, Any] = {}
+        if workers:
+            self.options = {
+                "num_workers": workers,
+                "persistent_workers": persistent,
+                "prefetch_factor": prefetch,
+                "worker_init_fn": leave_signals_alone,
+            }
+        self.loader = self.make()
+
+    def make(self) -> DataLoader[StepShare]:
+        return DataLoader(self.shares, batch_size=None, sampler=self.sampler, collate_fn=as_it_is, **self.options)
+
+    def steps(self, first: int, end: int) -> Iterator[StepShare]:
+        """The shares of optimizer steps [first, end). Takes one number from torch's generator, as every loader does."""
+        self.sampler.range = range(first, end)
+        if self.loaded_with != self.shares.micro_batch_tokens:
+            self.loader, self.loaded_with = self.make(), self.shares.micro_batch_tokens
+        return iter(self.loader)

@@ -1,0 +1,48 @@
+"""What will happen, said before it does."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from neuralchat.console import clock, inform
+from neuralchat.data.batch_plan import BatchPlan
+from neuralchat.models.kernels import compiled
+from neuralchat.training.forecast import TimeForecast
+from neuralchat.training.results import Results
+from neuralchat.training.session import Session
+
+
+def announce(session: Session, plan: BatchPlan, results: Results) -> None:
+    label = "train" if session.data.train is not None else "validation"
+    counts = session.data.counts[label]
+    units = "rows" if plan.row_tokens else "examples"
+    precision = session.precision.as_dict()
+    inform(
+        f"{counts['examples']} examples, {counts['tokens']} tokens, "
+        f"template {session.data.template.name}\n"
+        f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
+        f"trained; weights {precision['storage']}, arithmetic {precision['compute']}\n"
+        f"{plan.steps} steps per epoch of {plan.units_per_step} {units}, "
+        f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
+        f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; "
+        f"output in {session.output}"
+    )
+    if session.training.do_train:
+        forecast = time_forecast(session, plan, results.trained_parameters)
+        shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
+        inform(f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}")
+
+
+def time_forecast(session: Session, plan: BatchPlan, trained_parameters: int) -> TimeForecast:
+    args = session.training
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
+    return TimeForecast(
+        steps=steps,
+        tokens_per_step=sum(plan.lengths) / plan.steps,
+        seconds_per_token=session.seconds_per_token,
+        world_size=args.world_size,
+        gradient_bytes=4 * trained_parameters,
+        link=session.link,
+    )

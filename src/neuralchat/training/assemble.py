@@ -1,0 +1,209 @@
+"""session -> training loop: the plan of batches, optimizer and schedule, and what watches and saves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import (
+    DefaultFlowCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    enable_full_determinism,
+    set_seed,
+)
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.neftune import neftune_post_forward_hook
+from transformers.trainer_callback import CallbackHandler, ExportableState
+from transformers.trainer_utils import align_special_tokens
+
+from neuralchat.checkpointing.checkpointer import Checkpointer
+from neuralchat.data.batch_plan import BatchPlan
+from neuralchat.data.step_shares import StepLoader, StepShares
+from neuralchat.errors import ArgumentsError
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.runs.directory import METRICS
+from neuralchat.training.callbacks import MetricsWriter, ProgressLine
+from neuralchat.training.counters import Counters
+from neuralchat.training.held_out import HeldOut
+from neuralchat.training.loop import TrainingLoop
+from neuralchat.training.optimizer import make_optimizer, make_scheduler
+from neuralchat.training.session import Session
+from neuralchat.training.step import GradientSum
+from neuralchat.training.stopping import StopSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The loop and what of it others look at."""
+
+    loop: TrainingLoop
+    counters: Counters
+    checkpointer: Checkpointer
+    signals: StopSignals
+
+    @property
+    def state(self) -> TrainerState:
+        return self.loop.state
+
+    @property
+    def plan(self) -> BatchPlan:
+        return self.loop.loader.shares.plan
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What has state of its own besides the model, its optimizer and its schedule."""
+        return {"loop": self.loop, "counters": self.counters}
+
+
+def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -> Training:
+    """Everything ready to train, at its first step. `callbacks` are the user's."""
+    args, model = session.training, session.model
+    (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
+    plan = make_batch_plan(session)
+    max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
+    ready_model(session)
+    signals, counters = StopSignals(), Counters()
+    optimizer = make_optimizer(model, args)
+    scheduler = make_scheduler(optimizer, args, max_steps)
+    shares = StepShares(
+        store=session.data.trained_on,
+        plan=plan,
+        rank=args.process_index,
+        world_size=args.world_size,
+        micro_batch_tokens=session.micro_batch_tokens,
+        layout=session.layout,
+    )
+    checkpointer = Checkpointer(
+        session.output,
+        model,
+        session.tokenizer,
+        optimizer,
+        scheduler,
+        identity=session.identity,
+        save_total_limit=args.save_total_limit,
+        save_only_model=args.save_only_model,
+        initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
+    )
+    handler = CallbackHandler(
+        [
+            DefaultFlowCallback,
+            *get_reporting_integration_callbacks(args.report_to),
+            MetricsWriter(session.output / METRICS, counters),
+            ProgressLine(counters),
+            *callbacks,
+        ],
+        model, session.tokenizer, optimizer, scheduler,
+    )  # fmt: skip
+    control = TrainerControl()
+    state = make_state(args, max_steps, plan.steps, [*handler.callbacks, control])
+    control = handler.on_init_end(args, state, control)
+    loop = TrainingLoop(
+        args=args,
+        loader=StepLoader(
+            shares,
+            workers=args.dataloader_num_workers,
+            persistent=args.dataloader_persistent_workers,
+            prefetch=args.dataloader_prefetch_factor,
+        ),
+        max_steps=max_steps,
+        gradients=make_gradient_sum(session, signals),
+        held_out=make_held_out(session, shares, signals),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        counters=counters,
+        checkpointer=checkpointer,
+        callbacks=handler,
+        state=state,
+        control=control,
+        signals=signals,
+    )
+    return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals)
+
+
+def make_batch_plan(session: Session) -> BatchPlan:
+    arguments, args = session.arguments, session.training
+    order = str(args.train_sampling_strategy)
+    store = session.data.trained_on
+    plan = BatchPlan(
+        fingerprint=store.content_fingerprint,
+        lengths=tuple(store.lengths.tolist()),
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        units_per_step=session.identity["global_batch"],
+        row_tokens=session.row_tokens if session.packed and arguments.data.dataset_concatenation else None,
+        drop_last=args.dataloader_drop_last,
+        # Packed batches hold no padding that sorting could save.
+        order="random" if order == "group_by_length" and session.packed else order,
+    )
+    if plan.steps == 0:
+        raise ArgumentsError(
+            f"--dataloader_drop_last leaves no step: {len(plan.units)} unit(s) of data are fewer than a batch of "
+            f"{plan.units_per_step}"
+        )
+    return plan
+
+
+def ready_model(session: Session) -> None:
+    """On its device, with activation checkpointing and noise on embeddings where they are asked for."""
+    args, model = session.training, session.model
+    model.to(args.device)
+    base = base_model_of(model)
+    base.config.use_cache = False
+    align_special_tokens(base, session.tokenizer)
+    if args.activation_checkpointing:
+        options: dict[str, Any] = dict(args.activation_checkpointing_kwargs or {})  # type: ignore[arg-type]
+        model.activation_checkpointing_enable(
+            every_n_layers=options.pop("every_n_layers", 1),
+            offload=options.pop("offload", False),
+            activation_checkpointing_kwargs=options or None,
+        )
+    if args.neftune_noise_alpha is not None:
+        # https://arxiv.org/abs/2310.05914
+        embeddings = base.get_input_embeddings()
+        embeddings.neftune_noise_alpha = args.neftune_noise_alpha
+        embeddings.register_forward_hook(neftune_post_forward_hook)
+
+
+def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, watching: Sequence[Any]) -> TrainerState:
+    """The state that callbacks know, at step 0."""
+    stateful: Any = [callback for callback in watching if isinstance(callback, ExportableState)]
+    state = TrainerState(
+        max_steps=max_steps,
+        num_train_epochs=math.ceil(max_steps / steps_per_epoch),
+        train_batch_size=args.train_batch_size,
+        is_local_process_zero=args.local_process_index == 0,
+        is_world_process_zero=args.process_index == 0,
+        stateful_callbacks=stateful,
+    )
+    state.compute_steps(args, max_steps)
+    return state
+
+
+def make_gradient_sum(session: Session, signals: StopSignals) -> GradientSum:
+    args = session.training
+    return GradientSum(
+        session.model,
+        pad_id=session.tokenizer.pad_token_id,
+        signals=signals,
+        label_smoothing=args.label_smoothing_factor,
+        max_grad_norm=args.max_grad_norm,
+        on_nonfinite=session.arguments.tuning.on_nonfinite,
+    )
+
+
+def make_held_out(session: Session, shares: StepShares, signals: StopSignals) -> HeldOut | None:
+    if session.data.validation is None:
+        return None
+    return HeldOut(
+        session.model,
+        session.data.validation,
+        shares,
+        batch_size=session.training.per_device_eval_batch_size,
+        pad_id=session.tokenizer.pad_token_id,
+        device=session.training.device,
+        signals=signals,
+    )

@@ -1,0 +1,259 @@
+"""The training loop, whole: epochs, optimizer steps, and after each step what is due: log, evaluate, save.
+
+    while epochs are left:
+        for each step of the epoch:
+            agree with the other ranks: tokens of the step, who asks to stop or to save
+            loss and gradient (step.py), optimizer, schedule
+            log, evaluate, save, where transformers' DefaultFlowCallback or another callback says so
+        the same once more at the end of the epoch
+
+A step happens on all ranks or leaves no trace, so the state is always that of the last finished step. Where training
+stands in the epoch, what was still due then, and the state of the random generators are part of it: a run that goes on
+from a checkpoint does what the undisturbed one would have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+from transformers.trainer_utils import SaveStrategy
+
+from neuralchat.checkpointing.checkpointer import Checkpointer
+from neuralchat.checkpointing.rng import rng_state, set_rng_state
+from neuralchat.data.step_shares import StepLoader, StepShare
+from neuralchat.distributed.collectives import all_reduce_sum
+from neuralchat.training.counters import Counters
+from neuralchat.training.held_out import HeldOut
+from neuralchat.training.optimizer import steps_by_metric
+from neuralchat.training.step import GradientSum
+from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
+
+
+@dataclass
+class Position:
+    """Where training stands. `step`: optimizer steps done of this epoch. `ended`: the epoch's end has been reached, so
+    that only what is due there may be left. `skipped`: steps left out since a callback ended epochs early.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    ended: bool = False
+    skipped: int = 0
+
+
+class TrainingLoop:
+    """Trains in place. `state` and `control` are those that callbacks know from transformers."""
+
+    def __init__(
+        self,
+        *,
+        args: TrainingArguments,
+        loader: StepLoader,
+        max_steps: int,
+        gradients: GradientSum,
+        held_out: HeldOut | None,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        counters: Counters,
+        checkpointer: Checkpointer,
+        callbacks: CallbackHandler,
+        state: TrainerState,
+        control: TrainerControl,
+        signals: StopSignals,
+    ) -> None:
+        self.args = args
+        self.loader = loader
+        self.steps_per_epoch = loader.shares.plan.steps
+        self.max_steps = max_steps
+        self.gradients = gradients
+        self.held_out = held_out
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.counters = counters
+        self.checkpointer = checkpointer
+        self.callbacks = callbacks
+        self.state = state
+        self.control = control
+        self.signals = signals
+        self.position = Position()
+        # After the last finished step; a step that is given up has used random numbers of its own.
+        self.rng = rng_state()
+        # What a checkpoint says was still due at its step.
+        self.due: dict[str, bool] = {}
+
+    # The loop
+
+    def run(self) -> None:
+        """All steps that are left. Raises StepAbandonedError after a stop or where memory ran out; then `run` may be
+        called again, or the state saved.
+        """
+        self.control = self.callbacks.on_train_begin(self.args, self.state, self.control)
+        self.counters.start()
+        set_rng_state(self.rng)
+        due, self.due = self.due, {}
+        for name, value in due.items():
+            setattr(self.control, name, value)
+        self.log_evaluate_save()
+        while not self.finished():
+            self.run_epoch()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self.checkpointer.load_best(self.state.best_model_checkpoint)
+        self.control = self.callbacks.on_train_end(self.args, self.state, self.control)
+
+    def finished(self) -> bool:
+        """Whether all is done; begins the next epoch where one is left."""
+        position, stop = self.position, self.control.should_training_stop
+        if not position.ended:
+            return False
+        if stop or self.state.global_step >= self.max_steps:
+            return True
+        if position.step >= self.steps_per_epoch:
+            self.position = Position(position.epoch + 1, skipped=position.skipped)
+        else:
+            # A run that was longer before, or is longer now, ends its epochs elsewhere.
+            position.ended = False
+        return False
+
+    def run_epoch(self) -> None:
+        if self.position.step == 0:
+            self.control = self.callbacks.on_epoch_begin(self.args, self.state, self.control)
+        for share in self.shares_of_epoch():
+            self.train_step(share)
+            self.log_evaluate_save()
+            if self.control.should_epoch_stop or self.control.should_training_stop:
+                break
+        if self.control.should_epoch_stop and not self.control.should_training_stop:
+            self.position.skipped += self.steps_per_epoch - self.position.step
+            self.position.step = self.steps_per_epoch
+        self.position.ended = True
+        self.control = self.callbacks.on_epoch_end(self.args, self.state, self.control)
+        self.log_evaluate_save()
+
+    def shares_of_epoch(self) -> Iterator[StepShare]:
+        """This rank's shares of the steps that are left in this epoch."""
+        if self.control.should_epoch_stop or self.control.should_training_stop:
+            return iter(())
+        first = self.position.epoch * self.steps_per_epoch + self.position.step
+        left = min(self.steps_per_epoch - self.position.step, self.max_steps - self.state.global_step)
+        shares = self.loader.steps(first, first + left)
+        if self.position.step:
+            # The loader has taken a number, which counts at the beginning of an epoch only.
+            set_rng_state(self.rng)
+        return shares
+
+    def train_step(self, share: StepShare) -> None:
+        supervised_tokens, tokens = self.agree(share)
+        self.control = self.callbacks.on_step_begin(self.args, self.state, self.control)
+        index = self.position.epoch * self.steps_per_epoch + self.position.step
+        result = self.gradients.step(
+            share, supervised_tokens, self.state.global_step + 1, lambda: self.loader.shares.sources(index)
+        )
+        self.control = self.callbacks.on_pre_optimizer_step(self.args, self.state, self.control)
+        self.optimizer.step()
+        self.control = self.callbacks.on_optimizer_step(self.args, self.state, self.control)
+        learning_rate = float(self.scheduler.get_last_lr()[0])
+        if not steps_by_metric(self.scheduler):
+            self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.state.global_step += 1
+        self.position.step += 1
+        self.state.epoch = self.position.epoch + self.position.step / self.steps_per_epoch
+        self.counters.step_done(
+            result.loss, result.grad_norm, learning_rate, tokens=tokens, supervised_tokens=supervised_tokens
+        )
+        if self.args.include_num_input_tokens_seen != "no":
+            self.state.num_input_tokens_seen += tokens
+        self.rng = rng_state()
+        self.control = self.callbacks.on_step_end(self.args, self.state, self.control)
+        # However short the run, its last step is logged; no callback may let it run on.
+        self.control.should_log |= self.state.global_step >= self.max_steps
+        self.control.should_training_stop |= self.state.global_step >= self.max_steps
+
+    def agree(self, share: StepShare) -> tuple[int, int]:
+        """(supervised tokens, tokens) of the step on all ranks. What signals ask for is heeded by all alike."""
+        asked = (self.signals.stop is not None, self.signals.save)
+        totals = all_reduce_sum((share.supervised_tokens, share.tokens, *map(float, asked)), self.args.device)
+        supervised_tokens, tokens, stop, save = map(int, totals)
+        if stop:
+            raise StepAbandonedError(FailureKind.STOP)
+        if save:
+            self.signals.save = False
+            self.save_now()
+        return supervised_tokens, tokens
+
+    # What is due after a step
+
+    def log_evaluate_save(self) -> None:
+        """Do what `control` says is due, each once; what has not been done is part of a checkpoint."""
+        if self.control.should_log and self.counters.steps_since_log:
+            self.log(self.counters.take_log())
+        if self.control.should_evaluate:
+            is_best = self.is_best(self.evaluate())
+            if self.args.save_strategy == SaveStrategy.BEST:
+                self.control.should_save = is_best
+        if self.control.should_save:
+            self.control.should_save = False
+            self.save()
+            self.control = self.callbacks.on_save(self.args, self.state, self.control)
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Hand `values` to every callback: metrics.jsonl, the progress line, trackers."""
+        self.control.should_log = False
+        values = {**values, "epoch": self.state.epoch}
+        if self.args.include_num_input_tokens_seen != "no":
+            values["num_input_tokens_seen"] = self.state.num_input_tokens_seen
+        self.state.log_history.append({**values, "step": self.state.global_step})
+        self.control = self.callbacks.on_log(self.args, self.state, self.control, values)
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the held-out loss and log it. Raises StepAbandonedError if a signal asks to stop."""
+        assert self.held_out is not None
+        metrics = self.held_out.measure()
+        self.log(dict(metrics))
+        self.control = self.callbacks.on_evaluate(self.args, self.state, self.control, metrics)
+        if steps_by_metric(self.scheduler) and self.state.global_step:
+            self.scheduler.step(self.held_out.chosen(metrics, self.args))
+        return metrics
+
+    def is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether --metric_for_best_model is better than ever; remembered in the state if so."""
+        if self.args.metric_for_best_model is None or self.held_out is None:
+            return False
+        value, best = self.held_out.chosen(metrics, self.args), self.state.best_metric
+        if best is not None and not (value > best if self.args.greater_is_better else value < best):
+            return False
+        self.state.best_metric = value
+        if self.args.save_strategy != SaveStrategy.NO:
+            self.state.best_global_step = self.state.global_step
+        return True
+
+    def save(self) -> None:
+        self.checkpointer.save(self.state, self.rng, {"loop": self, "counters": self.counters})
+
+    def save_now(self) -> None:
+        """A checkpoint of the last finished step, unless it has one."""
+        if not self.checkpointer.has(self.state.global_step):
+            self.save()
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position, and what is due at it. That --max_steps are reached is no part of it: a run may be made longer."""
+        due = {field.name: bool(getattr(self.control, field.name)) for field in fields(self.control)}
+        due["should_training_stop"] &= self.state.global_step < self.max_steps
+        return {"position": asdict(self.position), "due": due}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError for a position that no run of this plan can have at the state's step."""
+        position, self.due = Position(**state["position"]), dict(state["due"])
+        if [type(value) for value in asdict(position).values()] != [int, int, bool, int]:
+            raise ValueError(f"it stands at {position}")
+        done = position.epoch * self.steps_per_epoch + position.step - position.skipped
+        if min(asdict(position).values()) < 0 or position.step > self.steps_per_epoch or done != self.state.global_step:
+            raise ValueError(f"it stands at {position} after {self.state.global_step} steps")
+        self.position = position

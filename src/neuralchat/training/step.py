@@ -1,0 +1,157 @@
+"""One optimizer step's loss and gradient, summed over micro-batches and ranks.
+
+    loss of a step = sum of the cross entropies of its supervised tokens, over all its micro-batches and ranks,
+                     divided by the number of these tokens
+
+A step either happens on all ranks or on none: what a rank meets on the way (a stop, memory, a number that is not
+finite) travels in the same all-reduce as the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from neuralchat.console import note
+from neuralchat.data.step_shares import StepShare
+from neuralchat.distributed.collectives import all_gather_object, sum_gradients, told_by_first
+from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
+from neuralchat.training.stopping import (
+    Failure,
+    FailureKind,
+    StepAbandonedError,
+    StopSignals,
+    TrainingError,
+    is_out_of_memory,
+    nonfinite_message,
+)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`loss`: mean cross entropy over the supervised tokens of the step, all ranks together. `grad_norm`: L2 norm of
+    the whole gradient before clipping. A skipped step has neither, and no parameter has a gradient.
+    """
+
+    loss: float | None
+    grad_norm: float | None
+
+
+class GradientSum:
+    """Forward and backward of a step. `on_nonfinite`: "stop" or "skip"; `max_grad_norm`: 0 clips nothing.
+
+    `on_micro_batch` is told which share of the rank's micro-batches is done, from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        pad_id: int,
+        signals: StopSignals,
+        label_smoothing: float = 0.0,
+        max_grad_norm: float = 0.0,
+        on_nonfinite: str = "stop",
+        on_micro_batch: Callable[[float], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.pad_id = pad_id
+        self.signals = signals
+        self.label_smoothing = label_smoothing
+        self.max_grad_norm = max_grad_norm
+        self.on_nonfinite = on_nonfinite
+        self.on_micro_batch = on_micro_batch
+
+    def step(self, share: StepShare, supervised_tokens: int, step: int, sources: Callable[[], list[str]]) -> StepResult:
+        """Leave the step's gradient in the parameters. `supervised_tokens`: of all ranks. `step`: from 1, for messages.
+
+        `sources` names the records of the step on all ranks. Raises, on all ranks alike, StepAbandonedError after a
+        stop or where memory ran out, and TrainingError for a number that is not finite.
+        """
+        loss_sum, failure = self.backward(share, supervised_tokens)
+        loss_sum, counts = self.sum_over_ranks(loss_sum, failure)
+        for kind in (FailureKind.STOP, FailureKind.MEMORY):
+            if counts[kind]:
+                met = all_gather_object(failure.what if failure else "")
+                raise StepAbandonedError(kind, next((what for what in met if what), ""))
+        gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
+        norm = get_total_norm(gradients)
+        if not counts[FailureKind.NONFINITE] and not bool(torch.isfinite(norm)):
+            # Every rank has the same sum, so all agree without asking.
+            failure = Failure(FailureKind.NONFINITE, "the gradient is not a number", sources())
+            counts[FailureKind.NONFINITE] = 1
+        if counts[FailureKind.NONFINITE]:
+            self.give_up_nonfinite(failure, step)
+            return StepResult(None, None)
+        if self.max_grad_norm > 0:
+            clip_grads_with_norm_(self.trained, self.max_grad_norm, norm)
+        return StepResult(loss_sum / supervised_tokens, float(norm))
+
+    def backward(self, share: StepShare, supervised_tokens: int) -> tuple[float, Failure | None]:
+        """(sum of the losses of this rank's micro-batches, what went wrong). Gradients add up in the parameters."""
+        self.model.train()
+        self.drop_gradients()
+        loss_sum = torch.zeros((), device=self.trained[0].device)
+        done = 0
+        try:
+            for loss, sources in self.losses(share):
+                if not torch.isfinite(loss):
+                    return 0.0, Failure(FailureKind.NONFINITE, f"the loss is {loss.item()}", sources)
+                (loss / supervised_tokens).backward()
+                loss_sum += loss.detach()
+                done += 1
+                if self.on_micro_batch is not None:
+                    self.on_micro_batch(done / share.micro_batches)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return 0.0, Failure(FailureKind.MEMORY, str(error).splitlines()[0])
+        # A step that is whole is taken before the stop.
+        return float(loss_sum), Failure(FailureKind.STOP) if done < share.micro_batches else None
+
+    def losses(self, share: StepShare) -> Iterator[tuple[Tensor, list[str]]]:
+        """(loss sum, sources of its records) of each micro-batch; ends early once a signal has asked to stop."""
+        return loss_sums(self.model, share, self.signals, pad_id=self.pad_id, label_smoothing=self.label_smoothing)
+
+    def sum_over_ranks(self, loss_sum: float, failure: Failure | None) -> tuple[float, list[float]]:
+        """(loss sum of all ranks, how many ranks met each kind of failure); gradients become those of all ranks."""
+        extra = [loss_sum, *(float(failure is not None and failure.kind == kind) for kind in FailureKind)]
+        if failure is not None:
+            self.drop_gradients()
+        loss_sum, *counts = sum_gradients(self.trained, extra)
+        return loss_sum, counts
+
+    def give_up_nonfinite(self, failure: Failure | None, step: int) -> None:
+        """Tell, and stop where that is asked for. The optimizer passes over weights without a gradient."""
+        self.drop_gradients()
+        # The rank that met it knows the records; all tell the same, that is, the first of them does.
+        own = nonfinite_message(failure, step) if failure else None
+        message = next(text for text in all_gather_object(own) if text)
+        if self.on_nonfinite == "stop":
+            raise told_by_first(TrainingError(message))
+        note(f"step skipped: {message}")
+
+    def drop_gradients(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = None
+
+
+def loss_sums(
+    model: Any, share: StepShare, signals: StopSignals, *, pad_id: int, label_smoothing: float = 0.0
+) -> Iterator[tuple[Tensor, list[str]]]:
+    """(loss sum, sources of its records) of each micro-batch; ends early once a signal has asked to stop."""
+    for batch in share.packed:
+        if signals.stop is not None:
+            return
+        yield packed_loss_sum(model, batch, label_smoothing=label_smoothing), list(batch.sources)
+    for examples in share.padded:
+        if signals.stop is not None:
+            return
+        loss = padded_loss_sum(model, examples, pad_id=pad_id, label_smoothing=label_smoothing)
+        yield loss, [example.source for example in examples]

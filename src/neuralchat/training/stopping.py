@@ -1,0 +1,122 @@
+"""Why training may end before its end: signals, memory, numbers that are none; and what the user is told."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from neuralchat.errors import NeuralChatError
+
+
+class TrainingError(NeuralChatError):
+    """Training that cannot go on, such as a loss that is not a number."""
+
+    exit_status = 3
+
+
+class OutOfMemoryError(NeuralChatError):
+    """Memory ran out; a smaller --micro_batch_tokens helps."""
+
+    exit_status = 5
+
+
+class InterruptedTrainingError(NeuralChatError):
+    """Training stopped because the user or the system asked for it; nothing is lost."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        # What a shell reports of a process that a signal ended: 130 for SIGINT, 143 for SIGTERM.
+        self.exit_status = 128 + number
+
+
+class FailureKind(IntEnum):
+    """Why a step is given up; the places of a vector that ranks add up."""
+
+    STOP = 0
+    NONFINITE = 1
+    MEMORY = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What this rank met in a step. `sources` name the records concerned."""
+
+    kind: FailureKind
+    what: str = ""
+    sources: Sequence[str] = ()
+
+
+class StepAbandonedError(Exception):
+    """A step, or an evaluation, is left before it changed anything; state is that of the last finished step."""
+
+    def __init__(self, kind: FailureKind, what: str = "") -> None:
+        super().__init__(kind.name)
+        self.kind = kind
+        self.what = what
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def nonfinite_message(failure: Failure, step: int) -> str:
+    records = f"{', '.join(failure.sources[:8])}{' ...' if len(failure.sources) > 8 else ''}"
+    return (
+        f"{failure.what} at step {step}, before any weight was changed by it; the records are: {records}. "
+        "Lower --learning_rate, look at these records, or leave such steps out with --on_nonfinite skip."
+    )
+
+
+class StopSignals:
+    """SIGINT and SIGTERM: finish the micro-batch, save, stop; a second one stops at once. SIGUSR1: save, go on.
+
+    Use as a context; the signals go back to whoever had them before. Signals belong to the main thread: in another
+    one, as a notebook may have, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        # The signal that asked to stop, or None.
+        self.stop: int | None = None
+        self.save = False
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            handlers = {
+                signal.SIGINT: self.ask_to_stop, signal.SIGTERM: self.ask_to_stop, signal.SIGUSR1: self.ask_to_save
+            }  # fmt: skip
+            self.previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        if self.stop is not None:
+            raise KeyboardInterrupt
+        self.stop = number
+        print(
+            f"\n{signal.Signals(number).name}: finishing this micro-batch, then saving; once more stops at once "
+            "without saving",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def ask_to_save(self, _number: int, _frame: FrameType | None) -> None:
+        self.save = True

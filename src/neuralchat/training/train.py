@@ -1,0 +1,167 @@
+"""training loop -> results: what is measured before and after, stops and lack of memory on the way."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from neuralchat.checkpointing.select import restore_metrics
+from neuralchat.checkpointing.validate import fits
+from neuralchat.console import note
+from neuralchat.data.records import Record
+from neuralchat.distributed.collectives import (
+    all_gather_object,
+    is_distributed,
+    run_on_rank_zero,
+    told_by_first,
+)
+from neuralchat.errors import NeuralChatError
+from neuralchat.models.loading.base_model import parameter_counts
+from neuralchat.runs.directory import read_metrics
+from neuralchat.training.announce import announce
+from neuralchat.training.assemble import Training
+from neuralchat.training.memory import SMALLEST_MICRO_BATCH
+from neuralchat.training.results import Results
+from neuralchat.training.sample_answers import Sample, ask, question_of, rouge_of_held_out, sample_records
+from neuralchat.training.session import Session
+from neuralchat.training.stopping import (
+    FailureKind,
+    InterruptedTrainingError,
+    OutOfMemoryError,
+    StepAbandonedError,
+)
+
+
+def train(session: Session, training: Training) -> Results:
+    """Measure, train, measure again. The trained weights are in the run directory afterwards."""
+    tuning, args = session.arguments.tuning, session.training
+    if session.packed and args.train_sampling_strategy == "group_by_length":
+        note("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
+    trained, total = parameter_counts(session.model)
+    results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
+    announce(session, training.plan, results)
+    if args.do_train:
+        run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
+    records = sample_records(session.data, tuning.report_samples) if args.do_train else []
+    before = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
+    if session.data.validation is not None:
+        results.held_out_loss_before = loss_before(training, session)
+    if not args.do_train:
+        return results
+    if session.resume is not None:
+        training.loop.rng = training.checkpointer.restore(session.resume, training.state, training.parts)
+    start = time.perf_counter()
+    with training.signals:
+        run_steps(training, session)
+        results.training_seconds = time.perf_counter() - start
+        counters = training.counters
+        results.steps, results.mean_loss = training.state.global_step, counters.mean_loss
+        results.tokens, results.tokens_this_time = counters.tokens, counters.tokens - counters.tokens_before
+        results.skipped_steps = counters.skipped_steps
+        # Before anything else, so that nothing that follows can cost it.
+        run_on_rank_zero(training.checkpointer.save_result)
+        with saved_if_stopped(training, session):
+            measure_after(training, session, records, before, results)
+    return results
+
+
+def loss_before(training: Training, session: Session) -> float | None:
+    """The held-out loss before the first step; a resumed run has it in its metrics."""
+    if session.resume is None or not session.training.do_train:
+        return training.loop.evaluate()["eval_loss"]
+    return next((line.get("eval_loss") for line in read_metrics(session.resume) if line.get("step") == 0), None)
+
+
+def measure_after(
+    training: Training, session: Session, records: Sequence[Record], before: Sequence[str], results: Results
+) -> None:
+    tuning = session.arguments.tuning
+    if session.data.validation is not None:
+        results.held_out_loss_after = training.loop.evaluate()["eval_loss"]
+    after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
+    if tuning.predict_with_generate:
+        results.rouge = rouge_of_held_out(session)
+    results.samples = [
+        Sample(question_of(record), record.turns[-1].content, old, new)
+        for record, old, new in zip(records, before, after, strict=True)
+    ]
+
+
+def run_steps(training: Training, session: Session) -> None:
+    """All steps that are left.
+
+    Raises InterruptedTrainingError after a signal and OutOfMemoryError where memory ran out; the last finished step is
+    saved then.
+    """
+    first = training.state.global_step
+    while True:
+        try:
+            training.loop.run()
+            return
+        except StepAbandonedError as left:
+            training.loop.save_now()
+            if left.kind is FailureKind.STOP:
+                raise interrupted(training, session) from None
+            take_smaller_micro_batches(training, session, left.what)
+        except NeuralChatError:
+            raise
+        except Exception:
+            if session.resume is None or training.state.global_step > first or is_distributed():
+                raise
+            # The first step after a checkpoint: what the optimizer cannot use shows only now.
+            with fits(session.resume):
+                raise
+
+
+@contextmanager
+def saved_if_stopped(training: Training, session: Session) -> Iterator[None]:
+    """For what follows training: a stop there finds the last step saved, and the command to go on works."""
+    try:
+        yield
+    except StepAbandonedError:
+        training.loop.save_now()
+        raise interrupted(training, session) from None
+
+
+def interrupted(training: Training, session: Session) -> InterruptedTrainingError:
+    number = next((n for n in all_gather_object(training.signals.stop) if n is not None), signal.SIGTERM)
+    state = training.state
+    checkpoint = training.checkpointer.directory(state.global_step)
+    error = InterruptedTrainingError(
+        f"stopped by {signal.Signals(number).name} after step {state.global_step} of {state.max_steps}; all is saved "
+        f"in {checkpoint}. Go on with{how_to_go_on(session)}",
+        number,
+    )
+    return told_by_first(error)
+
+
+def how_to_go_on(session: Session, *more: str) -> str:
+    """The end of a sentence: what to type, with `more` words at its end."""
+    if session.training.world_size > 1:
+        return f" the same launch and {' '.join(('--resume_from_checkpoint auto', *more))}."
+    return f":\n  {' '.join((session.arguments.command_to_resume(), *more))}"
+
+
+def take_smaller_micro_batches(training: Training, session: Session, what: str) -> None:
+    """Halve what is computed at once. Raises OutOfMemoryError where that is not asked for, or cannot help."""
+    shares = training.loop.loader.shares
+    longest = int(shares.store.lengths.max())
+    smaller = shares.micro_batch_tokens // 2
+    told = f"memory ran out at step {training.state.global_step + 1} ({what}); the steps before it are saved. "
+    error: OutOfMemoryError | None = None
+    if smaller < max(SMALLEST_MICRO_BATCH, longest // 2):
+        error = OutOfMemoryError(
+            f"{told}--micro_batch_tokens {shares.micro_batch_tokens} is too small to halve for examples of {longest} "
+            f"tokens. Go on with{how_to_go_on(session, '--gradient_checkpointing')}"
+        )
+    elif not session.arguments.tuning.auto_micro_batch:
+        error = OutOfMemoryError(
+            f"{told}Smaller micro-batches change no result (--auto_micro_batch takes them by itself). Go on with"
+            f"{how_to_go_on(session, '--micro_batch_tokens', str(smaller))}"
+        )
+    if error is not None:
+        raise told_by_first(error)
+    note(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
+    shares.micro_batch_tokens = session.micro_batch_tokens = smaller
