@@ -73,13 +73,12 @@ def finish(output: Path, session: Session, results: Results) -> None:
     print(summary(output, manifest))
 
 
-def make_manifest(session: Session, results: Results) -> dict[str, Any]:
-    arguments, data = session.arguments, session.data
+def model_of_run(session: Session) -> dict[str, Any]:
+    """What is needed to load the model of this run again; checkpoints hold it too."""
+    template = session.data.template
     return {
-        "neuralchat": __version__,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "base_model": {
-            "name": arguments.model.model_name_or_path,
+            "name": session.arguments.model.model_name_or_path,
             "path": absolute(resolve(session.source.name)),
             "config_name": session.source.config_name,
             "revision": session.source.revision,
@@ -89,17 +88,28 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "commit": getattr(session.model.config, "_commit_hash", None),
         },
         "template": {
-            "name": data.template.name,
-            "sha256": data.template.fingerprint(),
-            "end_tokens": list(data.template.end_tokens),
-            "definition": data.template.definition(),
+            "name": template.name,
+            "sha256": template.fingerprint(),
+            "end_tokens": list(template.end_tokens),
+            "definition": template.definition(),
         },
+        "adapter": {"method": session.arguments.tuning.peft},
+        "precision": {**session.precision.as_dict(), "adapter": "float32"},
+    }
+
+
+def make_manifest(session: Session, results: Results) -> dict[str, Any]:
+    arguments, data = session.arguments, session.data
+    model = model_of_run(session)
+    return {
+        "neuralchat": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **model,
         "adapter": {
-            "method": arguments.tuning.peft,
+            **model["adapter"],
             "trained_parameters": results.trained_parameters,
             "total_parameters": results.total_parameters,
         },
-        "precision": {**session.precision.as_dict(), "adapter": "float32"},
         "data": {
             "train_fingerprint": data.train.fingerprint if data.train is not None else None,
             "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,
