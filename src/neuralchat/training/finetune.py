@@ -21,6 +21,7 @@ from neuralchat.distributed.rendezvous import joined
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory, trained_file
 from neuralchat.runs.lock import RunLock
 from neuralchat.training.assemble import make_training
+from neuralchat.training.hub import HubUpload
 from neuralchat.training.memory import checkpoint_bytes
 from neuralchat.training.results import Results, finish, peak_memory_mb
 from neuralchat.training.session import Session, check_extras, make_session
@@ -70,10 +71,13 @@ def finetune(arguments: FinetuneConfig, callbacks: Sequence[TrainerCallback] = (
 
     run_on_rank_zero(prepare)
     try:
-        results = train(session, make_training(session, callbacks))
+        uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
+        results = train(session, make_training(session, [*uploads, *callbacks]))
         results.seconds = time.perf_counter() - start
         results.peak_memory_mb = peak_memory_mb()
         run_on_rank_zero(lambda: write_results(output, session, results))
+        for upload in uploads:
+            run_on_rank_zero(upload.upload_result)
     finally:
         lock.release()
     return results

@@ -82,11 +82,15 @@ class Saved:
         return step in self.states
 
     def save(self, state: TrainerState, rng: Any, parts: Any) -> None:
-        weight = parts["loop"].gradients.model.weight.detach().clone()
+        loop = parts["loop"]
         self.states[state.global_step] = {
-            "epoch": state.epoch, "rng": rng, "weight": weight, "scheduler": dict(parts["loop"].scheduler.state_dict()),
-            "rates": [group["lr"] for group in parts["loop"].optimizer.param_groups], **{name: p.state_dict() for name, p in parts.items()}
-        }  # fmt: skip
+            "epoch": state.epoch,
+            "rng": rng,
+            "weight": loop.gradients.model.weight.detach().clone(),
+            "scheduler": dict(loop.scheduler.state_dict()),
+            "rates": [group["lr"] for group in loop.optimizer.param_groups],
+            **{name: part.state_dict() for name, part in parts.items()},
+        }
 
 
 def arguments(directory: Path, **changes: Any) -> TrainingArguments:
