@@ -18,7 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from neuralchat.config.arguments import LEARNING_RATES
+from neuralchat.config.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 # The demo's own settings for LoRA; every other method takes its defaults.
@@ -39,7 +39,7 @@ def measure(model: str, method: str, extra: list[str], *, ask: bool) -> dict[str
         size = sum(path.stat().st_size for path in run.glob("*.safetensors"))
         results = manifest["results"]
     return {
-        "learning_rate": LEARNING_RATES[method], "held_out_loss": results["held_out_loss_after"],
+        "learning_rate": METHODS[method].learning_rate, "held_out_loss": results["held_out_loss_after"],
         "held_out_loss_before": results["held_out_loss_before"], "right": right,
         "training_seconds": round(results["training_seconds"], 1), "tokens_per_s": results["tokens_per_s"],
         "peak_memory_mb": results["peak_memory_mb"], "trained_parameters": results["trained_parameters"],

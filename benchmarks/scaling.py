@@ -29,7 +29,8 @@ def make_model(directory: str, **changes: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from neuralchat.models.adapters.build import AdapterSettings, add_adapter
+    from neuralchat.config.arguments import TuningArguments
+    from neuralchat.models.adapters.build import add_adapter
     from neuralchat.models.attention import segments as segment_attention
     from neuralchat.models.kernels.allocator import keep_freed_pages
     from neuralchat.models.layers.frozen_linear import freeze_linears
@@ -42,7 +43,7 @@ def make_model(directory: str, **changes: int) -> Any:
         setattr(config, name, value)
     torch.manual_seed(0)
     model = add_adapter(
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32), AdapterSettings(lora_dropout=0.0)
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32), TuningArguments(lora_dropout=0.0)
     )
     freeze_linears(model)
     fuse_layers(model)

@@ -9,46 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
-
 from neuralchat import cli
-from neuralchat.config import parser as command_line
-from neuralchat.config.arguments import (
-    REJECTED_TRAINING_ARGUMENTS,
-    DataArguments,
-    DistributedArguments,
-    ModelArguments,
-    TuningArguments,
-)
 from neuralchat.config.legacy_flags import LEGACY_FLAGS
+from neuralchat.config.parser import PART_TITLES
+from neuralchat.config.schema import SCHEMA, Argument
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-MOST_CHOICES = 16
-GROUPS = (
-    ("Model", ModelArguments),
-    ("Data", DataArguments),
-    ("Adapter and run", TuningArguments),
-    ("Several processes", DistributedArguments),
-)
-# Where a training argument means something else here than the help of transformers says.
-MEANINGS = {
-    "output_dir": "The run directory. Required.",
-    "bf16": "Keep the base weights in bf16. Arithmetic is bf16 where the machine has bf16 units, else fp32.",
-    "average_tokens_across_devices": "No effect: the loss is always divided by the supervised tokens of all processes.",
-    "ddp_backend": "What adds up over processes; by default gloo, on GPUs nccl. One not installed gives way to gloo.",
-    "ddp_find_unused_parameters": "No effect: gradients are summed without DistributedDataParallel.",
-    "ddp_bucket_cap_mb": "No effect: gradients are summed without DistributedDataParallel.",
-    "ddp_broadcast_buffers": "No effect: gradients are summed without DistributedDataParallel.",
-    "ddp_static_graph": "No effect: gradients are summed without DistributedDataParallel.",
-    "disable_tqdm": "No effect: the progress line is NeuralChat's own.",
-    "do_train": "Train. 'neuralchat finetune' implies it; finetune_clm.py needs it.",
-    "do_eval": "Measure the loss on the held-out records. They are also measured whenever they are given.",
-    "per_device_train_batch_size": "Examples (with --dataset_concatenation: rows) a process and accumulation step.",
-    "per_device_eval_batch_size": "Examples a process lays into one evaluation batch.",
-    "resume_from_checkpoint": "A checkpoint directory, or 'auto' for the newest whole one in --output_dir.",
-    "learning_rate": "By default that of the method, see methods.md.",
-    "train_sampling_strategy": "Order of records. group_by_length is for padded batches; batch_rebalance is refused.",
-}
 HEAD = """\
 # Command line
 
@@ -118,27 +84,25 @@ def exit_statuses() -> list[str]:
 
 def verb_section(parser: argparse.ArgumentParser) -> list[str]:
     actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
-    return table(("argument", "default", "meaning"), (row_of(action) for action in actions))
+    return table(("argument", "default", "meaning"), map(row_of_action, actions))
 
 
 def finetune_section() -> list[str]:
-    parser = command_line.make_parser("neuralchat finetune")
-    parser.set_defaults(**command_line.TRAINING_DEFAULTS)
-    by_flag = {flag: action for action in parser._actions for flag in action.option_strings}
     parts = [FINETUNE]
-    for title, kind in GROUPS:
-        parts.append(f"### {title}\n\n")
-        parts += table(("flag", "default", "meaning"), (row_of(by_flag[f"--{name}"]) for name in names_of(kind)))
-    training = [name for name in names_of(TrainingArguments) if name not in REJECTED_TRAINING_ARGUMENTS]
-    parts.append("### Training (transformers)\n\n")
-    parts += table(("flag", "default", "meaning"), (row_of(by_flag[f"--{name}"]) for name in training))
+    for part in dataclasses.fields(SCHEMA):
+        accepted = [argument for argument in SCHEMA.of_part(part.name) if not argument.facts.rejected]
+        parts.append(f"### {PART_TITLES[part.name]}\n\n")
+        parts += table(("flag", "default", "meaning"), map(row_of_argument, accepted))
     parts += ["### Old flags\n\n", LEGACY, *table(("flag", "today", "note"), legacy_rows())]
-    refused = ((f"`--{name}`", reason) for name, reason in sorted(REJECTED_TRAINING_ARGUMENTS.items()))
+    reasons = {name: argument.facts.rejected for name, argument in SCHEMA.arguments.items()}
+    refused = ((f"`--{name}`", reason) for name, reason in sorted(reasons.items()) if reason)
     return [*parts, "### Refused training arguments\n\n", REJECTED, *table(("flag", "reason"), refused)]
 
 
-def names_of(kind: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind) if field.init]
+def row_of_argument(argument: Argument) -> tuple[str, str, str]:
+    """(flag, default, meaning)"""
+    default = "required" if argument.name == "output_dir" else shown_default(argument.default)
+    return f"`--{argument.name}`", default, argument.meaning
 
 
 def legacy_rows() -> Iterable[tuple[str, str, str]]:
@@ -149,22 +113,19 @@ def legacy_rows() -> Iterable[tuple[str, str, str]]:
         yield f"`--{name}`", today, legacy.note
 
 
-def row_of(action: argparse.Action) -> tuple[str, str, str]:
+def row_of_action(action: argparse.Action) -> tuple[str, str, str]:
     """(flag, default, meaning)"""
     flags = [flag for flag in action.option_strings if not flag.startswith("--") or "-" not in flag[2:]]
     shown = ", ".join(f"`{flag}`" for flag in flags) or f"`{action.metavar or action.dest}`"
-    meaning = MEANINGS.get(action.dest) or (action.help or "").replace("%%", "%")
-    choices = [str(choice) for choice in action.choices or ()]
-    if 0 < len(choices) <= MOST_CHOICES:
-        meaning = f"{meaning.rstrip('. ')}. One of: {', '.join(choices)}."
-    return shown, default_of(action), meaning
-
-
-def default_of(action: argparse.Action) -> str:
     required = action.required and action.nargs != "?"
-    if required or action.dest == "output_dir":
-        return "required"
-    value: Any = getattr(action.default, "value", action.default)
+    default = "required" if required else shown_default(action.default)
+    meaning = (action.help or "").replace("%%", "%")
+    if action.choices:
+        meaning = f"{meaning.rstrip('. ')}. One of: {', '.join(map(str, action.choices))}."
+    return shown, default, meaning
+
+
+def shown_default(value: Any) -> str:
     if value is None or value == [] or value == "":
         return "-"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.cells import CELLS, DISTRIBUTED_CELLS, LORA_VARIANTS, settings_of
 from support.small_models import ALL_FAMILIES
 
-from neuralchat.models.adapters.build import MERGEABLE, METHODS
+from neuralchat.config.methods import METHODS
 
 FAMILIES = {
     "llama": "LLaMA, grouped-query", "llama_mha": "LLaMA, multi-head", "llama_bias": "LLaMA with biases, untied",
@@ -46,7 +46,7 @@ def page() -> str:
 
 def letters(family: str, method: str) -> str:
     found = "pc"
-    found += "m" if settings_of(method).method in MERGEABLE else ""
+    found += "m" if settings_of(method).method.mergeable else ""
     return found + ("d" if (family, method) in DISTRIBUTED_CELLS else "")
 
 

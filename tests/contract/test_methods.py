@@ -13,12 +13,13 @@ from support.cells import CELLS, settings_of
 from support.packed import RELATIVE, VOCABULARY, random_examples
 from support.small_models import ALL_FAMILIES, small_model
 
+from neuralchat.config.methods import METHODS
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
 from neuralchat.export.merge import merged
 from neuralchat.inference.decoding import decode
-from neuralchat.models.adapters.build import MERGEABLE, add_adapter, base_model_of
+from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.packed import take_segments
 from neuralchat.models.layers.frozen_linear import freeze_linears
@@ -190,8 +191,8 @@ def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> 
 @adapter_cells
 def test_merged_equals_unmerged_or_is_refused(family: str, method: str) -> None:
     model = adapted_model(family, method)
-    name = settings_of(method).method
-    if name not in MERGEABLE:
+    name = settings_of(method).peft
+    if not METHODS[name].mergeable:
         with pytest.raises(AdapterError, match=f"--peft {name} cannot be merged: its "):
             merged(model, name)
         return

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from neuralchat.config.arguments import TuningArguments
 from neuralchat.data.templates import make_template
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.models.adapters.build import AdapterSettings, add_adapter
+from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.loading.base_model import ModelSource, load_config, load_model, load_tokenizer
 from neuralchat.models.loading.precision import Precision
 from support.fuzzing import time_limit
@@ -63,7 +64,7 @@ def save_run(directory: Path, base: Path, method: str) -> Path:
     """A run as training leaves it, without training."""
     torch.manual_seed(1)
     model = small_model("llama", len(make_tokenizer()))
-    adapted = add_adapter(model, AdapterSettings(method=method, num_virtual_tokens=4, ptun_hidden_size=16))
+    adapted = add_adapter(model, TuningArguments(peft=method, num_virtual_tokens=4, ptun_hidden_size=16))
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)

@@ -7,44 +7,21 @@ from typing import Any
 
 import torch
 
-from neuralchat.config.parser import FinetuneConfig
+from neuralchat.config.config import FinetuneConfig
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.errors import RunDirectoryError, problem_list
-
-# Arguments that change neither the weights nor the order of what they are trained on. Paths are here since what they
-# lead to is compared itself.
-HARMLESS = frozenset(
-    """
-    model_name_or_path config_name tokenizer_name cache_dir use_fast_tokenizer model_revision use_auth_token
-    trust_remote_code train_file validation_file dataset_name dataset_config_name max_eval_samples overwrite_cache
-    dataset_cache_directory keep_in_memory on_bad_record no_packing verify_packing compile_kernels micro_batch_tokens
-    auto_micro_batch allow_changed from_run overwrite_output_dir predict_with_generate generation_max_length
-    generation_num_beams report_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout
-    peer_timeout output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
-    per_device_eval_batch_size per_device_train_batch_size gradient_accumulation_steps log_level log_level_replica
-    log_on_each_node logging_strategy logging_first_step logging_steps logging_nan_inf_filter
-    save_strategy save_steps save_total_limit save_on_each_node save_only_model resume_from_checkpoint
-    restore_callback_states_from_checkpoint use_cpu ddp_backend ddp_timeout ddp_find_unused_parameters
-    ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph dataloader_num_workers dataloader_pin_memory
-    dataloader_persistent_workers dataloader_prefetch_factor disable_tqdm run_name report_to project trackio_space_id
-    push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision
-    skip_memory_metrics include_num_input_tokens_seen gradient_checkpointing gradient_checkpointing_kwargs local_rank
-    average_tokens_across_devices debug
-    """.split()  # noqa: SIM905
-)
 
 
 def identity_of(
     arguments: FinetuneConfig, data: PreparedData, base_model: str, *, units_per_step: int, world_size: int
 ) -> dict[str, Any]:
     """As JSON. `units_per_step`: the global batch, all ranks and accumulation steps together."""
-    deciding = {name: value for name, value in arguments.every_value().items() if name not in HARMLESS}
     return {
         "base_model": base_model,
         "template": data.template.fingerprint(),
         "data": data.trained_on.content_fingerprint,
         "global_batch": units_per_step,
-        "arguments": deciding,
+        "arguments": arguments.deciding_values(),
         # What follows is told where it differs, but refuses nothing.
         "world_size": world_size,
         "threads": torch.get_num_threads(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.checkpointing.store import IDENTITY, STATE, SUMS, TRAINER_STATE, damage, files_of
+from neuralchat.config.config import NEWEST_CHECKPOINT
 from neuralchat.console import note
 from neuralchat.distributed.collectives import all_gather_object, rank, run_on_rank_zero
 from neuralchat.errors import RunDirectoryError, problem_list
@@ -22,8 +23,6 @@ from neuralchat.runs.directory import (
     write_atomically,
 )
 
-# Go on if there is something to go on from, else begin; the first start and each later one take the same command.
-AUTO = "auto"
 # There must be a checkpoint.
 NEWEST = ("latest", "true")
 
@@ -42,7 +41,7 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
     if value is None or not asks_to_resume(value):
         return None
     needed = (weights, STATE, TRAINER_STATE, IDENTITY)
-    if value.lower() != AUTO and value.lower() not in NEWEST:
+    if value.lower() != NEWEST_CHECKPOINT and value.lower() not in NEWEST:
         chosen = Path(value)
         if not chosen.is_dir():
             raise RunDirectoryError(f"--resume_from_checkpoint {value} is not a directory")
@@ -59,7 +58,7 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
             note(f"going on from {candidate}")
             return candidate
         passed_over.append(f"{candidate} is passed over: {wrong}")
-    if not found and value.lower() == AUTO:
+    if not found and value.lower() == NEWEST_CHECKPOINT:
         note(f"{output} has no checkpoint yet: training begins at its first step")
         return None
     raise RunDirectoryError(

@@ -1,37 +1,43 @@
-"""The arguments of a run as typed data, and transformers' TrainingArguments made from them."""
+"""The arguments of a run as typed data: made from values of any source, checked once, never changed."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
-from neuralchat.config.config_file import CONFIG_ENDINGS
-from neuralchat.errors import ArgumentsError
+from neuralchat.config.checks import problems_of
+from neuralchat.config.config_file import config_values
+from neuralchat.config.conversion import converted
+from neuralchat.config.from_run import values_of_run
+from neuralchat.config.methods import METHODS
+from neuralchat.config.names import Named, merged, named
+from neuralchat.config.schema import SCHEMA, Argument, Schema
+from neuralchat.config.training_flags import TrainingFlags
+from neuralchat.config.words import words_of
+from neuralchat.errors import ArgumentsError, problem_list
 
-SECRET_ARGUMENTS = ("use_auth_token", "hub_token")
-
-
-class TrainingFlags(TrainingArguments):
-    """The fields of TrainingArguments as they were given: nothing is derived from them, no device is touched."""
-
-    def __post_init__(self) -> None:
-        pass
-
-    def values(self) -> dict[str, Any]:
-        """Every field by name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+# A value of --resume_from_checkpoint: go on if there is something to go on from, else begin; the first start of a job
+# and each later one take the same command.
+NEWEST_CHECKPOINT = "auto"
+COMMAND = "neuralchat finetune"
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
-    """All arguments of a run. `given` names what the user set; `bf16` is ours, see models/loading/precision.py."""
+    """All arguments of a run, checked.
+
+    `given` names what was set by the user, a config file or the run to repeat. What follows it tells where the values
+    came from and is no part of what is compared.
+    """
 
     model: ModelArguments
     data: DataArguments
@@ -39,11 +45,59 @@ class FinetuneConfig:
     distributed: DistributedArguments
     training: TrainingFlags
     given: frozenset[str]
-    prog: str = dataclasses.field(default="neuralchat finetune", compare=False)
-    # The words of the command, without what would delete the run or name a checkpoint.
-    words: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    schema: Schema = dataclasses.field(default=SCHEMA, compare=False, repr=False)
+    prog: str = dataclasses.field(default=COMMAND, compare=False)
+    # What the command line or the Python call itself said, and the file it began with.
+    said: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    config_file: Path | None = dataclasses.field(default=None, compare=False)
     # What the user should know of how the arguments were read.
     notices: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+    @classmethod
+    def from_values(
+        cls,
+        values: Mapping[str, Any],
+        *,
+        prog: str = COMMAND,
+        config_file: Path | None = None,
+        implied: Mapping[str, Any] = MappingProxyType({}),
+        stray: Sequence[str] = (),
+        schema: Schema = SCHEMA,
+    ) -> FinetuneConfig:
+        """Checked arguments from names and values: texts, or what Python has for them (Path, int, bool, list, dict).
+
+        None says nothing. `values` overrule the config file, and both overrule the run that from_run names; `implied`
+        is what the command itself stands for. `stray`: words that had no name. Raises ArgumentsError with all
+        problems at once, RunDirectoryError if the run to repeat cannot be read.
+
+        >>> config = FinetuneConfig.from_values(
+        ...     {"model_name_or_path": "m", "train_file": Path("a.json"), "output_dir": "out", "do_train": True}
+        ... )
+        >>> config.data.train_file, config.training.learning_rate
+        (['a.json'], 0.0003)
+        """
+        sources = all_sources(values, config_file, schema)
+        given = merged(implied, merged(*(source.values for source in sources)))
+        typed, problems = typed_values(given, schema)
+        config = cls(
+            **parts_of(typed, schema),
+            given=frozenset(given),
+            schema=schema,
+            prog=prog,
+            said=sources[-1].values,
+            config_file=config_file,
+            notices=tuple(notice for source in sources for notice in source.notices),
+        )
+        problems = [
+            *(problem for source in sources for problem in source.problems),
+            *problems,
+            *(f"'{word}' does not belong to any flag" for word in stray),
+            *missing(config, given),
+            *problems_of(config),
+        ]
+        if problems:
+            raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
+        return config
 
     @property
     def output_dir(self) -> Path:
@@ -51,7 +105,11 @@ class FinetuneConfig:
 
     @property
     def bf16(self) -> bool:
+        """Ours, see models/loading/precision.py; transformers' own would mean autocast."""
         return bool(self.training.bf16)
+
+    def value(self, argument: Argument) -> Any:
+        return getattr(getattr(self, argument.part), argument.name)
 
     def training_arguments(self) -> TrainingArguments:
         """transformers' own dataclass. bf16 is left out of it: it would mean autocast."""
@@ -68,27 +126,78 @@ class FinetuneConfig:
         except (ValueError, ImportError, OSError) as error:
             raise ArgumentsError(f"the training arguments are refused: {error}") from error
 
+    def every_value(self) -> dict[str, Any]:
+        """All arguments by name, as JSON knows them; never a secret."""
+        return {name: self.value(a) for name, a in self.schema.arguments.items() if not a.facts.secret}
+
     def as_dict(self) -> dict[str, Any]:
         """Our arguments and the training arguments that were set or differ from transformers'; never a secret."""
-        usual = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+        arguments = self.schema.arguments
         return {
             name: value
             for name, value in self.every_value().items()
-            if name not in usual or name in self.given or value != usual[name]
+            if arguments[name].part != "training" or name in self.given or value != arguments[name].field_default
         }
 
-    def every_value(self) -> dict[str, Any]:
-        """All arguments by name, as JSON knows them; never a secret."""
-        parts = (self.model, self.data, self.tuning, self.distributed)
-        own = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-        both = {**own, **self.training.values()}
-        return {name: value for name, value in both.items() if name not in SECRET_ARGUMENTS}
+    def deciding_values(self) -> dict[str, Any]:
+        """The arguments that change the result of training, by name."""
+        return {n: v for n, v in self.every_value().items() if self.schema.arguments[n].facts.changes_result}
+
+    def resumed(self) -> FinetuneConfig:
+        """The same run, going on from its newest checkpoint instead of replacing what is there."""
+        return dataclasses.replace(
+            self,
+            training=dataclasses.replace(self.training, resume_from_checkpoint=NEWEST_CHECKPOINT),
+            tuning=dataclasses.replace(self.tuning, overwrite_output_dir=False),
+        )
 
     def command_to_resume(self) -> str:
         """What to type to go on with this run."""
-        words = [*self.words, "--resume_from_checkpoint", "auto"]
-        if self.tuning.overwrite_output_dir and words[0].endswith(CONFIG_ENDINGS):
+        said = {name: value for name, value in self.said.items() if self.schema.arguments[name].facts.resumed}
+        said["resume_from_checkpoint"] = NEWEST_CHECKPOINT
+        if self.config_file is not None and self.tuning.overwrite_output_dir:
             # The file may say so.
-            words += ["--overwrite_output_dir", "false"]
+            said["overwrite_output_dir"] = False
         program = ["python", sys.argv[0]] if self.prog.endswith(".py") else self.prog.split()
-        return shlex.join([*program, *words])
+        file = [] if self.config_file is None else [str(self.config_file)]
+        return shlex.join([*program, *file, *words_of(said)])
+
+
+def all_sources(values: Mapping[str, Any], config_file: Path | None, schema: Schema) -> tuple[Named, Named, Named]:
+    """The run to repeat, the config file, and `values`: what stands later overrules."""
+    file = named({} if config_file is None else config_values(config_file), schema)
+    own = named(values, schema)
+    run = merged(file.values, own.values).get("from_run")
+    # A value of another type is refused where it is converted.
+    repeated = values_of_run(Path(run), schema) if isinstance(run, str | Path) and str(run) else {}
+    return named(repeated, schema), file, own
+
+
+def typed_values(given: Mapping[str, Any], schema: Schema) -> tuple[dict[str, Any], list[str]]:
+    """Every argument in its type, and what could not be read; its default stands in for it."""
+    typed = {name: argument.default for name, argument in schema.arguments.items()}
+    problems = []
+    for name, value in given.items():
+        try:
+            typed[name] = converted(schema.arguments[name], value)
+        except ValueError as error:
+            problems.append(f"--{name}: {error}")
+    if typed["learning_rate"] is None and typed["peft"] in METHODS:
+        typed["learning_rate"] = METHODS[typed["peft"]].learning_rate
+    return typed, problems
+
+
+def parts_of(typed: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """The dataclass of each part, filled."""
+    return {
+        part.name: getattr(schema, part.name)(**{a.name: typed[a.name] for a in schema.of_part(part.name)})
+        for part in dataclasses.fields(schema)
+    }
+
+
+def missing(config: FinetuneConfig, given: Collection[str]) -> list[str]:
+    return [
+        f"--{name} is missing: {argument.facts.required}"
+        for name, argument in config.schema.arguments.items()
+        if argument.facts.required and config.value(argument) is None and name not in given
+    ]

@@ -1,4 +1,4 @@
-"""A YAML or JSON file of names and values -> the same as flags."""
+"""A YAML or JSON file of names and values, and nothing else that YAML could do."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def config_flags(path: Path) -> list[str]:
-    """Flags of a YAML or JSON file that holds one mapping of names to values. Raises ArgumentsError."""
+def config_values(path: Path) -> dict[str, Any]:
+    """Names and values of a YAML or JSON file that holds one mapping. Raises ArgumentsError."""
     content = read_config(path)
     if not isinstance(content, dict):
         raise ArgumentsError(f"config file {path} must hold names and values, found {type(content).__name__}")
@@ -54,13 +54,13 @@ def config_flags(path: Path) -> list[str]:
         raise ArgumentsError(
             f"config file {path} must hold names and values, found dict with the name {other[0]!r}, which is no text"
         )
-    flags: list[str] = []
-    for key, value in content.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{key}", *(value_text(path, key, inner) for inner in values)]
-    return flags
+    return {key: checked(path, key, value) for key, value in content.items()}
+
+
+def checked(path: Path, key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [plain_value(path, key, item) for item in value]
+    return None if value is None else plain_value(path, key, value)
 
 
 def read_config(path: Path) -> Any:
@@ -83,8 +83,8 @@ def read_config(path: Path) -> Any:
         raise ArgumentsError(f"config file {path} is not YAML: {str(error).split('; use sys.')[0][:1000]}") from error
 
 
-def value_text(path: Path, key: str, value: Any) -> str:
-    """A value as a command line would have it."""
+def plain_value(path: Path, key: str, value: Any) -> Any:
+    """A text, a number, true or false; a mapping as JSON, a date as text."""
     if isinstance(value, dict):
         try:
             return json.dumps(value)
@@ -98,4 +98,4 @@ def value_text(path: Path, key: str, value: Any) -> str:
     text = str(value)
     if "\0" in text or (not text.isascii() and any("\ud800" <= character < "\ue000" for character in text)):
         raise ArgumentsError(f"config file {path}: {key} holds a NUL character or half of a surrogate pair")
-    return text
+    return value if isinstance(value, bool | int | float) else text

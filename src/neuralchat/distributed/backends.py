@@ -8,7 +8,7 @@ import importlib.util
 import torch
 import torch.distributed as dist
 
-from neuralchat.config.arguments import BACKENDS
+from neuralchat.config.training_flags import BACKENDS
 from neuralchat.errors import DistributedError
 
 CCL_PACKAGE = "oneccl_bindings_for_pytorch"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from neuralchat.config.parser import FinetuneConfig
+from neuralchat.config.config import FinetuneConfig
 from neuralchat.console import inform, note, report
 from neuralchat.distributed.backends import choose_backend
 from neuralchat.distributed.collectives import ToldElsewhereError, all_gather_object

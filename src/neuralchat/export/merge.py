@@ -7,25 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.inference.chatbot import Chatbot, is_foreign_adapter
-from neuralchat.models.adapters.build import MERGEABLE
 from neuralchat.runs.directory import MANIFEST, read_manifest, write_atomically
-
-REASONS = {
-    "ptun": "its virtual tokens stand before the text, they are no part of any weight",
-    "prompt": "its virtual tokens stand before the text, they are no part of any weight",
-    "prefix": "its keys and values stand before the text, they are no part of any weight",
-    "llama_adapter": "its prompts enter attention beside the weights, through a gate",
-    "none": "all weights were trained, so the run is a whole model already",
-}
 
 
 def check_mergeable(method: str) -> None:
     """Raises AdapterError, with the reason, where the method cannot be merged."""
-    if method not in MERGEABLE:
-        reason = REASONS.get(method, "PEFT cannot merge it")
-        raise AdapterError(f"--peft {method} cannot be merged: {reason}. Methods that can: {', '.join(MERGEABLE)}")
+    if method in METHODS and METHODS[method].mergeable:
+        return
+    reason = METHODS[method].unmergeable if method in METHODS else "PEFT cannot merge it"
+    mergeable = ", ".join(row.name for row in METHODS.values() if row.mergeable)
+    raise AdapterError(f"--peft {method} cannot be merged: {reason}. Methods that can: {mergeable}")
 
 
 def merged(model: Any, method: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates import Template, make_template
@@ -28,13 +29,7 @@ from neuralchat.models.loading.base_model import (
     user_errors,
 )
 from neuralchat.models.loading.precision import Precision, has_bf16_units
-from neuralchat.runs.directory import MANIFEST, METRICS, read_manifest, trained_file
-
-# The method of a run -> the peft_type of its adapter.
-PEFT_TYPES = {
-    "lora": "LORA", "ia3": "IA3", "ptun": "P_TUNING", "prefix": "PREFIX_TUNING", "prompt": "PROMPT_TUNING",
-    "llama_adapter": "ADAPTION_PROMPT",
-}  # fmt: skip
+from neuralchat.runs.directory import MANIFEST, METRICS, read_manifest
 
 
 class Chatbot:
@@ -58,7 +53,7 @@ class Chatbot:
         """
         manifest = read_adapter_as_manifest(run) if is_foreign_adapter(run) else read_manifest(run)
         method = manifest["adapter"]["method"]
-        whole = method == "none"
+        whole = method in METHODS and METHODS[method].trains_base
         source = source_of(manifest) if not whole else ModelSource(name=str(run))
         source = replace(source, trust_remote_code=trust_remote_code)
         trained = trained_file(method)
@@ -66,7 +61,7 @@ class Chatbot:
             reason = missing_weights(run) if (run / PICKLED).exists() and not whole else f"{run} has no {trained}"
             raise RunDirectoryError(f"{reason}; the run is not whole")
         adapter = {} if whole else check_adapter_files(run)
-        if PEFT_TYPES.get(method, adapter.get("peft_type")) != adapter.get("peft_type"):
+        if method in METHODS and METHODS[method].peft_type != adapter.get("peft_type"):
             raise RunDirectoryError(
                 f"{run} is a run of {method}, but its adapter_config.json is of {adapter['peft_type']}; "
                 "copy the run again from where it came from"

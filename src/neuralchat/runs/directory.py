@@ -47,11 +47,6 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
 }  # fmt: skip
 
 
-def trained_file(method: str) -> str:
-    """What a run or checkpoint of a tuning method holds: an adapter, or after full fine-tuning the whole model."""
-    return WHOLE_MODEL if method == "none" else ADAPTER
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
     beside = path.with_name(f".{path.name}.writing")

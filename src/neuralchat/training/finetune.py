@@ -9,16 +9,16 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from neuralchat.checkpointing.select import AUTO, SharedCheckpoint, asks_to_resume, checkpoint_to_resume
+from neuralchat.checkpointing.select import SharedCheckpoint, asks_to_resume, checkpoint_to_resume
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.parser import make_parser, parse
+from neuralchat.config.parser import help_text, parse
 from neuralchat.console import note
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import export_world, read_world
 from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks
 from neuralchat.distributed.rendezvous import joined
-from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory, trained_file
+from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
 from neuralchat.training.assemble import make_training
 from neuralchat.training.hub import HubUpload
@@ -31,7 +31,7 @@ from neuralchat.training.train import train
 def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
     """The whole command; returns the exit status. Raises NeuralChatError for what the user can mend."""
     if any(word in ("-h", "--help") for word in words):
-        make_parser(prog).print_help()
+        print(help_text(prog), end="")
         return 0
     world = read_world(os.environ)
     export_world(world, os.environ)
@@ -43,8 +43,7 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
         note(text)
     if world.restart_count:
         note(f"start {world.restart_count + 1} of this job: it goes on from its last checkpoint")
-        arguments.training.resume_from_checkpoint = AUTO
-        arguments.tuning.overwrite_output_dir = False
+        arguments = arguments.resumed()
     with joined(world, arguments):
         finetune(arguments)
     return 0
@@ -97,4 +96,4 @@ def chosen_checkpoint(arguments: FinetuneConfig, output: Path, lock: RunLock) ->
     if (resume or overwrite) and output.is_dir():
         lock.take()
         sweep(output)
-    return checkpoint_to_resume(wanted, output, weights=trained_file(arguments.tuning.peft))
+    return checkpoint_to_resume(wanted, output, weights=arguments.tuning.method.trained_file)

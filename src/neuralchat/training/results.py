@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat import __version__
+from neuralchat.config.methods import METHODS
 from neuralchat.console import clock
 from neuralchat.errors import RunDirectoryError
 from neuralchat.models.adapters.build import base_model_of
@@ -192,7 +193,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         held_out += f" (before: {before:.4f}) |\n" if before is not None else " |\n"
     pairs = manifest["template"]["name"] == "alpaca_pairs"
     kind = "Seq2SeqLM" if pairs else "CausalLM"
-    whole = method == "none"
+    whole = METHODS[method].trains_base
     loader, library = (f"AutoModelFor{kind}", "transformers") if whole else (f"AutoPeftModelFor{kind}", "peft")
     what = f"{base}, all weights" if whole else f"A {method} adapter for {base},"
     return f"""---

@@ -12,7 +12,7 @@ from transformers import AddedToken, set_seed
 
 from neuralchat.checkpointing.fingerprint import check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
-from neuralchat.config.parser import FinetuneConfig
+from neuralchat.config.config import FinetuneConfig
 from neuralchat.console import gib, inform, note
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
@@ -20,7 +20,7 @@ from neuralchat.distributed.collectives import all_gather_object, local_size, ru
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
 from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
-from neuralchat.models.adapters.build import AdapterSettings, add_adapter, base_model_of
+from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.packed import take_segments
 from neuralchat.models.kernels import compiled
@@ -119,7 +119,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
     identity = checked_identity(arguments, training, source, config, data, resume)
     link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
     set_seed(training.seed)
-    precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.peft == "none")
+    precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.method.trains_base)
     if notice:
         note(notice)
     inform(f"loading {source.name}")
@@ -127,7 +127,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
     if added:
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)
-    model = add_adapter(model, adapter_settings(arguments, added))
+    model = add_adapter(model, arguments.tuning, added)
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
     layout = prepare_packing(model, arguments, data, tokenizer, precision)
     micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
@@ -247,26 +247,6 @@ def source_of(arguments: FinetuneConfig) -> ModelSource:
         cache_dir=model.cache_dir,
         token=token,
         trust_remote_code=model.trust_remote_code,
-    )
-
-
-def adapter_settings(arguments: FinetuneConfig, trained_token_ids: tuple[int, ...]) -> AdapterSettings:
-    tuning = arguments.tuning
-    return AdapterSettings(
-        method=tuning.peft,
-        lora_rank=tuning.lora_rank,
-        lora_alpha=tuning.lora_alpha,
-        lora_dropout=tuning.lora_dropout,
-        lora_target_modules=tuple(tuning.lora_target_modules),
-        lora_all_linear=tuning.lora_all_linear,
-        adapter_layers=tuning.adapter_layers,
-        adapter_len=tuning.adapter_len,
-        num_virtual_tokens=tuning.num_virtual_tokens,
-        ptun_hidden_size=tuning.ptun_hidden_size,
-        lora_dora=tuning.lora_dora,
-        lora_rslora=tuning.lora_rslora,
-        lora_init=tuning.lora_init,
-        trained_token_ids=trained_token_ids,
     )
 
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from support.small_models import small_model
 
+from neuralchat.config.arguments import TuningArguments
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.distributed.hardware import Machine, read_machine
 from neuralchat.errors import ArgumentsError
-from neuralchat.models.adapters.build import AdapterSettings, add_adapter
+from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.packed import take_segments
 from neuralchat.models.losses.loss_sum import packed_loss_sum
@@ -47,7 +48,7 @@ def test_bytes_kept_are_those_of_a_layer_that_can_be_counted_by_hand() -> None:
 
 
 def test_it_grows_with_tokens_only_and_leaves_no_trace() -> None:
-    model = add_adapter(small_model(), AdapterSettings(lora_dropout=0.1))
+    model = add_adapter(small_model(), TuningArguments(lora_dropout=0.1))
     assert take_segments(model.get_base_model())
     layout = Layout(virtual_tokens_of(model), None)
     before = torch.get_rng_state()

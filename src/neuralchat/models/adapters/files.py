@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError
 from neuralchat.models.loading.checkpoint_files import Shapes, error_line, read_json_object, safetensors_shapes
 from neuralchat.runs.directory import ADAPTER
@@ -104,8 +105,8 @@ PROMPTS: Checks = {
     "num_virtual_tokens": is_count, "token_dim": is_count, "num_transformer_submodules": is_count,
     "num_attention_heads": is_count, "num_layers": is_count,
 }  # fmt: skip
-# What each method's configuration may say besides nothing (null, false, or empty).
-METHODS: dict[str, Checks] = {
+# peft_type -> what its configuration may say besides nothing (null, false, or empty).
+ALLOWED_VALUES: dict[str, Checks] = {
     "LORA": {
         **TARGETS, "r": is_count, "lora_alpha": is_number, "lora_dropout": is_share, "use_rslora": is_flag,
         "bias": one_of("none", "all", "lora_only"), "init_lora_weights": is_initialization, "use_dora": is_flag,
@@ -131,7 +132,6 @@ METHODS: dict[str, Checks] = {
 }  # fmt: skip
 # What no default can stand for.
 NEEDED = {"LORA": ("r", "lora_alpha")}
-PROMPT_METHODS = ("P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING")
 
 
 def check_adapter_files(directory: Path) -> dict[str, Any]:
@@ -169,12 +169,12 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
     method = config.get("peft_type")
     if method is None:
         raise AdapterError(f"{path} is damaged: it has no peft_type, which says what kind of adapter it is")
-    if not isinstance(method, str) or method not in METHODS:
-        raise AdapterError(f"{path}: peft_type is {shown(method)}; allowed are {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in ALLOWED_VALUES:
+        raise AdapterError(f"{path}: peft_type is {shown(method)}; allowed are {', '.join(ALLOWED_VALUES)}")
     missing = [name for name in NEEDED.get(method, ()) if config.get(name) is None]
     if missing:
         raise AdapterError(f"{path} does not say {missing[0]}, which decides what the weights mean")
-    checks = {**COMMON, **METHODS[method]}
+    checks = {**COMMON, **ALLOWED_VALUES[method]}
     for name, value in config.items():
         if value is None or value is False or value in ({}, [], ""):
             continue
@@ -195,7 +195,7 @@ def shown(value: Any) -> str:
 def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
     """Where a size in the configuration is not that of the weights; PEFT would take memory for it first."""
     method = config["peft_type"]
-    if method in PROMPT_METHODS:
+    if method in [row.peft_type for row in METHODS.values() if row.virtual_tokens]:
         return prompt_problem(config, shapes)
     if method == "ADAPTION_PROMPT":
         prompts = [shape for name, shape in shapes.items() if name.endswith("adaption_prompt")]

@@ -1,0 +1,111 @@
+"""What is wrong with the arguments by themselves: sizes, choices, and settings that contradict each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neuralchat.config.methods import METHODS
+
+if TYPE_CHECKING:
+    from neuralchat.config.config import FinetuneConfig
+
+
+def problems_of(config: FinetuneConfig) -> list[str]:
+    """Everything that is wrong, as the user is to read it."""
+    return [
+        *rejected_problems(config),
+        *range_problems(config),
+        *choice_problems(config),
+        *pair_problems(config),
+        *data_problems(config),
+        *process_problems(config),
+    ]
+
+
+def rejected_problems(config: FinetuneConfig) -> list[str]:
+    return [
+        f"--{argument.name} cannot be used: {argument.facts.rejected}"
+        for argument in config.schema.arguments.values()
+        if argument.facts.rejected
+        and argument.name in config.given
+        and config.value(argument) not in (argument.default, None, "", [])
+    ]
+
+
+def range_problems(config: FinetuneConfig) -> list[str]:
+    found = []
+    for argument in config.schema.arguments.values():
+        value = config.value(argument)
+        if value is not None and (problem := argument.facts.range_problem(value)):
+            found.append(f"--{argument.name} {problem}")
+    if not config.training.num_train_epochs > 0 and config.training.max_steps <= 0:
+        found.append(f"--num_train_epochs must be above 0, found {config.training.num_train_epochs}")
+    return found
+
+
+def choice_problems(config: FinetuneConfig) -> list[str]:
+    found = []
+    for argument in config.schema.arguments.values():
+        value, choices = config.value(argument), argument.choices
+        if choices and value is not None and value not in choices:
+            found.append(f"--{argument.name} is '{value}'; allowed are {', '.join(choices)}")
+    return found
+
+
+def pair_problems(config: FinetuneConfig) -> list[str]:
+    data, tuning, training = config.data, config.tuning, config.training
+    method = METHODS.get(tuning.peft)
+    with_tokens = " or ".join(row.name for row in METHODS.values() if row.trains_added_tokens)
+    together = (
+        (data.train_file and data.dataset_name, "--train_file and --dataset_name: give one source of records"),
+        (
+            data.validation_file and data.validation_split_percentage,
+            "--validation_file and --validation_split_percentage: give one",
+        ),
+        (
+            tuning.lora_all_linear and tuning.lora_target_modules,
+            "--lora_all_linear and --lora_target_modules: give one",
+        ),
+        (
+            data.dataset_concatenation and tuning.no_packing,
+            "--dataset_concatenation and --no_packing contradict each other",
+        ),
+        (
+            tuning.overwrite_output_dir and "resume_from_checkpoint" in config.given,
+            "--overwrite_output_dir would delete what --resume_from_checkpoint needs",
+        ),
+        (
+            training.train_sampling_strategy == "batch_rebalance",
+            "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
+        ),
+        (
+            data.special_tokens and not (method and method.trains_added_tokens),
+            f"--special_tokens: --peft {tuning.peft} cannot train their embeddings; use {with_tokens}",
+        ),
+        (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
+    )
+    return [message for wrong, message in together if wrong]
+
+
+def data_problems(config: FinetuneConfig) -> list[str]:
+    data, training = config.data, config.training
+    problems = []
+    if training.do_train and not (data.train_file or data.dataset_name):
+        problems.append("no records to train on: give --train_file or --dataset_name")
+    if not training.do_train and not training.do_eval:
+        problems.append("nothing to do: add --do_train (or --do_eval)")
+    if data.validation_file or data.validation_split_percentage:
+        return problems
+    where = "give --validation_file or --validation_split_percentage"
+    if config.tuning.predict_with_generate:
+        problems.append(f"--predict_with_generate needs records: {where}")
+    if training.do_eval or training.eval_strategy != "no":
+        problems.append(f"evaluation needs records: {where}")
+    return problems
+
+
+def process_problems(config: FinetuneConfig) -> list[str]:
+    count = config.distributed.num_processes
+    if count in ("", "auto") or (count.isascii() and count.isdigit() and int(count) >= 1):
+        return []
+    return [f"--num_processes is '{count}'; allowed are auto and a number from 1"]

@@ -1,0 +1,169 @@
+"""The tuning methods, one row each: what a method is, what suits it, and how PEFT is asked for it.
+
+A new method is a new row. PEFT is imported when a row is used, torch never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from neuralchat.runs.directory import ADAPTER, WHOLE_MODEL
+
+if TYPE_CHECKING:
+    from neuralchat.config.arguments import TuningArguments
+
+# PEFT's value for each --lora_init.
+LORA_INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A value of --peft."""
+
+    name: str
+    # Used where no --learning_rate is given.
+    learning_rate: float
+    # PEFT's name of the kind of adapter; None: nothing is added, all weights of the model are trained.
+    peft_type: str | None
+    # (arguments, transformers' model, ids of added tokens) -> PEFT's configuration.
+    make_config: Callable[[TuningArguments, Any, Collection[int]], Any] | None
+    # Why the result cannot be folded into the base weights; empty where it can.
+    unmergeable: str = ""
+    # Virtual tokens stand before the text.
+    virtual_tokens: bool = False
+    # Whether the embeddings of added tokens are trained too.
+    trains_added_tokens: bool = False
+    # model_type of the only architectures that PEFT has it for; None: not limited by a list.
+    model_types: tuple[str, ...] | None = None
+    # What may help besides another method, where the model does not take it.
+    remedy: str = ""
+
+    @property
+    def trains_base(self) -> bool:
+        return self.peft_type is None
+
+    @property
+    def mergeable(self) -> bool:
+        return not self.unmergeable
+
+    @property
+    def trained_file(self) -> str:
+        """What a run or checkpoint holds: an adapter, or after full fine-tuning the whole model."""
+        return WHOLE_MODEL if self.trains_base else ADAPTER
+
+
+def task_type(model: Any) -> str:
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int]) -> Any:
+    from peft import LoraConfig
+
+    targets: Any = list(tuning.lora_target_modules) or None
+    return LoraConfig(
+        r=tuning.lora_rank,
+        lora_alpha=tuning.lora_alpha,
+        lora_dropout=tuning.lora_dropout,
+        target_modules="all-linear" if tuning.lora_all_linear else targets,
+        use_dora=tuning.lora_dora,
+        use_rslora=tuning.lora_rslora,
+        init_lora_weights=LORA_INITS[tuning.lora_init],
+        trainable_token_indices=list(token_ids) or None,
+        bias="none",
+        task_type=task_type(model),
+    )
+
+
+def ia3_config(_tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+    from peft import IA3Config
+
+    if model.config.model_type == "mpt":
+        # PEFT has no entry for MPT; these are queries, keys and values in one, and the inner activation of the MLP.
+        return IA3Config(
+            task_type=task_type(model), target_modules=["Wqkv", "down_proj"], feedforward_modules=["down_proj"]
+        )
+    return IA3Config(task_type=task_type(model))
+
+
+def prompt_sizes(model: Any) -> dict[str, Any]:
+    """What PEFT reads from most configurations but not from MPT's."""
+    if model.config.model_type != "mpt":
+        return {}
+    config = model.config
+    return {"num_layers": config.n_layers, "token_dim": config.d_model, "num_attention_heads": config.n_heads}
+
+
+def ptun_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+    from peft import PromptEncoderConfig
+
+    return PromptEncoderConfig(
+        task_type=task_type(model),
+        num_virtual_tokens=tuning.num_virtual_tokens,
+        encoder_hidden_size=tuning.ptun_hidden_size,
+        **prompt_sizes(model),
+    )
+
+
+def prefix_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+    from peft import PrefixTuningConfig
+
+    return PrefixTuningConfig(
+        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **prompt_sizes(model)
+    )
+
+
+def prompt_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+    from peft import PromptTuningConfig
+
+    return PromptTuningConfig(
+        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **prompt_sizes(model)
+    )
+
+
+def llama_adapter_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+    from peft import AdaptionPromptConfig
+
+    depth = getattr(model.config, "num_hidden_layers", tuning.adapter_layers)
+    return AdaptionPromptConfig(
+        task_type=task_type(model),
+        adapter_len=tuning.adapter_len,
+        adapter_layers=min(tuning.adapter_layers, depth),
+    )
+
+
+ROWS = (
+    Method(
+        name="lora", learning_rate=3e-4, peft_type="LORA", make_config=lora_config, trains_added_tokens=True,
+        remedy="Name the layers with --lora_target_modules",
+    ),
+    Method(
+        name="ptun", learning_rate=5e-3, peft_type="P_TUNING", make_config=ptun_config, virtual_tokens=True,
+        unmergeable="its virtual tokens stand before the text, they are no part of any weight",
+    ),
+    Method(
+        name="prefix", learning_rate=3e-2, peft_type="PREFIX_TUNING", make_config=prefix_config, virtual_tokens=True,
+        unmergeable="its keys and values stand before the text, they are no part of any weight",
+    ),
+    Method(
+        name="prompt", learning_rate=1e-1, peft_type="PROMPT_TUNING", make_config=prompt_config, virtual_tokens=True,
+        unmergeable="its virtual tokens stand before the text, they are no part of any weight",
+    ),
+    Method(
+        name="llama_adapter", learning_rate=2e-2, peft_type="ADAPTION_PROMPT", make_config=llama_adapter_config,
+        unmergeable="its prompts enter attention beside the weights, through a gate",
+        model_types=("gpt2", "llama", "mistral"),
+    ),
+    Method(name="ia3", learning_rate=2e-2, peft_type="IA3", make_config=ia3_config),
+    Method(
+        name="none", learning_rate=2e-5, peft_type=None, make_config=None, trains_added_tokens=True,
+        unmergeable="all weights were trained, so the run is a whole model already",
+    ),
+)  # fmt: skip
+METHODS: dict[str, Method] = {row.name: row for row in ROWS}
+
+
+def trained_file(method: str) -> str:
+    """What a run of a method holds. A method that is not ours is that of an adapter from elsewhere."""
+    return METHODS[method].trained_file if method in METHODS else ADAPTER
