@@ -27,8 +27,8 @@ class Standing:
     def fields(self, now: float) -> dict[str, str]:
         """What is known, in the order in which it is shown.
 
-        >>> Standing(18, step=3, epoch=0.5, loss=6.3684, tokens_per_s=23906, ends_at=75).fields(now=0)
-        {'step': 'step 3/18', 'epoch': 'epoch 0.50', 'loss': 'loss 6.3684', 'speed': '23906 tokens/s', 'left': '1:15 left'}
+        >>> "  ".join(Standing(18, step=3, epoch=0.5, loss=6.3684, tokens_per_s=23906, ends_at=75).fields(0).values())
+        'step 3/18  epoch 0.50  loss 6.3684  23906 tokens/s  1:15 left'
         """
         within = f" +{self.within_step:.0%}" if self.within_step else ""
         known = {

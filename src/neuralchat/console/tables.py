@@ -95,5 +95,10 @@ def results_table(
     `samples`: (question, answer before, answer after), a line each. `figures`: (name, value) such as
     ("training loss", "1.2345 (mean over 18 steps)"). `pointers`: where to go on, ("report", "runs/a/report.html").
     """
-    parts = [Answers(samples), "", Figures(figures), Pointers(pointers)]
-    return Page([part for part, holds in zip(parts, (samples, True, figures, pointers), strict=True) if holds])
+    parts: list[Part] = [Answers(samples)] if samples else []
+    parts.append("")
+    if figures:
+        parts.append(Figures(figures))
+    if pointers:
+        parts.append(Pointers(pointers))
+    return Page(parts)
