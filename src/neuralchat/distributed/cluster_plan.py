@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuralchat.console import gib
+from neuralchat.console import gib, show_page
+from neuralchat.console.tables import Page, Part, Table
 from neuralchat.distributed.hardware import Machine, cpu_list, read_machine
 from neuralchat.distributed.local_ranks import ranks_for
 from neuralchat.distributed.threads import ThreadPlan, plan_threads
@@ -38,7 +38,7 @@ def plan_hardware(options: argparse.Namespace) -> int:
     machine = read_machine()
     cluster = read_cluster(options.nodes, options.processes_per_node, machine)
     launchers = LAUNCHERS if options.launcher is None else (options.launcher,)
-    print("\n".join(report(machine, cluster, launchers)), file=sys.stdout)
+    show_page(report(machine, cluster, launchers))
     return 0
 
 
@@ -62,9 +62,9 @@ def is_count(text: str) -> bool:
 # The text
 
 
-def report(machine: Machine, cluster: Cluster, launchers: Sequence[str]) -> list[str]:
+def report(machine: Machine, cluster: Cluster, launchers: Sequence[str]) -> Page:
     plans = plans_of(machine, cluster.per_node)
-    lines = [*machine_lines(machine), "", *rank_table(machine, plans)]
+    lines: list[Part] = [*machine_lines(machine), "", rank_table(machine, plans)]
     lines += [f"  {note}" for note in dict.fromkeys(plan.reason for plan in plans)]
     lines += ["", f"{cluster.ranks} process(es) on {len(cluster.hosts)} node(s). A step takes"]
     lines += [f"  per_device_train_batch_size x gradient_accumulation_steps x {cluster.ranks} examples or rows."]
@@ -75,7 +75,7 @@ def report(machine: Machine, cluster: Cluster, launchers: Sequence[str]) -> list
     commands = {"torchrun": torchrun_lines, "mpirun": mpirun_lines, "slurm": slurm_lines}
     for launcher in launchers:
         lines += ["", *commands[launcher](cluster, machine)]
-    return lines
+    return Page(lines)
 
 
 def plans_of(machine: Machine, per_node: int) -> list[ThreadPlan]:
@@ -99,14 +99,16 @@ def machine_lines(machine: Machine) -> list[str]:
     ]
 
 
-def rank_table(machine: Machine, plans: Sequence[ThreadPlan]) -> list[str]:
-    rows = [("local rank", "threads", "cores", "NUMA node", "memory if shared evenly")]
+def rank_table(machine: Machine, plans: Sequence[ThreadPlan]) -> Table:
     share = gib(machine.memory_limit() // len(plans))
-    for rank, plan in enumerate(plans):
-        node = "several" if plan.numa_node is None else str(plan.numa_node)
-        rows.append((str(rank), str(plan.threads), cpu_list(plan.cpus), node, share))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rows = [
+        (str(rank), str(plan.threads), cpu_list(plan.cpus), node_of(plan), share) for rank, plan in enumerate(plans)
+    ]
+    return Table(("local rank", "threads", "cores", "NUMA node", "memory if shared evenly"), rows)
+
+
+def node_of(plan: ThreadPlan) -> str:
+    return "several" if plan.numa_node is None else str(plan.numa_node)
 
 
 # The commands

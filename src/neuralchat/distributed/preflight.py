@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from neuralchat.console import gib, inform
+from neuralchat.console.tables import Page, Table
 from neuralchat.distributed.collectives import all_gather_object, is_distributed, raise_together
 from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import DistributedError
@@ -78,7 +79,7 @@ def preflight(facts: dict[str, str]) -> Link | None:
     return link
 
 
-def differing(every: Sequence[Mapping[str, str]]) -> str | None:
+def differing(every: Sequence[Mapping[str, str]]) -> Page | None:
     """A table of what is not the same on all ranks, the odd ones marked; None if all agree."""
     names = [name for name in SAME if len({found.get(name) for found in every}) > 1]
     if not names:
@@ -86,23 +87,22 @@ def differing(every: Sequence[Mapping[str, str]]) -> str | None:
     usual = {name: Counter(found.get(name) for found in every).most_common(1)[0][0] for name in names}
     odd = [rank for rank, found in enumerate(every) if any(found.get(name) != usual[name] for name in names)]
     shown = sorted({*odd[:SHOWN], *[rank for rank in range(len(every)) if rank not in odd][:2]})
-    rows = [["", "rank", "host", *names]]
-    rows += [
+    rows = [
         [
             "->" if rank in odd else "",
             str(rank),
             every[rank].get("host", "?"),
-            *(str(every[rank].get(n)) for n in names),
+            *(str(every[rank].get(name)) for name in names),
         ]
         for rank in shown
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-    return (
-        f"the ranks do not agree on {', '.join(names)}:\n{table}\n"
-        "Give every machine the same software, model, records and command."
+    marked = [number for number, rank in enumerate(shown) if rank in odd]
+    return Page(
+        [
+            f"the ranks do not agree on {', '.join(names)}:",
+            Table(["", "rank", "host", *names], rows, marked=marked, indent="  "),
+            "Give every machine the same software, model, records and command.",
+        ]
     )
 
 

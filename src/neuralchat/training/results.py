@@ -16,7 +16,8 @@ import torch
 
 from neuralchat import __version__
 from neuralchat.config.methods import METHODS
-from neuralchat.console import clock
+from neuralchat.console import clock, show_page
+from neuralchat.console.tables import Page, results_table
 from neuralchat.errors import RunDirectoryError
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_model import resolve
@@ -71,7 +72,7 @@ def finish(output: Path, session: Session, results: Results) -> None:
         write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
         write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    print(summary(output, manifest))
+    show_page(summary(output, manifest))
 
 
 def model_of_run(session: Session) -> dict[str, Any]:
@@ -133,47 +134,46 @@ def absolute(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
-def held_out_line(results: dict[str, Any]) -> str | None:
+def held_out_figure(results: dict[str, Any]) -> str | None:
     before, after = results["held_out_loss_before"], results["held_out_loss_after"]
     if before is not None and after is not None:
         change = (after - before) / before if before else 0.0
-        return f"held-out loss  {before:.4f} before, {after:.4f} after ({change:+.0%})"
+        return f"{before:.4f} before, {after:.4f} after ({change:+.0%})"
     known = after if before is None else before
-    return None if known is None else f"held-out loss  {known:.4f}"
+    return None if known is None else f"{known:.4f}"
 
 
-def summary(output: Path, manifest: dict[str, Any]) -> str:
+def summary(output: Path, manifest: dict[str, Any]) -> Page:
     """What a user wants to know at the end, and what to type next."""
     results = manifest["results"]
-    lines: list[str | None] = []
-    for sample in results["samples"]:
-        lines += [
-            f"\nQ  {one_line(sample['question'])}",
-            f"   before  {one_line(sample['before'])}",
-            f"   after   {one_line(sample['after'])}",
-        ]
-    lines += ["", held_out_line(results)]
+    samples = [
+        (one_line(sample["question"]), one_line(sample["before"]), one_line(sample["after"]))
+        for sample in results["samples"]
+    ]
+    figures, pointers = [], []
+    if (held_out := held_out_figure(results)) is not None:
+        figures.append(("held-out loss", held_out))
     if results.get("rouge"):
         scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
-        lines.append(f"held-out answers  {scores}")
+        figures.append(("held-out answers", scores))
     if results["steps"]:
-        lines += [
-            f"training loss  {results['mean_loss']:.4f} (mean over {results['steps']} steps)",
-            f"time           {clock(results['seconds'])}, of which training {clock(results['training_seconds'])}",
-            f"speed          {results['tokens_per_s']:.0f} tokens/s",
-            f"peak memory    {results['peak_memory_mb']} MiB",
-            f"run            {output}",
-            f"report         {output / REPORT}",
-            f"chat           neuralchat chat {output}",
+        figures += [
+            ("training loss", f"{results['mean_loss']:.4f} (mean over {results['steps']} steps)"),
+            ("time", f"{clock(results['seconds'])}, of which training {clock(results['training_seconds'])}"),
+            ("speed", f"{results['tokens_per_s']:.0f} tokens/s"),
+            ("peak memory", f"{results['peak_memory_mb']} MiB"),
         ]
-    return "\n".join(line for line in lines if line is not None)
+        pointers = [
+            ("run", str(output)), ("report", str(output / REPORT)), ("chat", f"neuralchat chat {output}"),
+        ]  # fmt: skip
+    return results_table(samples, figures, pointers)
 
 
 def show(run: Path) -> int:
     """`neuralchat show`: the summary of a finished run, again. Raises RunDirectoryError if it was edited."""
     manifest = read_manifest(run)
     try:
-        print(summary(run, manifest))
+        show_page(summary(run, manifest))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunDirectoryError(f"{run / MANIFEST} is damaged: its results cannot be shown ({error!r})") from error
     return 0

@@ -25,7 +25,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def text(node: Machine, nodes: str, per_node: str, *launchers: str) -> str:
-    return "\n".join(report(node, read_cluster(nodes, per_node, node), launchers or LAUNCHERS))
+    return str(report(node, read_cluster(nodes, per_node, node), launchers or LAUNCHERS))
 
 
 def test_the_clusters_of_the_specification(node: Machine) -> None:

@@ -21,7 +21,7 @@ def test_hosts_memory_and_disk_may_differ() -> None:
 def test_the_odd_one_is_marked_beside_two_of_the_others() -> None:
     ranks = [{**RANK, "host": f"node{i}"} for i in range(5)]
     ranks[3] = {**ranks[3], "torch": "2.12.1", "data": "abc"}
-    assert differing(ranks) == (
+    assert str(differing(ranks)) == (
         "the ranks do not agree on torch, data:\n"
         "      rank  host   torch   data\n"
         "      0     node0  1       1\n"
@@ -33,7 +33,7 @@ def test_the_odd_one_is_marked_beside_two_of_the_others() -> None:
 
 def test_many_odd_ones_are_not_all_shown() -> None:
     ranks = [{**RANK, "host": f"node{i}", "data": str(i)} for i in range(64)]
-    assert len((differing(ranks) or "").splitlines()) < 24
+    assert 10 < len(str(differing(ranks)).splitlines()) < 24
 
 
 def test_a_forecast_adds_up() -> None:

@@ -1,0 +1,37 @@
+"""What is shown to a person: messages, tables, the line that shows how training goes, and numbers with their units.
+
+On a terminal rich draws; it is imported only then (drawing.py, the one file that imports it). Anywhere else there are
+plain lines.
+"""
+
+from neuralchat.console.messages import (
+    NOTE,
+    inform,
+    is_first_rank,
+    log,
+    note,
+    rank_mark,
+    report,
+    show_log,
+    show_page,
+    show_plan,
+    warn_of_rank,
+)
+from neuralchat.console.units import clock, gib, mib
+
+__all__ = [
+    "NOTE",
+    "clock",
+    "gib",
+    "inform",
+    "is_first_rank",
+    "log",
+    "mib",
+    "note",
+    "rank_mark",
+    "report",
+    "show_log",
+    "show_page",
+    "show_plan",
+    "warn_of_rank",
+]

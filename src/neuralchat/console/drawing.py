@@ -1,0 +1,186 @@
+"""rich on a terminal. The one file that imports it, and imported only where something is drawn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from neuralchat.console.messages import HANDLER
+from neuralchat.console.standing import Standing
+from neuralchat.console.tables import Answers, Figures, Page, Part, Plan, Pointers, Table
+from neuralchat.console.terminal import is_terminal, shows_unicode, visible
+
+LONGEST_BAR = 40
+SHORTEST_BAR = 12
+# Seconds between two drawings of the live line.
+DRAW_S = 0.1
+# What a narrow terminal gives up first. The step stays.
+DROPPED_FIRST = ("epoch", "memory", "speed", "loss", "left", "activity")
+GAP = "  "
+STYLES = {"step": "bold", "activity": "yellow", "left": "bold"}
+
+
+class Screen(Console):
+    """A terminal that shows text as it is: no markup, no colours guessed from words, control characters spelled out.
+
+    The cursor is never hidden, so that a process ended by force leaves a sane terminal too.
+    """
+
+    def __init__(self, stream: TextIO, **options: Any) -> None:
+        super().__init__(
+            file=stream,
+            force_terminal=True,
+            force_interactive=True,
+            force_jupyter=False,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            **options,
+        )
+
+    @property
+    def encoding(self) -> str:
+        """What frames and bars are drawn for."""
+        found = super().encoding
+        return found if shows_unicode(found) else "ascii"
+
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
+        return False
+
+    def show(self, page: Page) -> None:
+        for part in page.parts:
+            # What is no table may be copied from the terminal, so that its lines are not broken.
+            self.print(drawn(part), soft_wrap=isinstance(part, str | Pointers))
+
+
+def as_it_is(text: str, style: str = "") -> Text:
+    return Text(visible(text), style=style)
+
+
+def drawn(part: Part) -> RenderableType:
+    match part:
+        case str():
+            return as_it_is(part)
+        case Table():
+            return drawn_table(part)
+        case Plan():
+            return two_columns(part.columns())
+        case Answers():
+            return drawn_answers(part)
+        case Pointers():
+            width = max(cell_len(name) for name, _ in part.rows)
+            return Text("\n").join(
+                Text.assemble("  ", (name.ljust(width), "cyan"), "  ", visible(value)) for name, value in part.rows
+            )
+        case Figures():
+            return two_columns(part.rows)
+
+
+def drawn_table(table: Table) -> RichTable:
+    result = RichTable(box=box.ROUNDED, header_style="bold")
+    for name in table.header:
+        result.add_column(as_it_is(name), overflow="fold")
+    for number, row in enumerate(table.rows):
+        result.add_row(*map(as_it_is, row), style="bold red" if number in table.marked else "")
+    return result
+
+
+def two_columns(rows: Any) -> RichTable:
+    result = RichTable(box=box.ROUNDED, show_header=False)
+    result.add_column(style="cyan", no_wrap=True)
+    result.add_column(overflow="fold")
+    for name, value in rows:
+        result.add_row(as_it_is(name), as_it_is(value))
+    return result
+
+
+def drawn_answers(answers: Answers) -> RichTable:
+    """Each question above its two answers."""
+    result = RichTable(box=box.ROUNDED, show_header=False)
+    result.add_column(no_wrap=True)
+    result.add_column(overflow="fold")
+    for question, before, after in answers.samples:
+        result.add_row(as_it_is("Q", "bold cyan"), as_it_is(question, "bold"))
+        result.add_row(as_it_is("before", "dim"), as_it_is(before, "dim"))
+        result.add_row(as_it_is("after", "green"), as_it_is(after))
+        result.add_section()
+    return result
+
+
+class LiveLine:
+    """A bar and what is known of the run, on one line that is drawn again in place."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float], **options: Any) -> None:
+        self.screen = Screen(stream, **options)
+        self.clock = clock
+        self.standing = Standing(0)
+        self.drawn_at = clock()
+        # The widest text so far, so that the bar does not change its width with every digit.
+        self.text_width = 0
+        # No thread: it would have to be stopped before each fork, and could outlive the run.
+        self.live = Live(
+            self, console=self.screen, auto_refresh=False, redirect_stdout=is_terminal(sys.stdout), redirect_stderr=True
+        )
+
+    def start(self, standing: Standing) -> None:
+        self.standing = standing
+        self.live.start(refresh=True)
+        HANDLER.screen = self.screen
+
+    def moved(self, standing: Standing, *, at_once: bool = False) -> None:  # noqa: ARG002
+        now = self.clock()
+        if at_once or now - self.drawn_at >= DRAW_S:
+            self.drawn_at = now
+            self.live.refresh()
+
+    step_done = logged = moved
+
+    def stop(self, standing: Standing) -> None:  # noqa: ARG002
+        HANDLER.screen = None
+        self.live.stop()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # A character in the last column would make some terminals begin a new line.
+        width = options.max_width - 1
+        fields = fitting(self.standing.fields(self.clock()), width)
+        text = Text(GAP).join(as_it_is(field, STYLES.get(name, "")) for name, field in fields.items())
+        self.text_width = max(self.text_width, text.cell_len)
+        bar_width = min(LONGEST_BAR, width - self.text_width - len(GAP))
+        if bar_width < SHORTEST_BAR // 2:
+            # The terminal has become narrower.
+            self.text_width = text.cell_len
+            bar_width = min(LONGEST_BAR, width - self.text_width - len(GAP))
+        if bar_width >= SHORTEST_BAR // 2:
+            yield from bar(console, options.update(width=bar_width), self.standing.share())
+            text = Text(GAP) + text
+        text.truncate(width)
+        text.end = ""
+        yield text
+
+
+def fitting(fields: dict[str, str], width: int) -> dict[str, str]:
+    """The fields that leave room for a bar in `width` columns."""
+    shown = dict(fields)
+    for name in DROPPED_FIRST:
+        if sum(cell_len(text) + len(GAP) for text in shown.values()) + SHORTEST_BAR <= width:
+            break
+        shown.pop(name, None)
+    return shown
+
+
+def bar(console: Console, options: ConsoleOptions, share: float) -> Iterator[Segment]:
+    """Exactly as wide as `options` say; without colours rich leaves the open part out."""
+    drawing = ProgressBar(total=1, completed=share, style="bright_black", complete_style="cyan", finished_style="green")
+    segments = list(console.render(drawing, options))
+    yield from segments
+    yield Segment(" " * (options.max_width - sum(segment.cell_length for segment in segments)))

@@ -1,0 +1,47 @@
+"""How far training has come, as the words of one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neuralchat.console.units import clock, gib
+
+
+@dataclass
+class Standing:
+    """`within_step`: done part of the step after `step`, from 0 to 1; None where steps are too short to tell.
+
+    `ends_at`: when the run will be over, by the clock whose time `fields` is given. None: not known yet.
+    """
+
+    total_steps: int
+    step: int = 0
+    within_step: float | None = None
+    activity: str = ""
+    epoch: float | None = None
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    memory_bytes: int | None = None
+    ends_at: float | None = None
+
+    def fields(self, now: float) -> dict[str, str]:
+        """What is known, in the order in which it is shown.
+
+        >>> "  ".join(Standing(18, step=3, epoch=0.5, loss=6.3684, tokens_per_s=23906, ends_at=75).fields(0).values())
+        'step 3/18  epoch 0.50  loss 6.3684  23906 tokens/s  1:15 left'
+        """
+        within = f" +{self.within_step:.0%}" if self.within_step else ""
+        known = {
+            "step": f"step {self.step}/{self.total_steps}{within}",
+            "activity": self.activity,
+            "epoch": None if self.epoch is None else f"epoch {self.epoch:.2f}",
+            "loss": None if self.loss is None else f"loss {self.loss:.4f}",
+            "speed": None if self.tokens_per_s is None else f"{self.tokens_per_s:.0f} tokens/s",
+            "memory": None if self.memory_bytes is None else gib(self.memory_bytes),
+            "left": None if self.ends_at is None else f"{clock(max(0.0, self.ends_at - now))} left",
+        }
+        return {name: text for name, text in known.items() if text}
+
+    def share(self) -> float:
+        """Done part of all steps, from 0 to 1."""
+        return min(1.0, (self.step + (self.within_step or 0.0)) / max(1, self.total_steps))
