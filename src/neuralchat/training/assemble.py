@@ -27,7 +27,7 @@ from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.runs.directory import METRICS
-from neuralchat.training.callbacks import MetricsWriter, ProgressLine
+from neuralchat.training.callbacks import MetricsWriter, Progress
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
@@ -46,6 +46,7 @@ class Training:
     counters: Counters
     checkpointer: Checkpointer
     signals: StopSignals
+    progress: Progress
 
     @property
     def state(self) -> TrainerState:
@@ -69,6 +70,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
     max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
     ready_model(session)
     signals, counters = StopSignals(), Counters()
+    progress = Progress(counters)
     optimizer = make_optimizer(model, args)
     scheduler = make_scheduler(optimizer, args, max_steps)
     shares = StepShares(
@@ -95,7 +97,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             DefaultFlowCallback,
             *get_reporting_integration_callbacks(args.report_to),
             MetricsWriter(session.output / METRICS, counters),
-            ProgressLine(counters),
+            progress,
             *callbacks,
         ],
         model, session.tokenizer, optimizer, scheduler,
@@ -112,8 +114,8 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             prefetch=args.dataloader_prefetch_factor,
         ),
         max_steps=max_steps,
-        gradients=make_gradient_sum(session, signals),
-        held_out=make_held_out(session, shares, signals),
+        gradients=make_gradient_sum(session, signals, progress),
+        held_out=make_held_out(session, shares, signals, progress),
         optimizer=optimizer,
         scheduler=scheduler,
         counters=counters,
@@ -123,7 +125,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         control=control,
         signals=signals,
     )
-    return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals)
+    return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
 
 
 def make_batch_plan(session: Session) -> BatchPlan:
@@ -184,7 +186,7 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
     return state
 
 
-def make_gradient_sum(session: Session, signals: StopSignals) -> GradientSum:
+def make_gradient_sum(session: Session, signals: StopSignals, progress: Progress) -> GradientSum:
     args = session.training
     return GradientSum(
         session.model,
@@ -193,10 +195,11 @@ def make_gradient_sum(session: Session, signals: StopSignals) -> GradientSum:
         label_smoothing=args.label_smoothing_factor,
         max_grad_norm=args.max_grad_norm,
         on_nonfinite=session.arguments.tuning.on_nonfinite,
+        on_micro_batch=progress.within_step,
     )
 
 
-def make_held_out(session: Session, shares: StepShares, signals: StopSignals) -> HeldOut | None:
+def make_held_out(session: Session, shares: StepShares, signals: StopSignals, progress: Progress) -> HeldOut | None:
     if session.data.validation is None:
         return None
     return HeldOut(
@@ -207,4 +210,5 @@ def make_held_out(session: Session, shares: StepShares, signals: StopSignals) ->
         pad_id=session.tokenizer.pad_token_id,
         device=session.training.device,
         signals=signals,
+        activity=progress.activity,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from neuralchat.checkpointing.store import failures_told
-from neuralchat.console import clock
+from neuralchat.console.live import LiveProgress
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
 from neuralchat.training.memory import resident_bytes
@@ -64,41 +64,54 @@ class MetricsWriter(TrainerCallback):
             stream.write(json.dumps(line) + "\n")
 
 
-class ProgressLine(TrainerCallback):
-    """On a terminal one line that is rewritten in place; elsewhere a line at each logging step."""
+class Progress(TrainerCallback):
+    """Shows how training goes: a line that moves on a terminal, a line now and then elsewhere (console/live.py)."""
 
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
+        self.live: LiveProgress | None = None
         self.first_step = 0
         self.began = time.perf_counter()
-        self.on_terminal = sys.stderr.isatty()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self.began = time.perf_counter()
-        self.first_step = state.global_step
+        self.began, self.first_step = time.perf_counter(), state.global_step
+        self.live = LiveProgress(total_steps=state.max_steps, first_step=state.global_step)
+        self.live.start()
+
+    def within_step(self, done_fraction: float) -> None:
+        """`done_fraction`: of this rank's micro-batches of the step under way, from 0 to 1."""
+        if self.live is not None:
+            self.live.within_step(done_fraction)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.on_terminal and state.is_world_process_zero:
-            print(f"\r\x1b[K{self.line(state)}", end="", file=sys.stderr, flush=True)
+        if self.live is not None:
+            speed, left = self.pace(state)
+            self.live.step_done(
+                state.global_step, epoch=state.epoch or 0.0, loss=None, tokens_per_s=speed,
+                memory_bytes=resident_bytes(), seconds_left=left,
+            )  # fmt: skip
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if state.is_world_process_zero and logs and "loss" in logs and not self.on_terminal:
-            print(self.line(state, logs["loss"]), file=sys.stderr, flush=True)
+        if self.live is not None and logs and "loss" in logs:
+            speed, left = self.pace(state)
+            self.live.logged(state.global_step, state.epoch or 0.0, logs["loss"], speed, left)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.on_terminal and state.is_world_process_zero:
-            print(file=sys.stderr)
+        self.close()
 
-    def line(self, state: Any, loss: float | None = None) -> str:
-        done, total = state.global_step - self.first_step, state.max_steps - self.first_step
+    def close(self) -> None:
+        """The last line stays; the terminal is as it was before."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def activity(self, word: str) -> AbstractContextManager[Any]:
+        """Show `word` while something else than a step goes on."""
+        return nullcontext() if self.live is None else self.live.activity(word)
+
+    def pace(self, state: Any) -> tuple[float, float]:
+        """(tokens per second, seconds left), by what this part of the run has done."""
         elapsed = time.perf_counter() - self.began
-        left = elapsed / max(done, 1) * (total - done)
-        if loss is None:
-            logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            loss = logged[-1] if logged else None
-        shown = f"  loss {loss:.4f}" if loss is not None else ""
-        speed = (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9)
-        return (
-            f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}{shown}  "
-            f"{speed:.0f} tokens/s  {clock(left)} left"
-        )
+        done = state.global_step - self.first_step
+        left = elapsed / max(done, 1) * (state.max_steps - state.global_step)
+        return (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9), left

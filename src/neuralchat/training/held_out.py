@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +23,10 @@ LARGEST_EXPONENT = 700.0
 
 
 class HeldOut:
-    """`shares` makes micro-batches as for training; each rank takes its part of `examples`, `batch_size` at a time."""
+    """`shares` makes micro-batches as for training; each rank takes its part of `examples`, `batch_size` at a time.
+
+    `activity` shows that something else than a step goes on.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class HeldOut:
         pad_id: int,
         device: torch.device,
         signals: StopSignals,
+        activity: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.model = model
         self.examples = examples
@@ -41,11 +47,13 @@ class HeldOut:
         self.pad_id = pad_id
         self.device = device
         self.signals = signals
+        self.activity = activity
 
     def measure(self) -> dict[str, float]:
         """eval_loss is the mean cross entropy over supervised tokens. Raises StepAbandonedError after a stop."""
         start = time.perf_counter()
-        loss, tokens = self.loss()
+        with self.activity("evaluating"):
+            loss, tokens = self.loss()
         return {
             "eval_loss": loss,
             "eval_perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
