@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from neuralchat.console import clock, inform
+from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.models.kernels import compiled
 from neuralchat.training.forecast import TimeForecast
@@ -19,20 +19,24 @@ def announce(session: Session, plan: BatchPlan, results: Results) -> None:
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     precision = session.precision.as_dict()
-    inform(
-        f"{counts['examples']} examples, {counts['tokens']} tokens, "
-        f"template {session.data.template.name}\n"
-        f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} parameters "
-        f"trained; weights {precision['storage']}, arithmetic {precision['compute']}\n"
-        f"{plan.steps} steps per epoch of {plan.units_per_step} {units}, "
-        f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
-        f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; "
-        f"output in {session.output}"
-    )
+    method = session.arguments.tuning.peft
+    rows = {
+        "data": f"{counts['examples']} examples, {counts['tokens']} tokens, template {session.data.template.name}",
+        method: (
+            f"{method}: {results.trained_parameters:,} of {results.total_parameters:,} parameters trained; "
+            f"weights {precision['storage']}, arithmetic {precision['compute']}"
+        ),
+        "steps": (
+            f"{plan.steps} steps per epoch of {plan.units_per_step} {units}, "
+            f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
+            f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; output in {session.output}"
+        ),
+    }
     if session.training.do_train:
         forecast = time_forecast(session, plan, results.trained_parameters)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
-        inform(f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}")
+        rows["forecast"] = f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}"
+    show_plan(rows)
 
 
 def time_forecast(session: Session, plan: BatchPlan, trained_parameters: int) -> TimeForecast:

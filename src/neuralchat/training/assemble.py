@@ -22,6 +22,7 @@ from transformers.trainer_callback import CallbackHandler, ExportableState
 from transformers.trainer_utils import align_special_tokens
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
+from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
@@ -45,6 +46,7 @@ class Training:
     counters: Counters
     checkpointer: Checkpointer
     signals: StopSignals
+    progress: LiveProgress
 
     @property
     def state(self) -> TrainerState:
@@ -67,7 +69,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
     plan = make_batch_plan(session)
     max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
     ready_model(session)
-    signals, counters = StopSignals(), Counters()
+    signals, counters, progress = StopSignals(), Counters(), LiveProgress(total_steps=max_steps)
     optimizer = make_optimizer(model, args)
     scheduler = make_scheduler(optimizer, args, max_steps)
     shares = StepShares(
@@ -94,7 +96,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             DefaultFlowCallback,
             *get_reporting_integration_callbacks(args.report_to),
             MetricsWriter(session.output / METRICS, counters),
-            ProgressLine(counters),
+            ProgressLine(counters, progress),
             *callbacks,
         ],
         model, session.tokenizer, optimizer, scheduler,
@@ -111,7 +113,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             prefetch=args.dataloader_prefetch_factor,
         ),
         max_steps=max_steps,
-        gradients=make_gradient_sum(session, signals),
+        gradients=make_gradient_sum(session, signals, progress),
         held_out=make_held_out(session, shares, signals),
         optimizer=optimizer,
         scheduler=scheduler,
@@ -121,8 +123,9 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         state=state,
         control=control,
         signals=signals,
+        progress=progress,
     )
-    return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals)
+    return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
 
 
 def make_batch_plan(session: Session) -> BatchPlan:
@@ -183,7 +186,7 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
     return state
 
 
-def make_gradient_sum(session: Session, signals: StopSignals) -> GradientSum:
+def make_gradient_sum(session: Session, signals: StopSignals, progress: LiveProgress) -> GradientSum:
     args = session.training
     return GradientSum(
         session.model,
@@ -192,6 +195,7 @@ def make_gradient_sum(session: Session, signals: StopSignals) -> GradientSum:
         label_smoothing=args.label_smoothing_factor,
         max_grad_norm=args.max_grad_norm,
         on_nonfinite=session.arguments.tuning.on_nonfinite,
+        on_micro_batch=progress.within_step,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from neuralchat.checkpointing.store import failures_told
-from neuralchat.console import clock
+from neuralchat.console.live import LiveProgress
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
 from neuralchat.training.memory import resident_bytes
@@ -65,40 +64,37 @@ class MetricsWriter(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """On a terminal one line that is rewritten in place; elsewhere a line at each logging step."""
+    """Hands what is known after a step to the progress that a person sees."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, progress: LiveProgress) -> None:
         self.counters = counters
+        self.progress = progress
         self.first_step = 0
         self.began = time.perf_counter()
-        self.on_terminal = sys.stderr.isatty()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self.began = time.perf_counter()
         self.first_step = state.global_step
+        self.progress.begin(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.on_terminal and state.is_world_process_zero:
-            print(f"\r\x1b[K{self.line(state)}", end="", file=sys.stderr, flush=True)
+        self.progress.step_done(
+            state.global_step,
+            epoch=state.epoch or 0.0,
+            loss=self.counters.mean_loss_since_log,
+            memory_bytes=resident_bytes(),
+            **self.speed(state),
+        )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if state.is_world_process_zero and logs and "loss" in logs and not self.on_terminal:
-            print(self.line(state, logs["loss"]), file=sys.stderr, flush=True)
+        if logs and "loss" in logs:
+            self.progress.logged(state.global_step, state.epoch or 0.0, logs["loss"], **self.speed(state))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.on_terminal and state.is_world_process_zero:
-            print(file=sys.stderr)
-
-    def line(self, state: Any, loss: float | None = None) -> str:
+    def speed(self, state: Any) -> dict[str, float]:
+        """tokens_per_s and seconds_left, from this part of the run."""
         done, total = state.global_step - self.first_step, state.max_steps - self.first_step
         elapsed = time.perf_counter() - self.began
-        left = elapsed / max(done, 1) * (total - done)
-        if loss is None:
-            logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            loss = logged[-1] if logged else None
-        shown = f"  loss {loss:.4f}" if loss is not None else ""
-        speed = (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9)
-        return (
-            f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}{shown}  "
-            f"{speed:.0f} tokens/s  {clock(left)} left"
-        )
+        return {
+            "tokens_per_s": (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9),
+            "seconds_left": elapsed / max(done, 1) * (total - done),
+        }
