@@ -125,8 +125,9 @@ class LiveLine:
         self.clock = clock
         self.standing = Standing(0)
         self.drawn_at = clock()
-        # The widest text so far, so that the bar does not change its width with every digit.
+        # The widest text so far of the same fields, so that the bar does not change its width with every digit.
         self.text_width = 0
+        self.shown: list[str] = []
         # No thread: it would have to be stopped before each fork, and could outlive the run.
         self.live = Live(
             self, console=self.screen, auto_refresh=False, redirect_stdout=is_terminal(sys.stdout), redirect_stderr=True
@@ -147,6 +148,8 @@ class LiveLine:
 
     def stop(self, standing: Standing) -> None:  # noqa: ARG002
         HANDLER.screen = None
+        # Where no step was made there is no result to leave.
+        self.live.transient = self.standing.step is None
         self.live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -154,18 +157,21 @@ class LiveLine:
         width = options.max_width - 1
         fields = fitting(self.standing.fields(self.clock()), width)
         text = Text(GAP).join(as_it_is(field, STYLES.get(name, "")) for name, field in fields.items())
-        self.text_width = max(self.text_width, text.cell_len)
-        bar_width = min(LONGEST_BAR, width - self.text_width - len(GAP))
-        if bar_width < SHORTEST_BAR // 2:
-            # The terminal has become narrower.
-            self.text_width = text.cell_len
-            bar_width = min(LONGEST_BAR, width - self.text_width - len(GAP))
-        if bar_width >= SHORTEST_BAR // 2:
+        bar_width = self.bar_width(list(fields), text.cell_len, width)
+        if bar_width:
             yield from bar(console, options.update(width=bar_width), self.standing.share())
             text = Text(GAP) + text
         text.truncate(width)
         text.end = ""
         yield text
+
+    def bar_width(self, names: list[str], text_width: int, width: int) -> int:
+        """Columns left for the bar; 0: too few for one."""
+        is_same = names == self.shown and self.text_width + len(GAP) + SHORTEST_BAR <= width
+        self.text_width = max(self.text_width, text_width) if is_same else text_width
+        self.shown = names
+        left = min(LONGEST_BAR, width - self.text_width - len(GAP))
+        return left if left >= SHORTEST_BAR // 2 else 0
 
 
 def fitting(fields: dict[str, str], width: int) -> dict[str, str]:

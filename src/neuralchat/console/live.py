@@ -101,12 +101,11 @@ class LiveProgress:
         self,
         *,
         total_steps: int,
-        first_step: int = 0,
         quiet: bool | None = None,
         stream: TextIO | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.standing = Standing(total_steps, first_step)
+        self.standing = Standing(total_steps)
         self.clock = clock
         self.quiet = not is_log_shown() if quiet is None else quiet
         self.stream = stream
@@ -129,6 +128,11 @@ class LiveProgress:
 
         return LiveLine(stream, self.clock)
 
+    def begin(self, step: int) -> None:
+        """Steps begin now, after `step` of them that an earlier part of the run has done."""
+        self.standing.step, self.step_began_at = step, self.clock()
+        self.display.moved(self.standing)
+
     def stop(self) -> None:
         """The last line stays. A second call does nothing."""
         self.display.stop(self.standing)
@@ -149,7 +153,7 @@ class LiveProgress:
         self.is_slow |= now - self.step_began_at >= SLOW_STEP_S
         self.standing.within_step = done_fraction if self.is_slow else None
         if not self.is_end_told and done_fraction > 0:
-            left = self.standing.total_steps - self.standing.step - done_fraction
+            left = self.standing.total_steps - (self.standing.step or 0) - done_fraction
             self.standing.ends_at = now + (now - self.step_began_at) / done_fraction * left
         self.display.moved(self.standing)
 
@@ -187,19 +191,20 @@ class LiveProgress:
         with progress.activity("evaluating") as advance:
             advance(0.5)
         """
-        before, standing = self.standing.activity, self.standing
+        standing = self.standing
 
         def advance(done_fraction: float) -> None:
-            standing.activity = f"{word} {done_fraction:.0%}"
+            standing.activity_share = done_fraction
             self.display.moved(standing)
 
-        standing.activity = word
+        before = standing.activity, standing.activity_share
+        standing.activity, standing.activity_share = word, None
         self.display.moved(standing, at_once=True)
         began = self.clock()
         try:
             yield advance
         finally:
-            standing.activity = before
+            standing.activity, standing.activity_share = before
             # Neither the step nor the run that is left has come nearer to its end meanwhile.
             self.step_began_at += self.clock() - began
             self.display.moved(standing, at_once=True)

@@ -22,6 +22,7 @@ from transformers.trainer_callback import CallbackHandler, ExportableState
 from transformers.trainer_utils import align_special_tokens
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
+from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
@@ -46,7 +47,11 @@ class Training:
     counters: Counters
     checkpointer: Checkpointer
     signals: StopSignals
+<<<<<<< HEAD
     progress: Progress
+=======
+    progress: LiveProgress
+>>>>>>> h-ui
 
     @property
     def state(self) -> TrainerState:
@@ -69,8 +74,12 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
     plan = make_batch_plan(session)
     max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
     ready_model(session)
+<<<<<<< HEAD
     signals, counters = StopSignals(), Counters()
     progress = Progress(counters)
+=======
+    signals, counters, progress = StopSignals(), Counters(), LiveProgress(total_steps=max_steps)
+>>>>>>> h-ui
     optimizer = make_optimizer(model, args)
     scheduler = make_scheduler(optimizer, args, max_steps)
     shares = StepShares(
@@ -97,7 +106,11 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             DefaultFlowCallback,
             *get_reporting_integration_callbacks(args.report_to),
             MetricsWriter(session.output / METRICS, counters),
+<<<<<<< HEAD
             progress,
+=======
+            ProgressLine(counters, progress),
+>>>>>>> h-ui
             *callbacks,
         ],
         model, session.tokenizer, optimizer, scheduler,
@@ -115,7 +128,11 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         ),
         max_steps=max_steps,
         gradients=make_gradient_sum(session, signals, progress),
+<<<<<<< HEAD
         held_out=make_held_out(session, shares, signals, progress),
+=======
+        held_out=make_held_out(session, shares, signals),
+>>>>>>> h-ui
         optimizer=optimizer,
         scheduler=scheduler,
         counters=counters,
@@ -124,6 +141,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         state=state,
         control=control,
         signals=signals,
+        progress=progress,
     )
     return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
 
@@ -186,7 +204,11 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
     return state
 
 
+<<<<<<< HEAD
 def make_gradient_sum(session: Session, signals: StopSignals, progress: Progress) -> GradientSum:
+=======
+def make_gradient_sum(session: Session, signals: StopSignals, progress: LiveProgress) -> GradientSum:
+>>>>>>> h-ui
     args = session.training
     return GradientSum(
         session.model,

@@ -64,16 +64,26 @@ class MetricsWriter(TrainerCallback):
             stream.write(json.dumps(line) + "\n")
 
 
+<<<<<<< HEAD
 class Progress(TrainerCallback):
     """Shows how training goes: a line that moves on a terminal, a line now and then elsewhere (console/live.py)."""
+=======
+class ProgressLine(TrainerCallback):
+    """Hands what is known after a step to the progress that a person sees."""
+>>>>>>> h-ui
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, progress: LiveProgress) -> None:
         self.counters = counters
+<<<<<<< HEAD
         self.live: LiveProgress | None = None
+=======
+        self.progress = progress
+>>>>>>> h-ui
         self.first_step = 0
         self.began = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+<<<<<<< HEAD
         self.began, self.first_step = time.perf_counter(), state.global_step
         self.live = LiveProgress(total_steps=state.max_steps, first_step=state.global_step)
         self.live.start()
@@ -115,3 +125,30 @@ class Progress(TrainerCallback):
         done = state.global_step - self.first_step
         left = elapsed / max(done, 1) * (state.max_steps - state.global_step)
         return (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9), left
+=======
+        self.began = time.perf_counter()
+        self.first_step = state.global_step
+        self.progress.begin(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.progress.step_done(
+            state.global_step,
+            epoch=state.epoch or 0.0,
+            loss=self.counters.mean_loss_since_log,
+            memory_bytes=resident_bytes(),
+            **self.speed(state),
+        )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+        if logs and "loss" in logs:
+            self.progress.logged(state.global_step, state.epoch or 0.0, logs["loss"], **self.speed(state))
+
+    def speed(self, state: Any) -> dict[str, float]:
+        """tokens_per_s and seconds_left, from this part of the run."""
+        done, total = state.global_step - self.first_step, state.max_steps - self.first_step
+        elapsed = time.perf_counter() - self.began
+        return {
+            "tokens_per_s": (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9),
+            "seconds_left": elapsed / max(done, 1) * (total - done),
+        }
+>>>>>>> h-ui

@@ -64,10 +64,15 @@ class Counters:
 
     def take_log(self) -> dict[str, float]:
         """Mean loss since the last log, gradient norm and learning rate of the last step; begins a new mean."""
-        loss = self.loss_since_log / max(self.losses_since_log, 1)
+        loss = self.mean_loss_since_log or 0.0
         self.loss_since_log = 0.0
         self.steps_since_log = self.losses_since_log = 0
         return {"loss": loss, "grad_norm": self.grad_norm, "learning_rate": self.learning_rate}
+
+    @property
+    def mean_loss_since_log(self) -> float | None:
+        """None where every step since then was skipped, or none was made."""
+        return self.loss_since_log / self.losses_since_log if self.losses_since_log else None
 
     @property
     def mean_loss(self) -> float:

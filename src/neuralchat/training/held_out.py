@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+<<<<<<< HEAD
 from contextlib import AbstractContextManager, nullcontext
+=======
+>>>>>>> h-ui
 from typing import Any
 
 import torch
@@ -49,11 +52,18 @@ class HeldOut:
         self.signals = signals
         self.activity = activity
 
-    def measure(self) -> dict[str, float]:
-        """eval_loss is the mean cross entropy over supervised tokens. Raises StepAbandonedError after a stop."""
+    def measure(self, on_batch: Callable[[float], None] | None = None) -> dict[str, float]:
+        """eval_loss is the mean cross entropy over supervised tokens. Raises StepAbandonedError after a stop.
+
+        `on_batch` is told which share of this rank's examples is done, from 0 to 1.
+        """
         start = time.perf_counter()
+<<<<<<< HEAD
         with self.activity("evaluating"):
             loss, tokens = self.loss()
+=======
+        loss, tokens = self.loss(on_batch)
+>>>>>>> h-ui
         return {
             "eval_loss": loss,
             "eval_perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
@@ -62,7 +72,7 @@ class HeldOut:
         }
 
     @torch.no_grad()
-    def loss(self) -> tuple[float, int]:
+    def loss(self, on_batch: Callable[[float], None] | None = None) -> tuple[float, int]:
         """(mean cross entropy, number) of the supervised tokens, each example once over all ranks."""
         was_training = self.model.training
         self.model.eval()
@@ -75,6 +85,8 @@ class HeldOut:
             share = self.shares.share([self.examples[i] for i in own[start : start + self.batch_size]])
             loss_sum += sum(loss.item() for loss, _ in loss_sums(self.model, share, self.signals, pad_id=self.pad_id))
             tokens += share.supervised_tokens
+            if on_batch is not None:
+                on_batch(min(1.0, (start + self.batch_size) / len(own)))
         self.model.train(was_training)
         # A signal may have cut the last batch short.
         stop |= self.signals.stop is not None

@@ -25,6 +25,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
 from neuralchat.checkpointing.rng import rng_state, set_rng_state
+from neuralchat.console.live import LiveProgress
 from neuralchat.data.step_shares import StepLoader, StepShare
 from neuralchat.distributed.collectives import all_reduce_sum
 from neuralchat.training.counters import Counters
@@ -65,6 +66,7 @@ class TrainingLoop:
         state: TrainerState,
         control: TrainerControl,
         signals: StopSignals,
+        progress: LiveProgress,
     ) -> None:
         self.args = args
         self.loader = loader
@@ -80,6 +82,7 @@ class TrainingLoop:
         self.state = state
         self.control = control
         self.signals = signals
+        self.progress = progress
         self.position = Position()
         # After the last finished step; a step that is given up has used random numbers of its own.
         self.rng = rng_state()
@@ -213,7 +216,8 @@ class TrainingLoop:
     def evaluate(self) -> dict[str, float]:
         """Measure the held-out loss and log it. Raises StepAbandonedError if a signal asks to stop."""
         assert self.held_out is not None
-        metrics = self.held_out.measure()
+        with self.progress.activity("evaluating") as advance:
+            metrics = self.held_out.measure(advance)
         self.log(dict(metrics))
         self.control = self.callbacks.on_evaluate(self.args, self.state, self.control, metrics)
         if steps_by_metric(self.scheduler) and self.state.global_step:
@@ -233,7 +237,8 @@ class TrainingLoop:
         return True
 
     def save(self) -> None:
-        self.checkpointer.save(self.state, self.rng, {"loop": self, "counters": self.counters})
+        with self.progress.activity("saving"):
+            self.checkpointer.save(self.state, self.rng, {"loop": self, "counters": self.counters})
 
     def save_now(self) -> None:
         """A checkpoint of the last finished step, unless it has one."""

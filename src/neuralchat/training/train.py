@@ -36,20 +36,28 @@ from neuralchat.training.stopping import (
 
 def train(session: Session, training: Training) -> Results:
     """Measure, train, measure again. The trained weights are in the run directory afterwards."""
-    tuning, args = session.arguments.tuning, session.training
+    args = session.training
     if session.packed and args.train_sampling_strategy == "group_by_length":
         note("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
     trained, total = parameter_counts(session.model)
     results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
     announce(session, training.plan, results)
+    with training.progress:
+        measure_and_train(session, training, results)
+    return results
+
+
+def measure_and_train(session: Session, training: Training, results: Results) -> None:
+    tuning, args = session.arguments.tuning, session.training
     if args.do_train:
         run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
     records = sample_records(session.data, tuning.report_samples) if args.do_train else []
-    before = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
+    with training.progress.activity("answering questions"):
+        before = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
     if session.data.validation is not None:
         results.held_out_loss_before = loss_before(training, session)
     if not args.do_train:
-        return results
+        return
     if session.resume is not None:
         training.loop.rng = training.checkpointer.restore(session.resume, training.state, training.parts)
     start = time.perf_counter()
@@ -64,7 +72,6 @@ def train(session: Session, training: Training) -> Results:
         run_on_rank_zero(training.checkpointer.save_result)
         with saved_if_stopped(training, session):
             measure_after(training, session, records, before, results)
-    return results
 
 
 def loss_before(training: Training, session: Session) -> float | None:
@@ -80,9 +87,10 @@ def measure_after(
     tuning = session.arguments.tuning
     if session.data.validation is not None:
         results.held_out_loss_after = training.loop.evaluate()["eval_loss"]
-    after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
-    if tuning.predict_with_generate:
-        results.rouge = rouge_of_held_out(session)
+    with training.progress.activity("answering questions"):
+        after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
+        if tuning.predict_with_generate:
+            results.rouge = rouge_of_held_out(session)
     results.samples = [
         Sample(question_of(record), record.turns[-1].content, old, new)
         for record, old, new in zip(records, before, after, strict=True)

@@ -13,6 +13,7 @@ import torch
 from transformers import DefaultFlowCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
+from neuralchat.console.live import LiveProgress
 from neuralchat.data.step_shares import StepShare
 from neuralchat.training.assemble import make_state
 from neuralchat.training.counters import Counters
@@ -108,12 +109,14 @@ def make_loop(
     scheduler = make_scheduler(optimizer, args, max_steps)
     shares = SimpleNamespace(plan=SimpleNamespace(steps=STEPS_PER_EPOCH))
     loader = SimpleNamespace(shares=shares, steps=lambda first, end: iter([StepShare()] * (end - first)))
-    held_out = SimpleNamespace(measure=lambda: {"eval_loss": 1.0}, chosen=lambda metrics, _args: metrics["eval_loss"])
+    held_out = SimpleNamespace(
+        measure=lambda _advance: {"eval_loss": 1.0}, chosen=lambda metrics, _args: metrics["eval_loss"]
+    )
     return TrainingLoop(
         args=args, loader=loader, max_steps=max_steps, gradients=Gradients(model, fails_at), held_out=held_out,
         optimizer=optimizer, scheduler=scheduler, counters=Counters(), checkpointer=Saved(),
         callbacks=CallbackHandler([DefaultFlowCallback, *callbacks], model, None, optimizer, scheduler),
-        state=make_state(args, max_steps, STEPS_PER_EPOCH, []), control=TrainerControl(), signals=StopSignals(),
+        state=make_state(args, max_steps, STEPS_PER_EPOCH, []), control=TrainerControl(), signals=StopSignals(), progress=LiveProgress(total_steps=max_steps, quiet=True),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -188,7 +191,7 @@ def test_an_evaluation_that_is_given_up_is_done_by_the_resumed_loop(tmp_path: Pa
     ]  # fmt: skip
 
 
-def abandon() -> Any:
+def abandon(_advance: Any) -> Any:
     raise StepAbandonedError(FailureKind.STOP)
 
 
