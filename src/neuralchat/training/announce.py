@@ -19,30 +19,17 @@ def announce(session: Session, plan: BatchPlan, results: Results) -> None:
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     precision = session.precision.as_dict()
-<<<<<<< HEAD
-    rows = {
-        "records": f"{counts['examples']} examples, {counts['tokens']} tokens, template {session.data.template.name}",
-        "method": (
-            f"{session.arguments.tuning.peft}: {results.trained_parameters:,} of {results.total_parameters:,} "
-            f"parameters trained; weights {precision['storage']}, arithmetic {precision['compute']}"
-=======
     method = session.arguments.tuning.peft
     rows = {
         "data": f"{counts['examples']} examples, {counts['tokens']} tokens, template {session.data.template.name}",
         method: (
             f"{method}: {results.trained_parameters:,} of {results.total_parameters:,} parameters trained; "
             f"weights {precision['storage']}, arithmetic {precision['compute']}"
->>>>>>> h-ui
         ),
         "steps": (
             f"{plan.steps} steps per epoch of {plan.units_per_step} {units}, "
             f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
-<<<<<<< HEAD
-            f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; "
-            f"output in {session.output}"
-=======
             f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; output in {session.output}"
->>>>>>> h-ui
         ),
     }
     if session.training.do_train:

@@ -28,12 +28,11 @@ from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.runs.directory import METRICS
-from neuralchat.training.callbacks import MetricsWriter, Progress
+from neuralchat.training.callbacks import MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.optimizer import make_optimizer, make_scheduler
-from neuralchat.training.results import model_of_run
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
@@ -47,11 +46,7 @@ class Training:
     counters: Counters
     checkpointer: Checkpointer
     signals: StopSignals
-<<<<<<< HEAD
-    progress: Progress
-=======
     progress: LiveProgress
->>>>>>> h-ui
 
     @property
     def state(self) -> TrainerState:
@@ -74,12 +69,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
     plan = make_batch_plan(session)
     max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
     ready_model(session)
-<<<<<<< HEAD
-    signals, counters = StopSignals(), Counters()
-    progress = Progress(counters)
-=======
     signals, counters, progress = StopSignals(), Counters(), LiveProgress(total_steps=max_steps)
->>>>>>> h-ui
     optimizer = make_optimizer(model, args)
     scheduler = make_scheduler(optimizer, args, max_steps)
     shares = StepShares(
@@ -96,7 +86,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         session.tokenizer,
         optimizer,
         scheduler,
-        identity={**session.identity, "run": model_of_run(session)},
+        identity=session.identity,
         save_total_limit=args.save_total_limit,
         save_only_model=args.save_only_model,
         initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
@@ -106,11 +96,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             DefaultFlowCallback,
             *get_reporting_integration_callbacks(args.report_to),
             MetricsWriter(session.output / METRICS, counters),
-<<<<<<< HEAD
-            progress,
-=======
             ProgressLine(counters, progress),
->>>>>>> h-ui
             *callbacks,
         ],
         model, session.tokenizer, optimizer, scheduler,
@@ -128,11 +114,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         ),
         max_steps=max_steps,
         gradients=make_gradient_sum(session, signals, progress),
-<<<<<<< HEAD
-        held_out=make_held_out(session, shares, signals, progress),
-=======
         held_out=make_held_out(session, shares, signals),
->>>>>>> h-ui
         optimizer=optimizer,
         scheduler=scheduler,
         counters=counters,
@@ -204,11 +186,7 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
     return state
 
 
-<<<<<<< HEAD
-def make_gradient_sum(session: Session, signals: StopSignals, progress: Progress) -> GradientSum:
-=======
 def make_gradient_sum(session: Session, signals: StopSignals, progress: LiveProgress) -> GradientSum:
->>>>>>> h-ui
     args = session.training
     return GradientSum(
         session.model,
@@ -221,7 +199,7 @@ def make_gradient_sum(session: Session, signals: StopSignals, progress: LiveProg
     )
 
 
-def make_held_out(session: Session, shares: StepShares, signals: StopSignals, progress: Progress) -> HeldOut | None:
+def make_held_out(session: Session, shares: StepShares, signals: StopSignals) -> HeldOut | None:
     if session.data.validation is None:
         return None
     return HeldOut(
@@ -232,5 +210,4 @@ def make_held_out(session: Session, shares: StepShares, signals: StopSignals, pr
         pad_id=session.tokenizer.pad_token_id,
         device=session.training.device,
         signals=signals,
-        activity=progress.activity,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,68 +63,16 @@ class MetricsWriter(TrainerCallback):
             stream.write(json.dumps(line) + "\n")
 
 
-<<<<<<< HEAD
-class Progress(TrainerCallback):
-    """Shows how training goes: a line that moves on a terminal, a line now and then elsewhere (console/live.py)."""
-=======
 class ProgressLine(TrainerCallback):
     """Hands what is known after a step to the progress that a person sees."""
->>>>>>> h-ui
 
     def __init__(self, counters: Counters, progress: LiveProgress) -> None:
         self.counters = counters
-<<<<<<< HEAD
-        self.live: LiveProgress | None = None
-=======
         self.progress = progress
->>>>>>> h-ui
         self.first_step = 0
         self.began = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-<<<<<<< HEAD
-        self.began, self.first_step = time.perf_counter(), state.global_step
-        self.live = LiveProgress(total_steps=state.max_steps, first_step=state.global_step)
-        self.live.start()
-
-    def within_step(self, done_fraction: float) -> None:
-        """`done_fraction`: of this rank's micro-batches of the step under way, from 0 to 1."""
-        if self.live is not None:
-            self.live.within_step(done_fraction)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.live is not None:
-            speed, left = self.pace(state)
-            self.live.step_done(
-                state.global_step, epoch=state.epoch or 0.0, loss=None, tokens_per_s=speed,
-                memory_bytes=resident_bytes(), seconds_left=left,
-            )  # fmt: skip
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.live is not None and logs and "loss" in logs:
-            speed, left = self.pace(state)
-            self.live.logged(state.global_step, state.epoch or 0.0, logs["loss"], speed, left)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self.close()
-
-    def close(self) -> None:
-        """The last line stays; the terminal is as it was before."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-    def activity(self, word: str) -> AbstractContextManager[Any]:
-        """Show `word` while something else than a step goes on."""
-        return nullcontext() if self.live is None else self.live.activity(word)
-
-    def pace(self, state: Any) -> tuple[float, float]:
-        """(tokens per second, seconds left), by what this part of the run has done."""
-        elapsed = time.perf_counter() - self.began
-        done = state.global_step - self.first_step
-        left = elapsed / max(done, 1) * (state.max_steps - state.global_step)
-        return (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9), left
-=======
         self.began = time.perf_counter()
         self.first_step = state.global_step
         self.progress.begin(state.global_step)
@@ -151,4 +98,3 @@ class ProgressLine(TrainerCallback):
             "tokens_per_s": (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9),
             "seconds_left": elapsed / max(done, 1) * (total - done),
         }
->>>>>>> h-ui

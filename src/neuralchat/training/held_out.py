@@ -5,10 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-<<<<<<< HEAD
-from contextlib import AbstractContextManager, nullcontext
-=======
->>>>>>> h-ui
 from typing import Any
 
 import torch
@@ -26,10 +22,7 @@ LARGEST_EXPONENT = 700.0
 
 
 class HeldOut:
-    """`shares` makes micro-batches as for training; each rank takes its part of `examples`, `batch_size` at a time.
-
-    `activity` shows that something else than a step goes on.
-    """
+    """`shares` makes micro-batches as for training; each rank takes its part of `examples`, `batch_size` at a time."""
 
     def __init__(
         self,
@@ -41,7 +34,6 @@ class HeldOut:
         pad_id: int,
         device: torch.device,
         signals: StopSignals,
-        activity: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.model = model
         self.examples = examples
@@ -50,7 +42,6 @@ class HeldOut:
         self.pad_id = pad_id
         self.device = device
         self.signals = signals
-        self.activity = activity
 
     def measure(self, on_batch: Callable[[float], None] | None = None) -> dict[str, float]:
         """eval_loss is the mean cross entropy over supervised tokens. Raises StepAbandonedError after a stop.
@@ -58,12 +49,7 @@ class HeldOut:
         `on_batch` is told which share of this rank's examples is done, from 0 to 1.
         """
         start = time.perf_counter()
-<<<<<<< HEAD
-        with self.activity("evaluating"):
-            loss, tokens = self.loss()
-=======
         loss, tokens = self.loss(on_batch)
->>>>>>> h-ui
         return {
             "eval_loss": loss,
             "eval_perplexity": math.exp(min(loss, LARGEST_EXPONENT)),

@@ -109,7 +109,6 @@ def run_steps(training: Training, session: Session) -> None:
             training.loop.run()
             return
         except StepAbandonedError as left:
-            training.progress.close()
             training.loop.save_now()
             if left.kind is FailureKind.STOP:
                 raise interrupted(training, session) from None
@@ -122,8 +121,6 @@ def run_steps(training: Training, session: Session) -> None:
             # The first step after a checkpoint: what the optimizer cannot use shows only now.
             with fits(session.resume):
                 raise
-        finally:
-            training.progress.close()
 
 
 @contextmanager

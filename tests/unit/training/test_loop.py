@@ -116,7 +116,8 @@ def make_loop(
         args=args, loader=loader, max_steps=max_steps, gradients=Gradients(model, fails_at), held_out=held_out,
         optimizer=optimizer, scheduler=scheduler, counters=Counters(), checkpointer=Saved(),
         callbacks=CallbackHandler([DefaultFlowCallback, *callbacks], model, None, optimizer, scheduler),
-        state=make_state(args, max_steps, STEPS_PER_EPOCH, []), control=TrainerControl(), signals=StopSignals(), progress=LiveProgress(total_steps=max_steps, quiet=True),
+        state=make_state(args, max_steps, STEPS_PER_EPOCH, []), control=TrainerControl(),
+        signals=StopSignals(), progress=LiveProgress(total_steps=max_steps, quiet=True),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
