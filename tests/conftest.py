@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from support.forks import run_captured, run_fresh
 from support.small_models import make_tokenizer, save_checkpoint
 
 from neuralchat.console import log
@@ -96,16 +96,16 @@ def write_records(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `neuralchat` (or a script of the repository) as a user would; output is captured."""
+    """Run `neuralchat` (or a script of the repository) as a user would; output is captured.
+
+    A fork of a process that has imported everything; `fresh` starts an interpreter, which takes seconds.
+    """
 
     def run(
-        *words: object, script: str | None = None, check: bool = False, stdin: str | None = None
+        *words: object, script: str | None = None, check: bool = False, stdin: str | None = None, fresh: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        program = [str(ROOT / script)] if script else ["-m", "neuralchat.cli"]
-        command = [sys.executable, *program, *map(str, words)]
-        result = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300
-        )
+        runner = run_fresh if fresh else run_captured
+        result = runner(list(map(str, words)), tmp_path, script=ROOT / script if script else None, stdin=stdin)
         if check:
             assert result.returncode == 0, result.stdout + result.stderr
         return result
