@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,9 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from support.forks import run_captured, run_fresh
+from support.notes import kept_notes
 from support.small_models import make_tokenizer, save_checkpoint
 
-from neuralchat.console import log
 from neuralchat.models.kernels import compiled
 
 ROOT = Path(__file__).parent.parent
@@ -60,26 +59,11 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
-class Notes(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     """Every message that the library logs during the test."""
-    notes, level = Notes(), log.level
-    log.addHandler(notes)
-    log.setLevel(logging.INFO)
-    yield notes.texts
-    log.removeHandler(notes)
-    log.setLevel(level)
+    with kept_notes() as texts:
+        yield texts
 
 
 @pytest.fixture
