@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from support.forks import run_captured, run_fresh
+from support.notes import kept_notes
 from support.small_models import make_tokenizer, save_checkpoint
 
-from neuralchat.console import log
 from neuralchat.models.kernels import compiled
 
 ROOT = Path(__file__).parent.parent
@@ -60,26 +59,11 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
-class Notes(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     """Every message that the library logs during the test."""
-    notes, level = Notes(), log.level
-    log.addHandler(notes)
-    log.setLevel(logging.INFO)
-    yield notes.texts
-    log.removeHandler(notes)
-    log.setLevel(level)
+    with kept_notes() as texts:
+        yield texts
 
 
 @pytest.fixture
@@ -96,16 +80,16 @@ def write_records(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `neuralchat` (or a script of the repository) as a user would; output is captured."""
+    """Run `neuralchat` (or a script of the repository) as a user would; output is captured.
+
+    A fork of a process that has imported everything; `fresh` starts an interpreter, which takes seconds.
+    """
 
     def run(
-        *words: object, script: str | None = None, check: bool = False, stdin: str | None = None
+        *words: object, script: str | None = None, check: bool = False, stdin: str | None = None, fresh: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        program = [str(ROOT / script)] if script else ["-m", "neuralchat.cli"]
-        command = [sys.executable, *program, *map(str, words)]
-        result = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300
-        )
+        runner = run_fresh if fresh else run_captured
+        result = runner(list(map(str, words)), tmp_path, script=ROOT / script if script else None, stdin=stdin)
         if check:
             assert result.returncode == 0, result.stdout + result.stderr
         return result

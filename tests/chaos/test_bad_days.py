@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.kill_at import digest, metrics, run_forked
+from support.forks import run_forked
+from support.runs import digest, stable_metrics
 
 from neuralchat.checkpointing import store as checkpoint_module
 from neuralchat.checkpointing.store import damage
@@ -115,7 +116,7 @@ def test_disk_full_during_a_save(bench: Bench, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert bench.run(output, "--save_steps", "1", "--resume_from_checkpoint", "auto") == 0
     assert digest(Path(output)) == digest(bench.directory / "whole")
-    assert metrics(Path(output)) == metrics(bench.directory / "whole")
+    assert stable_metrics(Path(output)) == stable_metrics(bench.directory / "whole")
 
 
 def test_disk_full_at_the_very_end(bench: Bench) -> None:
@@ -192,8 +193,8 @@ def test_steps_that_are_no_numbers_are_skipped(bench: Bench, work: Callable) -> 
     assert not all(torch.equal(last[name], after[name]) for name in before)
     manifest = json.loads((bench.directory / "run" / "neuralchat.json").read_text())
     assert manifest["results"]["skipped_steps"] == 1
-    assert [line["step"] for line in metrics(bench.directory / "run")] == list(range(1, 9))
-    assert all(line["loss"] == line["loss"] for line in metrics(bench.directory / "run"))
+    assert [line["step"] for line in stable_metrics(bench.directory / "run")] == list(range(1, 9))
+    assert all(line["loss"] == line["loss"] for line in stable_metrics(bench.directory / "run"))
 
 
 def no_memory_above(tokens: int) -> Callable[[], None]:
@@ -225,7 +226,7 @@ def test_out_of_memory_is_met_by_smaller_micro_batches(bench: Bench) -> None:
     assert bench.run("run", "--auto_micro_batch", prepare=no_memory_above(100)) == 0
     bench.said("Going on with --micro_batch_tokens 512", "Going on with --micro_batch_tokens 128")
     assert bench.run("small", "--micro_batch_tokens", "128") == 0
-    assert [line["step"] for line in metrics(bench.directory / "run")] == list(range(1, 9))
+    assert [line["step"] for line in stable_metrics(bench.directory / "run")] == list(range(1, 9))
     difference = (bench.adapter("run") - bench.adapter("small")).norm() / bench.adapter("small").norm()
     assert difference <= 1e-5
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.kill_at import arm, digest, end_of, fork, metrics
+from support.forks import end_of, fork
+from support.kill_at import arm
 from support.ranks import environment, free_port, run_ranks, said, start_ranks
+from support.runs import digest, stable_metrics
 
 from neuralchat.checkpointing.store import damage
 from neuralchat.training import loop, session
@@ -69,7 +71,7 @@ def test_killed_at_random_moments_a_restart_ends_as_undisturbed(bench: Bench) ->
     """As under torchrun --max-restarts: all ranks end when one is killed, and all are started again with a count."""
     draw = random.Random(3)
     assert bench.run("whole") == [0, 0]
-    expected = digest(bench.directory / "whole"), metrics(bench.directory / "whole")
+    expected = digest(bench.directory / "whole"), stable_metrics(bench.directory / "whole")
     moments = int(os.environ.get("NEURALCHAT_RANK_KILLS", "2"))
     for moment in range(moments):
         victim, call = draw.randrange(2), draw.randint(1, LAST_STEP)
@@ -82,13 +84,17 @@ def test_killed_at_random_moments_a_restart_ends_as_undisturbed(bench: Bench) ->
         # The flag that would delete the run is the launch's own, and heeded at the first start only.
         assert bench.run(output, "--overwrite_output_dir", restarts=1) == [0, 0], said(bench.directory)
         bench.said("note: start 2 of this job: it goes on from its last checkpoint")
-        assert (digest(bench.directory / output), metrics(bench.directory / output)) == expected, (place, call, victim)
+        assert (digest(bench.directory / output), stable_metrics(bench.directory / output)) == expected, (
+            place,
+            call,
+            victim,
+        )
 
 
 def test_fewer_and_more_ranks_go_on_with_the_same_batches(bench: Bench) -> None:
     plain = ("--lora_dropout", "0", "--optim", "sgd")
     assert bench.run("whole", *plain) == [0, 0]
-    steps = [line for line in metrics(bench.directory / "whole") if "loss" in line]
+    steps = [line for line in stable_metrics(bench.directory / "whole") if "loss" in line]
     for size in (1, 4):
         output = f"on-{size}"
         shutil.copytree(bench.directory / "whole", bench.directory / output)
@@ -96,7 +102,7 @@ def test_fewer_and_more_ranks_go_on_with_the_same_batches(bench: Bench) -> None:
         shutil.rmtree(newest)
         assert bench.run(output, *plain, size=size, restarts=1) == [0] * size, said(bench.directory)
         bench.said("the result may differ in rounding.*world_size was 2")
-        found = [line for line in metrics(bench.directory / output) if "loss" in line]
+        found = [line for line in stable_metrics(bench.directory / output) if "loss" in line]
         assert [line["step"] for line in found] == [line["step"] for line in steps]
         for key in ("loss", "grad_norm", "tokens", "learning_rate"):
             assert [line[key] for line in found] == pytest.approx([line[key] for line in steps], rel=1e-5)
@@ -190,11 +196,11 @@ def test_disks_of_their_own(bench: Bench) -> None:
         place.mkdir()
     assert bench.run("run", directories=places) == [0, 0], said(bench.directory)
     assert not list((places[1] / "run").glob("checkpoint-*")) if (places[1] / "run").exists() else True
-    expected = digest(places[0] / "run"), metrics(places[0] / "run")
+    expected = digest(places[0] / "run"), stable_metrics(places[0] / "run")
     shutil.rmtree(places[0] / "run" / "checkpoint-15")
     assert bench.run("run", "--resume_from_checkpoint", "auto", directories=places) == [0, 0], said(bench.directory)
     bench.said("going on from run/checkpoint-12")
-    assert (digest(places[0] / "run"), metrics(places[0] / "run")) == expected
+    assert (digest(places[0] / "run"), stable_metrics(places[0] / "run")) == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -214,4 +220,4 @@ def test_a_signal_to_one_rank_stops_all_and_loses_nothing(bench: Bench, number: 
     assert said(bench.directory).count(f"stopped by {number.name} after step") == 1
     assert bench.run("run", "--num_train_epochs", "8", "--save_strategy", "no", restarts=1) == [0, 0]
     assert digest(bench.directory / "run") == digest(bench.directory / "whole")
-    assert metrics(bench.directory / "run") == metrics(bench.directory / "whole")
+    assert stable_metrics(bench.directory / "run") == stable_metrics(bench.directory / "whole")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.kill_at import digest, metrics
+from support.runs import digest, stable_metrics
 
 from neuralchat.checkpointing.store import damage
 
@@ -135,7 +135,7 @@ def test_two_hosts_then_one_cut_off_then_again(hosts: Hosts) -> None:
     assert finish(processes) == [0, 0], hosts.log("cut", 0) + hosts.log("cut", 1)
     assert "note: going on from cut/checkpoint-" in hosts.log("cut", 0)
     assert digest(hosts.directory / "cut") == digest(hosts.directory / "whole")
-    assert metrics(hosts.directory / "cut") == metrics(hosts.directory / "whole")
+    assert stable_metrics(hosts.directory / "cut") == stable_metrics(hosts.directory / "whole")
 
 
 def test_a_host_that_is_not_started_is_named(hosts: Hosts) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.cells import DISTRIBUTED_CELLS
-from support.kill_at import run_forked
+from support.forks import run_forked
 from support.ranks import run_ranks, said
 from support.small_models import save_checkpoint
 

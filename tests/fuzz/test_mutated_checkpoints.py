@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.kill_at import run_forked
+from support.forks import run_forked
 
 from neuralchat.checkpointing.store import SUMS, damage, files_of, sums_of
 

@@ -17,6 +17,7 @@ from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.loading.base_model import ModelSource, load_config, load_model, load_tokenizer
 from neuralchat.models.loading.precision import Precision
 from support.fuzzing import time_limit
+from support.notes import kept_notes
 from support.small_models import make_tokenizer, small_model
 
 METHODS = ("lora", "ptun", "prefix", "prompt", "llama_adapter", "ia3")
@@ -31,13 +32,12 @@ def load(run: Path) -> Chatbot:
 
 def load_base(directory: Path, **source: Any) -> list[str]:
     """What was said while a base model was loaded."""
-    said: list[str] = []
     where = ModelSource(name=str(directory), **source)
-    with time_limit():
+    with time_limit(), kept_notes() as texts:
         config = load_config(where)
         load_tokenizer(where)
         load_model(where, config, FP32)
-    return said
+    return texts
 
 
 def change(path: Path, **values: Any) -> None:

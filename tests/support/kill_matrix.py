@@ -18,7 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.kill_at import PLACES, arm, count_all, digest, metrics, run_forked
+from support.forks import run_forked
+from support.kill_at import PLACES, arm, count_all
+from support.runs import digest, stable_metrics
 from support.small_models import save_checkpoint
 
 ROWS = [
@@ -59,7 +61,7 @@ def killed_and_resumed(work: Path, place: str, call: int, expected: tuple[str, l
     assert status == -9, f"{place} {call}: not killed, status {status}\n{log.read_text()}"
     before = sorted(p.name for p in (work / "run").glob("checkpoint-*")) if (work / "run").exists() else []
     resumed = run_forked(words("run", "--resume_from_checkpoint", "auto"), work, log)
-    same = resumed == 0 and (digest(work / "run"), metrics(work / "run")) == expected
+    same = resumed == 0 and (digest(work / "run"), stable_metrics(work / "run")) == expected
     leftovers = [p.name for p in (work / "run").glob(".*") if "checkpoint" in p.name]
     same = same and not leftovers
     point = {"place": place, "call": call, "checkpoints": before, "resume_status": resumed, "same": same}
@@ -68,7 +70,7 @@ def killed_and_resumed(work: Path, place: str, call: int, expected: tuple[str, l
 
 def undisturbed(work: Path) -> tuple[str, list[Any]]:
     assert run_forked(words("whole"), work, work / "log") == 0, (work / "log").read_text()
-    return digest(work / "whole"), metrics(work / "whole")
+    return digest(work / "whole"), stable_metrics(work / "whole")
 
 
 def main() -> int:

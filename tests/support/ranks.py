@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from support.kill_at import Process, end_of, fork, nothing
+from support.forks import Process, end_of, fork, nothing
 
 
 def free_port() -> int:

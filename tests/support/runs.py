@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,20 @@ ROWS: list[dict[str, Any]] = [
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+# What the clock and the allocator decide.
+UNSTABLE = ("tokens_per_s", "seconds", "rss_mb", "eval_seconds")
+
+
+def stable_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what the clock and the allocator decide."""
+    return [{key: value for key, value in line.items() if key not in UNSTABLE} for line in metrics(run)]
+
+
+def digest(run: Path) -> str:
+    """SHA-256 of the adapter's weights."""
+    return hashlib.sha256((run / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.kill_at import metrics as stable_metrics
-from support.kill_at import run_forked
-from support.runs import ROWS, adapter, metrics, trained_weights
+from support.forks import run_forked
+from support.runs import ROWS, adapter, metrics, stable_metrics, trained_weights
 from support.small_models import save_early_llama_checkpoint
 from transformers import AutoModelForCausalLM
 

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support.kill_at import digest, metrics, run_forked
+from support.forks import run_forked
+from support.runs import digest, stable_metrics
 
 from neuralchat.models.kernels.compiled import library
 
@@ -31,7 +32,7 @@ def work(tmp_path: Path, llama_checkpoint: Path) -> Path:
 def train(work: Path, output: str, *extra: str) -> tuple[str, list[dict]]:
     words = ["finetune", "--model_name_or_path", "model", "--train_file", "data/records.json", "--output_dir", output]
     assert run_forked([*words, *FLAGS, *extra], work, work / "log") == 0, (work / "log").read_text()
-    return digest(work / output), metrics(work / output)
+    return digest(work / output), stable_metrics(work / output)
 
 
 def test_again_and_with_any_number_of_workers(work: Path) -> None:
@@ -50,7 +51,7 @@ def test_from_run_repeats_it_from_anywhere(work: Path) -> None:
     first = train(work, "first")
     again = ["finetune", "--from_run", str(work / "first"), "--output_dir", "again"]
     assert run_forked(again, work / "elsewhere", work / "log") == 0, (work / "log").read_text()
-    assert (digest(work / "elsewhere" / "again"), metrics(work / "elsewhere" / "again")) == first
+    assert (digest(work / "elsewhere" / "again"), stable_metrics(work / "elsewhere" / "again")) == first
 
 
 def refused(work: Path, *words: str) -> str:
