@@ -65,7 +65,8 @@ def as_one(argument: Argument, value: Any) -> Any:
         return as_int(value)
     if float in kinds:
         return as_float(value)
-    return as_text(value)
+    # What no text can say is refused as a whole, see Facts.rejected.
+    return as_text(value) if any(issubclass(kind, str) for kind in kinds) else value
 
 
 def as_json(value: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ def kinds_of(hint: Any) -> Iterator[type]:
         for member in typing.get_args(hint):
             yield from kinds_of(member)
     elif origin is Literal:
-        yield from {type(value) for value in typing.get_args(hint)}
+        yield str
     else:
         yield origin or (hint if isinstance(hint, type) else object)
 

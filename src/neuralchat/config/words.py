@@ -38,7 +38,7 @@ def read_words(words: Sequence[str], schema: Schema) -> Said:
     {'lora_rank': '4', 'seed': '1', 'bf16': <Mark.BARE: 'bare'>}
     """
     said, position = Said(), 0
-    if words and words[0].endswith(CONFIG_ENDINGS) and not words[0].startswith("--"):
+    if words and is_config_file(words[0], schema):
         said.config_file, position = Path(words[0]), 1
     while position < len(words):
         word = words[position]
@@ -56,6 +56,11 @@ def read_words(words: Sequence[str], schema: Schema) -> Said:
         else:
             said.stray.append(word)
     return said
+
+
+def is_config_file(word: str, schema: Schema) -> bool:
+    pair = PAIR.fullmatch(word)
+    return word.endswith(CONFIG_ENDINGS) and not word.startswith("--") and not (pair and is_flag(pair[1], schema))
 
 
 def values_after(words: Sequence[str], name: str, schema: Schema) -> list[str]:

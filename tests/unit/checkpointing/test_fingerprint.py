@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
-from transformers import TrainingArguments
 
-from neuralchat.checkpointing.fingerprint import HARMLESS, check_identity
-from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
+from neuralchat.checkpointing.fingerprint import check_identity
 from neuralchat.errors import RunDirectoryError
 
 STORED: dict[str, Any] = {
@@ -71,9 +68,3 @@ def test_what_only_rounds_differently_is_told() -> None:
 def test_a_damaged_identity_is_another_run(stored: dict[str, Any]) -> None:
     with pytest.raises(RunDirectoryError, match="this is not the run"):
         check_identity(stored, STORED, [], where="r")
-
-
-def test_the_harmless_ones_exist() -> None:
-    kinds = (ModelArguments, DataArguments, TuningArguments, DistributedArguments, TrainingArguments)
-    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    assert HARMLESS - names == set()

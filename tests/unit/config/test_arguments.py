@@ -1,41 +1,27 @@
-"""arguments.py: the defaults of the original, and every contradiction by its message."""
+"""arguments.py, checks.py: the defaults of the original, and every contradiction by its message."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from neuralchat.config.arguments import (
-    DataArguments,
-    DistributedArguments,
-    TuningArguments,
-    contradictions,
-    process_problems,
-)
+from neuralchat.config.arguments import DataArguments, TuningArguments
+from neuralchat.config.config import FinetuneConfig
+from neuralchat.errors import ArgumentsError
 
-TRAINING: dict[str, Any] = {
-    "do_train": True,
-    "do_eval": False,
-    "eval_strategy": "no",
-    "num_train_epochs": 3.0,
-    "max_steps": -1,
-    "per_device_train_batch_size": 8,
-    "per_device_eval_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "train_sampling_strategy": "random",
-}
-DATA_NAMES = set(DataArguments.__dataclass_fields__)
-TUNING_NAMES = set(TuningArguments.__dataclass_fields__)
+RIGHT: dict[str, Any] = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
 
 
-def problems_of(changes: dict[str, Any], given: set[str] | None = None) -> list[str]:
-    """Problems of arguments that are right but for `changes`; names say which group they belong to."""
-    data = {"train_file": ["a.json"], **{k: v for k, v in changes.items() if k in DATA_NAMES}}
-    tuning = {k: v for k, v in changes.items() if k in TUNING_NAMES}
-    training = SimpleNamespace(**{**TRAINING, **{k: v for k, v in changes.items() if k in TRAINING}})
-    return contradictions(DataArguments(**data), TuningArguments(**tuning), training, given or set())
+def problems_of(changes: dict[str, Any]) -> list[str]:
+    """Problems of arguments that are right but for `changes`."""
+    try:
+        FinetuneConfig.from_values({**RIGHT, **changes})
+    except ArgumentsError as error:
+        title, *lines = str(error).splitlines()
+        assert title == "these arguments cannot be used:"
+        return [line.removeprefix("  - ") for line in lines]
+    return []
 
 
 def test_defaults_of_the_original_hold() -> None:
@@ -87,12 +73,12 @@ def test_numbers_that_start_at_one(name: str) -> None:
     [
         (
             {"validation_split_percentage": 100},
-            "--validation_split_percentage must be from 0 to below 100, found 100",
+            "--validation_split_percentage must be from 0 to below 100, found 100.0",
         ),
-        ({"validation_split_percentage": -1}, "--validation_split_percentage must be from 0 to below 100, found -1"),
+        ({"validation_split_percentage": -1}, "--validation_split_percentage must be from 0 to below 100, found -1.0"),
         ({"lora_dropout": 1.0}, "--lora_dropout must be from 0 to below 1, found 1.0"),
         ({"lora_dropout": -0.1}, "--lora_dropout must be from 0 to below 1, found -0.1"),
-        ({"num_train_epochs": 0}, "--num_train_epochs must be above 0, found 0"),
+        ({"num_train_epochs": 0}, "--num_train_epochs must be above 0, found 0.0"),
         ({"report_samples": -1}, "--report_samples must not be negative, found -1"),
         ({"sample_tokens": -1}, "--sample_tokens must not be negative, found -1"),
         ({"template": "vicuna"}, "--template is 'vicuna'; allowed are auto, alpaca, chat"),
@@ -140,29 +126,35 @@ def test_problem(changes: dict[str, Any], problem: str) -> None:
 
 def test_overwriting_what_is_to_be_resumed() -> None:
     problem = "--overwrite_output_dir would delete what --resume_from_checkpoint needs"
-    assert problems_of({"overwrite_output_dir": True}, {"resume_from_checkpoint"}) == [problem]
+    assert problems_of({"overwrite_output_dir": True, "resume_from_checkpoint": "auto"}) == [problem]
     assert problems_of({"overwrite_output_dir": True}) == []
 
 
 def test_all_problems_are_told_at_once() -> None:
-    found = problems_of({"lora_rank": 0, "peft": "bitfit", "dataset_name": "d", "special_tokens": ["<x>"]})
-    assert [problem.split()[0] for problem in found] == ["--lora_rank", "--peft", "--train_file", "--special_tokens:"]
+    found = problems_of({"lora_rank": 0, "peft": "bitfit", "dataset_name": "d", "special_tokens": ["<x>"], "seed": "x"})
+    starts = ["--seed:", "--lora_rank", "--peft", "--train_file", "--special_tokens:"]
+    assert [problem.split()[0] for problem in found] == starts
 
 
-@pytest.mark.parametrize("count", ["", "auto", "1", "12"])
-def test_numbers_of_processes(count: str) -> None:
-    assert process_problems(DistributedArguments(num_processes=count)) == []
+@pytest.mark.parametrize("count", ["", "auto", "1", "12", 12])
+def test_numbers_of_processes(count: str | int) -> None:
+    assert problems_of({"num_processes": count}) == []
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "two", "1.5", "²"])
 def test_numbers_of_processes_that_are_none(count: str) -> None:
-    assert process_problems(DistributedArguments(num_processes=count)) == [
+    assert problems_of({"num_processes": count}) == [
         f"--num_processes is '{count}'; allowed are auto and a number from 1"
     ]
 
 
 def test_waiting_times_of_processes() -> None:
-    assert process_problems(DistributedArguments(preflight_timeout=0, peer_timeout=-3)) == [
+    assert problems_of({"preflight_timeout": 0, "peer_timeout": -3}) == [
         "--preflight_timeout must be at least 1, found 0",
         "--peer_timeout must be at least 1, found -3",
     ]
+
+
+def test_no_number_is_outside_every_range() -> None:
+    assert problems_of({"lora_dropout": float("nan")}) == ["--lora_dropout must be from 0 to below 1, found nan"]
+    assert problems_of({"num_train_epochs": "nan"}) == ["--num_train_epochs must be above 0, found nan"]

@@ -1,34 +1,37 @@
-"""config/config_file.py: a file of names and values as flags; what YAML could do besides is refused."""
+"""config/config_file.py: a file of names and values; what YAML could do besides is refused."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from neuralchat.config.config_file import MAX_CONFIG_BYTES, config_flags
+from neuralchat.config.config_file import MAX_CONFIG_BYTES, config_values
 from neuralchat.errors import ArgumentsError
 
 
-def flags(tmp_path: Path, content: str | bytes, name: str = "a.yaml") -> list[str]:
+def values(tmp_path: Path, content: str | bytes, name: str = "a.yaml") -> dict[str, Any]:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return config_flags(path)
+    return config_values(path)
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("a: 1\nb: [x, y]\nc: {d: 1}", ["--a", "1", "--b", "x", "y", "--c", '{"d": 1}']),
-        ('e: true\nf: "no"\ng: 1e-4\nh:', ["--e", "True", "--f", "no", "--g", "1e-4"]),
-        ('{"a": 1, "b": ["x"]}', ["--a", "1", "--b", "x"]),
-        ("a: &name 1\n", ["--a", "1"]),
-        ("\ufeffa: 1", ["--a", "1"]),
+        ("a: 1\nb: [x, 2]\nc: {d: [1]}", {"a": 1, "b": ["x", 2], "c": '{"d": [1]}'}),
+        # YAML takes 1e-4 for text.
+        ('e: true\nf: "no"\ng: 1e-4\nh:\ni: 1.0e-3', {"e": True, "f": "no", "g": "1e-4", "h": None, "i": 0.001}),
+        ('{"a": 1, "b": ["x"]}', {"a": 1, "b": ["x"]}),
+        ("a: 2001-01-01", {"a": "2001-01-01"}),
+        ("a: &name 1\n", {"a": 1}),
+        ("\ufeffa: 1", {"a": 1}),
     ],
 )
-def test_values(tmp_path: Path, content: str, expected: list[str]) -> None:
-    assert flags(tmp_path, content) == expected
+def test_values(tmp_path: Path, content: str, expected: dict[str, Any]) -> None:
+    assert values(tmp_path, content) == expected
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -64,11 +67,11 @@ def test_refused(tmp_path: Path, name: str) -> None:
     content, match = REFUSED[name]
     start = time.perf_counter()
     with pytest.raises(ArgumentsError, match=rf"config file .*a\.yaml:? (.|\n)*{match}") as caught:
-        flags(tmp_path, content)
+        values(tmp_path, content)
     assert time.perf_counter() - start < 5
     assert len(str(caught.value)) < 1500 + len(str(tmp_path))
 
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ArgumentsError, match="cannot be read: No such file or directory"):
-        config_flags(tmp_path / "none.yaml")
+        config_values(tmp_path / "none.yaml")

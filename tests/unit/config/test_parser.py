@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from neuralchat.config import parser as command_line
-from neuralchat.config.arguments import REJECTED_TRAINING_ARGUMENTS
-from neuralchat.config.config import FinetuneConfig, TrainingFlags
-from neuralchat.config.parser import config_flags, expand, parse
+from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.parser import help_text, parse
+from neuralchat.config.schema import SCHEMA
 from neuralchat.errors import ArgumentsError
 
+RIGHT = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
 MINIMAL = ["--model_name_or_path", "m", "--train_file", "a.json", "--output_dir", "out"]
 Write = Callable[..., str]
 
@@ -65,7 +66,7 @@ def test_learning_rate_follows_the_method_unless_given(peft: str, rate: float) -
 def test_given_names_what_the_user_set() -> None:
     given = parsed("--lora-rank=4", "--no_verify_packing", "--bf16", "True").given
     own = {"model_name_or_path", "train_file", "output_dir", "do_train"}
-    assert given == own | {"lora_rank", "no_verify_packing", "verify_packing", "bf16"}
+    assert given == own | {"lora_rank", "verify_packing", "bf16"}
 
 
 def test_yaml_json_and_words_agree(write: Write) -> None:
@@ -81,32 +82,6 @@ def test_what_stands_later_wins(write: Write) -> None:
     config = write("model_name_or_path: m\ntrain_file: a.json\noutput_dir: out\nlora_rank: 4\nlora_alpha: 5\n")
     arguments = parse([config, "lora_rank=6", "--lora_alpha", "7"], prog="t", implied=["--do_train"])
     assert (arguments.tuning.lora_rank, arguments.tuning.lora_alpha) == (6, 7)
-
-
-@pytest.mark.parametrize(
-    ("words", "flags"),
-    [
-        (["lora_rank=4"], ["--lora_rank", "4"]),
-        (["run_name=a=b"], ["--run_name", "a=b"]),
-        (["run_name=two\nlines"], ["--run_name", "two\nlines"]),
-        (["--run_name", "a=b"], ["--run_name", "a=b"]),
-        (["--run_name=x", "seed=1"], ["--run_name=x", "--seed", "1"]),
-        (["--do_train", "--seed", "1"], ["--do_train", "--seed", "1"]),
-        (["--train_file", "c.json"], ["--train_file", "c.json"]),
-        (["9=4", "=x"], ["9=4", "=x"]),
-        # Directly after a flag, only a key that is itself a flag ends that flag's values.
-        (["--do_train", "seed=1"], ["--do_train", "--seed", "1"]),
-        (["--train_file", "data=v2.json"], ["--train_file", "data=v2.json"]),
-    ],
-)
-def test_expand(words: list[str], flags: list[str]) -> None:
-    assert expand(words, {"--seed", "--run_name", "--lora_rank"}) == flags
-
-
-def test_config_flags(write: Write) -> None:
-    content = "a: 1\nb: true\nc: [x, 2]\nd: {k: [1]}\ne:\nf: 1.0e-3\n"
-    expected = ["--a", "1", "--b", "True", "--c", "x", "2", "--d", '{"k": [1]}', "--f", "0.001"]
-    assert config_flags(Path(write(content))) == expected
 
 
 def test_demo_configuration_means_what_it_says() -> None:
@@ -125,21 +100,9 @@ def test_legacy_flags_are_translated_and_told() -> None:
     assert [notice.split()[0] for notice in arguments.notices] == ["--no_cuda", "--warmup_ratio"]
 
 
-def test_missing_config() -> None:
-    with pytest.raises(ArgumentsError, match=r"config file missing\.yaml cannot be read: No such file"):
-        expand(["missing.yaml"], set())
-
-
-@pytest.mark.parametrize("content", ["a: [1", b"a: \xe9\n"])
-def test_config_that_is_not_yaml(write: Write, content: str | bytes) -> None:
-    with pytest.raises(ArgumentsError, match="is not YAML: "):
-        expand([write(content)], set())
-
-
-@pytest.mark.parametrize(("content", "found"), [("- a\n", "list"), ("", "NoneType"), ("1: a\n", "dict")])
-def test_config_that_holds_no_names(write: Write, content: str, found: str) -> None:
-    with pytest.raises(ArgumentsError, match=f"must hold names and values, found {found}"):
-        expand([write(content)], set())
+def test_config_file_that_cannot_be_read(write: Write) -> None:
+    assert refusal("missing.yaml", minimal=False).startswith("config file missing.yaml cannot be read: No such file")
+    assert "is not YAML: " in refusal(write("a: [1"), minimal=False)
 
 
 def test_unknown_flag_with_a_near_name() -> None:
@@ -168,9 +131,24 @@ def test_stray_word() -> None:
 
 
 def test_value_of_the_wrong_type() -> None:
-    lines = refusal("--lora_rank", "many", "--lora_rnk", "4").splitlines()
-    assert lines[1] == "  - unknown flag --lora_rnk; did you mean --lora_rank?"
-    assert lines[2].endswith("invalid int value: 'many'")
+    assert refusal("--lora_rank", "many", "--lora_rnk", "4", "--bf16", "maybe", "--peft", "bitfit").splitlines() == [
+        "these arguments cannot be used:",
+        "  - unknown flag --lora_rnk; did you mean --lora_rank?",
+        "  - --lora_rank: invalid int value: 'many'",
+        "  - --bf16: invalid bool value: 'maybe'",
+        "  - --peft is 'bitfit'; allowed are lora, ptun, prefix, prompt, llama_adapter, ia3, none",
+    ]
+
+
+def test_value_that_is_missing() -> None:
+    lines = refusal("--seed", "--lora_target_modules", "--lora_rank", "4").splitlines()
+    assert lines[1:] == ["  - --seed: expected a value", "  - --lora_target_modules: expected at least one value"]
+
+
+def test_choice_of_transformers() -> None:
+    message = refusal("--lr_scheduler_type", "sideways", "--ddp_backend", "smoke")
+    assert "--lr_scheduler_type is 'sideways'; allowed are linear, cosine," in message
+    assert "--ddp_backend is 'smoke'; allowed are gloo, nccl, mpi, ccl, xccl" in message
 
 
 def test_flags_are_not_abbreviated() -> None:
@@ -216,19 +194,21 @@ REFUSED_VALUES: dict[str, Any] = {
 
 
 def test_every_rejected_argument_has_a_value_to_refuse() -> None:
-    assert set(REFUSED_VALUES) == set(REJECTED_TRAINING_ARGUMENTS)
+    assert set(REFUSED_VALUES) == {name for name, a in SCHEMA.arguments.items() if a.facts.rejected}
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED_VALUES))
 def test_training_argument_that_cannot_be_used(name: str) -> None:
-    values = parsed().training
-    setattr(values, name, REFUSED_VALUES[name])
-    assert command_line.rejected(values, {name}) == [f"--{name} cannot be used: {REJECTED_TRAINING_ARGUMENTS[name]}"]
+    with pytest.raises(ArgumentsError) as caught:
+        FinetuneConfig.from_values({**RIGHT, name: REFUSED_VALUES[name]})
+    _, line = str(caught.value).splitlines()
+    assert line == f"  - --{name} cannot be used: {SCHEMA.arguments[name].facts.rejected}"
 
 
-def test_defaults_of_transformers_are_not_refused() -> None:
-    defaults = TrainingFlags()
-    assert command_line.rejected(defaults, set(defaults.values())) == []
+def test_defaults_of_rejected_arguments_are_not_refused() -> None:
+    defaults = {name: SCHEMA.arguments[name].default for name in REFUSED_VALUES}
+    assert FinetuneConfig.from_values({**RIGHT, **defaults}).training == FinetuneConfig.from_values(RIGHT).training
+    assert parsed("--fp16", "False", "fsdp=").training.fp16 is False
 
 
 def test_training_arguments_leave_bf16_out() -> None:
@@ -276,7 +256,7 @@ def test_manifest_holds_no_hub_token() -> None:
 )
 def test_an_empty_pair_takes_back_what_stood_before(key: str, value: str, expected: Any) -> None:
     words = ["model_name_or_path=m", "train_file=t.json", "output_dir=o", f"{key}={value}", f"{key}="]
-    found = command_line.parse(words, prog="t", implied=("--do_train",))
+    found = parse(words, prog="t", implied=("--do_train",))
     parts = [vars(found.model), vars(found.data), vars(found.tuning), found.training.values()]
     assert next(part[key] for part in parts if key in part) == expected
     assert key not in found.given
@@ -339,3 +319,45 @@ def test_the_command_that_goes_on_with_a_script(monkeypatch: pytest.MonkeyPatch)
     words = ["--model_name_or_path", "m", "--train_file", "r.json", "--output_dir", "o", "--do_train"]
     found = parse(words, prog="finetune_clm.py", implied=()).command_to_resume()
     assert found.startswith("python '/some where/finetune_clm.py' --model_name_or_path m ")
+
+
+def test_the_command_that_goes_on_keeps_what_was_said(tmp_path: Path) -> None:
+    """Pairs, old flags, switches, lists and values that look like flags mean the same when they are read again."""
+    config = tmp_path / "run.yaml"
+    config.write_text("model_name_or_path: m\ntrain_file: [r.json]\noutput_dir: o\nseed: 3\nlora_rank: 2\n")
+    words = [str(config), "--no_cuda", "seed=", "--lora_target_modules", "q", "v", "run_name=seed=1", "--no_bind_cores"]
+    stopped = parse([*words, "--hub_model_id=--x", "--bf16"], prog="t", implied=("--do_train",))
+    again = parse(shlex.split(stopped.command_to_resume())[1:], prog="t", implied=("--do_train",))
+    assert again == dataclasses.replace(stopped.resumed(), given=stopped.given | {"resume_from_checkpoint"})
+    assert (again.training.run_name, again.training.hub_model_id, again.training.seed) == ("seed=1", "--x", 42)
+
+
+def test_a_resumed_run_is_a_changed_copy() -> None:
+    before = parsed("--overwrite_output_dir")
+    after = before.resumed()
+    assert (after.training.resume_from_checkpoint, after.tuning.overwrite_output_dir) == ("auto", False)
+    assert (before.training.resume_from_checkpoint, before.tuning.overwrite_output_dir) == (None, True)
+    assert (after.data, after.training.seed) == (before.data, before.training.seed)
+
+
+def test_python_values_are_those_of_the_command_line() -> None:
+    told = ["--lora_rank", "4", "--bf16", "--num_train_epochs", "2", "--lora_target_modules", "q", "v"]
+    words = parsed(*told, "--lr_scheduler_kwargs", '{"power": 2}', "--no_verify_packing", "--no_cuda")
+    values = FinetuneConfig.from_values(
+        {
+            **RIGHT, "train_file": [Path("a.json")], "output_dir": Path("out"), "lora_rank": 4, "bf16": True,
+            "num_train_epochs": 2, "lora_target_modules": ("q", "v"), "lr_scheduler_kwargs": {"power": 2},
+            "verify_packing": False, "no_cuda": True, "seed": None,
+        }
+    )  # fmt: skip
+    assert values == words
+    assert values.notices == words.notices == ("--no_cuda is now --use_cpu",)
+    assert isinstance(values.training.num_train_epochs, float)
+    again = parse(shlex.split(values.command_to_resume())[2:], prog="t", implied=("--do_train",))
+    assert again == dataclasses.replace(values.resumed(), given=values.given | {"resume_from_checkpoint"})
+
+
+def test_help_names_every_flag() -> None:
+    text = help_text("neuralchat finetune")
+    assert [name for name in SCHEMA.arguments if f"--{name} " not in text] == []
+    assert text.startswith("usage: neuralchat finetune [config.yaml]")

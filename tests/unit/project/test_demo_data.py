@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from neuralchat import cli
-from neuralchat.config import parser as command_line
 from neuralchat.config.legacy_flags import LEGACY_FLAGS
+from neuralchat.config.schema import SCHEMA
 from neuralchat.data.records import RecordReport, read_records
 from neuralchat.evaluation.facts import states_facts
 from neuralchat.runs.directory import RUN_FILES
@@ -90,7 +90,7 @@ def test_every_held_out_answer_was_trained() -> None:
 
 @cache
 def known_flags() -> set[str]:
-    flags = {option for action in command_line.make_parser("t")._actions for option in action.option_strings}
+    flags = {f"--{name}" for name in (*SCHEMA.arguments, *SCHEMA.negations)}
     commands = next(a for a in cli.make_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
     for parser in commands.values():
         flags |= {option for action in parser._actions for option in action.option_strings}
@@ -135,9 +135,8 @@ DEFAULT_OF_FLAG = re.compile(r"(--\w+).*the default is ([\w.]+\w)")
 
 def test_every_default_in_an_answer_is_right() -> None:
     stated = {match.groups() for answer in ANSWERS if (match := DEFAULT_OF_FLAG.search(answer))}
-    parser = command_line.make_parser("t")
     assert len(stated) >= 5
-    assert {(flag, str(parser.get_default(flag.removeprefix("--")))) for flag, _ in stated} == stated
+    assert {(flag, str(SCHEMA.arguments[flag.removeprefix("--")].default)) for flag, _ in stated} == stated
 
 
 def test_every_new_name_of_an_old_flag_is_right() -> None:
