@@ -17,6 +17,8 @@ from neuralchat.console import mib
 from neuralchat.errors import NeuralChatError, RunDirectoryError
 from neuralchat.runs.directory import (
     IDENTITY as IDENTITY,
+)
+from neuralchat.runs.directory import (
     checkpoints,
     file_sha256,
     nearest_existing,

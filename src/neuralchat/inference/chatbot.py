@@ -171,9 +171,7 @@ class Chatbot:
         with quiet_libraries(), RandomState(sampling.seed).current():
             return self.computed(turns, sampling, on_text)
 
-    def computed(
-        self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None
-    ) -> Answer:
+    def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
         stream = TextStream(self.tokenizer, self.end_ids, on_text) if on_text else None
         return generate(
             self.model, self.tokenizer, [self.encoder.encode_prompt(turns)], self.end_ids, sampling, stream

@@ -93,9 +93,7 @@ def template_of(origin: Origin, tokenizer: Any, config: Any, *, asked: str | Non
     template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
     # A model's own chat template is no guess.
     if asked is None and (origin.kind == "adapter" or template.name != "chat"):
-        note(
-            f"{origin.name} says nothing of its prompt format; taking {template.name} (--template names another)"
-        )
+        note(f"{origin.name} says nothing of its prompt format; taking {template.name} (--template names another)")
     return template
 
 

@@ -113,27 +113,36 @@ def source_of(base: dict[str, Any]) -> ModelSource:
 
 
 def origin_of_checkpoint(path: Path) -> Origin:
-    """A checkpoint says what decided the result; since version 0.2 also, under "run", what a manifest says."""
+    """A checkpoint says under "run" what a manifest says of the model."""
     file = path / IDENTITY
     identity = read_json_object(file)
-    arguments, run = identity.get("arguments"), identity.get("run", {})
-    if not isinstance(arguments, dict) or not isinstance(run, dict):
+    if "run" not in identity:
+        return origin_of_early_checkpoint(path, identity)
+    if not isinstance(identity["run"], dict):
+        raise RunDirectoryError(f"{file} is damaged: run must hold names and values")
+    manifest = {**identity["run"], "results": {}}
+    check_values(file, manifest)
+    return from_manifest(path, "checkpoint", manifest)
+
+
+def origin_of_early_checkpoint(path: Path, identity: dict[str, Any]) -> Origin:
+    """Version 0.1 wrote down what decides the result only: of base model and template the fingerprints."""
+    file, arguments = path / IDENTITY, identity.get("arguments")
+    if not isinstance(arguments, dict):
         raise RunDirectoryError(f"{file} is damaged: it does not say with which arguments the run was begun")
-    method = arguments.get("peft")
-    # Of the template its fingerprint is known; of the precision what was asked for.
-    stands_for = {
-        "base_model": run.get("base_model", {"name": ""}),
+    manifest = {
+        "base_model": {"name": str(identity.get("base_model"))},
         "template": {"name": "", "sha256": identity.get("template")},
-        "adapter": {"method": method},
-        "precision": run.get("precision", {"storage": "bfloat16" if arguments.get("bf16") else "float32"}),
+        "adapter": {"method": arguments.get("peft")},
+        "precision": {"storage": "bfloat16" if arguments.get("bf16") else "float32"},
         "results": {},
     }
-    check_values(file, stands_for)
-    stands_for["template"] = {"sha256": identity["template"]}
-    if "base_model" in run or method == "none":
-        return from_manifest(path, "checkpoint", stands_for)
-    stands_for["base_model"] = {"name": place_of_base(path, named_base(path))}
-    return from_manifest(path, "checkpoint", stands_for, base_sha256=str(identity.get("base_model")))
+    check_values(file, manifest)
+    manifest["template"] = {"sha256": identity["template"]}
+    if arguments["peft"] == "none":
+        return from_manifest(path, "checkpoint", manifest)
+    manifest["base_model"] = {"name": place_of_base(path, named_base(path))}
+    return from_manifest(path, "checkpoint", manifest, base_sha256=str(identity.get("base_model")))
 
 
 def named_base(path: Path) -> str:
