@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note
 from neuralchat.data.templates import Template, make_template
 from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
@@ -23,13 +24,7 @@ from neuralchat.models.loading.base_model import (
     user_errors,
 )
 from neuralchat.models.loading.precision import Precision, has_bf16_units
-from neuralchat.runs.directory import trained_file
 
-# The method of a run -> the peft_type of its adapter.
-PEFT_TYPES = {
-    "lora": "LORA", "ia3": "IA3", "ptun": "P_TUNING", "prefix": "PREFIX_TUNING", "prompt": "PROMPT_TUNING",
-    "llama_adapter": "ADAPTION_PROMPT",
-}  # fmt: skip
 TEMPLATES = ("alpaca", "chat")
 
 
@@ -67,7 +62,7 @@ def checked_weights(origin: Origin) -> dict[str, Any] | None:
     if whole:
         return None
     adapter = check_adapter_files(directory)
-    if PEFT_TYPES.get(origin.method, adapter.get("peft_type")) != adapter.get("peft_type"):
+    if origin.method in METHODS and METHODS[origin.method].peft_type != adapter.get("peft_type"):
         raise RunDirectoryError(
             f"{directory} is a {origin.kind} of {origin.method}, but its adapter_config.json is of "
             f"{adapter['peft_type']}; copy the {origin.kind} again from where it came from"

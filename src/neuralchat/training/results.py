@@ -116,6 +116,8 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "train_fingerprint": data.train.fingerprint if data.train is not None else None,
             "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,
             "counts": data.counts,
+            # Which of the records a Python program handed over; a file's name stands in the arguments.
+            "given_in_python": [s.given.name for s in (data.train_source, data.validation_source) if s.given],
         },
         "identity": session.identity,
         "arguments": arguments.as_dict(),
