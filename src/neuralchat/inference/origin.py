@@ -52,7 +52,7 @@ class Origin:
     @property
     def is_whole_model(self) -> bool:
         """After full fine-tuning there is no adapter: the directory holds all weights."""
-        return self.method in METHODS and METHODS[self.method].trains_base
+        return trains_base(self.method)
 
 
 def origin_of(name: str | os.PathLike[str]) -> Origin:
@@ -83,6 +83,10 @@ def has(name: str) -> Callable[[Path], bool]:
     return lambda path: (path / name).is_file() and not (path / METRICS).exists()
 
 
+def trains_base(method: str | None) -> bool:
+    return method in METHODS and METHODS[method].trains_base
+
+
 def origin_of_run(path: Path) -> Origin:
     return from_manifest(path, "run", read_manifest(path))
 
@@ -92,7 +96,9 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
     return Origin(
         name=str(path),
         kind=kind,
-        source=ModelSource(name=str(path)) if method in METHODS and METHODS[method].trains_base else source_of(manifest["base_model"]),
+        source=ModelSource(name=str(path))
+        if method in METHODS and METHODS[method].trains_base
+        else source_of(manifest["base_model"]),
         directory=path,
         method=method,
         template_name=template.get("name"),
@@ -129,7 +135,7 @@ def origin_of_checkpoint(path: Path) -> Origin:
 def origin_of_early_checkpoint(path: Path, identity: dict[str, Any]) -> Origin:
     """Version 0.1 wrote down what decides the result only: of base model and template the fingerprints."""
     file, arguments = path / IDENTITY, identity.get("arguments")
-    if not isinstance(arguments, dict) or arguments.get("peft") not in METHODS:
+    if not isinstance(arguments, dict) or str(arguments.get("peft")) not in METHODS:
         raise RunDirectoryError(f"{file} is damaged: it does not say with which arguments the run was begun")
     manifest = {
         "base_model": {"name": str(identity.get("base_model"))},
@@ -140,7 +146,7 @@ def origin_of_early_checkpoint(path: Path, identity: dict[str, Any]) -> Origin:
     }
     check_values(file, manifest)
     manifest["template"] = {"sha256": identity["template"]}
-    if METHODS[arguments["peft"]].trains_base:
+    if trains_base(arguments["peft"]):
         return from_manifest(path, "checkpoint", manifest)
     manifest["base_model"] = {"name": place_of_base(path, named_base(path))}
     return from_manifest(path, "checkpoint", manifest, base_sha256=str(identity.get("base_model")))

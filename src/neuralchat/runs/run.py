@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralchat.console.tables import Page
-from neuralchat.runs.directory import ADAPTER, REPORT, WHOLE_MODEL, checkpoints, read_manifest, read_metrics
+from neuralchat.runs.directory import REPORT, checkpoints, read_manifest, read_metrics
 from neuralchat.runs.summary import summary_of_run
 
 if TYPE_CHECKING:
@@ -89,11 +89,6 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """Directories checkpoint-N that are still there, oldest step first."""
         return checkpoints(self.path)
-
-    @property
-    def weights(self) -> Path:
-        """The file of what was trained: the adapter, or after full fine-tuning the model."""
-        return self.path / (WHOLE_MODEL if self.manifest["adapter"]["method"] == "none" else ADAPTER)
 
     @property
     def report(self) -> Path:

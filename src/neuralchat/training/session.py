@@ -102,9 +102,7 @@ def check_extras(arguments: FinetuneConfig) -> None:
         raise MissingExtraError("rouge_score", "rouge", "--predict_with_generate")
 
 
-def make_session(
-    arguments: FinetuneConfig, resume: Path | None, given_records: Sequence[GivenRecords] = ()
-) -> Session:
+def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: Sequence[GivenRecords] = ()) -> Session:
     if arguments.training.log_level != "passive":
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training.log_level])
     # The libraries' bars would break our own lines.
@@ -116,7 +114,10 @@ def make_session(
     added = add_tokens(tokenizer, arguments.data.special_tokens)
     data = run_first_on_each_host(
         lambda: prepare(
-            arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir,
+            arguments.data,
+            tokenizer,
+            encoder_decoder=config.is_encoder_decoder,
+            cache_dir=source.cache_dir,
             given=given_records,
         )
     )
