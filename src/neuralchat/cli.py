@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
-from neuralchat.console import report, show_log
+from neuralchat.console import report, show_log, show_page
 from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
+WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
 VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
-    "chat": "talk to a finished run",
-    "eval": "ask a run questions and score its answers by the facts listed with them",
+    "chat": "talk to a finished run, or to any model",
+    "eval": "ask a run or model questions and score its answers by the facts listed with them",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
     "plan": "say how many processes and threads fit this machine, and how to start a cluster like it",
@@ -88,11 +89,10 @@ def run_merge(options: argparse.Namespace) -> int:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    from pathlib import Path
+    from neuralchat.runs.run import Run
 
-    from neuralchat.training.results import show
-
-    return show(Path(options.run))
+    show_page(Run.load(options.run).page())
+    return 0
 
 
 def run_plan(options: argparse.Namespace) -> int:
@@ -115,14 +115,14 @@ def make_parser() -> argparse.ArgumentParser:
     verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
 
     chat = verbs.add_parser("chat", help=VERBS["chat"], description=VERBS["chat"], allow_abbrev=False)
-    chat.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    chat.add_argument("run", metavar="RUN", help=WHAT_TO_LOAD)
     chat.add_argument("-p", "--prompt", help="ask this one question and leave")
     chat.add_argument("--system", help="a system message to begin the conversation with")
     add_sampling(chat)
     chat.set_defaults(work=run_chat)
 
     scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"], allow_abbrev=False)
-    scores.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    scores.add_argument("run", metavar="RUN", help=WHAT_TO_LOAD)
     scores.add_argument("--questions", required=True, help="records with a 'facts' list each")
     scores.add_argument("--output", help="write every answer to this JSON file")
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
@@ -130,7 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     scores.set_defaults(work=run_eval)
 
     merge = verbs.add_parser("merge", help=VERBS["merge"], description=VERBS["merge"], allow_abbrev=False)
-    merge.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    merge.add_argument("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
     merge.add_argument("--output", required=True, help="a new directory for the whole model")
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     merge.set_defaults(work=run_merge)

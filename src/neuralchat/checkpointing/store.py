@@ -16,6 +16,9 @@ from pathlib import Path
 from neuralchat.console import mib
 from neuralchat.errors import NeuralChatError, RunDirectoryError
 from neuralchat.runs.directory import (
+    IDENTITY as IDENTITY,
+)
+from neuralchat.runs.directory import (
     checkpoints,
     file_sha256,
     nearest_existing,
@@ -26,7 +29,6 @@ from neuralchat.runs.directory import (
 
 SUMS = "SHA256SUMS"
 STATE = "training_state.safetensors"
-IDENTITY = "checkpoint.json"
 TRAINER_STATE = "trainer_state.json"
 WRITING, DELETING = ".writing", ".deleting"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from neuralchat.console.tables import Page, Plan
@@ -96,6 +97,20 @@ def show_log() -> None:
 
 def is_log_shown() -> bool:
     return HANDLER in log.handlers
+
+
+@contextmanager
+def log_shown(wanted: bool = True) -> Iterator[None]:
+    """Within, the log is shown if that is `wanted`; afterwards as it was before."""
+    before, level = is_log_shown(), log.level
+    if wanted:
+        show_log()
+    try:
+        yield
+    finally:
+        if wanted and not before:
+            log.removeHandler(HANDLER)
+            log.setLevel(level)
 
 
 def report(error: NeuralChatError) -> None:

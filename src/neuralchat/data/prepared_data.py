@@ -16,6 +16,8 @@ from neuralchat.cache import cache_directory
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
+from neuralchat.data.given_records import NAMES as GIVEN_NAMES
+from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
@@ -28,17 +30,25 @@ PROGRESS_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class RecordSource:
-    """Files, or a data set of a hub. `limit`: use only the first records."""
+    """Files, a data set of a hub, or rows given in Python. `limit`: use only the first records."""
 
     files: tuple[str, ...] = ()
     dataset: tuple[str, str | None, str | None] | None = None
     limit: int | None = None
+    given: GivenRecords | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.files or self.dataset or self.given)
 
     def check(self) -> list[str]:
         """What is wrong with the files before they are read."""
         problems = []
         for name in self.files:
             path = Path(name)
+            if name in GIVEN_NAMES and not path.exists():
+                problems.append(f"{name} were given in Python; give them again: neuralchat.finetune(..., {name}=...)")
+                continue
             try:
                 if path.is_dir():
                     problems.append(f"{name} is a directory; name the files in it")
@@ -52,6 +62,8 @@ class RecordSource:
         return problems
 
     def fingerprint(self) -> str:
+        if self.given:
+            return fingerprint_of(self.given.fingerprint(), str(self.limit))
         if self.dataset:
             return fingerprint_of("hub", *map(str, self.dataset), str(self.limit))
         # The name is part of it: messages quote it.
@@ -59,7 +71,10 @@ class RecordSource:
         return fingerprint_of("files", *parts, str(self.limit))
 
     def records(self, report: RecordReport) -> Iterator[Record]:
-        found = self.hub_records(report) if self.dataset else read_records(self.files, report)
+        if self.given:
+            found = records_of_rows(self.given.name, self.given.raw_rows(), report)
+        else:
+            found = self.hub_records(report) if self.dataset else read_records(self.files, report)
         return islice(found, self.limit)
 
     def hub_records(self, report: RecordReport) -> Iterator[Record]:
@@ -99,24 +114,33 @@ class PreparedData:
         return store
 
 
-def sources(data: DataArguments, cache_dir: str | None = None) -> tuple[RecordSource, RecordSource]:
+def sources(
+    data: DataArguments, cache_dir: str | None = None, given: Sequence[GivenRecords] = ()
+) -> tuple[RecordSource, RecordSource]:
     """(training, validation) sources. Raises DataError naming every missing or empty file."""
     hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
-    train = RecordSource(tuple(data.train_file), hub, data.max_train_samples)
-    validation = RecordSource(tuple(data.validation_file), None, data.max_eval_samples)
+    train = source_of(data.train_file, hub, data.max_train_samples, given)
+    validation = source_of(data.validation_file, None, data.max_eval_samples, given)
     if problems := [*train.check(), *validation.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     return train, validation
 
 
+def source_of(files: Sequence[str], hub: Any, limit: int | None, given: Sequence[GivenRecords]) -> RecordSource:
+    """Rows given in Python stand under their name where files would be named."""
+    rows = next((records for records in given if files == [records.name]), None)
+    return RecordSource(() if rows else tuple(files), hub, limit, rows)
+
+
 def prepare(
     data: DataArguments, tokenizer: Any, *, encoder_decoder: bool = False, cache_dir: str | None = None,
+    given: Sequence[GivenRecords] = (),
 ) -> PreparedData:  # fmt: skip
     """Read, check, render and tokenize, or take the same from the cache.
 
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
     """
-    train_source, validation_source = sources(data, cache_dir)
+    train_source, validation_source = sources(data, cache_dir, given)
     conversations = data.template == "auto" and train_source.is_conversation()
     template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
     encoder = make_encoder(data, tokenizer, template, pairs=encoder_decoder)
@@ -124,7 +148,7 @@ def prepare(
     all_counts: dict[str, Any] = {}
     failures: list[str] = []
     for label, source in (("train", train_source), ("validation", validation_source)):
-        if not source.files and not source.dataset:
+        if source.is_empty:
             continue
         try:
             store, counts = tokenized(source, encoder, data)

@@ -9,7 +9,9 @@ from typing import Any
 
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError, RunDirectoryError
-from neuralchat.inference.chatbot import Chatbot, is_foreign_adapter
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.origin import Origin, origin_of, origin_of_run
+from neuralchat.models.quiet import quiet_libraries
 from neuralchat.runs.directory import MANIFEST, read_manifest, write_atomically
 
 
@@ -32,19 +34,39 @@ def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RunDirectoryError(f"--output {output} is not empty; name a directory that is new")
+    origin = origin_of(run) if run.is_dir() else origin_of_run(run)
     # Without a manifest of ours the merged model could not say how it wants to be asked.
-    if is_foreign_adapter(run):
+    if origin.kind == "adapter":
         raise RunDirectoryError(f"{run} is an adapter from elsewhere; merge it with PEFT's merge_and_unload")
-    manifest = read_manifest(run)
-    method = manifest["adapter"]["method"]
+    if origin.method is None:
+        raise AdapterError(f"{run} is a base model: there is no adapter to merge")
     # Before anything is loaded.
-    check_mergeable(method)
+    check_mergeable(origin.method)
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code)
-    whole = merged(bot.model, method)
+    manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
+    whole = merged(bot.model, origin.method)
     output.mkdir(parents=True, exist_ok=True)
-    whole.save_pretrained(str(output))
-    bot.tokenizer.save_pretrained(str(output))
-    manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": method}
+    with quiet_libraries():
+        whole.save_pretrained(str(output))
+        bot.tokenizer.save_pretrained(str(output))
+    manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     print(f"{output} is a whole model; talk to it with: neuralchat chat {output}")
     return 0
+
+
+def manifest_of_checkpoint(origin: Origin, bot: Chatbot) -> dict[str, Any]:
+    """What the merged model must say of itself; a checkpoint has no results yet."""
+    template = bot.template
+    return {
+        "base_model": {"name": origin.source.name, "revision": origin.source.revision},
+        "template": {
+            "name": template.name,
+            "sha256": template.fingerprint(),
+            "end_tokens": list(template.end_tokens),
+            "definition": template.definition(),
+        },
+        "adapter": {"method": origin.method},
+        "precision": {"storage": origin.storage},
+        "results": {},
+    }

@@ -1,85 +1,177 @@
-"""run directory -> a chatbot: the run's own base model, adapter, tokenizer and template."""
+"""A model, its tokenizer and its template -> a chatbot: it answers whole conversations, or remembers one of its own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-import torch
-
-from neuralchat.config.methods import METHODS, trained_file
-from neuralchat.console import note
 from neuralchat.data.records import Turn
-from neuralchat.data.templates import Template, make_template
+from neuralchat.data.templates import Template
 from neuralchat.data.tokenization import Encoder
-from neuralchat.errors import ModelError, RunDirectoryError, TemplateError
+from neuralchat.errors import ArgumentsError
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
-from neuralchat.inference.sampling_flags import Sampling
-from neuralchat.models.adapters.build import base_model_of
-from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
-from neuralchat.models.loading.base_model import (
-    ModelSource,
-    grow_embeddings,
-    load_config,
-    load_model,
-    load_tokenizer,
-    user_errors,
-)
-from neuralchat.models.loading.precision import Precision, has_bf16_units
-from neuralchat.runs.directory import MANIFEST, METRICS, read_manifest
+from neuralchat.inference.loading import load
+from neuralchat.inference.origin import origin_of
+from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
+from neuralchat.inference.seeding import RandomState
+from neuralchat.inference.streaming import pieces_of
+from neuralchat.models.loading.fetch import DEFAULT_MODEL
+from neuralchat.models.quiet import quiet_libraries
+from neuralchat.runs.directory import MANIFEST
+
+if TYPE_CHECKING:
+    from neuralchat.config.config import FinetuneConfig
 
 
 class Chatbot:
-    """Answers conversations. `model` may be a base model or a PeftModel."""
+    """Answers in the prompt format that its model was trained with.
 
-    def __init__(self, model: Any, tokenizer: Any, template: Template) -> None:
+    >>> bot = Chatbot.load("runs/a")                         # doctest: +SKIP
+    >>> bot.chat("How do I reset my badge?")                 # doctest: +SKIP
+    'At the front desk, any weekday.'
+    >>> for piece in bot.stream("And on Sundays?"):          # doctest: +SKIP
+    ...     print(piece, end="", flush=True)
+    >>> bot.reset()                                          # doctest: +SKIP
+
+    `history`: the turns of the conversation so far, user and assistant in turn; it may be replaced. `system`: the
+    system message before them, or None; it may be set at any time. `last`: the latest Answer, with its tokens and
+    whether the model ended it by itself. `model` may be a base model or a PeftModel.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, template: Template, *, name: str = "") -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.template = template
+        self.name = name
+        self.system: str | None = None
+        self.history: list[Turn] = []
+        self.last: Answer | None = None
         self.end_ids = end_token_ids(tokenizer, template)
         # The limit is the model's, not training's: a long history is cut by the caller.
         self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
+        # Weak, so that an iterator that nobody holds any more is closed at once.
+        self.open_stream: weakref.ref[Generator[str, None, None]] | None = None
 
     @classmethod
-    def load(cls, run: Path, *, trust_remote_code: bool = False, template: str | None = None) -> Chatbot:
-        """The chatbot of a finished run, or of a PEFT adapter from elsewhere.
+    def load(
+        cls, path_or_name: str | os.PathLike[str], *, template: str | None = None, trust_remote_code: bool = False
+    ) -> Chatbot:
+        """The chatbot of a finished run, a checkpoint of a run, a PEFT adapter from elsewhere, or a base model.
 
-        Whether code of the base model may run is the caller's word, never that of the run directory. `template` names
-        the prompt format of an adapter from elsewhere; a run has its own. Raises RunDirectoryError, ModelError or
+        A base model is a directory, a fetched name or a hub id. `template` ("alpaca" or "chat") names the prompt format
+        of what does not say its own: an adapter from elsewhere, a base model. Whether code of the base model may run is
+        the caller's word, never that of a directory. Raises RunDirectoryError, AdapterError, ModelError or
         TemplateError.
         """
-        manifest = read_adapter_as_manifest(run) if is_foreign_adapter(run) else read_manifest(run)
-        method = manifest["adapter"]["method"]
-        whole = method in METHODS and METHODS[method].trains_base
-        source = source_of(manifest) if not whole else ModelSource(name=str(run))
-        source = replace(source, trust_remote_code=trust_remote_code)
-        trained = trained_file(method)
-        if not (run / trained).is_file():
-            reason = missing_weights(run) if (run / PICKLED).exists() and not whole else f"{run} has no {trained}"
-            raise RunDirectoryError(f"{reason}; the run is not whole")
-        adapter = {} if whole else check_adapter_files(run)
-        if method in METHODS and METHODS[method].peft_type != adapter.get("peft_type"):
-            raise RunDirectoryError(
-                f"{run} is a run of {method}, but its adapter_config.json is of {adapter['peft_type']}; "
-                "copy the run again from where it came from"
+        origin = origin_of(path_or_name)
+        with quiet_libraries():
+            parts = load(origin, template=template, trust_remote_code=trust_remote_code)
+        return cls(*parts, name=origin.name)
+
+    # A conversation that is remembered
+
+    def chat(self, text: str, **sampling: Unpack[SamplingOptions]) -> str:
+        """The reply to `text` after all that was said before; both are remembered.
+
+        The options are those of `Sampling`. Where no answer comes about (an error, Ctrl-C), the question is forgotten.
+        """
+        chosen, turns = sampling_from(sampling), self.turns_with(text)
+        answer = self.answer(turns, chosen)
+        self.remember(text, answer)
+        return answer.text
+
+    def stream(self, text: str, **sampling: Unpack[SamplingOptions]) -> Iterator[str]:
+        """As `chat`, in pieces of text as they come; joined they are the reply.
+
+        The model computes only while the next piece is waited for. Leaving the loop early stops it: then the part that
+        was handed out is remembered as the answer, and if nothing was, the question is forgotten. After an error or
+        Ctrl-C while it computes the question is forgotten too. The next question, or `reset`, ends an answer that is
+        still open, as leaving its loop does.
+        """
+        chosen, turns = sampling_from(sampling), self.turns_with(text)
+        if chosen.num_beams > 1:
+            raise ArgumentsError(
+                f"--num_beams is {chosen.num_beams}: beams know their answer only at its end, so it cannot be streamed;"
+                " use chat(), or one beam"
             )
-        # First, since it looks at the base model's files before anything else reads them.
-        config = load_config(source)
-        own_tokenizer = str(run) if (run / "tokenizer_config.json").is_file() else None
-        tokenizer = load_tokenizer(replace(source, tokenizer_name=own_tokenizer))
-        chosen = template_of(run, manifest, tokenizer, config, asked=template)
-        model = load_model(source, config, chat_precision(manifest))
-        if not whole:
-            check_new_tokens(model, run, adapter, len(tokenizer))
-            model = with_adapter(model, run, len(tokenizer))
-        check_finite(model, source.name)
-        return cls(model.eval(), tokenizer, chosen)
+        stream = self.streamed(text, turns, chosen)
+        self.open_stream = weakref.ref(stream)
+        return stream
+
+    def streamed(self, text: str, turns: Sequence[Turn], sampling: Sampling) -> Generator[str, None, None]:
+        random_state, whole = RandomState(sampling.seed), []
+
+        def produce(on_text: Callable[[str], None]) -> None:
+            whole.append(self.computed(turns, sampling, on_text))
+
+        @contextmanager
+        def during() -> Iterator[None]:
+            with quiet_libraries(), random_state.current():
+                yield
+
+        handed_out: list[str] = []
+        pieces = pieces_of(produce, during)
+        try:
+            for piece in pieces:
+                handed_out.append(piece)
+                yield piece
+        except GeneratorExit:
+            pieces.close()
+            if handed_out:
+                self.remember(text, self.half_answer("".join(handed_out)))
+            raise
+        self.remember(text, whole[0])
+
+    def predict(self, query: str, **sampling: Unpack[SamplingOptions]) -> str:
+        """The reply to `query` alone: nothing is remembered, and nothing said before counts."""
+        chosen = sampling_from(sampling)
+        self.check_question(query)
+        return self.answer([*self.system_turn(), Turn("user", query)], chosen).text
+
+    def reset(self) -> None:
+        """Forget the conversation; the system message stays."""
+        self.close_stream()
+        self.history = []
+
+    def turns_with(self, text: str) -> list[Turn]:
+        self.check_question(text)
+        self.close_stream()
+        return [*self.system_turn(), *self.history, Turn("user", text)]
+
+    def check_question(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise ArgumentsError(f"the question must be text, found {type(text).__name__}")
+        if not text.strip():
+            raise ArgumentsError("the question is empty")
+
+    def system_turn(self) -> list[Turn]:
+        return [Turn("system", self.system)] if self.system else []
+
+    def remember(self, question: str, answer: Answer) -> None:
+        self.history = [*self.history, Turn("user", question), Turn("assistant", answer.text)]
+        self.last = answer
+
+    def half_answer(self, text: str) -> Answer:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return Answer(text, tuple(ids), finished=False)
+
+    def close_stream(self) -> None:
+        stream = self.open_stream() if self.open_stream is not None else None
+        if stream is not None:
+            stream.close()
+
+    # Conversations given whole
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
+        with quiet_libraries(), RandomState(sampling.seed).current():
+            return self.computed(turns, sampling, on_text)
+
+    def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
         stream = TextStream(self.tokenizer, self.end_ids, on_text) if on_text else None
         return generate(
             self.model, self.tokenizer, [self.encoder.encode_prompt(turns)], self.end_ids, sampling, stream
@@ -90,92 +182,41 @@ class Chatbot:
         prompts = [self.encoder.encode_prompt(turns) for turns in conversations]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         found: dict[int, Answer] = {}
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            replies = generate(self.model, self.tokenizer, [prompts[i] for i in chosen], self.end_ids, sampling)
-            found.update(zip(chosen, replies, strict=True))
+        with quiet_libraries(), RandomState(sampling.seed).current():
+            for start in range(0, len(order), batch):
+                chosen = order[start : start + batch]
+                replies = generate(self.model, self.tokenizer, [prompts[i] for i in chosen], self.end_ids, sampling)
+                found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
 
-
-def template_of(run: Path, manifest: dict[str, Any], tokenizer: Any, config: Any, *, asked: str | None) -> Template:
-    """The template a run was trained with; for an adapter from elsewhere the one asked for, or a guess that is told."""
-    pairs = config.is_encoder_decoder
-    known = manifest.get("template")
-    if known is None:
-        template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
-        if asked is None:
-            note(f"{run} says nothing of its prompt format; taking {template.name} (--template names another)")
-        return template
-    if asked not in (None, known["name"]):
-        raise TemplateError(f"{run} was trained with the template {known['name']}, not {asked}; leave --template out")
-    template = make_template(known["name"], tokenizer, encoder_decoder=pairs)
-    trained_with = str(known.get("sha256"))
-    if template.fingerprint() != trained_with:
-        raise TemplateError(
-            f"the template of {run} has changed since training: its fingerprint is {template.fingerprint()[:12]}, "
-            f"the run was trained with {trained_with[:12]}"
-        )
-    return template
+    def __repr__(self) -> str:
+        said = f", {len(self.history)} turns said" if self.history else ""
+        return f"Chatbot({self.name or type(self.model).__name__!r}, template {self.template.name}{said})"
 
 
-def is_foreign_adapter(run: Path) -> bool:
-    """A directory that PEFT saved and we did not; a run of ours that is not finished has its metrics already."""
-    ours = [MANIFEST, METRICS]
-    return (run / "adapter_config.json").is_file() and not any((run / name).exists() for name in ours)
+def build_chatbot(
+    model: str | os.PathLike[str] | Mapping[str, Any] | FinetuneConfig = DEFAULT_MODEL, **options: Any
+) -> Chatbot:
+    """A chatbot by the name that the original NeuralChat gives it; `Chatbot.load` is the same and says more.
+
+    `model`: what `Chatbot.load` takes. Or the configuration of a fine-tuning, as FinetuneConfig or by names: then its
+    run answers where it is finished, or else its base model.
+
+    >>> build_chatbot("runs/a").predict("How do I reset my badge?")      # doctest: +SKIP
+    'At the front desk, any weekday.'
+    """
+    return Chatbot.load(model_of(model), **options)
 
 
-def read_adapter_as_manifest(run: Path) -> dict[str, Any]:
-    config = check_adapter_files(run)
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise RunDirectoryError(f"{run / 'adapter_config.json'} names no base model")
-    return {"base_model": {"name": base}, "adapter": {"method": config["peft_type"].lower()}}
-
-
-def check_new_tokens(model: Any, run: Path, adapter: dict[str, Any], tokens: int) -> None:
-    """Raise ModelError where the run's tokenizer has tokens that neither base model nor adapter has a row for."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    trained = adapter.get("trainable_token_indices") or []
-    ids = trained if isinstance(trained, list) else [token for part in trained.values() for token in part]
-    if tokens > rows and not set(range(rows, tokens)) <= set(ids):
-        raise ModelError(
-            f"the tokenizer of {run} has {tokens} tokens, its base model {model.name_or_path} has {rows} embeddings, "
-            "and the adapter does not hold the others. Is it the base model that the adapter was trained on?"
-        )
-
-
-def with_adapter(model: Any, run: Path, tokens: int) -> Any:
-    """`model` with the adapter of `run`, and with embeddings for all `tokens` of the run's tokenizer."""
-    grow_embeddings(model, tokens)
-    return load_adapter(model, run)
-
-
-@torch.inference_mode()
-def check_finite(model: Any, name: str) -> None:
-    """Raise ModelError where one token gives scores that are not finite: then every answer would be chance."""
-    base = base_model_of(model)
-    ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
-    pairs = {"decoder_input_ids": ids} if base.config.is_encoder_decoder else {}
-    with user_errors(f"model '{name}'"):
-        scores = base.eval()(input_ids=ids, **pairs).logits
-    if not bool(torch.isfinite(scores).all()):
-        raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
-
-
-def source_of(manifest: dict[str, Any]) -> ModelSource:
-    base = manifest["base_model"]
-    # A relative path is written down whole, so that a run can be used from any directory.
-    directory = base.get("path")
-    return ModelSource(
-        name=directory if directory and os.path.isdir(directory) else base["name"],
-        config_name=base.get("config_name"),
-        revision=base.get("revision") or "main",
-        cache_dir=base.get("cache_dir"),
-    )
-
-
-def chat_precision(manifest: dict[str, Any]) -> Precision:
-    """The run's storage; where that is bf16 and the machine multiplies bf16 slowly, it is widened once."""
-    bf16 = manifest.get("precision", {}).get("storage") == "bfloat16" and has_bf16_units()
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    return Precision(storage=dtype, compute=dtype)
+def model_of(model: Any) -> str | os.PathLike[str]:
+    if isinstance(model, str | os.PathLike):
+        return model
+    if isinstance(model, Mapping):
+        output, base = model.get("output_dir"), model.get("model_name_or_path", model.get("model"))
+    else:
+        output, base = model.output_dir, model.model.model_name_or_path
+    if output is not None and (Path(output) / MANIFEST).is_file():
+        return output
+    if base is None:
+        raise ArgumentsError("--model_name_or_path is missing: name a directory, a hub id or a fetched model")
+    return base

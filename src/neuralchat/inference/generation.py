@@ -10,7 +10,7 @@ import torch
 
 from neuralchat.data.templates import Template
 from neuralchat.inference.decoding import decode
-from neuralchat.inference.sampling_flags import Sampling
+from neuralchat.inference.sampling import Sampling
 
 
 @dataclass(frozen=True)

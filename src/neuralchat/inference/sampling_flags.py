@@ -3,32 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
 
-from neuralchat.errors import ArgumentsError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen. temperature 0 is greedy: the likeliest token, always the same answer."""
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    num_beams: int = 1
-
-    def options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
-        if self.temperature > 0:
-            options |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
-        if self.num_beams > 1:
-            options["num_beams"] = self.num_beams
-        if self.repetition_penalty != 1.0:
-            options["repetition_penalty"] = self.repetition_penalty
-        return options
+from neuralchat.inference.sampling import Sampling
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,28 +23,5 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 
 def sampling_of(options: argparse.Namespace) -> Sampling:
     """Raises ArgumentsError with all impossible values at once."""
-    wrong = []
-    if options.max_new_tokens < 1:
-        wrong.append(f"--max_new_tokens must be at least 1, found {options.max_new_tokens}")
-    # Written so that "nan" is refused as well.
-    if not options.temperature >= 0:
-        wrong.append(f"--temperature must not be negative, found {options.temperature}")
-    if not 0 < options.top_p <= 1:
-        wrong.append(f"--top_p must be above 0 and at most 1, found {options.top_p}")
-    if options.top_k < 0:
-        wrong.append(f"--top_k must not be negative, found {options.top_k}")
-    if not options.repetition_penalty > 0:
-        wrong.append(f"--repetition_penalty must be above 0, found {options.repetition_penalty}")
-    if wrong:
-        raise ArgumentsError("\n".join(wrong))
-    if options.seed is not None:
-        import torch
-
-        torch.manual_seed(options.seed)
-    return Sampling(
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        repetition_penalty=options.repetition_penalty,
-    )
+    names = {field.name for field in dataclasses.fields(Sampling)}
+    return Sampling(**{name: value for name, value in vars(options).items() if name in names})

@@ -17,6 +17,8 @@ REPORT = "report.html"
 ADAPTER = "adapter_model.safetensors"
 # What stands in the adapter's place after full fine-tuning.
 WHOLE_MODEL = "model.safetensors"
+# What decides the result of a run, in each of its checkpoints.
+IDENTITY = "checkpoint.json"
 # Held by the run that writes to the directory; it may stay behind.
 LOCK = ".neuralchat.lock"
 # Names that belong to a run; only these are deleted by --overwrite_output_dir.

@@ -14,8 +14,9 @@ from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.parser import help_text, parse
 from neuralchat.console import note
+from neuralchat.data.given_records import GivenRecords
 from neuralchat.distributed.collectives import run_on_rank_zero
-from neuralchat.distributed.launchers import export_world, read_world
+from neuralchat.distributed.launchers import World, export_world, read_world
 from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks
 from neuralchat.distributed.rendezvous import joined
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
@@ -39,27 +40,57 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
     if (ranks := wants_local_ranks(arguments.distributed.num_processes, os.environ)) > 1:
         grace = arguments.distributed.peer_timeout
         return start_local_ranks(words, prog=prog, num_processes=ranks, grace=grace)
+    finetune_in(world, arguments)
+    return 0
+
+
+def finetune_in(
+    world: World,
+    arguments: FinetuneConfig,
+    callbacks: Sequence[TrainerCallback] = (),
+    given_records: Sequence[GivenRecords] = (),
+) -> Results:
+    """Fine-tune as this process's part of the `world` that its launcher has started."""
     for text in arguments.notices:
         note(text)
     if world.restart_count:
         note(f"start {world.restart_count + 1} of this job: it goes on from its last checkpoint")
         arguments = arguments.resumed()
     with joined(world, arguments):
-        finetune(arguments)
-    return 0
+        return finetune(arguments, callbacks, given_records)
 
 
-def finetune(arguments: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) -> Results:
-    """Check, load, train, save. Nothing is written to output_dir before everything has been checked."""
+def finetune(
+    arguments: FinetuneConfig,
+    callbacks: Sequence[TrainerCallback] = (),
+    given_records: Sequence[GivenRecords] = (),
+) -> Results:
+    """Check, load, train, save. Nothing is written to output_dir before everything has been checked.
+
+    `given_records` stand for the files of their names (data/given_records.py).
+    """
+    lock = RunLock(arguments.output_dir)
+    try:
+        return finetune_locked(arguments, callbacks, given_records, lock)
+    finally:
+        # However it ends: a program that goes on may try again.
+        lock.release()
+
+
+def finetune_locked(
+    arguments: FinetuneConfig,
+    callbacks: Sequence[TrainerCallback],
+    given_records: Sequence[GivenRecords],
+    lock: RunLock,
+) -> Results:
     start = time.perf_counter()
     output, overwrite = arguments.output_dir, arguments.tuning.overwrite_output_dir
-    lock = RunLock(output)
     checkpoint = run_on_rank_zero(lambda: chosen_checkpoint(arguments, output, lock))
     check_extras(arguments)
     if not arguments.model.use_fast_tokenizer:
         note("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
     shared = SharedCheckpoint(checkpoint)
-    session = make_session(arguments, shared.path)
+    session = make_session(arguments, shared.path, given_records)
 
     def prepare() -> None:
         prepare_output_directory(output, overwrite=False)
@@ -69,16 +100,13 @@ def finetune(arguments: FinetuneConfig, callbacks: Sequence[TrainerCallback] = (
         check_room(output, 2 * checkpoint_bytes(session.model, session.training.optim))
 
     run_on_rank_zero(prepare)
-    try:
-        uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
-        results = train(session, make_training(session, [*uploads, *callbacks]))
-        results.seconds = time.perf_counter() - start
-        results.peak_memory_mb = peak_memory_mb()
-        run_on_rank_zero(lambda: write_results(output, session, results))
-        for upload in uploads:
-            run_on_rank_zero(upload.upload_result)
-    finally:
-        lock.release()
+    uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
+    results = train(session, make_training(session, [*uploads, *callbacks]))
+    results.seconds = time.perf_counter() - start
+    results.peak_memory_mb = peak_memory_mb()
+    run_on_rank_zero(lambda: write_results(output, session, results))
+    for upload in uploads:
+        run_on_rank_zero(upload.upload_result)
     return results
 
 

@@ -16,13 +16,12 @@ import torch
 
 from neuralchat import __version__
 from neuralchat.config.methods import METHODS
-from neuralchat.console import clock, show_page
-from neuralchat.console.tables import Page, results_table
-from neuralchat.errors import RunDirectoryError
+from neuralchat.console import is_log_shown, show_page
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_model import resolve
-from neuralchat.runs.directory import MANIFEST, REPORT, read_manifest, read_metrics, write_atomically
+from neuralchat.runs.directory import MANIFEST, REPORT, read_metrics, write_atomically
 from neuralchat.runs.report import render_report
+from neuralchat.runs.summary import summary
 from neuralchat.training.sample_answers import Sample
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def peak_memory_mb() -> int:
 
 
 def finish(output: Path, session: Session, results: Results) -> None:
-    """Write what a finished run holds and tell the user."""
+    """Write what a finished run holds; where the log is shown, print the summary."""
     if not session.training.should_save:
         return
     manifest = make_manifest(session, results)
@@ -72,7 +71,8 @@ def finish(output: Path, session: Session, results: Results) -> None:
         write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
         write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    show_page(summary(output, manifest))
+    if is_log_shown():
+        show_page(summary(output, manifest))
 
 
 def model_of_run(session: Session) -> dict[str, Any]:
@@ -116,6 +116,8 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "train_fingerprint": data.train.fingerprint if data.train is not None else None,
             "validation_fingerprint": data.validation.fingerprint if data.validation is not None else None,
             "counts": data.counts,
+            # Which of the records a Python program handed over; a file's name stands in the arguments.
+            "given_in_python": [s.given.name for s in (data.train_source, data.validation_source) if s.given],
         },
         "identity": session.identity,
         "arguments": arguments.as_dict(),
@@ -132,56 +134,6 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
 def absolute(name: str) -> str:
     """A directory's whole path; a hub id as it is."""
     return str(Path(name).absolute()) if Path(name).is_dir() else name
-
-
-def held_out_figure(results: dict[str, Any]) -> str | None:
-    before, after = results["held_out_loss_before"], results["held_out_loss_after"]
-    if before is not None and after is not None:
-        change = (after - before) / before if before else 0.0
-        return f"{before:.4f} before, {after:.4f} after ({change:+.0%})"
-    known = after if before is None else before
-    return None if known is None else f"{known:.4f}"
-
-
-def summary(output: Path, manifest: dict[str, Any]) -> Page:
-    """What a user wants to know at the end, and what to type next."""
-    results = manifest["results"]
-    samples = [
-        (one_line(sample["question"]), one_line(sample["before"]), one_line(sample["after"]))
-        for sample in results["samples"]
-    ]
-    figures, pointers = [], []
-    if (held_out := held_out_figure(results)) is not None:
-        figures.append(("held-out loss", held_out))
-    if results.get("rouge"):
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
-        figures.append(("held-out answers", scores))
-    if results["steps"]:
-        figures += [
-            ("training loss", f"{results['mean_loss']:.4f} (mean over {results['steps']} steps)"),
-            ("time", f"{clock(results['seconds'])}, of which training {clock(results['training_seconds'])}"),
-            ("speed", f"{results['tokens_per_s']:.0f} tokens/s"),
-            ("peak memory", f"{results['peak_memory_mb']} MiB"),
-        ]
-        pointers = [
-            ("run", str(output)), ("report", str(output / REPORT)), ("chat", f"neuralchat chat {output}"),
-        ]  # fmt: skip
-    return results_table(samples, figures, pointers)
-
-
-def show(run: Path) -> int:
-    """`neuralchat show`: the summary of a finished run, again. Raises RunDirectoryError if it was edited."""
-    manifest = read_manifest(run)
-    try:
-        show_page(summary(run, manifest))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunDirectoryError(f"{run / MANIFEST} is damaged: its results cannot be shown ({error!r})") from error
-    return 0
-
-
-def one_line(text: str, width: int = 160) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 
 def model_card(manifest: dict[str, Any]) -> str:

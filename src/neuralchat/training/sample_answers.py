@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from neuralchat.data.prepared_data import PreparedData, find_records
 from neuralchat.data.records import Record
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.sampling_flags import Sampling
+from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from neuralchat.checkpointing.fingerprint import check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.console import gib, inform, note
+from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
@@ -100,7 +102,7 @@ def check_extras(arguments: FinetuneConfig) -> None:
         raise MissingExtraError("rouge_score", "rouge", "--predict_with_generate")
 
 
-def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
+def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: Sequence[GivenRecords] = ()) -> Session:
     if arguments.training.log_level != "passive":
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training.log_level])
     # The libraries' bars would break our own lines.
@@ -112,7 +114,11 @@ def make_session(arguments: FinetuneConfig, resume: Path | None) -> Session:
     added = add_tokens(tokenizer, arguments.data.special_tokens)
     data = run_first_on_each_host(
         lambda: prepare(
-            arguments.data, tokenizer, encoder_decoder=config.is_encoder_decoder, cache_dir=source.cache_dir
+            arguments.data,
+            tokenizer,
+            encoder_decoder=config.is_encoder_decoder,
+            cache_dir=source.cache_dir,
+            given=given_records,
         )
     )
     training = arguments.training_arguments()

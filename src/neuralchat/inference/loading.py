@@ -1,0 +1,151 @@
+"""origin -> model, tokenizer and template, with every reason why they do not belong together told as an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuralchat.config.methods import METHODS, trained_file
+from neuralchat.console import note
+from neuralchat.data.templates import Template, make_template
+from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
+from neuralchat.inference.origin import Origin
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
+from neuralchat.models.loading.base_fingerprint import base_fingerprint
+from neuralchat.models.loading.base_model import (
+    grow_embeddings,
+    load_config,
+    load_model,
+    load_tokenizer,
+    user_errors,
+)
+from neuralchat.models.loading.precision import Precision, has_bf16_units
+
+TEMPLATES = ("alpaca", "chat")
+
+
+def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tuple[Any, Any, Template]:
+    """(model in evaluation mode, tokenizer, template). Whether code of the base model may run is the caller's word."""
+    if template is not None and template not in TEMPLATES:
+        raise ArgumentsError(f"--template is '{template}'; allowed are {', '.join(TEMPLATES)}")
+    adapter = checked_weights(origin)
+    source = replace(origin.source, trust_remote_code=trust_remote_code)
+    # First, since it looks at the base model's files before anything else reads them.
+    config = config_of(origin, trust_remote_code=trust_remote_code)
+    if origin.base_sha256 is not None and base_fingerprint(source, config) != origin.base_sha256:
+        raise ModelError(f"{source.name} is not the base model that {origin.name} was trained on: its files differ")
+    own_tokenizer = origin.directory is not None and (origin.directory / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source)
+    chosen = template_of(origin, tokenizer, config, asked=template)
+    model = load_model(source, config, chat_precision(origin, config))
+    if adapter is not None and origin.directory is not None:
+        check_new_tokens(model, origin.directory, adapter, len(tokenizer))
+        model = with_adapter(model, origin.directory, len(tokenizer))
+    check_finite(model, source.name)
+    return model.eval(), tokenizer, chosen
+
+
+def checked_weights(origin: Origin) -> dict[str, Any] | None:
+    """What adapter_config.json says; None where there is no adapter. Raises where the directory is not whole."""
+    if origin.directory is None or origin.method is None:
+        return None
+    directory, whole = origin.directory, origin.is_whole_model
+    trained = trained_file(origin.method)
+    if not (directory / trained).is_file():
+        pickled = (directory / PICKLED).exists() and not whole
+        reason = missing_weights(directory) if pickled else f"{directory} has no {trained}"
+        raise RunDirectoryError(f"{reason}; the {origin.kind} is not whole")
+    if whole:
+        return None
+    adapter = check_adapter_files(directory)
+    if origin.method in METHODS and METHODS[origin.method].peft_type != adapter.get("peft_type"):
+        raise RunDirectoryError(
+            f"{directory} is a {origin.kind} of {origin.method}, but its adapter_config.json is of "
+            f"{adapter['peft_type']}; copy the {origin.kind} again from where it came from"
+        )
+    return adapter
+
+
+def config_of(origin: Origin, *, trust_remote_code: bool) -> Any:
+    """The configuration of the base model. A name that a hub does not know may also be a run's, written wrongly."""
+    try:
+        return load_config(replace(origin.source, trust_remote_code=trust_remote_code))
+    except ModelError as error:
+        if origin.kind == "base model" and "/" not in origin.name and not Path(origin.name).exists():
+            raise RunDirectoryError(f"run directory {origin.name} does not exist; as a model: {error}") from error
+        raise
+
+
+def template_of(origin: Origin, tokenizer: Any, config: Any, *, asked: str | None) -> Template:
+    """The template of training; where that is not known the one asked for, or a guess that is told."""
+    pairs = config.is_encoder_decoder
+    if origin.template_sha256 is not None:
+        return template_of_training(origin, tokenizer, pairs=pairs, asked=asked)
+    template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
+    # A model's own chat template is no guess.
+    if asked is None and (origin.kind == "adapter" or template.name != "chat"):
+        note(f"{origin.name} says nothing of its prompt format; taking {template.name} (--template names another)")
+    return template
+
+
+def template_of_training(origin: Origin, tokenizer: Any, *, pairs: bool, asked: str | None) -> Template:
+    name = origin.template_name
+    if name is None:
+        # A checkpoint knows the fingerprint alone.
+        candidates = ("alpaca", "chat") if tokenizer.chat_template and not pairs else ("alpaca",)
+        name = next(
+            (n for n in candidates if make_template(n, tokenizer).fingerprint() == origin.template_sha256),
+            "alpaca_pairs" if pairs else "alpaca",
+        )
+    if asked not in (None, name):
+        raise TemplateError(f"{origin.name} was trained with the template {name}, not {asked}; leave --template out")
+    template = make_template(name, tokenizer, encoder_decoder=pairs)
+    if template.fingerprint() != origin.template_sha256:
+        raise TemplateError(
+            f"the template of {origin.name} has changed since training: its fingerprint is "
+            f"{template.fingerprint()[:12]}, the {origin.kind} was trained with {str(origin.template_sha256)[:12]}"
+        )
+    return template
+
+
+def check_new_tokens(model: Any, run: Path, adapter: dict[str, Any], tokens: int) -> None:
+    """Raise ModelError where the run's tokenizer has tokens that neither base model nor adapter has a row for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    trained = adapter.get("trainable_token_indices") or []
+    ids = trained if isinstance(trained, list) else [token for part in trained.values() for token in part]
+    if tokens > rows and not set(range(rows, tokens)) <= set(ids):
+        raise ModelError(
+            f"the tokenizer of {run} has {tokens} tokens, its base model {model.name_or_path} has {rows} embeddings, "
+            "and the adapter does not hold the others. Is it the base model that the adapter was trained on?"
+        )
+
+
+def with_adapter(model: Any, run: Path, tokens: int) -> Any:
+    """`model` with the adapter of `run`, and with embeddings for all `tokens` of the run's tokenizer."""
+    grow_embeddings(model, tokens)
+    return load_adapter(model, run)
+
+
+@torch.inference_mode()
+def check_finite(model: Any, name: str) -> None:
+    """Raise ModelError where one token gives scores that are not finite: then every answer would be chance."""
+    base = base_model_of(model)
+    ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
+    pairs = {"decoder_input_ids": ids} if base.config.is_encoder_decoder else {}
+    with user_errors(f"model '{name}'"):
+        scores = base.eval()(input_ids=ids, **pairs).logits
+    if not bool(torch.isfinite(scores).all()):
+        raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
+
+
+def chat_precision(origin: Origin, config: Any) -> Precision:
+    """The run's storage, or a base model's own; where that is bf16 and this machine multiplies bf16 slowly, fp32."""
+    stored = origin.storage
+    if origin.kind == "base model":
+        stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    dtype = torch.bfloat16 if stored == "bfloat16" and has_bf16_units() else torch.float32
+    return Precision(storage=dtype, compute=dtype)

@@ -1,0 +1,187 @@
+"""A path or a name -> what a chatbot is made of, read before anything is loaded.
+
+There are four kinds, told apart by the files of a directory (KINDS); what is no directory is the name of a base model.
+
+    runs/a                     neuralchat.json      a finished run
+    runs/a/checkpoint-20       checkpoint.json      a checkpoint of a run, finished or not
+    adapters/b                 adapter_config.json  a PEFT adapter from elsewhere
+    models/c, org/c, smollm2…  config.json          a base model: directory, hub id, fetched model
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuralchat.config.methods import METHODS
+from neuralchat.console import note
+from neuralchat.errors import RunDirectoryError
+from neuralchat.models.adapters.files import check_adapter_files
+from neuralchat.models.loading.base_model import ModelSource
+from neuralchat.models.loading.checkpoint_files import read_json_object
+from neuralchat.models.loading.fetch import PACKAGED_MODELS
+from neuralchat.runs.directory import IDENTITY, MANIFEST, METRICS, check_values, read_manifest
+
+ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """`directory`: where the trained weights lie; None for a base model.
+
+    `method`: the value of --peft, PEFT's own name of it for an adapter from elsewhere, None for a base model.
+    `template_name`, `template_sha256`: what is known of the prompt format. `storage`: dtype of the weights, where it is
+    known. `base_sha256`: the fingerprint of the base model where its place had to be guessed.
+    """
+
+    name: str
+    kind: str
+    source: ModelSource
+    directory: Path | None = None
+    method: str | None = None
+    template_name: str | None = None
+    template_sha256: str | None = None
+    storage: str | None = None
+    base_sha256: str | None = None
+
+    @property
+    def is_whole_model(self) -> bool:
+        """After full fine-tuning there is no adapter: the directory holds all weights."""
+        return trains_base(self.method)
+
+
+def origin_of(name: str | os.PathLike[str]) -> Origin:
+    """Raises RunDirectoryError, AdapterError or ModelError for a directory that is none of the four kinds."""
+    name = os.fspath(name)
+    path = Path(name)
+    if is_base_name(name):
+        return Origin(name=name, kind="base model", source=ModelSource(name=name))
+    for _, recognised, read in KINDS:
+        if path.is_dir() and recognised(path):
+            return read(path)
+    # It says what is missing.
+    return origin_of_run(path)
+
+
+def is_base_name(name: str) -> bool:
+    """Whether a name that is no path on this machine may be that of a base model."""
+    if name.lower() in PACKAGED_MODELS:
+        return True
+    # Beside a directory that is there, a name is a path with a mistake in it.
+    return HUB_ID.fullmatch(name) is not None and not (
+        name.startswith(".") or os.path.lexists(name) or ("/" in name and os.path.isdir(os.path.dirname(name)))
+    )
+
+
+def has(name: str) -> Callable[[Path], bool]:
+    """Whether a directory holds a file, and is not a run that has no manifest yet."""
+    return lambda path: (path / name).is_file() and not (path / METRICS).exists()
+
+
+def trains_base(method: str | None) -> bool:
+    return method in METHODS and METHODS[method].trains_base
+
+
+def origin_of_run(path: Path) -> Origin:
+    return from_manifest(path, "run", read_manifest(path))
+
+
+def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) -> Origin:
+    method, template = manifest["adapter"]["method"], manifest["template"]
+    return Origin(
+        name=str(path),
+        kind=kind,
+        source=ModelSource(name=str(path))
+        if method in METHODS and METHODS[method].trains_base
+        else source_of(manifest["base_model"]),
+        directory=path,
+        method=method,
+        template_name=template.get("name"),
+        template_sha256=str(template.get("sha256")),
+        storage=manifest.get("precision", {}).get("storage"),
+        **more,
+    )
+
+
+def source_of(base: dict[str, Any]) -> ModelSource:
+    # A relative path is written down whole, so that a run can be used from any directory.
+    directory = base.get("path")
+    return ModelSource(
+        name=directory if directory and os.path.isdir(directory) else base["name"],
+        config_name=base.get("config_name"),
+        revision=base.get("revision") or "main",
+        cache_dir=base.get("cache_dir"),
+    )
+
+
+def origin_of_checkpoint(path: Path) -> Origin:
+    """A checkpoint says under "run" what a manifest says of the model."""
+    file = path / IDENTITY
+    identity = read_json_object(file)
+    if "run" not in identity:
+        return origin_of_early_checkpoint(path, identity)
+    if not isinstance(identity["run"], dict):
+        raise RunDirectoryError(f"{file} is damaged: run must hold names and values")
+    manifest = {**identity["run"], "results": {}}
+    check_values(file, manifest)
+    return from_manifest(path, "checkpoint", manifest)
+
+
+def origin_of_early_checkpoint(path: Path, identity: dict[str, Any]) -> Origin:
+    """Version 0.1 wrote down what decides the result only: of base model and template the fingerprints."""
+    file, arguments = path / IDENTITY, identity.get("arguments")
+    if not isinstance(arguments, dict) or str(arguments.get("peft")) not in METHODS:
+        raise RunDirectoryError(f"{file} is damaged: it does not say with which arguments the run was begun")
+    manifest = {
+        "base_model": {"name": str(identity.get("base_model"))},
+        "template": {"name": "", "sha256": identity.get("template")},
+        "adapter": {"method": arguments.get("peft")},
+        "precision": {"storage": "bfloat16" if arguments.get("bf16") else "float32"},
+        "results": {},
+    }
+    check_values(file, manifest)
+    manifest["template"] = {"sha256": identity["template"]}
+    if trains_base(arguments["peft"]):
+        return from_manifest(path, "checkpoint", manifest)
+    manifest["base_model"] = {"name": place_of_base(path, named_base(path))}
+    return from_manifest(path, "checkpoint", manifest, base_sha256=str(identity.get("base_model")))
+
+
+def named_base(path: Path) -> str:
+    base = check_adapter_files(path).get("base_model_name_or_path")
+    if not base:
+        raise RunDirectoryError(f"{path / ADAPTER_CONFIG} names no base model")
+    return base
+
+
+def place_of_base(checkpoint: Path, name: str) -> str:
+    """Where the base model of an older checkpoint lies: as the run was told, seen from here or from above the run."""
+    places = [Path(name), *(parent / name for parent in checkpoint.absolute().parents)]
+    found = next((str(place) for place in places if (place / MODEL_CONFIG).is_file()), name)
+    note(f"{checkpoint} is of an earlier version and names its base model only as '{name}'; taking {found}")
+    return found
+
+
+def origin_of_adapter(path: Path) -> Origin:
+    method = check_adapter_files(path)["peft_type"].lower()
+    return Origin(
+        name=str(path), kind="adapter", source=ModelSource(name=named_base(path)), directory=path, method=method
+    )
+
+
+def origin_of_base(path: Path) -> Origin:
+    return Origin(name=str(path), kind="base model", source=ModelSource(name=str(path)))
+
+
+# (kind, how a directory of it is recognised, how it is read); the first that fits.
+KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path], Origin]], ...] = (
+    ("run", lambda path: (path / MANIFEST).exists(), origin_of_run),
+    ("checkpoint", lambda path: (path / IDENTITY).is_file(), origin_of_checkpoint),
+    ("adapter", has(ADAPTER_CONFIG), origin_of_adapter),
+    ("base model", has(MODEL_CONFIG), origin_of_base),
+)

@@ -1,0 +1,61 @@
+"""manifest -> what a user wants to know at the end of a run, and what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neuralchat.console import clock
+from neuralchat.console.tables import Page, results_table
+from neuralchat.errors import RunDirectoryError
+from neuralchat.runs.directory import MANIFEST, REPORT
+
+
+def held_out_figure(results: dict[str, Any]) -> str | None:
+    before, after = results["held_out_loss_before"], results["held_out_loss_after"]
+    if before is not None and after is not None:
+        change = (after - before) / before if before else 0.0
+        return f"{before:.4f} before, {after:.4f} after ({change:+.0%})"
+    known = after if before is None else before
+    return None if known is None else f"{known:.4f}"
+
+
+def summary(output: Path, manifest: dict[str, Any]) -> Page:
+    """What a user wants to know at the end, and what to type next."""
+    results = manifest["results"]
+    samples = [
+        (one_line(sample["question"]), one_line(sample["before"]), one_line(sample["after"]))
+        for sample in results["samples"]
+    ]
+    figures, pointers = [], []
+    if (held_out := held_out_figure(results)) is not None:
+        figures.append(("held-out loss", held_out))
+    if results.get("rouge"):
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
+        figures.append(("held-out answers", scores))
+    if results["steps"]:
+        figures += [
+            ("training loss", f"{results['mean_loss']:.4f} (mean over {results['steps']} steps)"),
+            ("time", f"{clock(results['seconds'])}, of which training {clock(results['training_seconds'])}"),
+            ("speed", f"{results['tokens_per_s']:.0f} tokens/s"),
+            ("peak memory", f"{results['peak_memory_mb']} MiB"),
+        ]
+        pointers = [
+            ("run", str(output)), ("report", str(output / REPORT)), ("chat", f"neuralchat chat {output}"),
+        ]  # fmt: skip
+    return results_table(samples, figures, pointers)
+
+
+def summary_of_run(run: Path, manifest: dict[str, Any]) -> Page:
+    """The summary of a manifest that was read back. Raises RunDirectoryError if it was edited."""
+    if "merged" in manifest["adapter"] and not manifest["results"]:
+        raise RunDirectoryError(f"{run} was merged from a checkpoint, whose run had no results yet")
+    try:
+        return summary(run, manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{run / MANIFEST} is damaged: its results cannot be shown ({error!r})") from error
+
+
+def one_line(text: str, width: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 3] + "..."
