@@ -1,4 +1,4 @@
-"""Commands, targets and files that the README names are real."""
+"""Commands, targets, files and rooms that the front pages name are real."""
 
 from __future__ import annotations
 
@@ -13,24 +13,39 @@ from neuralchat import cli
 from neuralchat.config.parser import parse
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+SOURCES = ROOT / "src" / "neuralchat"
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/migration.md", "docs/architecture.md")}
+README, MIGRATION, ARCHITECTURE = PAGES.values()
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[:2] == ["neuralchat", "finetune"]])
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+FINETUNE = [line for text in (README, MIGRATION) for line in commands(text) if line.startswith("neuralchat finetune")]
+SPECIFICATION = [line for line in commands(MIGRATION) if line.startswith("python finetune_")]
+CHAT = [
+    line for line in commands(README) if line.startswith(("neuralchat chat", "neuralchat show", "neuralchat merge"))
+]
+
+
+def test_there_are_such_commands() -> None:
+    assert [len(found) for found in (FINETUNE, SPECIFICATION, CHAT)] == [4, 3, 4]
+
+
+@pytest.mark.parametrize("line", FINETUNE)
 def test_fine_tuning_commands_are_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = re.search(r"```yaml\n(# llama.yaml\n.*?)```", README, re.DOTALL)
+    config = re.search(r"```yaml\n(# llama.yaml\n.*?)```", MIGRATION, re.DOTALL)
     assert config
     assert yaml.safe_load(config[1])
     (tmp_path / "llama.yaml").write_text(config[1])
     monkeypatch.chdir(tmp_path)
     found = parse(shlex.split(line)[2:], prog="t", implied=("--do_train",))
-    assert found.model.model_name_or_path == "decapoda-research/llama-7b-hf"
-    assert found.data.train_file == ["/path/to/alpaca_data.json"]
+    assert found.data.train_file in (["support.json"], ["/path/to/alpaca_data.json"])
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("python finetune_")])
+@pytest.mark.parametrize("line", SPECIFICATION)
 def test_the_specification_commands_are_accepted(line: str) -> None:
     assert (ROOT / line.split()[1]).is_file()
     found = parse(shlex.split(line)[2:], prog="t", implied=())
@@ -38,29 +53,37 @@ def test_the_specification_commands_are_accepted(line: str) -> None:
     assert found.tuning.peft == "lora"
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("neuralchat chat")])
-def test_chat_commands_are_accepted(line: str) -> None:
-    assert cli.make_parser().parse_args(shlex.split(line)[1:]).run == "./llama_peft_finetuned_model"
+@pytest.mark.parametrize("line", CHAT)
+def test_other_commands_are_accepted(line: str) -> None:
+    assert cli.make_parser().parse_args(shlex.split(line)[1:]).run == "runs/support"
 
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", README))
-    assert {"demo", "test"} <= named <= targets
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "test", "quick", "check", "chaos"} <= named <= targets
 
 
-def test_every_source_file_is_listed() -> None:
-    tree = README.split("## File structure")[1].split("```")[1]
-    listed = {line.split()[0] for line in tree.splitlines() if re.match(r"  \S+\.(py|j2) ", line)}
-    sources = {
-        str(path.relative_to(ROOT / "src" / "neuralchat"))
-        for path in (ROOT / "src" / "neuralchat").rglob("*.py*")
-        if path.suffix in (".py", ".j2") and path.name != "__init__.py" and "__pycache__" not in path.parts
-    } | {"training/report.html.j2"}
-    assert listed == sources
+def test_the_readme_is_one_page_and_names_no_model_that_is_gone() -> None:
+    assert len(README.splitlines()) <= 150
+    assert "decapoda" not in README
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)", README)
-    assert links
-    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+def test_every_room_is_in_the_drawing() -> None:
+    drawing = ARCHITECTURE.split("## The rooms")[1].split("```")[1]
+    rooms = {path.parent.name for path in SOURCES.glob("*/__init__.py")}
+    assert rooms
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", drawing)] == []
+
+
+def test_every_file_of_the_architecture_page_is_there() -> None:
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", ARCHITECTURE))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not ((SOURCES / name).exists() or (ROOT / name).exists())] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)", PAGES[page])
+    here = (ROOT / page).parent
+    assert [link for link in links if not link.startswith("http") and not (here / link).exists()] == []
