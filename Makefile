@@ -1,25 +1,23 @@
-# make setup   install into .venv          make demo    watch a model become a chatbot
-# make test    run the whole test suite    make chaos   the long forms of kill matrix and fuzzing
-# make check   lint, format, types, import direction, docs up to date
+# make demo    watch a model become a chatbot     make setup   install into .venv (the others do it first)
+# make test    the whole test suite               make quick   what a developer runs all the time
+# make check   lint, types, import direction, docs make chaos   the long forms of kill matrix and fuzzing
+# make peers   benchmark beside other tools       make lock, audit, licences   see docs/dependencies.md
 PYTHON ?= python3
 BIN := .venv/bin
-PIP = $(BIN)/python -m pip install --quiet
 DEMO := runs/demo
+# Permissive, or copyleft that ends at the package's own files, none of which are changed here.
+LICENCES := Apache;BSD;MIT;ISC;MPL-2.0;Mozilla Public License 2.0;PSF;Python Software Foundation;MPICH
 
-.PHONY: setup demo test chaos check format clean-demo
+.PHONY: setup demo test quick chaos check format clean-demo clean-setup lock audit licences peers
 
 setup: .venv/installed
 
-# The locked versions, see docs/dependencies.md. Torch by itself: where a CPU build is at hand it is taken, and nothing
-# else pulls another one in. Where a locked version has no wheel for this platform, the last line takes what fits.
-.venv/installed: pyproject.toml $(wildcard locked/*.txt)
-	$(PYTHON) -m venv .venv
-	$(PIP) --no-deps --require-hashes -r locked/installer.txt
-	$(PIP) --no-deps --require-hashes --no-build-isolation -r locked/hashed.txt
-	$(PIP) --no-warn-conflicts "$$(sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)"
-	$(PIP) --no-deps -r locked/pinned.txt || echo 'note: not every locked version is to be had here; pip chooses'
-	$(PIP) --no-build-isolation --editable '.[dev]'
+.venv/installed: pyproject.toml $(wildcard locked/*.txt) scripts/setup_environment.py
+	$(PYTHON) scripts/setup_environment.py
 	touch $@
+
+clean-setup:
+	rm -rf .venv
 
 # A finished demo is shown again; `make clean-demo demo` trains it anew.
 demo: setup
@@ -56,9 +54,33 @@ check: setup
 	$(BIN)/python scripts/generate_cli_reference.py --check
 	$(BIN)/python scripts/generate_support_matrix.py --check
 	$(BIN)/python -m pip check
-	$(BIN)/python scripts/audit_dependencies.py
-	$(BIN)/python scripts/list_licences.py --check
+	$(BIN)/deptry src
+	$(BIN)/pip-licenses --partial-match --allow-only="$(LICENCES)" --ignore-packages neuralchat --summary
 
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The newest versions within the ranges of pyproject.toml, with the hashes of their files; torch: locked/torch.txt.
+lock: setup
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --all-extras --group dev --no-emit-package torch \
+	  --custom-compile-command 'make lock' --output-file locked/requirements.txt pyproject.toml
+	printf 'pip\nsetuptools\n' | $(BIN)/uv pip compile --quiet --generate-hashes --constraint locked/requirements.txt \
+	  --no-strip-extras --custom-compile-command 'make lock' --output-file locked/installer.txt -
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-package torch --group peers \
+	  --custom-compile-command 'make lock' --output-file locked/peers.txt
+
+# Asks a service on the network for known vulnerabilities.
+audit: setup
+	$(BIN)/pip-audit --disable-pip --require-hashes --requirement locked/requirements.txt
+
+licences: setup
+	$(BIN)/pip-licenses --format=markdown --order=license --ignore-packages neuralchat --with-urls \
+	  --output-file=docs/licences.md
+
+# Other tools, in an environment of their own; results in benchmarks/results.
+peers: setup
+	$(PYTHON) scripts/setup_environment.py .venv-peers locked/peers.txt
+	$(BIN)/neuralchat fetch smollm2-135m-instruct
+	$(BIN)/python benchmarks/throughput.py smollm2-135m-instruct examples/demo/train.json \
+	  --peer_python .venv-peers/bin/python
