@@ -5,8 +5,8 @@
 
 Only the standard library is used. Called again after it was stopped, it goes on with what is missing.
 
-On a machine with an NVIDIA GPU torch's ordinary build is taken. Elsewhere the CPU build: from PyTorch's CPU index, or if
-that does not answer, from where pip looks by itself, unless it would bring CUDA packages. TORCH_BUILD=cpu and
+On a machine with an NVIDIA GPU torch's ordinary build is taken. Elsewhere the CPU build: from PyTorch's CPU index, or
+if that does not answer, from where pip looks by itself, unless it would bring CUDA packages. TORCH_BUILD=cpu and
 TORCH_BUILD=default decide by hand; a torch of the locked version that is there already stays.
 """
 
@@ -40,7 +40,7 @@ CPU_BUILD_GIB, CUDA_BUILD_GIB, TEMPORARY_GIB = 3, 12, 1
 CUDA_PACKAGES = ("nvidia-", "cuda-", "triton")
 # What pip says -> what to do.
 REMEDIES = {
-    "No space left on device": "The disk is full, or the folder for temporary files is; TMPDIR=/path names another one.",
+    "No space left on device": "The disk is full, or the folder for temporary files; TMPDIR=/path names another one.",
     "CERTIFICATE_VERIFY_FAILED": "A proxy signs with a certificate of its own: PIP_CERT=/path/to/its.pem.",
     "DO NOT MATCH THE HASHES": "A download was cut off or is not the locked file. Empty pip's cache (pip cache purge) "
     "and repeat the command; if it happens again, do not install it.",
@@ -159,9 +159,10 @@ def install_cpu_build(environment: Environment, pin: str) -> str:
         say(f"PyTorch's CPU index did not answer within {CPU_INDEX_SECONDS} s; asking where pip looks by itself")
     if cuda := cuda_packages(environment, pin):
         raise SetupError(
-            f"this machine has no GPU, PyTorch's CPU index ({CPU_INDEX}) does not answer, and pip would take {pin} with "
-            f"CUDA ({len(cuda)} packages such as {cuda[0]}, several GB). Repeat the command when the index can be "
-            f"reached; or PIP_FIND_LINKS=/path/with/a/CPU/wheel make setup; or, to take it: TORCH_BUILD=default make setup"
+            f"this machine has no GPU, PyTorch's CPU index ({CPU_INDEX}) does not answer, and pip would take {pin} "
+            f"with CUDA ({len(cuda)} packages such as {cuda[0]}, several GB). Repeat the command when the index can "
+            "be reached; or PIP_FIND_LINKS=/path/with/a/CPU/wheel make setup; or, to take it: TORCH_BUILD=default "
+            "make setup"
         )
     environment.install("--no-deps", pin)
     return "from where pip looks"
@@ -186,7 +187,7 @@ def answers(url: str) -> bool:
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(f"{url}/torch/", timeout=CPU_INDEX_SECONDS):
+            with urllib.request.urlopen(f"{url}/torch/", timeout=CPU_INDEX_SECONDS):  # noqa: S310 (a constant of ours)
                 heard.append(True)
         except urllib.error.URLError as error:
             # Python does not know the certificate, pip may.
