@@ -39,9 +39,16 @@ class StepParts(Dataset[StepPart]):
     """
 
     def __init__(
-        self, store: ExampleStore, plan: BatchPlan, *, accumulation_steps: int, rank: int, world: int,
-        micro_batch_tokens: int, layout: Layout | None,
-    ) -> None:  # fmt: skip
+        self,
+        store: ExampleStore,
+        plan: BatchPlan,
+        *,
+        accumulation_steps: int,
+        rank: int,
+        world: int,
+        micro_batch_tokens: int,
+        layout: Layout | None,
+    ) -> None:
         self.store = store
         self.plan = plan
         self.accumulation_steps = accumulation_steps

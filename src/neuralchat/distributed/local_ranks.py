@@ -65,12 +65,13 @@ class LocalRanks:
         self.grace = grace
 
     def run(self, size: int) -> int:
-        from torch.distributed.elastic.multiprocessing.api import SignalException
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+        from neuralchat.models.compat.torch_elastic import (
+            ChildFailedError,
+            LaunchConfig,
+            SignalException,
+            elastic_launch,
+        )
 
-        # The ranks have told what is wrong; a table of exit codes would only hide it.
-        logging.disable(logging.CRITICAL)
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
             rdzv_endpoint=f"{LOCALHOST}:0", local_addr=LOCALHOST, max_restarts=0,
@@ -78,6 +79,9 @@ class LocalRanks:
         )  # fmt: skip
         os.environ[STARTED_HERE] = str(size)
         previous = signal.signal(signal.SIGUSR1, hand_on)
+        # The ranks have told what is wrong; a table of exit codes would only hide it.
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
         try:
             elastic_launch(config, self.command[0])(*self.command[1:])
             return 0
@@ -89,6 +93,7 @@ class LocalRanks:
             end_what_is_left()
             return 128 + error.sigval
         finally:
+            logging.disable(disabled)
             signal.signal(signal.SIGUSR1, previous)
             del os.environ[STARTED_HERE]
 

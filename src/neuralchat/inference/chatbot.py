@@ -19,6 +19,7 @@ from neuralchat.inference.generation import Answer, TextStream, end_token_ids, g
 from neuralchat.inference.sampling_flags import Sampling
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
+from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_model import (
     ModelSource,
     grow_embeddings,
@@ -104,16 +105,16 @@ class Chatbot:
 
 def template_of(run: Path, manifest: dict[str, Any], tokenizer: Any, config: Any, *, asked: str | None) -> Template:
     """The template a run was trained with; for an adapter from elsewhere the one asked for, or a guess that is told."""
-    pairs = config.is_encoder_decoder
+    encoder_decoder = is_encoder_decoder(config)
     known = manifest.get("template")
     if known is None:
-        template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
+        template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=encoder_decoder)
         if asked is None:
             note(f"{run} says nothing of its prompt format; taking {template.name} (--template names another)")
         return template
     if asked not in (None, known["name"]):
         raise TemplateError(f"{run} was trained with the template {known['name']}, not {asked}; leave --template out")
-    template = make_template(known["name"], tokenizer, encoder_decoder=pairs)
+    template = make_template(known["name"], tokenizer, encoder_decoder=encoder_decoder)
     trained_with = str(known.get("sha256"))
     if template.fingerprint() != trained_with:
         raise TemplateError(
@@ -160,9 +161,9 @@ def check_finite(model: Any, name: str) -> None:
     """Raise ModelError where one token gives scores that are not finite: then every answer would be chance."""
     base = base_model_of(model)
     ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
-    pairs = {"decoder_input_ids": ids} if base.config.is_encoder_decoder else {}
+    decoder = {"decoder_input_ids": ids} if is_encoder_decoder(base.config) else {}
     with user_errors(f"model '{name}'"):
-        scores = base.eval()(input_ids=ids, **pairs).logits
+        scores = base.eval()(input_ids=ids, **decoder).logits
     if not bool(torch.isfinite(scores).all()):
         raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
 

@@ -236,6 +236,8 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     precision = session.precision.as_dict()
+    compiles = session.arguments.tuning.compile_kernels and compiled.library("elementwise", BF16=0) is not None
+    kernels = "compiled" if compiles else "torch"
     inform(
         f"{counts['examples']} examples, {counts['tokens']} tokens, "
         f"template {session.data.template.name}\n"
@@ -243,7 +245,7 @@ def describe(session: Session, trainer: FineTuningTrainer, results: Results) -> 
         f"trained; weights {precision['storage']}, arithmetic {precision['compute']}\n"
         f"{plan.steps} steps an epoch of {plan.units_per_step} {units}, "
         f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
-        f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; "
+        f"{kernels} kernels; "
         f"output in {training.output_dir}"
     )
     if training.do_train:

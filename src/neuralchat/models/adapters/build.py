@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuralchat.errors import AdapterError
+from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.families.table import family_of
 
 DEFAULT_METHOD = "lora"
 
@@ -38,7 +40,7 @@ def base_model_of(model: Any) -> Any:
 
 
 def task_type(model: Any) -> str:
-    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    return "SEQ_2_SEQ_LM" if is_encoder_decoder(model.config) else "CAUSAL_LM"
 
 
 def lora_config(settings: AdapterSettings, model: Any) -> Any:
@@ -62,20 +64,11 @@ def lora_config(settings: AdapterSettings, model: Any) -> Any:
 def ia3_config(_settings: AdapterSettings, model: Any) -> Any:
     from peft import IA3Config
 
-    if model.config.model_type == "mpt":
-        # PEFT has no entry for MPT; these are queries, keys and values in one, and the inner activation of the MLP.
-        return IA3Config(
-            task_type=task_type(model), target_modules=["Wqkv", "down_proj"], feedforward_modules=["down_proj"]
-        )
-    return IA3Config(task_type=task_type(model))
+    return IA3Config(task_type=task_type(model), **(family_of(model.config).ia3_targets or {}))
 
 
 def prompt_sizes(model: Any) -> dict[str, Any]:
-    """What PEFT reads from most configurations but not from MPT's."""
-    if model.config.model_type != "mpt":
-        return {}
-    config = model.config
-    return {"num_layers": config.n_layers, "token_dim": config.d_model, "num_attention_heads": config.n_heads}
+    return family_of(model.config).prompt_sizes(model.config)
 
 
 def ptun_config(settings: AdapterSettings, model: Any) -> Any:
