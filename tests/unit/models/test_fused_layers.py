@@ -15,6 +15,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from neuralchat.models.compat.transformers import rotary_function
 from neuralchat.models.kernels.elementwise import Elementwise
 from neuralchat.models.layers.fused import (
     FusedRMSNorm,
@@ -130,10 +131,11 @@ def test_rotary_is_replaced_once_and_for_this_model_only() -> None:
     model, other = small_model("llama"), small_model("llama")
     assert (fuse_rotary(model), fuse_rotary(model)) == (2, 0)
     assert modeling_llama.apply_rotary_pos_emb is plain
-    calls = {"model": model.model.layers[0].self_attn, "other": other.model.layers[0].self_attn}
-    names = {name: type(layer).forward.__globals__["apply_rotary_pos_emb"] for name, layer in calls.items()}
-    assert isinstance(calls["model"], modeling_llama.LlamaAttention)
-    assert (names["model"].plain, names["other"]) == (plain, plain)
+    layers = [candidate.model.layers[0].self_attn for candidate in (model, other)]
+    assert all(isinstance(layer, modeling_llama.LlamaAttention) for layer in layers)
+    own, others = (rotary_function(type(layer)) for layer in layers)
+    assert own.plain is plain
+    assert others is plain
 
 
 @needs_gcc
