@@ -20,11 +20,8 @@ from neuralchat.errors import AdapterError
 from neuralchat.export.merge import merged
 from neuralchat.inference.decoding import decode
 from neuralchat.models.adapters.build import add_adapter, base_model_of
-from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
-from neuralchat.models.families.packed import take_segments
-from neuralchat.models.layers.frozen_linear import freeze_linears
-from neuralchat.models.layers.fused import fuse_layers
-from neuralchat.models.layers.fused_lora import fuse_lora
+from neuralchat.models.families.packed_layout import take_packed_rows
+from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 
 cells = pytest.mark.parametrize(("family", "method"), CELLS)
@@ -62,14 +59,10 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def make_fast(model: Any) -> Layout:
     """What session.prepare_packing puts in."""
-    base = base_model_of(model)
-    assert take_segments(base)
-    freeze_linears(model)
-    fuse_layers(model)
-    fuse_lora(model)
-    return Layout(
-        virtual_tokens_of(model), base.config.decoder_start_token_id if base.config.is_encoder_decoder else None
-    )
+    take_fast_paths(model, compile_kernels=True)
+    layout = take_packed_rows(model)
+    assert layout is not None
+    return layout
 
 
 @cells

@@ -13,10 +13,8 @@ from peft import LoraConfig, get_peft_model
 from neuralchat.data.packing import pack
 from neuralchat.data.tokenization import Example
 from neuralchat.models.attention import segments as segment_attention
-from neuralchat.models.layers.frozen_linear import freeze_linears
-from neuralchat.models.layers.fused import fuse_layers
-from neuralchat.models.layers.fused_lora import fuse_lora
-from neuralchat.models.losses.causal import packed_loss_sum
+from neuralchat.models.fast_paths import take_fast_paths
+from neuralchat.models.losses.loss_sum import packed_loss_sum
 from support.small_models import small_model
 
 VOCABULARY = 97
@@ -52,10 +50,8 @@ def packed(model: Any, examples: Sequence[Example], *, share: bool = True) -> tu
     segment_attention.register()
     base = model.get_base_model()
     plain = base.config._attn_implementation
-    base.set_attn_implementation(segment_attention.IMPLEMENTATION)
-    freeze_linears(model)
-    fuse_layers(model)
-    fuse_lora(model)
+    base.set_attn_implementation(segment_attention.SEGMENT_ATTENTION)
+    take_fast_paths(model, compile_kernels=True)
     model.zero_grad()
     loss = packed_loss_sum(model, pack(examples, share_prefix=share))
     loss.backward()

@@ -27,8 +27,8 @@ class Method:
     learning_rate: float
     # PEFT's name of the kind of adapter; None: nothing is added, all weights of the model are trained.
     peft_type: str | None
-    # (arguments, transformers' model, ids of added tokens) -> PEFT's configuration.
-    make_config: Callable[[TuningArguments, Any, Collection[int]], Any] | None
+    # (arguments, model, ids of added tokens, the row of the model in models/families/table.py) -> PEFT configuration.
+    make_config: Callable[[TuningArguments, Any, Collection[int], Any], Any] | None
     # Why the result cannot be folded into the base weights; empty where it can.
     unmergeable: str = ""
     # Virtual tokens stand before the text.
@@ -58,7 +58,7 @@ def task_type(model: Any) -> str:
     return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
-def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int]) -> Any:
+def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int], _family: Any) -> Any:
     from peft import LoraConfig
 
     targets: Any = list(tuning.lora_target_modules) or None
@@ -76,53 +76,40 @@ def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int])
     )
 
 
-def ia3_config(_tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+def ia3_config(_tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import IA3Config
 
-    if model.config.model_type == "mpt":
-        # PEFT has no entry for MPT; these are queries, keys and values in one, and the inner activation of the MLP.
-        return IA3Config(
-            task_type=task_type(model), target_modules=["Wqkv", "down_proj"], feedforward_modules=["down_proj"]
-        )
-    return IA3Config(task_type=task_type(model))
+    return IA3Config(task_type=task_type(model), **(family.ia3_targets or {}))
 
 
-def prompt_sizes(model: Any) -> dict[str, Any]:
-    """What PEFT reads from most configurations but not from MPT's."""
-    if model.config.model_type != "mpt":
-        return {}
-    config = model.config
-    return {"num_layers": config.n_layers, "token_dim": config.d_model, "num_attention_heads": config.n_heads}
-
-
-def ptun_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+def ptun_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import PromptEncoderConfig
 
     return PromptEncoderConfig(
         task_type=task_type(model),
         num_virtual_tokens=tuning.num_virtual_tokens,
         encoder_hidden_size=tuning.ptun_hidden_size,
-        **prompt_sizes(model),
+        **family.prompt_sizes(model.config),
     )
 
 
-def prefix_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+def prefix_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import PrefixTuningConfig
 
     return PrefixTuningConfig(
-        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **prompt_sizes(model)
+        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **family.prompt_sizes(model.config)
     )
 
 
-def prompt_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+def prompt_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import PromptTuningConfig
 
     return PromptTuningConfig(
-        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **prompt_sizes(model)
+        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **family.prompt_sizes(model.config)
     )
 
 
-def llama_adapter_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int]) -> Any:
+def llama_adapter_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], _family: Any) -> Any:
     from peft import AdaptionPromptConfig
 
     depth = getattr(model.config, "num_hidden_layers", tuning.adapter_layers)

@@ -38,7 +38,7 @@ class BatchPlan:
         """Example indices of each unit; the same in every epoch."""
         if self.row_tokens is None:
             return [[index] for index in range(len(self.lengths))]
-        shuffled = generator(self.fingerprint, self.seed, "rows").permutation(len(self.lengths))
+        shuffled = rng_for(self.fingerprint, self.seed, "rows").permutation(len(self.lengths))
         return best_fit_rows([(int(i), self.lengths[int(i)]) for i in shuffled], self.row_tokens)
 
     @property
@@ -55,7 +55,7 @@ class BatchPlan:
     def epoch_order(self, epoch: int) -> np.ndarray:
         if self.order == "sequential":
             return np.arange(len(self.units))
-        order = generator(self.fingerprint, self.seed, f"epoch {epoch}").permutation(len(self.units))
+        order = rng_for(self.fingerprint, self.seed, f"epoch {epoch}").permutation(len(self.units))
         if self.order == "group_by_length":
             sizes = np.array([sum(self.lengths[i] for i in unit) for unit in self.units])
             chunk = self.units_per_step * GROUPED_STEPS
@@ -64,7 +64,7 @@ class BatchPlan:
         return order
 
 
-def generator(fingerprint: str, seed: int, purpose: str) -> np.random.Generator:
+def rng_for(fingerprint: str, seed: int, purpose: str) -> np.random.Generator:
     digest = hashlib.sha256(f"{fingerprint}|{seed}|{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 

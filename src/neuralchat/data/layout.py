@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuralchat.data.packing import NO_VIRTUAL_TOKENS, PackedBatch, VirtualTokens, pack, split_by_tokens
-from neuralchat.data.seq2seq_packing import PackedPairs, pack_pairs
+from neuralchat.data.seq2seq_packing import PackedSeq2Seq, pack_seq2seq
 from neuralchat.data.tokenization import Example
 
-Packed = PackedBatch | PackedPairs
+Packed = PackedBatch | PackedSeq2Seq
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Layout:
 
     def pack(self, examples: Sequence[Example]) -> Packed:
         if self.decoder_start_id is not None:
-            return pack_pairs(examples, start_id=self.decoder_start_id, virtual=self.virtual)
+            return pack_seq2seq(examples, start_id=self.decoder_start_id, virtual=self.virtual)
         return pack(examples, virtual=self.virtual)
 
     def micro_batches(self, examples: Sequence[Example], micro_batch_tokens: int) -> list[Packed]:

@@ -200,35 +200,64 @@ def split_into_groups(common: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def split_by_tokens(
-    examples: Sequence[Example], micro_batch_tokens: int, virtual: VirtualTokens = NO_VIRTUAL_TOKENS, *,
+    examples: Sequence[Example],
+    micro_batch_tokens: int,
+    virtual: VirtualTokens = NO_VIRTUAL_TOKENS,
+    *,
     share_prefix: bool = True,
-) -> list[list[Example]]:  # fmt: skip
+) -> list[list[Example]]:
     """Cut the examples of a step into micro-batches of at most `micro_batch_tokens` computed tokens each.
 
     An example longer than the budget is a micro-batch of its own. Sorted by token ids first, so that examples
     that begin alike meet in one micro-batch; micro-batches are of nearly equal size.
     """
+    if not examples:
+        return []
     ordered = sorted(examples, key=sort_key)
-    lengths = [len(example.input_ids) for example in ordered]
-    common = [shareable(a, b) if share_prefix else 0 for a, b in pairwise(ordered)]
-    if not share_prefix:
-        # Then every example has virtual tokens of its own.
-        lengths = [length + virtual.laid for length in lengths]
-        virtual = NO_VIRTUAL_TOKENS
-    total = computed_tokens(lengths, common)
-    # Every micro-batch lays the virtual tokens again.
-    room = max(1, micro_batch_tokens - virtual.laid)
-    target = total / max(1, -(-total // room)) + virtual.laid
+    sizes = row_sizes(ordered, virtual, share_prefix=share_prefix)
+    even_share = sizes.even_share(micro_batch_tokens)
     batches: list[list[Example]] = []
-    first, size = 0, lengths[0] + virtual.laid if lengths else 0
+    first, size = 0, sizes.tokens(0, 1)
     for last in range(1, len(ordered)):
-        following = computed_tokens(lengths[first : last + 1], common[first:last], virtual.laid)
-        # Closed when the next would not fit, or when this one has its even share.
-        if following > micro_batch_tokens or size >= target:
+        grown = sizes.tokens(first, last + 1)
+        if grown > micro_batch_tokens or size >= even_share:
             batches.append(ordered[first:last])
-            first, following = last, lengths[last] + virtual.laid
-        size = following
-    return [*batches, ordered[first:]] if ordered else []
+            first, grown = last, sizes.tokens(last, last + 1)
+        size = grown
+    return [*batches, ordered[first:]]
+
+
+@dataclass(frozen=True)
+class RowSizes:
+    """How many tokens a row of neighbouring sorted examples computes.
+
+    `lengths[i]`: tokens of example i. `common[i]`: what it shares with example i + 1. `per_prefix`: virtual tokens laid
+    for each prefix of a row.
+    """
+
+    lengths: Sequence[int]
+    common: Sequence[int]
+    per_prefix: int
+
+    def tokens(self, first: int, last: int) -> int:
+        """Tokens of a row of the examples [first, last)."""
+        return computed_tokens(self.lengths[first:last], self.common[first : last - 1], self.per_prefix)
+
+    def even_share(self, micro_batch_tokens: int) -> float:
+        """Tokens of each micro-batch if the fewest that can hold all examples were of equal size."""
+        total = computed_tokens(self.lengths, self.common)
+        # Every micro-batch lays the virtual tokens again.
+        room = max(1, micro_batch_tokens - self.per_prefix)
+        batches = max(1, -(-total // room))
+        return total / batches + self.per_prefix
+
+
+def row_sizes(ordered: Sequence[Example], virtual: VirtualTokens, *, share_prefix: bool) -> RowSizes:
+    lengths = [len(example.input_ids) for example in ordered]
+    if share_prefix:
+        return RowSizes(lengths, [shareable(a, b) for a, b in pairwise(ordered)], virtual.laid)
+    # Nothing is shared, so every example has virtual tokens of its own.
+    return RowSizes([length + virtual.laid for length in lengths], [0] * (len(ordered) - 1), 0)
 
 
 def computed_tokens(lengths: Sequence[int], common: Sequence[int], virtual: int = 0) -> int:

@@ -21,7 +21,7 @@ from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
-from neuralchat.data.tokenization import Encoder, Example, PairEncoder, TokenizationCounts, tokenize
+from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
 from neuralchat.runs.directory import file_sha256
 
@@ -143,7 +143,7 @@ def prepare(
     train_source, validation_source = sources(data, cache_dir, given)
     conversations = data.template == "auto" and train_source.is_conversation()
     template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
-    encoder = make_encoder(data, tokenizer, template, pairs=encoder_decoder)
+    encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
     stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}
     failures: list[str] = []
@@ -162,7 +162,7 @@ def prepare(
     if failures:
         raise DataError("\n".join(failures))
     if data.validation_split_percentage:
-        stores["train"], stores["validation"] = split(stores["train"], data)
+        stores["train"], stores["validation"] = split_off_validation(stores["train"], data)
         for label, store in stores.items():
             all_counts.setdefault(label, {}).update(
                 examples=len(store),
@@ -176,9 +176,9 @@ def prepare(
     )
 
 
-def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, pairs: bool) -> Encoder:
-    if pairs:
-        return PairEncoder(
+def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, encoder_decoder: bool) -> Encoder:
+    if encoder_decoder:
+        return Seq2SeqEncoder(
             tokenizer, template, max_source_length=data.max_source_length, max_target_length=data.max_target_length
         )
     return Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
@@ -187,9 +187,14 @@ def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, pai
 def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
     root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
     fingerprint = fingerprint_of(
-        source.fingerprint(), tokenizer_fingerprint(encoder.tokenizer), encoder.template.fingerprint(),
-        str(encoder.max_seq_length), encoder.limit, str(encoder.train_on_inputs), data.on_bad_record,
-    )  # fmt: skip
+        source.fingerprint(),
+        tokenizer_fingerprint(encoder.tokenizer),
+        encoder.template.fingerprint(),
+        str(encoder.max_seq_length),
+        encoder.limit,
+        str(encoder.train_on_inputs),
+        data.on_bad_record,
+    )
 
     def make(directory: Path) -> dict[str, Any]:
         report, counts = RecordReport(), TokenizationCounts()
@@ -201,9 +206,10 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         notices = [notice] if notice else []
         notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
         return {
-            **counts.as_dict(), "bad_rows": report.bad_rows,
+            **counts.as_dict(),
+            "bad_rows": report.bad_rows,
             "notices": notices + counts.notices(encoder.limit),
-        }  # fmt: skip
+        }
 
     try:
         return stored(root, fingerprint, overwrite=data.overwrite_cache, in_memory=data.keep_in_memory, make=make)
@@ -231,7 +237,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def split(store: ExampleStore, data: DataArguments) -> tuple[ExampleStore, ExampleStore]:
+def split_off_validation(store: ExampleStore, data: DataArguments) -> tuple[ExampleStore, ExampleStore]:
     """(training, validation) by a seeded shuffle; the split depends on the data and --dataset_seed only."""
     count = round(len(store) * data.validation_split_percentage / 100)
     if not 0 < count < len(store):

@@ -273,6 +273,28 @@ class RowLines:
         return line
 
 
+class CsvRows:
+    """The rows of a CSV file as lists of cells; a cell may be as large as a row.
+
+    The csv module has one limit for all readers of the process, so it is raised only while a row is read.
+    """
+
+    def __init__(self, lines: RowLines) -> None:
+        self.lines = lines
+        self.reader = csv.reader(lines, strict=True)
+
+    def __iter__(self) -> CsvRows:
+        return self
+
+    def __next__(self) -> list[str]:
+        self.lines.left = MAX_ROW_BYTES
+        limit = csv.field_size_limit(MAX_ROW_BYTES)
+        try:
+            return next(self.reader)
+        finally:
+            csv.field_size_limit(limit)
+
+
 def header_problem(names: list[str]) -> str | None:
     if len(names) > MAX_COLUMNS:
         return f"the header has {len(names)} columns; at most {MAX_COLUMNS} are allowed"
@@ -282,19 +304,15 @@ def header_problem(names: list[str]) -> str | None:
 
 
 def read_csv(path: Path) -> Iterator[RawRow | SyntaxProblem]:
-    csv.field_size_limit(MAX_ROW_BYTES)
     number = 0
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        lines = RowLines(stream)
-        reader = csv.reader(lines, strict=True)
+        rows = CsvRows(RowLines(stream))
         try:
-            names = next(reader, [])
+            names = next(rows, [])
             if problem := header_problem(names):
                 yield SyntaxProblem("", problem, True)
                 return
-            lines.left = MAX_ROW_BYTES
-            for cells in reader:
-                lines.left = MAX_ROW_BYTES
+            for cells in rows:
                 if not cells:
                     continue
                 number += 1
@@ -302,7 +320,7 @@ def read_csv(path: Path) -> Iterator[RawRow | SyntaxProblem]:
                 row = dict(zip(names, [*cells, *[None] * -extra], strict=False))
                 yield RawRow(number, row, (f"has {extra} more cell(s) than the header",) if extra > 0 else ())
         except csv.Error as error:
-            yield SyntaxProblem(f" row {number + 1}", f"is not CSV (line {reader.line_num}): {error}", True)
+            yield SyntaxProblem(f" row {number + 1}", f"is not CSV (line {rows.reader.line_num}): {error}", True)
 
 
 def read_parquet(path: Path) -> Iterator[RawRow | SyntaxProblem]:

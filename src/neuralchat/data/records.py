@@ -157,7 +157,7 @@ def recognise(value: Any) -> str | None:
 
 def problems_of(value: Any, kind: str | None) -> list[str]:
     if not isinstance(value, dict):
-        return [f"expected an object with fields, found {describe(value)}"]
+        return [f"expected an object with fields, found {summary_of(value)}"]
     if kind is None:
         found = names_of(value) or "no fields"
         return [
@@ -166,7 +166,8 @@ def problems_of(value: Any, kind: str | None) -> list[str]:
     return RECORD_KINDS[kind][0](value)
 
 
-def describe(value: Any) -> str:
+def summary_of(value: Any) -> str:
+    """A value's type and beginning, as a message quotes it, such as: int 5."""
     if value is None:
         return "null"
     shown = repr(beginning_of(value))
@@ -195,7 +196,7 @@ def names_of(names: Iterable[Any]) -> str:
 
 def text_problem(value: Any, name: str, *, may_be_empty: bool = False) -> str | None:
     if not isinstance(value, str):
-        return f"field '{name}' must be text, found {describe(value)}"
+        return f"field '{name}' must be text, found {summary_of(value)}"
     if not may_be_empty and not value.strip():
         return f"field '{name}' is empty"
     try:
@@ -222,26 +223,26 @@ def facts_problems(value: dict[str, Any]) -> list[str]:
     if isinstance(facts, list) and all(isinstance(fact, str) and fact for fact in facts):
         problems = (text_problem(fact, "facts", may_be_empty=True) for fact in facts)
         return [problem for problem in problems if problem][:1]
-    return [f"field 'facts' must be a list of texts, found {describe(facts)}"]
+    return [f"field 'facts' must be a list of texts, found {summary_of(facts)}"]
 
 
 def conversation_problems(value: dict[str, Any], key: str, role_key: str, text_key: str) -> list[str]:
     turns = value[key]
     if not isinstance(turns, list) or not turns:
-        return [f"field '{key}' must be a list of turns, found {describe(turns)}"]
+        return [f"field '{key}' must be a list of turns, found {summary_of(turns)}"]
     problems: list[str] = []
     roles: list[str | None] = []
     for index, turn in enumerate(turns):
         if len(problems) >= PROBLEMS_A_ROW:
             return [*problems, f"{key} has {len(turns)} turns; those from [{index}] on were not looked at"]
         if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
-            problems.append(f"{key}[{index}] must have '{role_key}' and '{text_key}', found {describe(turn)}")
+            problems.append(f"{key}[{index}] must have '{role_key}' and '{text_key}', found {summary_of(turn)}")
             roles.append(None)
             continue
         role = turn[role_key]
         roles.append(ROLE_NAMES.get(role) if isinstance(role, str) else None)
         if roles[-1] is None:
-            problems.append(f"{key}[{index}].{role_key} is {describe(role)}; allowed are {', '.join(ROLE_NAMES)}")
+            problems.append(f"{key}[{index}].{role_key} is {summary_of(role)}; allowed are {', '.join(ROLE_NAMES)}")
         if problem := text_problem(turn[text_key], f"{key}[{index}].{text_key}"):
             problems.append(problem)
     return problems + ([] if None in roles else order_problems(roles, key)) + facts_problems(value)

@@ -1,4 +1,4 @@
-"""Example -> PackedPairs for encoder-decoder models: sources end to end in one row, targets in another.
+"""Example -> PackedSeq2Seq for encoder-decoder models: sources end to end in one row, targets in another.
 
 An example's source is what comes before its first supervised token, its target the rest. Source i is seen by itself
 (in both directions) and by target i; nothing is shared, since every source token sees the tokens that follow it.
@@ -24,7 +24,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class PackedPairs:
+class PackedSeq2Seq:
     """source_ids int64 [S]; decoder_ids, target_ids int64 [N]. Ranges: [start, end) of each example in its row."""
 
     source_ids: np.ndarray
@@ -41,7 +41,8 @@ class PackedPairs:
 
 
 def source_and_target(example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """
+    """(source, target): the token ids before the first supervised one, and the rest.
+
     >>> example = Example(np.array([5, 6, 7, 8]), np.array([False, False, True, True]), "file:1")
     >>> [part.tolist() for part in source_and_target(example)]
     [[5, 6], [7, 8]]
@@ -50,18 +51,21 @@ def source_and_target(example: Example) -> tuple[np.ndarray, np.ndarray]:
     return example.input_ids[:border], example.input_ids[border:]
 
 
-def pack_pairs(
+def pack_seq2seq(
     examples: Sequence[Example], *, start_id: int, virtual: VirtualTokens = NO_VIRTUAL_TOKENS
-) -> PackedPairs:
-    """`start_id`: the decoder's start token. Virtual tokens in the row stand before every source."""
+) -> PackedSeq2Seq:
+    """Lay sources and targets into two rows. `start_id`: the decoder's start token.
+
+    Virtual tokens that enter as embeddings stand before every source.
+    """
     placeholders = -1 - np.arange(virtual.laid)
-    pairs = [source_and_target(example) for example in examples]
-    encoder = [np.concatenate([placeholders, source]) for source, _ in pairs]
-    decoder = [np.concatenate([[start_id], target[:-1]]) for _, target in pairs]
-    return PackedPairs(
+    sources, targets = zip(*map(source_and_target, examples), strict=True)
+    encoder = [np.concatenate([placeholders, source]) for source in sources]
+    decoder = [np.concatenate([[start_id], target[:-1]]) for target in targets]
+    return PackedSeq2Seq(
         source_ids=np.concatenate(encoder).astype(np.int64),
         decoder_ids=np.concatenate(decoder).astype(np.int64),
-        target_ids=np.concatenate([target for _, target in pairs]).astype(np.int64),
+        target_ids=np.concatenate(targets).astype(np.int64),
         source_ranges=ranges([len(part) for part in encoder]),
         target_ranges=ranges([len(part) for part in decoder]),
         sources=tuple(example.source for example in examples),

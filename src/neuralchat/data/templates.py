@@ -93,9 +93,10 @@ class AlpacaTemplate(Template):
         }
 
 
-class AlpacaPairTemplate(AlpacaTemplate):
+class AlpacaSeq2SeqTemplate(AlpacaTemplate):
     """The same prompt for encoder-decoder models: the source closed by the end token, then the last answer."""
 
+    # What runs have stored since 0.1.
     name = "alpaca_pairs"
 
     def __init__(self, end_token: str) -> None:
@@ -204,7 +205,7 @@ def make_template(name: str, tokenizer: Any, *, conversations: bool = False, enc
     if encoder_decoder:
         if name == "chat":
             raise TemplateError("--template chat is for causal models; encoder-decoder models take --template alpaca")
-        return AlpacaPairTemplate(tokenizer.eos_token)
+        return AlpacaSeq2SeqTemplate(tokenizer.eos_token)
     if name == "auto":
         name = "chat" if conversations and tokenizer.chat_template else "alpaca"
     if name == "chat":

@@ -158,7 +158,7 @@ class Encoder:
         counts.cut_tokens += example.cut_tokens
 
 
-class PairEncoder(Encoder):
+class Seq2SeqEncoder(Encoder):
     """For encoder-decoder models: an example is its source, then its target, which alone is supervised."""
 
     def __init__(self, tokenizer: Any, template: Template, *, max_source_length: int, max_target_length: int) -> None:

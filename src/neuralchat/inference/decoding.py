@@ -16,6 +16,8 @@ from torch import Tensor
 from neuralchat.data.packing import VirtualTokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
+from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.families.table import family_of
 
 
 def decode(model: Any, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
@@ -23,14 +25,14 @@ def decode(model: Any, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
     # MPT's configurations turn the cache off, as others do after training; answers need it.
     options.setdefault("use_cache", True)
     virtual = virtual_tokens_of(model)
-    pairs = base_model_of(model).config.is_encoder_decoder
+    seq2seq = is_encoder_decoder(base_model_of(model).config)
     if not virtual.count:
         output = model.generate(input_ids=ids, attention_mask=mask, **options)
-        return output[:, 1 if pairs else ids.shape[1] :]
+        return output[:, 1 if seq2seq else ids.shape[1] :]
     if virtual.in_row:
         output = base_model_of(model).generate(**embedded_prompts(model, ids, mask, virtual), **options)
         # Given embeddings, a causal model returns what is new only.
-        return output[:, 1:] if pairs else output
+        return output[:, 1:] if seq2seq else output
     return decode_after_prefix(model, ids, mask, virtual, **options)
 
 
@@ -52,14 +54,14 @@ def with_ones(mask: Tensor, count: int, *, at_end: bool = False) -> Tensor:
 def decode_after_prefix(model: Any, ids: Tensor, mask: Tensor, virtual: VirtualTokens, **options: Any) -> Tensor:
     """Prefix tuning: its keys and values are a cache of P tokens, which stand before the text."""
     base = base_model_of(model)
-    if base.config.model_type == "mpt" and not bool(mask.all()):
-        # ALiBi counts the padding between prefix and text: one prompt at a time has none.
+    if family_of(base.config).counts_padding and not bool(mask.all()):
+        # One prompt at a time has no padding between prefix and text.
         found = [decode(model, row[keep][None], keep[keep][None].long(), **options)[0] for row, keep in each(ids, mask)]
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=options["pad_token_id"])
     cache = model.get_prompt(batch_size=len(ids) * options.get("num_beams", 1))
     # Transformers counts cached tokens among the ids; which they are does not matter.
     place = ids.new_full((len(ids), virtual.count), options["pad_token_id"])
-    if base.config.is_encoder_decoder:
+    if is_encoder_decoder(base.config):
         start = ids.new_full((len(ids), 1), base.config.decoder_start_token_id)
         decoder_ids = torch.cat([place, start], dim=1)
         output = base.generate(

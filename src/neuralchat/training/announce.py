@@ -8,7 +8,6 @@ import torch
 
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
-from neuralchat.models.kernels import compiled
 from neuralchat.training.forecast import TimeForecast
 from neuralchat.training.results import Results
 from neuralchat.training.session import Session
@@ -29,7 +28,7 @@ def announce(session: Session, plan: BatchPlan, results: Results) -> None:
         "steps": (
             f"{plan.steps} steps per epoch of {plan.units_per_step} {units}, "
             f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
-            f"{'compiled' if compiled.library('elementwise', BF16=0) else 'torch'} kernels; output in {session.output}"
+            f"{session.kernels} kernels; output in {session.output}"
         ),
     }
     if session.training.do_train:

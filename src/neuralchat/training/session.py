@@ -23,13 +23,9 @@ from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
 from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
 from neuralchat.models.adapters.build import add_adapter, base_model_of
-from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
-from neuralchat.models.families.packed import take_segments
-from neuralchat.models.kernels import compiled
-from neuralchat.models.kernels.allocator import keep_freed_pages
-from neuralchat.models.layers.frozen_linear import freeze_linears
-from neuralchat.models.layers.fused import fuse_layers
-from neuralchat.models.layers.fused_lora import fuse_lora
+from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.families.packed_layout import take_packed_rows
+from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import (
     ModelSource,
@@ -64,6 +60,8 @@ class Session:
     precision: Precision
     # How micro-batches are packed; None where they are padded.
     layout: Layout | None
+    # "compiled" for this machine, or "torch".
+    kernels: str
     # The checkpoint to go on from, as this machine sees it.
     resume: Path | None
     identity: dict[str, Any]
@@ -116,7 +114,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         lambda: prepare(
             arguments.data,
             tokenizer,
-            encoder_decoder=config.is_encoder_decoder,
+            encoder_decoder=is_encoder_decoder(config),
             cache_dir=source.cache_dir,
             given=given_records,
         )
@@ -135,6 +133,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     check_vocabulary(model, tokenizer)
     model = add_adapter(model, arguments.tuning, added)
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
+    fast_paths = take_fast_paths(model, compile_kernels=arguments.tuning.compile_kernels)
     layout = prepare_packing(model, arguments, data, tokenizer, precision)
     micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
     return Session(
@@ -146,6 +145,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         model=model,
         precision=precision,
         layout=layout,
+        kernels=fast_paths.kernels,
         resume=resume,
         identity=identity,
         micro_batch_tokens=micro_batch_tokens,
@@ -205,7 +205,7 @@ def settled_micro_batch(
 def check_architecture(arguments: FinetuneConfig, config: Any) -> None:
     """Raises ArgumentsError for flags that the model's architecture cannot follow, all at once."""
     given = arguments.given
-    if config.is_encoder_decoder:
+    if is_encoder_decoder(config):
         problems = [
             (arguments.data.train_on_inputs, "--train_on_inputs: an encoder-decoder model does not predict its input"),
             (
@@ -259,21 +259,14 @@ def source_of(arguments: FinetuneConfig) -> ModelSource:
 def prepare_packing(
     model: Any, arguments: FinetuneConfig, data: PreparedData, tokenizer: Any, precision: Precision
 ) -> Layout | None:
-    """Put the fast paths in and prove packing; returns how micro-batches are packed, None for padded ones."""
-    tuning, base = arguments.tuning, base_model_of(model)
-    if not tuning.compile_kernels:
-        compiled.disable()
-    freeze_linears(model)
-    fuse_layers(model)
-    fuse_lora(model)
-    keep_freed_pages()
+    """Prove packing; returns how micro-batches are packed, None for padded ones."""
+    tuning = arguments.tuning
     if tuning.no_packing:
         return None
-    if not take_segments(base):
-        note(f"{type(base).__name__} cannot take segment attention: it trains with padded batches")
+    layout = take_packed_rows(model)
+    if layout is None:
+        note(f"{type(base_model_of(model)).__name__} cannot take segment attention: it trains with padded batches")
         return None
-    start_id = base.config.decoder_start_token_id if base.config.is_encoder_decoder else None
-    layout = Layout(virtual_tokens_of(model), start_id)
     if tuning.verify_packing:
         examples = proof_examples(data.trained_on)
         worst = prove_packing(model, layout, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)

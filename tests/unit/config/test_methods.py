@@ -12,7 +12,7 @@ from neuralchat.config.methods import METHODS, Method, lora_config, trained_file
 from neuralchat.errors import AdapterError, ArgumentsError
 from neuralchat.export.merge import check_mergeable
 from neuralchat.models.adapters.build import add_adapter
-from neuralchat.models.adapters.files import ALLOWED_VALUES
+from neuralchat.models.adapters.files import ALLOWED_FIELDS
 
 RIGHT = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
 
@@ -77,7 +77,7 @@ def test_files_of_runs_and_of_adapters_from_elsewhere() -> None:
 
 
 def test_what_an_adapter_of_every_method_may_say_is_known() -> None:
-    assert {row.peft_type for row in METHODS.values() if row.peft_type} == set(ALLOWED_VALUES)
+    assert {row.peft_type for row in METHODS.values() if row.peft_type} == set(ALLOWED_FIELDS)
 
 
 def test_models_of_llama_adapter_are_those_of_peft() -> None:

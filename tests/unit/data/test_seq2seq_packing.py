@@ -10,9 +10,9 @@ import pytest
 from neuralchat.data.layout import Layout
 from neuralchat.data.packing import VirtualTokens
 from neuralchat.data.records import Record, Turn
-from neuralchat.data.seq2seq_packing import pack_pairs, source_and_target
+from neuralchat.data.seq2seq_packing import pack_seq2seq, source_and_target
 from neuralchat.data.templates import make_template
-from neuralchat.data.tokenization import Example, PairEncoder, TokenizationCounts
+from neuralchat.data.tokenization import Example, Seq2SeqEncoder, TokenizationCounts
 from neuralchat.errors import TemplateError
 
 
@@ -22,7 +22,7 @@ def pair(source: list[int], target: list[int]) -> Example:
 
 def test_the_rows_of_the_module_docstring() -> None:
     a, b, c, d, x, y, z, start = range(10, 18)
-    batch = pack_pairs([pair([a, b, c], [x, y]), pair([d], [z])], start_id=start)
+    batch = pack_seq2seq([pair([a, b, c], [x, y]), pair([d], [z])], start_id=start)
     assert batch.source_ids.tolist() == [a, b, c, d]
     assert batch.decoder_ids.tolist() == [start, x, start]
     assert batch.target_ids.tolist() == [x, y, z]
@@ -31,7 +31,7 @@ def test_the_rows_of_the_module_docstring() -> None:
 
 
 def test_virtual_tokens_stand_before_every_source() -> None:
-    batch = pack_pairs([pair([5, 6], [7]), pair([8], [9])], start_id=0, virtual=VirtualTokens(2, in_row=True))
+    batch = pack_seq2seq([pair([5, 6], [7]), pair([8], [9])], start_id=0, virtual=VirtualTokens(2, in_row=True))
     assert batch.source_ids.tolist() == [-1, -2, 5, 6, -1, -2, 8]
     assert batch.source_ranges == ((0, 4), (4, 7))
 
@@ -46,7 +46,7 @@ def test_micro_batches_share_nothing_and_stay_within_the_budget() -> None:
 
 def test_the_source_ends_with_the_end_token_and_so_does_the_target(tokenizer: Any) -> None:
     template = make_template("auto", tokenizer, encoder_decoder=True)
-    encoder = PairEncoder(tokenizer, template, max_source_length=200, max_target_length=20)
+    encoder = Seq2SeqEncoder(tokenizer, template, max_source_length=200, max_target_length=20)
     turns = (Turn("user", "Name a fruit."), Turn("assistant", "An apple."))
     (example,) = encoder.encode([Record(turns, "r", "Alpaca")], TokenizationCounts())
     source, target = source_and_target(example)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from neuralchat.models.kernels import compiled
 from neuralchat.models.kernels.elementwise import kernels_for
@@ -46,11 +47,17 @@ def test_none_where_it_cannot_be_had(trouble: str, empty_home: Path, monkeypatch
     compiled.compiled.cache_clear()
 
 
-def test_disabled_and_other_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_dtypes_take_the_twins() -> None:
     assert kernels_for(torch.zeros(1, dtype=torch.float64)) is None
-    monkeypatch.setattr(compiled, "enabled", True)
-    compiled.disable()
-    assert kernels_for(torch.zeros(1)) is None
+
+
+@needs_gcc
+def test_a_model_that_refuses_kernels_leaves_them_to_others() -> None:
+    one, other = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    compiled.refuse_kernels(one)
+    assert kernels_for(torch.zeros(1), one) is None
+    assert kernels_for(torch.zeros(1), one[0]) is None
+    assert kernels_for(torch.zeros(1), other[0]) is not None
 
 
 @needs_gcc

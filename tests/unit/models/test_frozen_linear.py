@@ -16,7 +16,7 @@ from neuralchat.models.layers.frozen_linear import FrozenLinear, freeze_linears,
 def test_forward_and_backward(
     monkeypatch: pytest.MonkeyPatch, onednn: bool, weight_dtype: torch.dtype, bias: bool
 ) -> None:
-    if onednn and not module.onednn_available():
+    if onednn and not module.onednn_linear_available():
         pytest.skip("this build of torch has no oneDNN")
     monkeypatch.setattr(module, "ONEDNN", onednn)
     # Several slices of the widened weight.

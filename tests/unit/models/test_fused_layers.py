@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
+import shutil
 from typing import Any
 
 import pytest
@@ -15,6 +15,8 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from neuralchat.models.compat.transformers import rotary_function
+from neuralchat.models.kernels.elementwise import Elementwise
 from neuralchat.models.layers.fused import (
     FusedRMSNorm,
     FusedSwiGLU,
@@ -23,6 +25,8 @@ from neuralchat.models.layers.fused import (
     fuse_rotary,
     fused_rotary,
 )
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 
 
 @pytest.mark.usefixtures("kernels")
@@ -95,12 +99,12 @@ def test_another_activation_is_left_alone() -> None:
 def test_without_kernels_a_fused_mlp_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     mlp = gated_mlp()
     x = torch.randn(1, 3, 24)
-    monkeypatch.setattr("neuralchat.models.kernels.compiled.enabled", False)
+    monkeypatch.setattr("neuralchat.models.kernels.compiled.library", lambda _name, **_defines: None)
     torch.testing.assert_close(FusedSwiGLU.forward(mlp, x), mlp(x))
 
 
 def test_rotary_value_and_gradients() -> None:
-    plain = getattr(modeling_llama.apply_rotary_pos_emb, "plain", modeling_llama.apply_rotary_pos_emb)
+    plain = modeling_llama.apply_rotary_pos_emb
     torch.manual_seed(0)
     inputs = [torch.randn(1, 7, heads, 12).transpose(1, 2).requires_grad_() for heads in (4, 2)]
     # Halves that differ, so that a transposition of sines would show.
@@ -115,17 +119,40 @@ def test_rotary_value_and_gradients() -> None:
 
 
 def test_rotary_of_a_padded_batch_is_left_to_transformers() -> None:
-    plain = getattr(modeling_llama.apply_rotary_pos_emb, "plain", modeling_llama.apply_rotary_pos_emb)
+    plain = modeling_llama.apply_rotary_pos_emb
     q, k, turn = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 5, 8)
     for expected, found in zip(plain(q, k, turn, turn), fused_rotary(plain)(q, k, turn, turn), strict=True):
         assert torch.equal(expected, found)
 
 
-def test_rotary_is_replaced_once_and_only_where_it_turns_by_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = getattr(modeling_llama.apply_rotary_pos_emb, "plain", modeling_llama.apply_rotary_pos_emb)
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", plain)
-    model = small_model("llama")
-    assert sys.modules[type(model.model.layers[0].self_attn).__module__] is modeling_llama
-    assert (fuse_rotary(model), fuse_rotary(model)) == (1, 0)
+@needs_gcc
+def test_rotary_is_replaced_once_and_for_this_model_only() -> None:
+    plain = modeling_llama.apply_rotary_pos_emb
+    model, other = small_model("llama"), small_model("llama")
+    assert (fuse_rotary(model), fuse_rotary(model)) == (2, 0)
+    assert modeling_llama.apply_rotary_pos_emb is plain
+    layers = [candidate.model.layers[0].self_attn for candidate in (model, other)]
+    assert all(isinstance(layer, modeling_llama.LlamaAttention) for layer in layers)
+    own, others = (rotary_function(type(layer)) for layer in layers)
+    assert own.plain is plain
+    assert others is plain
+
+
+@needs_gcc
+def test_the_fused_rotary_function_is_what_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = small_model("llama"), small_model("llama")
+    fuse_rotary(model)
+    calls: list[int] = []
+    run = Elementwise.rotary
+    monkeypatch.setattr(Elementwise, "rotary", lambda *args, **kwargs: (calls.append(1), run(*args, **kwargs))[1])
+    ids = torch.arange(3, 12)[None]
+    expected = other(input_ids=ids).logits
+    assert not calls
+    torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+    # Queries and keys of two layers.
+    assert len(calls) == 4
+
+
+def test_another_rotary_formula_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda q, k, cos, sin: (q * cos[:, None], k))
-    assert fuse_rotary(model) == 0
+    assert fuse_rotary(small_model("llama")) == 0

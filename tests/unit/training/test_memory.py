@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from neuralchat.models.families.packed import take_segments
 from support.small_models import small_model
 
 from neuralchat.config.arguments import TuningArguments
@@ -17,7 +18,6 @@ from neuralchat.distributed.hardware import Machine, read_machine
 from neuralchat.errors import ArgumentsError
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
-from neuralchat.models.families.packed import take_segments
 from neuralchat.models.losses.loss_sum import packed_loss_sum
 from neuralchat.training.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
 

@@ -8,6 +8,7 @@ from typing import Any
 from neuralchat.config.arguments import TuningArguments
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError
+from neuralchat.models.families.table import family_of
 
 
 def base_model_of(model: Any) -> Any:
@@ -30,7 +31,7 @@ def add_adapter(model: Any, tuning: TuningArguments, trained_token_ids: Collecti
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")
     try:
-        adapted = get_peft_model(model, method.make_config(tuning, model, trained_token_ids))
+        adapted = get_peft_model(model, method.make_config(tuning, model, trained_token_ids, family_of(model.config)))
     except (ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
         raise refusal(model, tuning, str(error)) from error
     for parameter in adapted.parameters():

@@ -25,7 +25,7 @@ MAX_REPETITIONS = 3
 MAX_PATTERN = 2000
 
 
-def is_count(value: Any) -> bool:
+def is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 1 << 31
 
 
@@ -83,7 +83,7 @@ def is_pattern_numbers(value: Any) -> bool:
 
 def is_token_ids(value: Any) -> bool:
     lists = value.values() if isinstance(value, dict) else [value]
-    return all(isinstance(ids, list) and all(id_ == 0 or is_count(id_) for id_ in ids) for ids in lists)
+    return all(isinstance(ids, list) and all(id_ == 0 or is_size(id_) for id_ in ids) for ids in lists)
 
 
 def is_initialization(value: Any) -> bool:
@@ -102,33 +102,33 @@ COMMON: Checks = {
 }  # fmt: skip
 TARGETS: Checks = {"target_modules": is_targets, "exclude_modules": is_targets, "fan_in_fan_out": is_flag}
 PROMPTS: Checks = {
-    "num_virtual_tokens": is_count, "token_dim": is_count, "num_transformer_submodules": is_count,
-    "num_attention_heads": is_count, "num_layers": is_count,
+    "num_virtual_tokens": is_size, "token_dim": is_size, "num_transformer_submodules": is_size,
+    "num_attention_heads": is_size, "num_layers": is_size,
 }  # fmt: skip
-# peft_type -> what its configuration may say besides nothing (null, false, or empty).
-ALLOWED_VALUES: dict[str, Checks] = {
+# peft_type -> what its configuration may say where it says something (not null, false or empty).
+ALLOWED_FIELDS: dict[str, Checks] = {
     "LORA": {
-        **TARGETS, "r": is_count, "lora_alpha": is_number, "lora_dropout": is_share, "use_rslora": is_flag,
+        **TARGETS, "r": is_size, "lora_alpha": is_number, "lora_dropout": is_share, "use_rslora": is_flag,
         "bias": one_of("none", "all", "lora_only"), "init_lora_weights": is_initialization, "use_dora": is_flag,
         "layers_to_transform": is_layers, "layers_pattern": is_targets, "rank_pattern": is_pattern_numbers,
         "alpha_pattern": is_pattern_numbers, "trainable_token_indices": is_token_ids, "lora_bias": is_flag,
         "ensure_weight_tying": is_flag,
         # Defaults that are written down but only used with what is refused.
-        "megatron_core": one_of("megatron.core"), "qalora_group_size": is_count,
+        "megatron_core": one_of("megatron.core"), "qalora_group_size": is_size,
     },
     "IA3": {**TARGETS, "feedforward_modules": is_targets, "init_ia3_weights": is_flag},
     "P_TUNING": {
-        **PROMPTS, "encoder_reparameterization_type": one_of("MLP", "LSTM"), "encoder_hidden_size": is_count,
-        "encoder_num_layers": is_count, "encoder_dropout": is_share,
+        **PROMPTS, "encoder_reparameterization_type": one_of("MLP", "LSTM"), "encoder_hidden_size": is_size,
+        "encoder_num_layers": is_size, "encoder_dropout": is_share,
     },
     "PREFIX_TUNING": {
-        **PROMPTS, "encoder_hidden_size": is_count, "prefix_projection": is_flag, "init_weights": one_of("zero")
+        **PROMPTS, "encoder_hidden_size": is_size, "prefix_projection": is_flag, "init_weights": one_of("zero")
     },
     "PROMPT_TUNING": {
         **PROMPTS, "prompt_tuning_init": one_of("RANDOM", "SAMPLE_VOCAB", "TEXT"), "prompt_tuning_init_text": is_text,
         "tokenizer_name_or_path": is_text,
     },
-    "ADAPTION_PROMPT": {"target_modules": is_text, "adapter_len": is_count, "adapter_layers": is_count},
+    "ADAPTION_PROMPT": {"target_modules": is_text, "adapter_len": is_size, "adapter_layers": is_size},
 }  # fmt: skip
 # What no default can stand for.
 NEEDED = {"LORA": ("r", "lora_alpha")}
@@ -169,12 +169,12 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
     method = config.get("peft_type")
     if method is None:
         raise AdapterError(f"{path} is damaged: it has no peft_type, which says what kind of adapter it is")
-    if not isinstance(method, str) or method not in ALLOWED_VALUES:
-        raise AdapterError(f"{path}: peft_type is {shown(method)}; allowed are {', '.join(ALLOWED_VALUES)}")
+    if not isinstance(method, str) or method not in ALLOWED_FIELDS:
+        raise AdapterError(f"{path}: peft_type is {shown(method)}; allowed are {', '.join(ALLOWED_FIELDS)}")
     missing = [name for name in NEEDED.get(method, ()) if config.get(name) is None]
     if missing:
         raise AdapterError(f"{path} does not say {missing[0]}, which decides what the weights mean")
-    checks = {**COMMON, **ALLOWED_VALUES[method]}
+    checks = {**COMMON, **ALLOWED_FIELDS[method]}
     for name, value in config.items():
         if value is None or value is False or value in ({}, [], ""):
             continue
@@ -206,13 +206,13 @@ def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
     if method == "LORA":
         ranks = {shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape}
         ranks |= {shape[0] for name, shape in shapes.items() if "lora_embedding_A" in name and shape}
-        if not is_count(config.get("r")):
+        if not is_size(config.get("r")):
             return unlike("r", config.get("r"), ranks)
         wanted = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
         if ranks and not set(wanted) >= ranks:
             return unlike("r", config.get("r"), ranks)
         # A pattern may give every layer another rank than r.
-        too_large = [rank for rank in wanted if not is_count(rank) or rank > max(ranks, default=1)]
+        too_large = [rank for rank in wanted if not is_size(rank) or rank > max(ranks, default=1)]
         return unlike("r", too_large[0], ranks) if too_large else None
     return None
 
@@ -222,7 +222,7 @@ def prompt_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
     if shape is None or len(shape) != 2:
         return "there is no table prompt_embeddings in it"
     sizes = {name: config.get(name) for name in ("num_virtual_tokens", "token_dim", "num_layers")}
-    missing = [name for name, value in sizes.items() if not is_count(value)]
+    missing = [name for name, value in sizes.items() if not is_size(value)]
     if missing:
         return f"{missing[0]} is missing" if sizes[missing[0]] is None else f"{missing[0]} is no number"
     submodules = config.get("num_transformer_submodules") or (2 if config.get("task_type") == "SEQ_2_SEQ_LM" else 1)

@@ -14,6 +14,7 @@ from peft import PeftType
 from torch import Tensor
 
 from neuralchat.data.packing import NO_VIRTUAL_TOKENS, VirtualTokens
+from neuralchat.models.compat.peft import leading_keys_values_of
 
 
 def virtual_tokens_of(model: Any) -> VirtualTokens:
@@ -39,7 +40,4 @@ def leading_keys_values(model: Any) -> list[tuple[Tensor, Tensor]] | None:
     virtual = virtual_tokens_of(model)
     if not virtual.count or virtual.in_row:
         return None
-    cache = model.get_prompt(batch_size=1)
-    # An encoder-decoder model takes them in the decoder's own attention.
-    layers = getattr(cache, "self_attention_cache", cache).layers
-    return [(layer.keys, layer.values) for layer in layers]
+    return leading_keys_values_of(model.get_prompt(batch_size=1))

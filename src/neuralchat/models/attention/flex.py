@@ -58,9 +58,14 @@ def compiled_flex_attention() -> Callable[..., Any]:
 
 
 def flex_segments(
-    query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float, window: int | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: tuple[Segment, ...],
+    scale: float,
+    window: int | None,
     slopes: Tensor | None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     leading = key.shape[2] - query.shape[2]
     mask = block_mask(segments, leading, window, query.device)
     bias: Callable[..., Tensor] | None = None

@@ -30,10 +30,18 @@ class View(ctypes.Structure):
 
 class Row(ctypes.Structure):
     _fields_ = [
-        ("q", View), ("k", View), ("v", View), ("segments", ctypes.c_void_p), ("count", ctypes.c_int64),
-        ("tokens", ctypes.c_int64), ("heads", ctypes.c_int64), ("kv_heads", ctypes.c_int64),
-        ("leading", ctypes.c_int64), ("slopes", ctypes.c_void_p), ("scale", ctypes.c_float),
-    ]  # fmt: skip
+        ("q", View),
+        ("k", View),
+        ("v", View),
+        ("segments", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("tokens", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("kv_heads", ctypes.c_int64),
+        ("leading", ctypes.c_int64),
+        ("slopes", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+    ]
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,14 @@ class SegmentKernel:
     code: ctypes.CDLL
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment], scale: float,
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        segments: Sequence[Segment],
+        scale: float,
         slopes: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """(output, log-sum-exp of each query's scores)."""
         _, heads, tokens, size = query.shape
         output = query.new_empty(1, tokens, heads, size).transpose(1, 2)
@@ -52,15 +65,23 @@ class SegmentKernel:
         row = make_row(query, key, value, places, scale, slopes)
         check(
             self.code.segment_attention_forward(
-                ctypes.byref(row), pointer(output), pointer(lse), torch.get_num_threads()
+                ctypes.byref(row), address_of(output), address_of(lse), torch.get_num_threads()
             )
         )
         return output, lse
 
     def backward(
-        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor,
-        segments: Sequence[Segment], scale: float, slopes: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        lse: Tensor,
+        segments: Sequence[Segment],
+        scale: float,
+        slopes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of query, key and value, laid out as [tokens, heads, D]."""
         # Many tasks add to the gradients of keys and values: in fp32.
         dtypes = (query.dtype, torch.float32, torch.float32)
@@ -74,10 +95,14 @@ class SegmentKernel:
         row = make_row(query, key, value, places, scale, slopes)
         check(
             self.code.segment_attention_backward(
-                ctypes.byref(row), ctypes.byref(view), pointer(output), pointer(lse),
-                *(pointer(x) for x in grads), torch.get_num_threads(),
+                ctypes.byref(row),
+                ctypes.byref(view),
+                address_of(output),
+                address_of(lse),
+                *(address_of(x) for x in grads),
+                torch.get_num_threads(),
             )
-        )  # fmt: skip
+        )
         return grads[0], grads[1].to(key.dtype), grads[2].to(value.dtype)
 
 
@@ -85,9 +110,18 @@ def make_row(query: Tensor, key: Tensor, value: Tensor, places: Tensor, scale: f
     """What is passed holds pointers only: the tensors must outlive the call."""
     leading = key.shape[2] - query.shape[2]
     return Row(
-        View.of(query), View.of(key), View.of(value), places.data_ptr(), len(places), query.shape[2], query.shape[1],
-        key.shape[1], leading, None if slopes is None else slopes.data_ptr(), scale,
-    )  # fmt: skip
+        View.of(query),
+        View.of(key),
+        View.of(value),
+        places.data_ptr(),
+        len(places),
+        query.shape[2],
+        query.shape[1],
+        key.shape[1],
+        leading,
+        None if slopes is None else slopes.data_ptr(),
+        scale,
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -101,7 +135,8 @@ def longest_first(segments: tuple[Segment, ...]) -> Tensor:
     return torch.tensor([[s.prefix_start, s.prefix_end, s.start, s.end] for s in ordered], dtype=torch.int64)
 
 
-def pointer(x: Tensor) -> ctypes.c_void_p:
+def address_of(x: Tensor) -> ctypes.c_void_p:
+    """Where a tensor begins, whatever its strides."""
     return ctypes.c_void_p(x.data_ptr())
 
 

@@ -17,26 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from neuralchat.data.packing import Segment
 from neuralchat.errors import PackingError
 from neuralchat.models.attention.flex import flex_segments
 from neuralchat.models.attention.segment_kernel import SegmentKernel, kernel_for
+from neuralchat.models.compat.torch import flash_backward, flash_forward
+from neuralchat.models.kernels.compiled import takes_kernels
 
-IMPLEMENTATION = "neuralchat_segments"
+SEGMENT_ATTENTION = "neuralchat_segments"
 # Arguments some families hand to the interface that change the result and that segments do not compute.
 UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
 
-flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
 
 def register() -> None:
-    """Make IMPLEMENTATION known to transformers; without segments it is transformers' own SDPA."""
-    AttentionInterface.register(IMPLEMENTATION, segment_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    """Make SEGMENT_ATTENTION known to transformers; without segments it is transformers' own SDPA."""
+    AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
+    AttentionMaskInterface.register(SEGMENT_ATTENTION, AttentionMaskInterface()["sdpa"])
 
 
 def no_mask(device: torch.device) -> Tensor:
@@ -64,11 +61,8 @@ def segment_attention(
     `leading_keys_values`: for each layer the keys and values [1, K, P, D] that all tokens of the row see first.
     """
     if segments is None:
-        sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        return sdpa(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout,
-            sliding_window=sliding_window, **kwargs,
-        )  # fmt: skip
+        kwargs |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
+        return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **kwargs)
     asked = [name for name in UNSUPPORTED_ARGUMENTS if kwargs.get(name) is not None]
     if asked or not getattr(module, "is_causal", True):
         raise PackingError(
@@ -85,7 +79,7 @@ def segment_attention(
         leading + s.end - s.start + s.prefix_end - s.prefix_start > sliding_window for s in segments
     )
     if not dropout and not windowed:
-        kernel = kernel_for(query)
+        kernel = kernel_for(query) if takes_kernels(module) else None
         if kernel is not None:
             return CompiledSegments.apply(query, key, value, tuple(segments), scale, alibi_slopes, kernel), None
         if query.device.type == "cpu" and alibi_slopes is None and not leading:
@@ -97,9 +91,15 @@ def segment_attention(
 
 
 def dense_segments(
-    query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment], scale: float, dropout: float,
-    window: int | None, slopes: Tensor | None,
-) -> Tensor:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Sequence[Segment],
+    scale: float,
+    dropout: float,
+    window: int | None,
+    slopes: Tensor | None,
+) -> Tensor:
     """A segment at a time through SDPA with a mask of its own size: any device, dropout, sliding windows, ALiBi."""
     leading = key.shape[2] - query.shape[2]
     outputs = []
@@ -115,10 +115,15 @@ def dense_segments(
             bias = (-slopes[:, None, None] * distance).masked_fill(~allowed, float("-inf")).to(query.dtype)
         outputs.append(
             torch.nn.functional.scaled_dot_product_attention(
-                query[:, :, s.start : s.end], keys, values, attn_mask=bias, dropout_p=dropout, scale=scale,
+                query[:, :, s.start : s.end],
+                keys,
+                values,
+                attn_mask=bias,
+                dropout_p=dropout,
+                scale=scale,
                 enable_gqa=True,
             )
-        )  # fmt: skip
+        )
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
@@ -144,9 +149,15 @@ class CompiledSegments(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float,
-        slopes: Tensor | None, kernel: SegmentKernel,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        segments: tuple[Segment, ...],
+        scale: float,
+        slopes: Tensor | None,
+        kernel: SegmentKernel,
+    ) -> Tensor:
         query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
         output, lse = kernel.forward(query, key, value, segments, scale, slopes)
         ctx.save_for_backward(query, key, value, output, lse)
@@ -198,17 +209,31 @@ class FlashSegments(torch.autograd.Function):
         for s in ctx.segments:
             own = slice(s.start, s.end)
             parts = flash_backward(
-                grad_output[:, :, own], query[:, :, own], key[:, :, own], value[:, :, own], output[:, :, own],
-                lse[:, :, own].contiguous(), 0.0, True, scale=ctx.scale,
-            )  # fmt: skip
+                grad_output[:, :, own],
+                query[:, :, own],
+                key[:, :, own],
+                value[:, :, own],
+                output[:, :, own],
+                lse[:, :, own].contiguous(),
+                0.0,
+                True,
+                scale=ctx.scale,
+            )
             for grad, part in zip(grads, parts, strict=True):
                 grad[:, :, own] = part
         for prefix_start, prefix_end, start, end in prefix_runs(ctx.segments):
             shared, own = slice(prefix_start, prefix_end), slice(start, end)
             parts = flash_backward(
-                grad_output[:, :, own], query[:, :, own], key[:, :, shared], value[:, :, shared], output[:, :, own],
-                lse[:, :, own].contiguous(), 0.0, False, scale=ctx.scale,
-            )  # fmt: skip
+                grad_output[:, :, own],
+                query[:, :, own],
+                key[:, :, shared],
+                value[:, :, shared],
+                output[:, :, own],
+                lse[:, :, own].contiguous(),
+                0.0,
+                False,
+                scale=ctx.scale,
+            )
             grads[0][:, :, own] += parts[0]
             grads[1][:, :, shared] += parts[1]
             grads[2][:, :, shared] += parts[2]

@@ -2,7 +2,7 @@
 
 ALiBi is by the place of a key among those a query sees, so a segment gets the biases it would have alone.
 
-Shapes: T tokens of the row, E hidden size, H heads, D head size.
+Shapes: T tokens of the row, E hidden size, H heads, D head size, P leading keys (prefix tuning).
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers.models.mpt.modeling_mpt import MptAttention, build_mpt_alibi_tensor
 
-from neuralchat.data.packing import Segment
+from neuralchat.data.packing import PackedBatch, Segment
 from neuralchat.models.attention.segments import segment_attention
+from neuralchat.models.compat.transformers_models import MptAttention
 
 
 @dataclass(frozen=True)
 class MptRow:
-    """What the attention of every block needs; it travels in the place of the position bias. slopes: fp32 [H]."""
+    """What the attention of every block needs, passed as its position bias.
+
+    alibi_slopes: fp32 [H]. leading: keys and values [1, H, P, D] of each block.
+    """
 
     segments: Sequence[Segment]
-    slopes: Tensor
+    alibi_slopes: Tensor
     leading: Sequence[tuple[Tensor, Tensor]] | None
 
 
@@ -38,27 +41,41 @@ class SegmentMptAttention(MptAttention):
             mixed = mixed.clamp(min=-self.clip_qkv, max=self.clip_qkv)
         query, key, value = (x.unflatten(2, (self.n_heads, -1)).transpose(1, 2) for x in mixed.chunk(3, dim=2))
         attended, _ = segment_attention(
-            self, query, key, value, None, scaling=self.softmax_scale,
-            dropout=self.attn_dropout_p if self.training else 0.0, segments=position_bias.segments,
-            alibi_slopes=position_bias.slopes, leading_keys_values=position_bias.leading,
-        )  # fmt: skip
+            self,
+            query,
+            key,
+            value,
+            None,
+            scaling=self.softmax_scale,
+            dropout=self.attn_dropout_p if self.training else 0.0,
+            segments=position_bias.segments,
+            alibi_slopes=position_bias.alibi_slopes,
+            leading_keys_values=position_bias.leading,
+        )
         return self.out_proj(attended.flatten(2)), None
 
 
-def take_segments(model: Any) -> None:
-    for module in model.modules():
+def take_mpt_attention(base: Any) -> bool:
+    for module in base.modules():
         if type(module) is MptAttention:
             module.__class__ = SegmentMptAttention
+    return True
 
 
-def mpt_states(
-    decoder: Any, embedded: Tensor, segments: Sequence[Segment], leading: Sequence[tuple[Tensor, Tensor]] | None
+def packed_mpt_states(
+    base: Any, embedded: Tensor, batch: PackedBatch, leading: Sequence[tuple[Tensor, Tensor]] | None
 ) -> Tensor:
-    """Last hidden states [1, T, E] of an MptModel on embeddings [1, T, E] of a row."""
+    """Last hidden states [1, T, E] of an MPT model on embeddings [1, T, E] of a row."""
+    decoder = base.base_model
     # The bias of the key one place before the query is minus the slope.
-    slopes = -build_mpt_alibi_tensor(decoder.num_heads, 2, device=embedded.device)[:, 0, 0]
-    row = MptRow(segments, slopes.float().contiguous(), leading)
+    slopes = -decoder.build_mpt_alibi_tensor(decoder.num_heads, 2, device=embedded.device)[:, 0, 0]
+    row = MptRow(batch.segments, slopes.float().contiguous(), leading)
     hidden = embedded
     for block in decoder.blocks:
         hidden = block(hidden, position_bias=row, attention_mask=None)[0]
     return decoder.norm_f(hidden)
+
+
+def mpt_prompt_sizes(config: Any) -> dict[str, int]:
+    """The sizes that PEFT's prompt methods read from most configurations, which MPT's has under other names."""
+    return {"num_layers": config.n_layers, "token_dim": config.d_model, "num_attention_heads": config.n_heads}

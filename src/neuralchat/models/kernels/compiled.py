@@ -18,26 +18,33 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from neuralchat.cache import cache_directory
+from neuralchat.models.compat.torch import openmp_entry
 
 # No -ffast-math: infinities mean something in the kernels, and so does the order of sums.
 FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 COMPILE_SECONDS = 120
 KERNELS = Path(__file__).parent
 
-enabled = True
+# Set on the modules of a model that is to do without kernels.
+REFUSES_KERNELS = "neuralchat_refuses_kernels"
 
 
-def disable() -> None:
-    """Every kernel takes its twin from here on; what was handed out before stays as it is."""
-    global enabled
-    enabled = False
+def refuse_kernels(model: nn.Module) -> None:
+    """Every module of `model` computes in torch from here on; other models of the process are not affected."""
+    for module in model.modules():
+        setattr(module, REFUSES_KERNELS, True)
+
+
+def takes_kernels(module: nn.Module) -> bool:
+    return not getattr(module, REFUSES_KERNELS, False)
 
 
 def library(name: str, **defines: int) -> ctypes.CDLL | None:
     """The compiled kernels/`name`.c with these preprocessor definitions, or None where it cannot be had."""
-    return compiled(name, tuple(sorted(defines.items()))) if enabled else None
+    return compiled(name, tuple(sorted(defines.items())))
 
 
 def library_for(x: torch.Tensor, name: str, **defines: int) -> ctypes.CDLL | None:
@@ -86,17 +93,18 @@ class SymbolPlace(ctypes.Structure):
     """Dl_info of dladdr(3)."""
 
     _fields_ = [
-        ("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("address", ctypes.c_void_p)
-    ]  # fmt: skip
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    ]
 
 
 def openmp_of_torch() -> Path | None:
     """The OpenMP runtime that torch runs with, or None if gcc's code cannot use it. Other packages bring their own."""
     try:
-        of_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        address = ctypes.cast(of_torch.GOMP_parallel, ctypes.c_void_p)
         place = SymbolPlace()
-        if ctypes.CDLL(None).dladdr(address, ctypes.byref(place)) and place.file:
+        if ctypes.CDLL(None).dladdr(openmp_entry(), ctypes.byref(place)) and place.file:
             return Path(os.fsdecode(place.file))
     except (OSError, AttributeError):
         pass

@@ -14,21 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralchat.models.compat.torch import onednn_linear, onednn_linear_available
+
 # A widened slice of a weight takes at most this many bytes.
 SLICE_BYTES = 64 << 20
 
 
-def onednn_available() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-ONEDNN = onednn_available()
+ONEDNN = onednn_linear_available()
 
 
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows [..., I] times the transpose of matrix [O, I]: [..., O]. Equal dtypes; no autograd."""
     if ONEDNN and rows.device.type == "cpu" and rows.dtype == torch.float32:
-        return torch.ops.mkldnn._linear_pointwise(rows, matrix, bias, "none", [], "")
+        return onednn_linear(rows, matrix, bias)
     return nn.functional.linear(rows, matrix, bias)
 
 

@@ -8,25 +8,26 @@ Shapes: T tokens, E hidden size, I inner size, H heads, D head size.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuralchat.models.compat.torch import is_hooked
+from neuralchat.models.compat.transformers import rotary_function, with_rotary_function
 from neuralchat.models.kernels.elementwise import Elementwise, kernels_for
 
 # How far, in norm, a fused layer may be from transformers' own in the proof.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+FUSED_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 class RMSNormProduct(torch.autograd.Function):
     """x / rms(x) * weight, weight not trained (https://arxiv.org/abs/1910.07467)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        ctx.kernels = kernels = kernels_for(x) if x.is_contiguous() else None
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, kernels: Elementwise | None) -> Tensor:
+        ctx.kernels = kernels
         if kernels is not None:
             y, inverse = kernels.rms_norm(x, weight, epsilon)
         else:
@@ -42,10 +43,10 @@ class RMSNormProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
         if ctx.kernels is not None:
-            return ctx.kernels.rms_norm_gradient(grad, x, weight, inverse), None, None
+            return ctx.kernels.rms_norm_gradient(grad, x, weight, inverse), None, None, None
         scaled = grad * weight
         along = (scaled * x).sum(dim=-1, keepdim=True).mul_(inverse.pow(3)).div_(-x.shape[-1])
-        return torch.addcmul(scaled.mul_(inverse), x, along), None, None
+        return torch.addcmul(scaled.mul_(inverse), x, along), None, None, None
 
 
 class FusedRMSNorm(nn.Module):
@@ -55,7 +56,8 @@ class FusedRMSNorm(nn.Module):
     variance_epsilon: float
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        return RMSNormProduct.apply(hidden_states, self.weight.detach(), self.variance_epsilon)
+        kernels = kernels_for(hidden_states, self) if hidden_states.is_contiguous() else None
+        return RMSNormProduct.apply(hidden_states, self.weight.detach(), self.variance_epsilon, kernels)
 
 
 class SwiGLUProduct(torch.autograd.Function):
@@ -81,7 +83,7 @@ class FusedSwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_proj(x).contiguous(), self.up_proj(x).contiguous()
-        kernels = kernels_for(gate)
+        kernels = kernels_for(gate, self)
         if kernels is None:
             return self.down_proj(nn.functional.silu(gate) * up)
         return self.down_proj(SwiGLUProduct.apply(gate, up, kernels))
@@ -123,17 +125,13 @@ def fuse_layers(model: nn.Module) -> None:
     fuse_rotary(model)
 
 
-def is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
 def random_like(weight: Tensor, *shape: int, seed: int = 0) -> Tensor:
     numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
     return numbers.to(weight.device, weight.dtype)
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).norm() <= TOLERANCE[a.dtype] * b.norm())
+    return bool((a - b).norm() <= FUSED_TOLERANCE[a.dtype] * b.norm())
 
 
 def take_over(
@@ -151,7 +149,7 @@ def take_over(
     for module in model.modules():
         kind = type(module)
         weight = None if kind is fused or is_hooked(module) else weight_of(module)
-        if weight is None or weight.dtype not in TOLERANCE:
+        if weight is None or weight.dtype not in FUSED_TOLERANCE:
             continue
         if kind not in proven:
             proven[kind] = same(module, weight)
@@ -171,13 +169,13 @@ def norm_weight(module: Any) -> Tensor | None:
     if not hasattr(module, "variance_epsilon") or not isinstance(weight, Tensor) or weight.requires_grad:
         return None
     # In bf16 only the kernel computes in fp32 inside, as transformers does.
-    return weight if weight.dtype == torch.float32 or kernels_for(weight) is not None else None
+    return weight if weight.dtype == torch.float32 or kernels_for(weight, module) is not None else None
 
 
 @torch.no_grad()
-def computes_rms_norm(module: nn.Module, weight: Tensor) -> bool:
+def computes_rms_norm(module: Any, weight: Tensor) -> bool:
     x = random_like(weight, 3, weight.shape[-1])
-    return equal(module(x), RMSNormProduct.apply(x, weight, module.variance_epsilon))
+    return equal(module(x), FusedRMSNorm.forward(module, x))
 
 
 def fuse_mlps(model: nn.Module) -> int:
@@ -189,7 +187,7 @@ def mlp_weight(module: Any) -> Tensor | None:
     if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
         return None
     weight = next(module.parameters())
-    return weight if kernels_for(weight) is not None else None
+    return weight if kernels_for(weight, module) is not None else None
 
 
 @torch.no_grad()
@@ -208,18 +206,33 @@ def computes_swiglu(module: Any, weight: Tensor) -> bool:
 
 
 def fuse_rotary(model: nn.Module) -> int:
-    """Replace apply_rotary_pos_emb in the modules that the model's attention classes come from; returns how many."""
+    """Give the attention layers that turn queries and keys by halves the fused function; returns how many.
+
+    The function that they call is a global of transformers' module. It stays as it is: each layer becomes one of a
+    subclass whose forward calls ours, so no other model of the process is affected.
+    """
+    if kernels_for(next(model.parameters()), model) is None:
+        return 0
     count = 0
-    weight = next(model.parameters())
-    for name in sorted({type(module).__module__ for module in model.modules() if hasattr(module, "q_proj")}):
-        home: Any = sys.modules[name]
-        plain = getattr(home, "apply_rotary_pos_emb", None)
-        if plain is None or hasattr(plain, "plain") or kernels_for(weight) is None:
+    fused: dict[type[nn.Module], type[nn.Module] | None] = {}
+    for module in model.modules():
+        kind = type(module)
+        if not hasattr(module, "q_proj"):
             continue
-        if turns_by_halves(plain):
-            home.apply_rotary_pos_emb = fused_rotary(plain)
+        if kind not in fused:
+            fused[kind] = fused_attention(kind)
+        if (replacement := fused[kind]) is not None:
+            module.__class__ = replacement
             count += 1
     return count
+
+
+def fused_attention(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """The attention class with the fused rotary function; None where it has it already, or computes another one."""
+    plain = rotary_function(kind)
+    if plain is None or hasattr(plain, "plain") or not turns_by_halves(plain):
+        return None
+    return with_rotary_function(kind, fused_rotary(plain))
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
+from neuralchat.models.compat.peft import LoraLinear, PlainLora, plain_lora
 from neuralchat.models.layers.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
 
 
@@ -59,21 +59,17 @@ class FusedLoraLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = self.base_layer
-        names = self.active_adapters
-        name: Any = names[0] if len(names) == 1 and names[0] in self.lora_A else None
-        if args or kwargs or name is None or not self.is_plain(name, base, x):
+        lora = plain_lora(self)
+        if args or kwargs or lora is None or not fits(base, lora, x):
             return super().forward(x, *args, **kwargs)
-        dropout = self.lora_dropout[name]
-        dropped = x if isinstance(dropout, nn.Identity) or not self.training else dropout(x)
+        dropped = x if isinstance(lora.dropout, nn.Identity) or not self.training else lora.dropout(x)
         bias = None if base.bias is None else base.bias.detach()
-        a, b = (module[name].weight for module in (self.lora_A, self.lora_B))
-        return LoraProduct.apply(x, dropped, base.weight.detach(), bias, a, b, self.scaling[name])
+        return LoraProduct.apply(x, dropped, base.weight.detach(), bias, lora.a, lora.b, lora.scaling)
 
-    def is_plain(self, name: Any, base: Any, x: Tensor) -> bool:
-        a, b = self.lora_A[name], self.lora_B[name]
-        changed = self.disable_adapters or self.merged or self.lora_variant.get(name)
-        alike = x.dtype in (base.weight.dtype, a.weight.dtype) and not torch.is_autocast_enabled(x.device.type)
-        return type(base) is FrozenLinear and alike and not changed and a.bias is None and b.bias is None
+
+def fits(base: Any, lora: PlainLora, x: Tensor) -> bool:
+    alike = x.dtype in (base.weight.dtype, lora.a.dtype) and not torch.is_autocast_enabled(x.device.type)
+    return type(base) is FrozenLinear and alike
 
 
 def fuse_lora(model: nn.Module) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.cache import cache_directory
+from neuralchat.models.compat.transformers import commit_of
 from neuralchat.models.loading.base_model import ModelSource, resolve
 from neuralchat.runs.directory import file_sha256, write_atomically
 
@@ -18,7 +19,7 @@ def base_fingerprint(source: ModelSource, config: Any) -> str:
     """SHA-256 over names and contents of configuration and weight files; for a hub model its name and commit."""
     directory = Path(resolve(source.name))
     if not directory.is_dir():
-        return f"{source.name}@{getattr(config, '_commit_hash', None) or source.revision}"
+        return f"{source.name}@{commit_of(config) or source.revision}"
     files = sorted({file for pattern in HASHED for file in directory.glob(pattern)})
     digest = hashlib.sha256()
     for file in files:

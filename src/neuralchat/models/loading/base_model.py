@@ -13,6 +13,7 @@ import torch
 
 from neuralchat.console import note
 from neuralchat.errors import ModelError, NeuralChatError
+from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.checkpoint_files import check_base_directory, check_declared, error_line, weight_files
 from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
@@ -74,8 +75,7 @@ def load_config(source: ModelSource) -> Any:
 
 def native_or_trusted(name: str, source: ModelSource) -> bool:
     """Remote code is run only if asked for, and never where transformers has the model's class itself."""
-    from transformers import PreTrainedConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
 
     config, _ = PreTrainedConfig.get_config_dict(name, **source.hub_options())
     if not config.get("auto_map") or config.get("model_type") not in CONFIG_MAPPING:
@@ -116,7 +116,7 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     name = resolve(source.name)
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     if Path(name).is_dir():
         check_weights(source.name, Path(name), kind, config)
     with user_errors(f"the weights of model '{source.name}'"):

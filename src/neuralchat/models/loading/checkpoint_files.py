@@ -14,7 +14,7 @@ from typing import Any
 
 from neuralchat.errors import ModelError
 
-MAX_CONFIG_BYTES = 16 << 20
+MAX_JSON_BYTES = 16 << 20
 # Sizes that are a dimension of some weight, or less than one.
 SIZES = (
     "hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "n_inner", "vocab_size", "head_dim", "d_kv",
@@ -54,8 +54,8 @@ def error_line(error: BaseException) -> str:
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file of names and values, such as config.json. Raises ModelError."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MiB, so it is no configuration")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB, so it is no configuration")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from neuralchat.console import note
 from neuralchat.errors import ModelError
+from neuralchat.models.compat.transformers import file_of_checkpoint
 from neuralchat.models.loading.checkpoint_files import read_json_object
 
 RENAMED_ARCHITECTURES = {"LLaMAForCausalLM": "LlamaForCausalLM", "MPTForCausalLM": "MptForCausalLM"}
@@ -50,7 +51,5 @@ def token_text(token: Any) -> str:
 
 def read_tokenizer_config(path: str, **hub: Any) -> dict[str, Any]:
     """tokenizer_config.json of a directory or hub id; empty if there is none."""
-    from transformers.utils import cached_file
-
-    found = cached_file(path, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **hub)
+    found = file_of_checkpoint(path, "tokenizer_config.json", **hub)
     return read_json_object(Path(found)) if found else {}

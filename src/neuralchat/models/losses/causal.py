@@ -13,20 +13,22 @@ from neuralchat.data.packing import PackedBatch
 from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.virtual_tokens import embed_row, leading_keys_values
-from neuralchat.models.families.packed import row_states
+from neuralchat.models.families.table import family_of
 from neuralchat.models.losses.supervised import supervised_loss
 
 
-def packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 0.0) -> Tensor:
+def causal_packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 0.0) -> Tensor:
     """Sum of the cross entropies of all targets of `batch`. `model`: a causal LM or a PeftModel around one.
 
-    The model must have been made ready by packed_families.take_segments.
+    The model must have been made ready by take_packed_rows.
     """
     base = base_model_of(model)
     embedding = base.get_input_embeddings()
     device = embedding.weight.device
     embedded = embed_row(model, embedding, torch.from_numpy(batch.input_ids)[None].to(device))
-    states = row_states(base, embedded, batch, leading_keys_values(model))
+    packed_states = family_of(base.config).packed_states
+    assert packed_states is not None, "the layout says that this family takes packed rows"
+    states = packed_states(base, embedded, batch, leading_keys_values(model))
     targets = states[0].index_select(0, torch.from_numpy(batch.target_positions).to(device))
     return supervised_loss(
         targets,
@@ -37,7 +39,9 @@ def packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 
     )
 
 
-def padded_loss_sum(model: Any, examples: Sequence[Example], *, pad_id: int, label_smoothing: float = 0.0) -> Tensor:
+def causal_padded_loss_sum(
+    model: Any, examples: Sequence[Example], *, pad_id: int, label_smoothing: float = 0.0
+) -> Tensor:
     """The same sum by the model's own forward on a right-padded batch: slow, works for every family and method."""
     width = max(len(example.input_ids) for example in examples)
     ids = np.full((len(examples), width), pad_id, dtype=np.int64)

@@ -7,21 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
-from neuralchat.data.packing import PackedBatch
-from neuralchat.data.seq2seq_packing import PackedPairs
+from neuralchat.data.layout import Packed
+from neuralchat.data.seq2seq_packing import PackedSeq2Seq
 from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters.build import base_model_of
-from neuralchat.models.losses import causal as causal_loss
-from neuralchat.models.losses import seq2seq as pair_loss
+from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.losses.causal import causal_packed_loss_sum, causal_padded_loss_sum
+from neuralchat.models.losses.seq2seq import seq2seq_packed_loss_sum, seq2seq_padded_loss_sum
 
 
-def packed_loss_sum(model: Any, batch: PackedBatch | PackedPairs, *, label_smoothing: float = 0.0) -> Tensor:
-    if isinstance(batch, PackedPairs):
-        return pair_loss.packed_pairs_loss_sum(model, batch, label_smoothing=label_smoothing)
-    return causal_loss.packed_loss_sum(model, batch, label_smoothing=label_smoothing)
+def packed_loss_sum(model: Any, batch: Packed, *, label_smoothing: float = 0.0) -> Tensor:
+    """Sum of the cross entropies of all targets of a packed batch, a scalar in fp32.
+
+    `model`, with or without an adapter, must have been made ready by take_packed_rows.
+    """
+    if isinstance(batch, PackedSeq2Seq):
+        return seq2seq_packed_loss_sum(model, batch, label_smoothing=label_smoothing)
+    return causal_packed_loss_sum(model, batch, label_smoothing=label_smoothing)
 
 
 def padded_loss_sum(model: Any, examples: Sequence[Example], *, pad_id: int, label_smoothing: float = 0.0) -> Tensor:
-    of_pairs = base_model_of(model).config.is_encoder_decoder
-    loss = pair_loss.padded_pairs_loss_sum if of_pairs else causal_loss.padded_loss_sum
-    return loss(model, examples, pad_id=pad_id, label_smoothing=label_smoothing)
+    """The same sum by the model's own forward on one padded batch: slow, works for every family and method."""
+    seq2seq = is_encoder_decoder(base_model_of(model).config)
+    loss_sum = seq2seq_padded_loss_sum if seq2seq else causal_padded_loss_sum
+    return loss_sum(model, examples, pad_id=pad_id, label_smoothing=label_smoothing)

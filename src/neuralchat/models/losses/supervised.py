@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuralchat.models.kernels.elementwise import kernels_for
+from neuralchat.models.compat.torch import is_hooked
+from neuralchat.models.kernels.elementwise import Elementwise, kernels_for
 from neuralchat.models.layers.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
 
 # Logits of one chunk take at most this many bytes in fp32.
@@ -30,7 +31,9 @@ def supervised_loss(
     """
     if plain_head(head):
         assert isinstance(head, nn.Linear)
-        return ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, target_ids, label_smoothing, grad)
+        # The kernel knows no label smoothing.
+        kernels = None if label_smoothing else kernels_for(hidden, head)
+        return ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, target_ids, label_smoothing, grad, kernels)
     rows = chunk_rows(getattr(head, "out_features", 0) or 1 << 17)
     total = hidden.new_zeros((), dtype=torch.float32)
     for states, ids in zip(hidden.split(rows), target_ids.split(rows), strict=True):
@@ -40,7 +43,7 @@ def supervised_loss(
 
 def plain_head(head: nn.Module) -> bool:
     """Whether `head` is just a matrix: no adapter inside, no hook that would be skipped."""
-    return type(head) in (nn.Linear, FrozenLinear) and not head._forward_hooks and not head._forward_pre_hooks
+    return type(head) in (nn.Linear, FrozenLinear) and not is_hooked(head)
 
 
 def head_loss(head: nn.Module, states: Tensor, ids: Tensor, label_smoothing: float) -> Tensor:
@@ -52,20 +55,21 @@ def chunk_rows(vocabulary: int) -> int:
     return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
-def loss_and_slope(logits: Tensor, ids: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+def loss_and_grad_logits(
+    logits: Tensor, ids: Tensor, smoothing: float, kernels: Elementwise | None
+) -> tuple[Tensor, Tensor]:
     """(sum of the cross entropies in fp32, their gradient in the dtype of `logits` [C, V], which is overwritten)."""
-    kernels = None if smoothing else kernels_for(logits)
     if kernels is not None:
         return kernels.cross_entropy(logits, ids).sum(), logits
     log_probabilities = torch.log_softmax(logits.float(), dim=1)
     total = -(1 - smoothing) * log_probabilities.gather(1, ids[:, None]).sum()
     if smoothing:
         total -= smoothing * log_probabilities.mean(dim=1).sum()
-    slope = log_probabilities.exp_()
+    grad_logits = log_probabilities.exp_()
     if smoothing:
-        slope -= smoothing / slope.shape[1]
-    slope.scatter_add_(1, ids[:, None], torch.full_like(ids[:, None], smoothing - 1, dtype=slope.dtype))
-    return total, slope.to(logits.dtype)
+        grad_logits -= smoothing / grad_logits.shape[1]
+    grad_logits.scatter_add_(1, ids[:, None], torch.full_like(ids[:, None], smoothing - 1, dtype=grad_logits.dtype))
+    return total, grad_logits.to(logits.dtype)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -77,7 +81,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target_ids: Tensor, smoothing: float, grad: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target_ids: Tensor,
+        smoothing: float,
+        grad: bool,
+        kernels: Elementwise | None,
     ) -> Tensor:
         need_hidden, need_weight, need_bias = (grad and need for need in ctx.needs_input_grad[:3])
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
@@ -90,18 +101,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             logits = matmul_by_transposed(states, weight)
             if bias is not None:
                 logits += bias
-            loss, slope = loss_and_slope(logits, ids, smoothing)
+            loss, grad_logits = loss_and_grad_logits(logits, ids, smoothing, kernels)
             total += loss
             if grad_hidden is not None:
-                grad_hidden[start : start + rows] = matmul_by(slope, weight)
+                grad_hidden[start : start + rows] = matmul_by(grad_logits, weight)
             if grad_weight is not None:
-                grad_weight.addmm_(slope.T.float(), states.float())
+                grad_weight.addmm_(grad_logits.T.float(), states.float())
             if grad_bias is not None:
-                grad_bias += slope.float().sum(dim=0)
+                grad_bias += grad_logits.float().sum(dim=0)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if g is None else g.mul_(grad_total.to(g.dtype)) for g in ctx.grads]
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
