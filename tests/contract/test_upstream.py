@@ -18,7 +18,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
-from support.small_models import save_checkpoint, small_config, small_model
+from support.small_models import make_tokenizer, save_checkpoint, small_model
 from torch import nn
 from transformers.models.llama import modeling_llama
 
@@ -26,6 +26,7 @@ import neuralchat
 from neuralchat.models.compat import peft as peft_compat
 from neuralchat.models.compat import torch as torch_compat
 from neuralchat.models.compat import torch_elastic
+from neuralchat.models.compat import trainer as trainer_compat
 from neuralchat.models.compat import transformers as transformers_compat
 from neuralchat.models.compat.transformers_models import MptAttention, t5_eager_attention
 
@@ -94,7 +95,8 @@ def test_the_launcher_of_local_processes() -> None:
         "max_restarts", "shutdown_timeout",
     )  # fmt: skip
     assert set(used) <= fields.keys()
-    assert list(inspect.signature(torch_elastic.elastic_launch.__init__).parameters) == ["self", "config", "entrypoint"]
+    arguments = list(inspect.signature(torch_elastic.elastic_launch.__init__).parameters)
+    assert arguments[:3] == ["self", "config", "entrypoint"]
     assert torch_elastic.SignalException("stopped", 2).sigval == 2
     assert callable(torch_elastic.ChildFailedError.get_first_failure)
 
@@ -140,12 +142,6 @@ def test_prefix_tuning_gives_a_cache_of_keys_and_values(family: str) -> None:
 
 
 # transformers
-
-
-def test_a_configuration_keeps_the_commit_it_came_from() -> None:
-    assert transformers_compat.commit_of(small_config("llama", 9)) is None
-    loaded = transformers.LlamaConfig.from_dict({"vocab_size": 9}, _commit_hash="abc")
-    assert transformers_compat.commit_of(loaded) == "abc", "configurations no longer have a _commit_hash"
 
 
 def test_a_file_that_a_checkpoint_does_not_have(tmp_path: Path) -> None:
@@ -253,6 +249,39 @@ def test_the_eager_attention_of_t5() -> None:
     torch.testing.assert_close(output, expected.transpose(1, 2))
 
 
+# The parts of Trainer
+
+
+def test_parts_of_the_trainer() -> None:
+    model = small_model("llama")
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    decayed = trainer_compat.decayed_names(model)
+    assert decayed < every
+    assert {name for name in every - decayed if "norm" not in name} == set()
+    assert trainer_compat.is_optimizer_factory(torch.optim.AdamW) is False
+    assert [c.__name__ for c in trainer_compat.get_reporting_integration_callbacks([])] == []
+    wanted = ["callbacks", "model", "processing_class", "optimizer", "lr_scheduler"]
+    assert list(inspect.signature(trainer_compat.CallbackHandler).parameters) == wanted
+    assert isinstance(transformers.TrainerControl(), trainer_compat.ExportableState)
+    assert "greedy" in {kind.value for kind in transformers.SchedulerType}
+
+
+def test_noise_on_embeddings_is_a_forward_hook() -> None:
+    embedding = torch.nn.Embedding(3, 4)
+    embedding.neftune_noise_alpha = 1.0
+    embedding.register_forward_hook(trainer_compat.neftune_post_forward_hook)
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    assert not torch.equal(embedding.train()(ids), embedding.weight[ids])
+    assert torch.equal(embedding.eval()(ids), embedding.weight[ids])
+
+
+def test_special_tokens_are_those_of_the_tokenizer() -> None:
+    model, tokenizer = small_model("llama"), make_tokenizer()
+    model.config.eos_token_id = 5
+    trainer_compat.align_special_tokens(model, tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
 # No such name outside models/compat
 
 
@@ -263,6 +292,7 @@ ALLOWED = {("config/parser.py", "_actions")}
 # Modules of the libraries that their documentation does not name.
 INTERNAL_MODULES = (
     "transformers.models.", "transformers.masking_utils", "transformers.modeling_utils", "transformers.integrations",
+    "transformers.trainer_callback", "transformers.trainer_optimizer",
     "peft.tuners.", "peft.utils.", "accelerate.state", "accelerate.utils.", "torch.distributed.elastic.",
     "torch.distributed.launcher.", "torch._",
 )  # fmt: skip

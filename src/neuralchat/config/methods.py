@@ -54,11 +54,7 @@ class Method:
         return WHOLE_MODEL if self.trains_base else ADAPTER
 
 
-def task_type(model: Any) -> str:
-    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-
-
-def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int], _family: Any) -> Any:
+def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int], family: Any) -> Any:
     from peft import LoraConfig
 
     targets: Any = list(tuning.lora_target_modules) or None
@@ -72,21 +68,21 @@ def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int],
         init_lora_weights=LORA_INITS[tuning.lora_init],
         trainable_token_indices=list(token_ids) or None,
         bias="none",
-        task_type=task_type(model),
+        task_type=family.task_type(model.config),
     )
 
 
 def ia3_config(_tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import IA3Config
 
-    return IA3Config(task_type=task_type(model), **(family.ia3_targets or {}))
+    return IA3Config(task_type=family.task_type(model.config), **(family.ia3_targets or {}))
 
 
 def ptun_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import PromptEncoderConfig
 
     return PromptEncoderConfig(
-        task_type=task_type(model),
+        task_type=family.task_type(model.config),
         num_virtual_tokens=tuning.num_virtual_tokens,
         encoder_hidden_size=tuning.ptun_hidden_size,
         **family.prompt_sizes(model.config),
@@ -97,7 +93,9 @@ def prefix_config(tuning: TuningArguments, model: Any, _token_ids: Collection[in
     from peft import PrefixTuningConfig
 
     return PrefixTuningConfig(
-        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **family.prompt_sizes(model.config)
+        task_type=family.task_type(model.config),
+        num_virtual_tokens=tuning.num_virtual_tokens,
+        **family.prompt_sizes(model.config),
     )
 
 
@@ -105,16 +103,18 @@ def prompt_config(tuning: TuningArguments, model: Any, _token_ids: Collection[in
     from peft import PromptTuningConfig
 
     return PromptTuningConfig(
-        task_type=task_type(model), num_virtual_tokens=tuning.num_virtual_tokens, **family.prompt_sizes(model.config)
+        task_type=family.task_type(model.config),
+        num_virtual_tokens=tuning.num_virtual_tokens,
+        **family.prompt_sizes(model.config),
     )
 
 
-def llama_adapter_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], _family: Any) -> Any:
+def llama_adapter_config(tuning: TuningArguments, model: Any, _token_ids: Collection[int], family: Any) -> Any:
     from peft import AdaptionPromptConfig
 
     depth = getattr(model.config, "num_hidden_layers", tuning.adapter_layers)
     return AdaptionPromptConfig(
-        task_type=task_type(model),
+        task_type=family.task_type(model.config),
         adapter_len=tuning.adapter_len,
         adapter_layers=min(tuning.adapter_layers, depth),
     )

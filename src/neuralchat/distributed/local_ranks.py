@@ -65,9 +65,12 @@ class LocalRanks:
         self.grace = grace
 
     def run(self, size: int) -> int:
-        from torch.distributed.elastic.multiprocessing.api import SignalException
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+        from neuralchat.models.compat.torch_elastic import (
+            ChildFailedError,
+            LaunchConfig,
+            SignalException,
+            elastic_launch,
+        )
 
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=uuid.uuid4().hex, rdzv_backend="c10d",

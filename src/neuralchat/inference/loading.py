@@ -15,6 +15,7 @@ from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, Tem
 from neuralchat.inference.origin import Origin
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
+from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import (
     grow_embeddings,
@@ -36,7 +37,7 @@ def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tu
     source = replace(origin.source, trust_remote_code=trust_remote_code)
     # First, since it looks at the base model's files before anything else reads them.
     config = config_of(origin, trust_remote_code=trust_remote_code)
-    if origin.base_sha256 is not None and base_fingerprint(source, config) != origin.base_sha256:
+    if origin.base_sha256 is not None and base_fingerprint(source) != origin.base_sha256:
         raise ModelError(f"{source.name} is not the base model that {origin.name} was trained on: its files differ")
     own_tokenizer = origin.directory is not None and (origin.directory / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source)
@@ -82,28 +83,28 @@ def config_of(origin: Origin, *, trust_remote_code: bool) -> Any:
 
 def template_of(origin: Origin, tokenizer: Any, config: Any, *, asked: str | None) -> Template:
     """The template of training; where that is not known the one asked for, or a guess that is told."""
-    pairs = config.is_encoder_decoder
+    encoder_decoder = is_encoder_decoder(config)
     if origin.template_sha256 is not None:
-        return template_of_training(origin, tokenizer, pairs=pairs, asked=asked)
-    template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=pairs)
+        return template_of_training(origin, tokenizer, encoder_decoder=encoder_decoder, asked=asked)
+    template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=encoder_decoder)
     # A model's own chat template is no guess.
     if asked is None and (origin.kind == "adapter" or template.name != "chat"):
         note(f"{origin.name} says nothing of its prompt format; taking {template.name} (--template names another)")
     return template
 
 
-def template_of_training(origin: Origin, tokenizer: Any, *, pairs: bool, asked: str | None) -> Template:
+def template_of_training(origin: Origin, tokenizer: Any, *, encoder_decoder: bool, asked: str | None) -> Template:
     name = origin.template_name
     if name is None:
         # A checkpoint knows the fingerprint alone.
-        candidates = ("alpaca", "chat") if tokenizer.chat_template and not pairs else ("alpaca",)
+        candidates = ("alpaca", "chat") if tokenizer.chat_template and not encoder_decoder else ("alpaca",)
         name = next(
             (n for n in candidates if make_template(n, tokenizer).fingerprint() == origin.template_sha256),
-            "alpaca_pairs" if pairs else "alpaca",
+            "alpaca_pairs" if encoder_decoder else "alpaca",
         )
     if asked not in (None, name):
         raise TemplateError(f"{origin.name} was trained with the template {name}, not {asked}; leave --template out")
-    template = make_template(name, tokenizer, encoder_decoder=pairs)
+    template = make_template(name, tokenizer, encoder_decoder=encoder_decoder)
     if template.fingerprint() != origin.template_sha256:
         raise TemplateError(
             f"the template of {origin.name} has changed since training: its fingerprint is "
@@ -135,9 +136,9 @@ def check_finite(model: Any, name: str) -> None:
     """Raise ModelError where one token gives scores that are not finite: then every answer would be chance."""
     base = base_model_of(model)
     ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
-    pairs = {"decoder_input_ids": ids} if base.config.is_encoder_decoder else {}
+    decoder = {"decoder_input_ids": ids} if is_encoder_decoder(base.config) else {}
     with user_errors(f"model '{name}'"):
-        scores = base.eval()(input_ids=ids, **pairs).logits
+        scores = base.eval()(input_ids=ids, **decoder).logits
     if not bool(torch.isfinite(scores).all()):
         raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
 

@@ -16,10 +16,6 @@ from transformers import (
     enable_full_determinism,
     set_seed,
 )
-from transformers.integrations import get_reporting_integration_callbacks
-from transformers.integrations.neftune import neftune_post_forward_hook
-from transformers.trainer_callback import CallbackHandler, ExportableState
-from transformers.trainer_utils import align_special_tokens
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
 from neuralchat.console.live import LiveProgress
@@ -27,6 +23,13 @@ from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
 from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.compat.trainer import (
+    CallbackHandler,
+    ExportableState,
+    align_special_tokens,
+    get_reporting_integration_callbacks,
+    neftune_post_forward_hook,
+)
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import CallbackHandler
 from transformers.trainer_utils import SaveStrategy
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
@@ -28,6 +27,7 @@ from neuralchat.checkpointing.rng import rng_state, set_rng_state
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.step_shares import StepLoader, StepShare
 from neuralchat.distributed.collectives import all_reduce_sum
+from neuralchat.models.compat.trainer import CallbackHandler
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.optimizer import steps_by_metric

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.optimization import GreedyLR
-from transformers.trainer_optimizer import is_optimizer_factory
+
+from neuralchat.models.compat.trainer import GreedyLR, decayed_names, is_optimizer_factory
 
 # Where an optimizer of transformers brings its own parameter groups (GaLore, LOMO, layer-wise ones).
 OWN_PARAMETERS = ("params", "model", "optimizer_dict")
@@ -15,8 +15,7 @@ OWN_PARAMETERS = ("params", "model", "optimizer_dict")
 
 def make_optimizer(model: Any, args: TrainingArguments) -> torch.optim.Optimizer:
     """The optimizer of --optim over what is trained; weight decay as transformers' Trainer has it."""
-    # An instance method that uses nothing of its instance.
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    decayed = decayed_names(model)
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups: Any = [
         {"params": [p for name, p in trained if name in decayed], "weight_decay": args.weight_decay},

@@ -18,7 +18,7 @@ from neuralchat import __version__
 from neuralchat.config.methods import METHODS
 from neuralchat.console import is_log_shown, show_page
 from neuralchat.models.adapters.build import base_model_of
-from neuralchat.models.compat.transformers import commit_of
+from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
 from neuralchat.runs.directory import MANIFEST, REPORT, read_metrics, write_atomically
 from neuralchat.runs.report import render_report
@@ -88,7 +88,7 @@ def model_of_run(session: Session) -> dict[str, Any]:
             "cache_dir": session.source.cache_dir,
             "trust_remote_code": session.source.trust_remote_code,
             "architecture": type(base_model_of(session.model)).__name__,
-            "commit": commit_of(session.model.config),
+            "commit": commit_of(session.source),
         },
         "template": {
             "name": template.name,

@@ -120,7 +120,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         )
     )
     training = arguments.training_arguments()
-    identity = checked_identity(arguments, training, source, config, data, resume)
+    identity = checked_identity(arguments, training, source, data, resume)
     link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
     set_seed(training.seed)
     precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.method.trains_base)
@@ -156,9 +156,12 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
 
 
 def checked_identity(
-    arguments: FinetuneConfig, training: transformers.TrainingArguments, source: ModelSource, config: Any,
-    data: PreparedData, resume: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+    arguments: FinetuneConfig,
+    training: transformers.TrainingArguments,
+    source: ModelSource,
+    data: PreparedData,
+    resume: Path | None,
+) -> dict[str, Any]:
     """What decides the result, compared with the checkpoint to go on from or the run to repeat."""
     tuning = arguments.tuning
     stored, where = None, ""
@@ -168,7 +171,7 @@ def checked_identity(
         stored, where = identity_of_run(Path(tuning.from_run)), tuning.from_run
     own = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     identity = identity_of(
-        arguments, data, base_fingerprint(source, config),
+        arguments, data, base_fingerprint(source),
         units_per_step=global_batch(stored, own, training.world_size), world_size=training.world_size,
     )  # fmt: skip
     if stored is not None:

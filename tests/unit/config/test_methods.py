@@ -17,8 +17,8 @@ from neuralchat.models.adapters.files import ALLOWED_FIELDS
 RIGHT = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
 
 
-def twice_as_high(tuning: TuningArguments, model: object, token_ids: object) -> object:
-    config = lora_config(tuning, model, ())
+def twice_as_high(tuning: TuningArguments, model: object, token_ids: object, family: object) -> object:
+    config = lora_config(tuning, model, (), family)
     config.r *= 2
     return config
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from neuralchat.models.families.packed import take_segments
 from support.small_models import small_model
 
 from neuralchat.config.arguments import TuningArguments
@@ -18,6 +17,7 @@ from neuralchat.distributed.hardware import Machine, read_machine
 from neuralchat.errors import ArgumentsError
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
+from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.losses.loss_sum import packed_loss_sum
 from neuralchat.training.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
 
@@ -49,7 +49,7 @@ def test_bytes_kept_are_those_of_a_layer_that_can_be_counted_by_hand() -> None:
 
 def test_it_grows_with_tokens_only_and_leaves_no_trace() -> None:
     model = add_adapter(small_model(), TuningArguments(lora_dropout=0.1))
-    assert take_segments(model.get_base_model())
+    assert take_packed_rows(model)
     layout = Layout(virtual_tokens_of(model), None)
     before = torch.get_rng_state()
 

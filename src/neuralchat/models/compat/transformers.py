@@ -15,11 +15,6 @@ ROTARY = "apply_rotary_pos_emb"
 # Configurations and files
 
 
-def commit_of(config: Any) -> str | None:
-    """The hub commit that a configuration was loaded from; it is kept in a private attribute only."""
-    return getattr(config, "_commit_hash", None)
-
-
 def file_of_checkpoint(name: str, file: str, **hub: Any) -> str | None:
     """The path of a file of a directory or hub id, None if it has no such file.
 

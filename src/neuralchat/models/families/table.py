@@ -40,6 +40,10 @@ class Family:
     counts_padding: bool = False
     """Positions count padding between a prefix and the text (ALiBi), so such prompts are answered one at a time."""
 
+    def task_type(self, config: Any) -> str:
+        """PEFT's name of what a model of this configuration does."""
+        return "SEQ_2_SEQ_LM" if is_encoder_decoder(config) else "CAUSAL_LM"
+
 
 def of_type(model_type: str) -> Callable[[Any], bool]:
     return lambda config: config.model_type == model_type
