@@ -112,7 +112,7 @@ def test_training_flags_are_read_refused_or_said_to_have_no_effect() -> None:
     sources.append(inspect.getsource(Trainer.get_optimizer_cls_and_kwargs))
     sources.append(inspect.getsource(TrainingArguments).replace("self.", "args."))
     read = {name for source in sources for name in reads_of(source)}
-    # TrainerState.compute_steps puts these names together; the others are aliases that a loop in __post_init__ resolves.
+    # TrainerState.compute_steps puts these names together, a loop in __post_init__ the two old names.
     read |= {"logging_steps", "eval_steps", "save_steps", "gradient_checkpointing", "gradient_checkpointing_kwargs"}
     read |= set(re.findall(r"\btraining\.(\w+)", inspect.getsource(checks)))
     idle = {name for name, facts in TRAINING_FACTS.items() if facts.help.startswith("No effect")}
