@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from support.small_models import small_model
@@ -17,8 +19,8 @@ from neuralchat.models.adapters.files import ALLOWED_FIELDS
 RIGHT = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
 
 
-def twice_as_high(tuning: TuningArguments, model: object, token_ids: object) -> object:
-    config = lora_config(tuning, model, ())
+def twice_as_high(tuning: TuningArguments, *rest: Any) -> Any:
+    config = lora_config(tuning, *rest)
     config.r *= 2
     return config
 
