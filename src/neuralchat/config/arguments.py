@@ -17,9 +17,11 @@ class ModelArguments:
     """Which model and tokenizer, and how a hub may be asked for them."""
 
     model_name_or_path: str = harmless(
-        None, "directory, hub id, or a model got by 'neuralchat fetch'", path=True,
+        None,
+        "directory, hub id, or a model got by 'neuralchat fetch'",
+        path=True,
         required="name a directory, a hub id or a fetched model",
-    )  # fmt: skip
+    )
     config_name: str | None = harmless(None, "configuration from another place than the model", path=True)
     tokenizer_name: str | None = harmless(None, "tokenizer from another place than the model", path=True)
     cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept")

@@ -28,20 +28,24 @@ def without_fields(source: str) -> str:
 
 
 def missed_names(directory: Path) -> set[tuple[str, str]]:
-    """(dataclass, name) of every attribute that the code reads and that is not there."""
+    """(dataclass, name) of every attribute that the code reads and that is not there.
+
+    What checks the arguments among each other does not make use of them.
+    """
     options = ["--follow-imports=skip", "--ignore-missing-imports", "--check-untyped-defs", "--no-incremental"]
     command = [sys.executable, "-m", "mypy", "--config-file=", *options, str(directory / "neuralchat")]
     told = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False).stdout
     assert "error" in told, told
-    return set(re.findall(r'"(\w+)" has no attribute "(\w+)"', told))
+    used = [line for line in told.splitlines() if not re.match(r".*config/(checks|config)\.py:", line)]
+    return set(re.findall(r'"(\w+)" has no attribute "(\w+)"', "\n".join(used)))
 
 
 def test_every_argument_is_read(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "neuralchat", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "neuralchat" / "config" / "arguments.py"
     path.write_text(without_fields(path.read_text(encoding="utf-8")), encoding="utf-8")
-    # The checks of the arguments among each other are no use of them.
-    (tmp_path / "neuralchat" / "config" / "checks.py").write_text("def problems_of(config): return []\n")
     missed = missed_names(tmp_path)
     fields = {(kind.__name__, field.name) for kind in KINDS for field in dataclasses.fields(kind)}
     assert sorted(fields - missed) == [], "accepted, and without an effect"
+    # Else the names were not those of what was taken out.
+    assert sorted(missed - fields) == []

@@ -165,6 +165,8 @@ def test_all_problems_at_once() -> None:
 
 # A value of each that is not its default.
 REFUSED_VALUES: dict[str, Any] = {
+    "accelerator_config": {"split_batches": True},
+    "fsdp_config": {"min_num_params": 1},
     "auto_find_batch_size": True,
     "batch_eval_metrics": True,
     "deepspeed": "config.json",

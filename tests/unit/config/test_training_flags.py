@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments, trainer_callback, trainer_optimizer
+from transformers.integrations import integration_utils
 
+import neuralchat
+from neuralchat.config import checks
 from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.schema import SCHEMA, Argument
@@ -83,3 +92,29 @@ def test_own_fields_do_not_hide_those_of_transformers() -> None:
 
 def test_every_argument_has_a_meaning() -> None:
     assert [name for name, argument in SCHEMA.arguments.items() if not argument.meaning] == []
+
+
+def reads_of(source: str) -> Iterator[str]:
+    """Names read from something that is called args or training."""
+    for node in ast.walk(ast.parse(textwrap.dedent(source))):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            base = node.value
+            name = base.id if isinstance(base, ast.Name) else base.attr if isinstance(base, ast.Attribute) else ""
+            if name in ("args", "training"):
+                yield node.attr
+
+
+def test_training_flags_are_read_refused_or_said_to_have_no_effect() -> None:
+    """Read by the code, or by the parts of transformers that it uses."""
+    package = Path(neuralchat.__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in package.rglob("*.py") if path.parent.name != "config"]
+    sources += map(inspect.getsource, (trainer_callback, integration_utils, trainer_optimizer))
+    sources.append(inspect.getsource(Trainer.get_optimizer_cls_and_kwargs))
+    sources.append(inspect.getsource(TrainingArguments).replace("self.", "args."))
+    read = {name for source in sources for name in reads_of(source)}
+    # TrainerState.compute_steps puts these names together, a loop in __post_init__ the two old names.
+    read |= {"logging_steps", "eval_steps", "save_steps", "gradient_checkpointing", "gradient_checkpointing_kwargs"}
+    read |= set(re.findall(r"\btraining\.(\w+)", inspect.getsource(checks)))
+    idle = {name for name, facts in TRAINING_FACTS.items() if facts.help.startswith("No effect")}
+    refused = {name for name, facts in TRAINING_FACTS.items() if facts.rejected}
+    assert sorted(set(FIELDS) - read - idle - refused) == [], "accepted, and without an effect"
