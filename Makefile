@@ -1,12 +1,13 @@
 # make setup   install into .venv          make demo    watch a model become a chatbot
-# make test    run the whole test suite    make chaos   the long forms of kill matrix and fuzzing
+# make test    run the whole test suite    make quick   its quick part, while you work
+# make chaos   the long forms of kill matrix and fuzzing
 # make check   lint, format, types, import direction, docs up to date
 PYTHON ?= python3
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip install --quiet
 DEMO := runs/demo
 
-.PHONY: setup demo test chaos check format clean-demo
+.PHONY: setup demo test quick record-support chaos check format clean-demo
 
 setup: .venv/installed
 
@@ -37,7 +38,17 @@ clean-demo:
 
 test: setup
 	$(BIN)/neuralchat fetch smollm2-135m-instruct
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+
+# The unit tests, and of the others those marked quick.
+quick: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m quick
+
+# What docs/support.md says, shown anew.
+record-support: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/contract/test_methods.py \
+	  tests/distributed/test_ranks.py --record-support docs/support.json
+	$(BIN)/python scripts/generate_support_matrix.py
 
 # Hours of a bad day in about half an hour of work; its reports are kept in benchmarks/results.
 chaos: setup
@@ -45,7 +56,7 @@ chaos: setup
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/support/kill_matrix.py --points 40 \
 	  --report benchmarks/results/kill-matrix-$$(date +%Y-%m-%d-%H%M).json
 	NEURALCHAT_LONG=1 NEURALCHAT_RANK_KILLS=10 NEURALCHAT_FUZZ_FILES=10000 NEURALCHAT_FUZZ_CHECKPOINTS=1000 \
-	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rA --durations 10 tests/chaos/test_lost_ranks.py \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rA --durations 10 tests/chaos/test_lost_ranks.py \
 	  tests/distributed/test_ranks.py tests/fuzz
 
 check: setup
