@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.checkpoints import save_run
+from support.small_models import small_model
 
 from neuralchat.errors import AdapterError, ModelError, NeuralChatError, RunDirectoryError
 from neuralchat.inference.chatbot import Chatbot
@@ -23,13 +24,15 @@ def run(tmp_path: Path, llama_checkpoint: Path) -> Path:
     return save_run(tmp_path / "run", llama_checkpoint, "lora")
 
 
-def as_checkpoint(run: Path, **changes: Any) -> Path:
+def as_checkpoint(run: Path, changes: Any = None) -> Path:
     """The run's directory as its checkpoint: the manifest's part on the model is in checkpoint.json."""
     manifest = json.loads((run / "neuralchat.json").read_text())
     checkpoint = run.parent / "run" / "checkpoint-3"
     shutil.copytree(run, checkpoint, ignore=shutil.ignore_patterns("checkpoint-*", "neuralchat.json"))
     (checkpoint / "metrics.jsonl").write_text("")
-    (checkpoint / "checkpoint.json").write_text(json.dumps({"arguments": {"peft": "lora"}, "run": manifest, **changes}))
+    (checkpoint / "checkpoint.json").write_text(
+        json.dumps({"arguments": {"peft": "lora"}, "run": manifest, **(changes or {})})
+    )
     return checkpoint
 
 
@@ -59,10 +62,11 @@ def test_a_checkpoint_of_version_0_1(said: list[str]) -> None:
     ]
 
 
-def test_a_checkpoint_of_version_0_1_beside_another_model(tmp_path: Path, llama_checkpoint: Path) -> None:
+def test_a_checkpoint_of_version_0_1_beside_another_model(tmp_path: Path) -> None:
     """A model of the same name is not taken for the one of training."""
     shutil.copytree(FIXTURE / "interrupted", tmp_path / "interrupted")
-    shutil.copytree(llama_checkpoint, tmp_path / "model")
+    shutil.copytree(FIXTURE / "model", tmp_path / "model")
+    small_model("llama", seed=1).save_pretrained(tmp_path / "model")
     with pytest.raises(ModelError, match=r"model is not the base model that .*checkpoint-10 was trained on: its files"):
         Chatbot.load(tmp_path / "interrupted" / "checkpoint-10")
 
@@ -103,18 +107,19 @@ def test_names(name: str, expected: bool, tmp_path: Path, monkeypatch: pytest.Mo
     assert is_base_name(name) is expected
 
 
+GOOD = {"base_model": {"name": "m"}, "template": {"name": "alpaca"}, "adapter": {"method": "lora"}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"run": 3}, r"checkpoint\.json is damaged: run must hold names and values"),
-    ({"run": {"template": {"name": "alpaca"}, "adapter": {"method": "lora"}}}, r"base_model\.name cannot be null"),
-    ({"run": {"base_model": []}}, "base_model must hold names and values, found list"),
-    ({"run": {"base_model": {"name": "m"}, "template": {"name": "a"}, "adapter": {"method": 1}}}, "adapter.method"),
+    ({"run": {**GOOD, "base_model": {}}}, r"base_model\.name cannot be null"),
+    ({"run": {**GOOD, "base_model": []}}, r"base_model must hold names and values, found list"),
+    ({"run": {**GOOD, "adapter": {"method": 1}}}, r"adapter\.method cannot be int 1"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
 def test_damaged_checkpoints(run: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RunDirectoryError, match=message):
-        origin_of(as_checkpoint(run, **changes))
+        origin_of(as_checkpoint(run, changes))
 
 
 EARLY_REFUSED: list[tuple[Any, type[NeuralChatError], str]] = [
@@ -144,7 +149,7 @@ def test_a_file_or_an_empty_directory_is_none_of_the_four(tmp_path: Path) -> Non
     with pytest.raises(RunDirectoryError, match="is not a finished run"):
         origin_of(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(RunDirectoryError, match="run directory .*file does not exist"):
+    with pytest.raises(RunDirectoryError, match=r"run directory .*file does not exist"):
         origin_of(tmp_path / "file")
 
 
@@ -160,7 +165,7 @@ def test_an_adapter_without_a_base_model(run: Path) -> None:
 
 
 def test_a_name_that_no_hub_knows_may_be_a_run_written_wrongly() -> None:
-    with pytest.raises(RunDirectoryError, match="^run directory nowhere does not exist; as a model: cannot load"):
+    with pytest.raises(RunDirectoryError, match=r"^run directory nowhere does not exist; as a model: cannot load"):
         Chatbot.load("nowhere")
     with pytest.raises(ModelError, match="cannot load the configuration of model 'nobody/nowhere'"):
         Chatbot.load("nobody/nowhere")

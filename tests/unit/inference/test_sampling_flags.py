@@ -1,4 +1,4 @@
-"""inference/sampling.py and sampling_flags.py: what the options mean for generation, and which values are impossible."""
+"""inference/sampling.py and sampling_flags.py: what options mean for generation, which values are impossible."""
 
 from __future__ import annotations
 
