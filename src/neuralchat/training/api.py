@@ -117,7 +117,7 @@ def told_apart(
 
 def are_paths(value: Any) -> bool:
     """
-    >>> are_paths("a.json"), are_paths([Path("a.json"), "b.json"]), are_paths([{"instruction": "a", "output": "b"}])
+    >>> are_paths("a.json"), are_paths(["a.json", "b.json"]), are_paths([{"instruction": "a", "output": "b"}])
     (True, True, False)
     """
     listed = value if isinstance(value, list | tuple) else [value]
