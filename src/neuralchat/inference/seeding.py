@@ -43,7 +43,7 @@ class RandomState:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Torch's generators are afterwards as they were, whatever is drawn within (PEFT fills an adapter, then loads it)."""
+    """Torch's generators are afterwards as they were; PEFT draws what it fills an adapter with before it loads it."""
     outer = rng_state()
     try:
         yield
