@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
 from neuralchat.config.checks import problems_of
 from neuralchat.config.config_file import config_values
-from neuralchat.config.conversion import converted
+from neuralchat.config.conversion import BARE, converted
 from neuralchat.config.from_run import values_of_run
 from neuralchat.config.methods import METHODS
 from neuralchat.config.names import Named, merged, named
@@ -29,6 +29,8 @@ from neuralchat.errors import ArgumentsError, problem_list
 # and each later one take the same command.
 NEWEST_CHECKPOINT = "auto"
 COMMAND = "neuralchat finetune"
+# `prog` of a configuration that a Python program has made.
+PYTHON_CALL = "neuralchat.finetune"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +153,13 @@ class FinetuneConfig:
             tuning=dataclasses.replace(self.tuning, overwrite_output_dir=False),
         )
 
-    def command_to_resume(self) -> str:
-        """What to type to go on with this run."""
+    def command_to_resume(self, **more: Any) -> str:
+        """What to type to go on with this run; `more` are arguments to add."""
+        if self.prog == PYTHON_CALL:
+            # The records may be objects of the program, so the call cannot be written down whole.
+            taken_back = {"overwrite_output_dir": False} if self.tuning.overwrite_output_dir else {}
+            said = {"resume_from_checkpoint": NEWEST_CHECKPOINT, **taken_back, **more}
+            return f"{PYTHON_CALL}(..., {', '.join(f'{name}={value!r}' for name, value in said.items())})"
         said = {name: value for name, value in self.said.items() if self.schema.arguments[name].facts.resumed}
         said["resume_from_checkpoint"] = NEWEST_CHECKPOINT
         if self.config_file is not None and self.tuning.overwrite_output_dir:
@@ -160,7 +167,9 @@ class FinetuneConfig:
             said["overwrite_output_dir"] = False
         program = ["python", sys.argv[0]] if self.prog.endswith(".py") else self.prog.split()
         file = [] if self.config_file is None else [str(self.config_file)]
-        return shlex.join([*program, *file, *words_of(said)])
+        kept = {name: value for name, value in said.items() if name not in more}
+        added = {name: BARE if value is True else value for name, value in more.items()}
+        return shlex.join([*program, *file, *words_of({**kept, **added})])
 
 
 def all_sources(values: Mapping[str, Any], config_file: Path | None, schema: Schema) -> tuple[Named, Named, Named]:

@@ -17,7 +17,7 @@ from neuralchat.inference.generation import Answer, TextStream, end_token_ids, g
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
-from neuralchat.inference.seeding import RandomState
+from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
 from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
@@ -68,7 +68,7 @@ class Chatbot:
         TemplateError.
         """
         origin = origin_of(path_or_name)
-        with quiet_libraries():
+        with quiet_libraries(), generators_kept():
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
 

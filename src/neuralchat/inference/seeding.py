@@ -41,6 +41,16 @@ class RandomState:
             set_rng_state(outer)
 
 
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Torch's generators are afterwards as they were; PEFT draws what it fills an adapter with before it loads it."""
+    outer = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(outer)
+
+
 def rng_state() -> tuple[Any, list[Any]]:
     """(state of the CPU's generator, states of the GPUs' generators where one is in use)."""
     return torch.random.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.config import PYTHON_CALL, FinetuneConfig
 from neuralchat.console import log_shown
 from neuralchat.data.given_records import TRAIN_RECORDS, VALIDATION_RECORDS, GivenRecords
 from neuralchat.distributed.launchers import export_world, read_world
@@ -19,7 +19,6 @@ from neuralchat.runs.run import Run
 from neuralchat.training.finetune import finetune_in
 from neuralchat.training.process_state import process_state_kept
 
-PROG = "neuralchat.finetune"
 PathLike = str | os.PathLike[str]
 # A list of dicts or a datasets.Dataset, which is no Sequence by name.
 Records = Any
@@ -64,7 +63,7 @@ def finetune(
         options["model_name_or_path"] = model
     values = {**options, **files, "output_dir": output_dir}
     # The command's flags are texts; True stands for the flag alone.
-    config = FinetuneConfig.from_values(values, prog=PROG, implied={"do_train": True})
+    config = FinetuneConfig.from_values(values, prog=PYTHON_CALL, implied={"do_train": True})
     return run_of(config, callbacks=callbacks, given_records=given, verbose=verbose)
 
 
@@ -79,7 +78,7 @@ def finetune_model(config: FinetuneConfig | Mapping[str, Any], *, verbose: bool 
         return finetune(**{"verbose": verbose, **config})
     if not config.training.do_train:
         raise ArgumentsError("--do_train is missing from the configuration: there is nothing to fine-tune")
-    return run_of(dataclasses.replace(config, prog=PROG), verbose=verbose)
+    return run_of(dataclasses.replace(config, prog=PYTHON_CALL), verbose=verbose)
 
 
 def run_of(
@@ -118,7 +117,7 @@ def told_apart(
 
 def are_paths(value: Any) -> bool:
     """
-    >>> are_paths("a.json"), are_paths([Path("a.json"), "b.json"]), are_paths([{"instruction": "a", "output": "b"}])
+    >>> are_paths("a.json"), are_paths(["a.json", "b.json"]), are_paths([{"instruction": "a", "output": "b"}])
     (True, True, False)
     """
     listed = value if isinstance(value, list | tuple) else [value]

@@ -36,6 +36,7 @@ from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.optimizer import make_optimizer, make_scheduler
+from neuralchat.training.results import model_of_run
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
@@ -89,7 +90,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         session.tokenizer,
         optimizer,
         scheduler,
-        identity=session.identity,
+        identity={**session.identity, "run": model_of_run(session)},
         save_total_limit=args.save_total_limit,
         save_only_model=args.save_only_model,
         initial_adapter=session.initial_adapter.name if session.initial_adapter else None,

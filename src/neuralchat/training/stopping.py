@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from neuralchat.console import is_log_shown
 from neuralchat.errors import NeuralChatError
 
 
@@ -111,6 +112,8 @@ class StopSignals:
         if self.stop is not None:
             raise KeyboardInterrupt
         self.stop = number
+        if not is_log_shown():
+            return
         print(
             f"\n{signal.Signals(number).name}: finishing this micro-batch, then saving; once more stops at once "
             "without saving",

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from neuralchat.checkpointing.select import restore_metrics
 from neuralchat.checkpointing.validate import fits
@@ -145,11 +146,12 @@ def interrupted(training: Training, session: Session) -> InterruptedTrainingErro
     return told_by_first(error)
 
 
-def how_to_go_on(session: Session, *more: str) -> str:
-    """The end of a sentence: what to type, with `more` words at its end."""
+def how_to_go_on(session: Session, **more: Any) -> str:
+    """The end of a sentence: what to type, with `more` arguments at its end."""
     if session.training.world_size > 1:
-        return f" the same launch and {' '.join(('--resume_from_checkpoint auto', *more))}."
-    return f":\n  {' '.join((session.arguments.command_to_resume(), *more))}"
+        flags = [f"--{name}" if value is True else f"--{name} {value}" for name, value in more.items()]
+        return f" the same launch and {' '.join(('--resume_from_checkpoint auto', *flags))}."
+    return f":\n  {session.arguments.command_to_resume(**more)}"
 
 
 def take_smaller_micro_batches(training: Training, session: Session, what: str) -> None:
@@ -162,12 +164,12 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
     if smaller < max(SMALLEST_MICRO_BATCH, longest // 2):
         error = OutOfMemoryError(
             f"{told}--micro_batch_tokens {shares.micro_batch_tokens} is too small to halve for examples of {longest} "
-            f"tokens. Go on with{how_to_go_on(session, '--gradient_checkpointing')}"
+            f"tokens. Go on with{how_to_go_on(session, gradient_checkpointing=True)}"
         )
     elif not session.arguments.tuning.auto_micro_batch:
         error = OutOfMemoryError(
             f"{told}Smaller micro-batches change no result (--auto_micro_batch takes them by itself). Go on with"
-            f"{how_to_go_on(session, '--micro_batch_tokens', str(smaller))}"
+            f"{how_to_go_on(session, micro_batch_tokens=smaller)}"
         )
     if error is not None:
         raise told_by_first(error)
