@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from neuralchat.distributed.preflight import Link
-from neuralchat.training.forecast import TimeForecast
+from neuralchat.planning.forecast import TimeForecast
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
 GBIT = (1, 10, 25, 100)

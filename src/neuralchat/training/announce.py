@@ -8,7 +8,7 @@ import torch
 
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
-from neuralchat.training.forecast import TimeForecast
+from neuralchat.planning.forecast import TimeForecast
 from neuralchat.training.results import Results
 from neuralchat.training.session import Session
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from neuralchat.checkpointing.process_state import process_state_kept
 from neuralchat.config.config import PYTHON_CALL, FinetuneConfig
 from neuralchat.console import log_shown
 from neuralchat.data.given_records import TRAIN_RECORDS, VALIDATION_RECORDS, GivenRecords
@@ -17,7 +18,6 @@ from neuralchat.errors import ArgumentsError
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.runs.run import Run
 from neuralchat.training.finetune import finetune_in
-from neuralchat.training.process_state import process_state_kept
 
 PathLike = str | os.PathLike[str]
 # A list of dicts or a datasets.Dataset, which is no Sequence by name.

@@ -11,9 +11,9 @@ from transformers import TrainerCallback
 
 from neuralchat.checkpointing.store import failures_told
 from neuralchat.console.live import LiveProgress
+from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
-from neuralchat.training.memory import resident_bytes
 
 KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
 

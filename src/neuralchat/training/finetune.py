@@ -19,12 +19,12 @@ from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
 from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks
 from neuralchat.distributed.rendezvous import joined
+from neuralchat.export.hub import HubUpload
+from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
 from neuralchat.training.assemble import make_training
-from neuralchat.training.hub import HubUpload
-from neuralchat.training.memory import checkpoint_bytes
-from neuralchat.training.results import Results, finish, peak_memory_mb
+from neuralchat.training.results import Results, finish
 from neuralchat.training.session import Session, check_extras, make_session
 from neuralchat.training.train import train
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -15,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat import __version__
-from neuralchat.config.methods import METHODS
 from neuralchat.console import is_log_shown, show_page
+from neuralchat.evaluation.sample_answers import Sample
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
 from neuralchat.runs.directory import MANIFEST, REPORT, read_metrics, write_atomically
+from neuralchat.runs.model_card import model_card
 from neuralchat.runs.report import render_report
 from neuralchat.runs.summary import summary
-from neuralchat.training.sample_answers import Sample
 
 if TYPE_CHECKING:
     from neuralchat.training.session import Session
@@ -56,19 +54,13 @@ class Results:
         return self.tokens_this_time / self.training_seconds if self.training_seconds else 0.0
 
 
-def peak_memory_mb() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts KiB, macOS bytes.
-    return peak >> (20 if sys.platform == "darwin" else 10)
-
-
 def finish(output: Path, session: Session, results: Results) -> None:
     """Write what a finished run holds; where the log is shown, print the summary."""
     if not session.training.should_save:
         return
     manifest = make_manifest(session, results)
     if session.training.do_train:
-        write_atomically(output / "README.md", model_card(manifest))
+        write_atomically(output / "README.md", model_card(manifest, whole=session.arguments.tuning.method.trains_base))
         write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
         write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
@@ -135,43 +127,3 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
 def absolute(name: str) -> str:
     """A directory's whole path; a hub id as it is."""
     return str(Path(name).absolute()) if Path(name).is_dir() else name
-
-
-def model_card(manifest: dict[str, Any]) -> str:
-    results, base, method = manifest["results"], manifest["base_model"]["name"], manifest["adapter"]["method"]
-    held_out = ""
-    if results["held_out_loss_after"] is not None:
-        before = results["held_out_loss_before"]
-        held_out = f"| held-out loss | {results['held_out_loss_after']:.4f}"
-        held_out += f" (before: {before:.4f}) |\n" if before is not None else " |\n"
-    pairs = manifest["template"]["name"] == "alpaca_pairs"
-    kind = "Seq2SeqLM" if pairs else "CausalLM"
-    whole = METHODS[method].trains_base
-    loader, library = (f"AutoModelFor{kind}", "transformers") if whole else (f"AutoPeftModelFor{kind}", "peft")
-    what = f"{base}, all weights" if whole else f"A {method} adapter for {base},"
-    return f"""---
-base_model: {base}
-library_name: {library}
-tags: [{"full" if whole else method}, neuralchat]
----
-# {"Fine-tuned" if whole else "Adapter for"} {base}
-
-{what} trained with NeuralChat {manifest["neuralchat"]} on {manifest["data"]["counts"]["train"]["examples"]} examples.
-Prompt template: {manifest["template"]["name"]}.
-
-| | |
-|---|---|
-{held_out}| training loss | {results["mean_loss"]:.4f} |
-| steps | {results["steps"]} |
-| trained parameters | {manifest["adapter"]["trained_parameters"]:,} |
-
-Talk to it with `neuralchat chat` and this directory, or load it in Python:
-
-```python
-from {library} import {loader}
-
-model = {loader}.from_pretrained("this directory")
-```
-
-The prompt must be written as in training; `neuralchat.json` holds the template.
-"""

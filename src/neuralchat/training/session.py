@@ -37,14 +37,14 @@ from neuralchat.models.loading.base_model import (
 )
 from neuralchat.models.loading.precision import Precision, choose_precision
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
-from neuralchat.training.memory import (
+from neuralchat.planning.memory import (
     MemoryForecast,
     cost_per_token,
     resident_bytes,
     settle_micro_batch,
     state_bytes,
 )
-from neuralchat.training.packing_proof import proof_examples, prove_packing
+from neuralchat.planning.packing_proof import proof_examples, prove_packing
 
 
 @dataclass(kw_only=True)

@@ -19,13 +19,13 @@ from neuralchat.distributed.collectives import (
     told_by_first,
 )
 from neuralchat.errors import NeuralChatError
+from neuralchat.evaluation.sample_answers import Sample, ask, question_of, rouge_of_held_out, sample_records
 from neuralchat.models.loading.base_model import parameter_counts
+from neuralchat.planning.memory import SMALLEST_MICRO_BATCH
 from neuralchat.runs.directory import read_metrics
 from neuralchat.training.announce import announce
 from neuralchat.training.assemble import Training
-from neuralchat.training.memory import SMALLEST_MICRO_BATCH
 from neuralchat.training.results import Results
-from neuralchat.training.sample_answers import Sample, ask, question_of, rouge_of_held_out, sample_records
 from neuralchat.training.session import Session
 from neuralchat.training.stopping import (
     FailureKind,
@@ -91,7 +91,13 @@ def measure_after(
     with training.progress.activity("answering questions"):
         after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
         if tuning.predict_with_generate:
-            results.rouge = rouge_of_held_out(session)
+            results.rouge = rouge_of_held_out(
+                session.model,
+                session.tokenizer,
+                session.data,
+                max_new_tokens=tuning.generation_max_length,
+                beams=tuning.generation_num_beams,
+            )
     results.samples = [
         Sample(question_of(record), record.turns[-1].content, old, new)
         for record, old, new in zip(records, before, after, strict=True)

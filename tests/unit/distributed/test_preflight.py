@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuralchat.distributed.preflight import SAME, Link, differing, preflight
-from neuralchat.training.forecast import TimeForecast
+from neuralchat.planning.forecast import TimeForecast
 
 RANK = dict.fromkeys(SAME, "1") | {"memory": "3 GiB", "disk": "9 GiB"}
 

@@ -6,6 +6,8 @@ each storage once. It grows with the tokens of a micro-batch and nothing else, s
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -123,3 +125,10 @@ def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size
         raise ArgumentsError(f"{told}; {advice}")
     note(f"{told} now: close other programs, or {advice}")
     return forecast.micro_batch_tokens
+
+
+def peak_memory_mb() -> int:
+    """The most memory that this process has had, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts KiB, macOS bytes.
+    return peak >> (20 if sys.platform == "darwin" else 10)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuralchat.data.prepared_data import PreparedData, find_records
 from neuralchat.data.records import Record
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
-
-if TYPE_CHECKING:
-    from neuralchat.training.session import Session
 
 
 @dataclass
@@ -58,17 +55,15 @@ def ask(
     return [answer.text for answer in answers]
 
 
-def rouge_of_held_out(session: Session) -> dict[str, float]:
+def rouge_of_held_out(
+    model: Any, tokenizer: Any, data: PreparedData, *, max_new_tokens: int, beams: int
+) -> dict[str, float]:
     """Mean ROUGE-1, -2 and -L F-measures of the answers to all held-out questions, from 0 to 1."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    data, tuning = session.data, session.arguments.tuning
     assert data.validation is not None
     records = sample_records(data, len(data.validation))
-    answers = ask(
-        session.model, session.tokenizer, data, records, tuning.generation_max_length,
-        beams=tuning.generation_num_beams,
-    )  # fmt: skip
+    answers = ask(model, tokenizer, data, records, max_new_tokens, beams=beams)
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
     scores = [scorer.score(r.turns[-1].content, answer) for r, answer in zip(records, answers, strict=True)]
     return {name: round(fmean(score[name].fmeasure for score in scores), 4) for name in scores[0]}

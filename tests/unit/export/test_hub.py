@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from neuralchat.training.hub import HubError, HubUpload
+from neuralchat.export.hub import HubError, HubUpload
 
 
 class Hub:

@@ -19,7 +19,7 @@ from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.losses.loss_sum import packed_loss_sum
-from neuralchat.training.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
+from neuralchat.planning.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
 
 GIB = 1 << 30
 FORECAST = MemoryForecast(now=GIB, state=GIB // 8, token=GIB / 1024, micro_batch_tokens=4096, longest=200)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from neuralchat.checkpointing.process_state import cores_of_threads, give_back_cores, process_state_kept
 from neuralchat.checkpointing.rng import rng_state
 from neuralchat.distributed.threads import bind_to
-from neuralchat.training.process_state import cores_of_threads, give_back_cores, process_state_kept
 
 
 @pytest.fixture(autouse=True)
