@@ -204,7 +204,7 @@ class LiveLine:
         fields = fitting(self.standing.fields(self.clock()), width)
         text = Text(GAP).join(as_it_is(field, STYLES.get(name, "")) for name, field in fields.items())
         bar_width = self.bar_width(list(fields), text.cell_len, width)
-        if bar_width:
+        if bar_width and fields:
             yield from bar(console, options.update(width=bar_width), self.standing.share())
             text = Text(GAP) + text
         text.truncate(width)

@@ -335,6 +335,12 @@ def test_an_activity_is_shown_and_forgotten(clock: FakeClock, monkeypatch: pytes
         assert "saving" not in last_line(terminal)
 
 
+def test_before_anything_is_known_the_line_is_empty(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = use_terminal(monkeypatch)
+    with LiveProgress(total_steps=4, clock=clock):
+        assert terminal.lines() == [""]
+
+
 def test_an_evaluation_alone_leaves_no_line(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = use_terminal(monkeypatch)
     with LiveProgress(total_steps=4, clock=clock) as progress, progress.activity("evaluating") as advance:
