@@ -275,7 +275,7 @@ def test_widened_bf16_trains_answers_and_chats(
     from neuralchat.models.loading import precision
 
     monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
-    monkeypatch.setattr("neuralchat.inference.chatbot.has_bf16_units", lambda: False)
+    monkeypatch.setattr("neuralchat.inference.loading.has_bf16_units", lambda: False)
     words = [
         "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
         tmp_path / "run", "--bf16", "True", "--learning_rate", "0.02", "--num_train_epochs", 8, "--logging_steps", 1,
