@@ -20,6 +20,7 @@ from support.small_models import make_tokenizer, save_checkpoint
 
 from neuralchat.models.kernels import compiled
 
+pytest_plugins = ["support.recorder"]
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
@@ -49,13 +50,23 @@ def own_cache(
     monkeypatch.setenv("NEURALCHAT_HOME", str(home))
 
 
+@pytest.fixture
+def use_kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Choose the "compiled" kernels or their twins in "torch" for the rest of the test."""
+
+    def use(kind: str) -> None:
+        if kind == "torch":
+            monkeypatch.setattr(compiled, "library", lambda _name, **_defines: None)
+        elif compiled.library("elementwise", BF16=0) is None:
+            pytest.skip("no gcc, or not Linux: there are no compiled kernels")
+
+    return use
+
+
 @pytest.fixture(params=["compiled", "torch"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def kernels(request: pytest.FixtureRequest, use_kernels: Callable[[str], None]) -> str:
     """Each test that asks for it runs with the compiled kernels and with their twins in torch."""
-    if request.param == "torch":
-        monkeypatch.setattr(compiled, "library", lambda _name, **_defines: None)
-    elif compiled.library("elementwise", BF16=0) is None:
-        pytest.skip("no gcc, or not Linux: there are no compiled kernels")
+    use_kernels(request.param)
     return request.param
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from support.cells import CELLS, settings_of
+from support.cells import kernels_of, proven, settings_of
 from support.packed import RELATIVE, VOCABULARY, random_examples
 from support.small_models import ALL_FAMILIES, small_model
 
-from neuralchat.config.methods import METHODS
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
@@ -23,13 +24,6 @@ from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
-
-cells = pytest.mark.parametrize(("family", "method"), CELLS)
-adapter_cells = pytest.mark.parametrize(("family", "method"), [cell for cell in CELLS if cell[1] != "none"])
-# PiSSA takes the main directions out of the base weights; its end as a plain adapter is in training/test_families.py.
-plain_cells = pytest.mark.parametrize(
-    ("family", "method"), [cell for cell in CELLS if cell[1] not in ("none", "lora_pissa")]
-)
 
 
 def adapted_model(family: str, method: str) -> Any:
@@ -65,29 +59,51 @@ def make_fast(model: Any) -> Layout:
     return layout
 
 
-@cells
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.usefixtures("kernels")
-def test_packed_equals_one_by_one(family: str, method: str, checkpointing: bool) -> None:
-    model, examples = adapted_model(family, method), examples_of(family)
-    alone = [padded_loss_sum(model, [example], pad_id=0) for example in examples]
-    expected_loss = torch.stack(alone).sum()
-    expected = gradients(model, expected_loss)
+@cache
+def one_by_one(family: str, method: str) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of the examples, each alone and padded, by the layers of transformers and PEFT."""
+    model = adapted_model(family, method)
+    losses = [padded_loss_sum(model, [example], pad_id=0) for example in examples_of(family)]
+    loss = torch.stack(losses).sum()
+    return loss.item(), gradients(model, loss)
+
+
+def assert_packed_equals_one_by_one(family: str, method: str, *, checkpointing: bool) -> None:
+    expected_loss, expected = one_by_one(family, method)
+    model = adapted_model(family, method)
     layout = make_fast(model)
     if checkpointing:
         base_model_of(model).gradient_checkpointing_enable()
         model.train()
-    loss = packed_loss_sum(model, layout.pack(examples))
+    loss = packed_loss_sum(model, layout.pack(examples_of(family)))
     found = gradients(model, loss)
-    assert loss.item() == pytest.approx(expected_loss.item(), rel=RELATIVE)
+    assert loss.item() == pytest.approx(expected_loss, rel=RELATIVE)
     size = torch.stack([g.norm() for g in expected.values()]).norm()
+    assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= RELATIVE * size, name
     # A bias that no result depends on (that of keys, for one) has no gradient; an adapter's weight always has.
-    assert method == "none" or all(gradient.norm() > 0 for gradient in expected.values())
+    if method != "none":
+        assert [name for name, gradient in expected.items() if gradient.norm() == 0] == []
+    assert size > 0
 
 
-@cells
+@proven("packed")
+def test_packed_equals_one_by_one(family: str, method: str, use_kernels: Callable[[str], None]) -> None:
+    use_kernels(kernels_of(family, method))
+    assert_packed_equals_one_by_one(family, method, checkpointing=False)
+
+
+@proven("checkpointed")
+def test_packed_and_checkpointed_equals_one_by_one(
+    family: str, method: str, use_kernels: Callable[[str], None]
+) -> None:
+    """With the kernels that the cell was not tested with without checkpointing."""
+    use_kernels(kernels_of(family, method, other=True))
+    assert_packed_equals_one_by_one(family, method, checkpointing=True)
+
+
+@proven("trained alone")
 def test_one_step_changes_the_adapter_and_nothing_else_and_lowers_the_loss(family: str, method: str) -> None:
     model, examples = add_adapter(small_model(family, VOCABULARY), settings_of(method)), examples_of(family)
     layout = make_fast(model)
@@ -116,7 +132,7 @@ def logits_of(model: Any, family: str) -> torch.Tensor:
         ]
 
 
-@plain_cells
+@proven("saved plain")
 def test_what_is_saved_is_plain_peft(family: str, method: str, tmp_path: Any) -> None:
     model = adapted_model(family, method)
     make_fast(model)
@@ -127,7 +143,7 @@ def test_what_is_saved_is_plain_peft(family: str, method: str, tmp_path: Any) ->
     assert not torch.allclose(expected, logits_of(small_model(family, VOCABULARY), family), atol=1e-3)
 
 
-@plain_cells
+@proven("loaded plain")
 def test_a_plain_peft_adapter_loads_here(family: str, method: str, tmp_path: Any) -> None:
     """Made and saved by PEFT alone; with the fast paths it gives the same loss."""
     foreign = adapted_model(family, method)
@@ -139,6 +155,15 @@ def test_a_plain_peft_adapter_loads_here(family: str, method: str, tmp_path: Any
         layout = make_fast(model)
         found = packed_loss_sum(model, layout.pack(examples))
     assert found.item() == pytest.approx(expected.item(), rel=RELATIVE)
+
+
+def answers_of(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Greedy answers, each with its end token."""
+    ids = torch.tensor(prompts)
+    found = decode(
+        model.eval(), ids, torch.ones_like(ids), max_new_tokens=8, do_sample=False, eos_token_id=2, pad_token_id=0
+    )
+    return [row[: row.index(2) + 1] if 2 in row else row for row in found.tolist()]
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
@@ -155,24 +180,19 @@ def test_eight_records_are_learned_to_the_letter(family: str, method: str) -> No
         for i, (p, a) in enumerate(zip(prompts, answers, strict=True))
     ]
     batch = layout.pack(examples)
-    model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
-    for _ in range(400):
-        loss = packed_loss_sum(model, batch) / batch.supervised_tokens
+    assert answers_of(model, prompts) != answers
+    for step in range(1, 401):
+        loss = packed_loss_sum(model.train(), batch) / batch.supervised_tokens
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss.item() < 0.01:
+        if step % 20 == 0 and answers_of(model, prompts) == answers:
             break
-    ids = torch.tensor(prompts)
-    found = decode(
-        model.eval(), ids, torch.ones_like(ids), max_new_tokens=8, do_sample=False, eos_token_id=2, pad_token_id=0
-    )
-    for row, answer in zip(found.tolist(), answers, strict=True):
-        assert row[: len(answer)] == answer
+    assert answers_of(model, prompts) == answers
 
 
-@plain_cells
+@proven("base kept")
 def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> None:
     model = adapted_model(family, method)
     make_fast(model)
@@ -181,19 +201,27 @@ def test_without_its_adapter_the_model_is_the_base(family: str, method: str) -> 
     torch.testing.assert_close(found, logits_of(small_model(family, VOCABULARY), family), rtol=1e-4, atol=1e-4)
 
 
-@adapter_cells
-def test_merged_equals_unmerged_or_is_refused(family: str, method: str) -> None:
+@proven("merged")
+def test_merged_equals_unmerged(family: str, method: str) -> None:
     model = adapted_model(family, method)
-    name = settings_of(method).peft
-    if not METHODS[name].mergeable:
-        with pytest.raises(AdapterError, match=f"--peft {name} cannot be merged: its "):
-            merged(model, name)
-        return
     expected = logits_of(model, family)
-    torch.testing.assert_close(logits_of(merged(model, name), family), expected, rtol=1e-3, atol=1e-3)
+    found = logits_of(merged(model, settings_of(method).peft), family)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-@cells
+@proven("unmerged refused")
+def test_merging_what_cannot_be_merged_is_refused(family: str, method: str) -> None:
+    with pytest.raises(AdapterError, match=f"--peft {method} cannot be merged: its "):
+        merged(adapted_model(family, method), method)
+
+
+@proven("refused")
+def test_a_method_that_peft_has_not_for_the_family_is_refused(family: str, method: str) -> None:
+    with pytest.raises(AdapterError, match=f"--peft {method} does not work for .*\n.*hoose another of: lora, ptun,"):
+        add_adapter(small_model(family, VOCABULARY), settings_of(method))
+
+
+@proven("answers cached")
 def test_answers_equal_whole_passes_over_what_was_said(family: str, method: str) -> None:
     """Cached generation, two prompts of unequal length at once, against one uncached pass over each result."""
     model, pairs = adapted_model(family, method), "t5" in family

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.cells import DISTRIBUTED_CELLS
+from support.cells import proven
 from support.forks import run_forked
 from support.ranks import run_ranks, said
 from support.small_models import save_checkpoint
@@ -63,7 +63,7 @@ def assert_same(one: tuple[list, dict], many: tuple[list, dict], *, adapter: flo
     assert difference <= adapter * size
 
 
-@pytest.mark.parametrize(("family", "method"), sorted(DISTRIBUTED_CELLS))
+@proven("distributed")
 def test_two_and_four_processes_equal_one(tmp_path: Path, family: str, method: str) -> None:
     """Unequal lengths, a ragged last batch; four examples a step, laid out over 1, 2 and 4 processes."""
     bench = Bench(tmp_path, family)
