@@ -12,7 +12,6 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -55,12 +54,32 @@ class Recorder:
             self.passed |= proofs
 
     def pytest_sessionfinish(self) -> None:
-        self.file.write_text(json.dumps(self.record(), indent=1) + "\n", encoding="utf-8")
-
-    def record(self) -> dict[str, Any]:
-        """{"versions": {library: version}, "cells": {property: [[family, method], ...]}}"""
-        cells: dict[str, list[list[str]]] = {}
-        for name, family, method in sorted(self.passed - self.fallen):
-            cells.setdefault(name, []).append([family, method])
         versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-        return {"versions": versions, "cells": cells}
+        self.file.write_text(as_text(versions, self.passed - self.fallen), encoding="utf-8")
+
+
+def as_text(versions: dict[str, str], proofs: set[tuple[str, ...]]) -> str:
+    """JSON with a line for each property of each family: the methods."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, family, method in sorted(proofs):
+        found.setdefault(name, {}).setdefault(family, []).append(method)
+    properties = [
+        f"  {json.dumps(name)}: {{\n" + ",\n".join(line_of(*row) for row in families.items()) + "\n  }"
+        for name, families in found.items()
+    ]
+    cells = ",\n".join(properties)
+    return f'{{\n "versions": {json.dumps(versions)},\n "cells": {{\n{cells}\n }}\n}}\n'
+
+
+def line_of(family: str, methods: list[str]) -> str:
+    return f"   {json.dumps(family)}: {json.dumps(methods)}"
+
+
+def read_record(file: Path) -> tuple[dict[str, str], dict[str, set[tuple[str, str]]]]:
+    """Versions, and the cells of each property as (family, method)."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    cells = {
+        name: {(family, method) for family, methods in families.items() for method in methods}
+        for name, families in content["cells"].items()
+    }
+    return content["versions"], cells
