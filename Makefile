@@ -8,7 +8,7 @@ DEMO := runs/demo
 # Permissive, or copyleft that ends at the package's own files, none of which are changed here.
 LICENCES := Apache;BSD;MIT;ISC;MPL-2.0;Mozilla Public License 2.0;PSF;Python Software Foundation;MPICH
 
-.PHONY: setup demo test quick chaos check format clean-demo clean-setup lock audit licences peers
+.PHONY: setup demo test quick record-support chaos check format clean-demo clean-setup lock audit licences peers
 
 setup: .venv/installed
 
@@ -35,7 +35,17 @@ clean-demo:
 
 test: setup
 	$(BIN)/neuralchat fetch smollm2-135m-instruct
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+
+# The unit tests, and of the others those marked quick.
+quick: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m quick
+
+# What docs/support.md says, shown anew.
+record-support: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/contract/test_methods.py \
+	  tests/distributed/test_ranks.py --record-support docs/support.json
+	$(BIN)/python scripts/generate_support_matrix.py
 
 # Hours of a bad day in about half an hour of work; its reports are kept in benchmarks/results.
 chaos: setup
@@ -43,7 +53,7 @@ chaos: setup
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/support/kill_matrix.py --points 40 \
 	  --report benchmarks/results/kill-matrix-$$(date +%Y-%m-%d-%H%M).json
 	NEURALCHAT_LONG=1 NEURALCHAT_RANK_KILLS=10 NEURALCHAT_FUZZ_FILES=10000 NEURALCHAT_FUZZ_CHECKPOINTS=1000 \
-	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rA --durations 10 tests/chaos/test_lost_ranks.py \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rA --durations 10 tests/chaos/test_lost_ranks.py \
 	  tests/distributed/test_ranks.py tests/fuzz
 
 check: setup

@@ -22,7 +22,19 @@ from neuralchat.models.kernels import compiled
 
 pytest_plugins = ["support.recorder"]
 ROOT = Path(__file__).parent.parent
+UNIT = ROOT / "tests" / "unit"
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quick: also run by `make quick`; every test in tests/unit is, if not slow")
+    config.addinivalue_line("markers", "slow: takes seconds, or starts interpreters")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(UNIT) and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,7 @@ print(json.dumps([bound, len(masks), len(next(iter(masks))), torch.get_num_inter
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="binding is Linux's")
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_every_thread_of_the_process_is_bound(when: str) -> None:
@@ -214,9 +215,8 @@ def test_every_thread_of_the_process_is_bound(when: str) -> None:
         assert found.returncode == 0, found.stderr
         return json.loads(found.stdout)
 
-    assert run("bind")[:3] == [True, 1, 1]
+    assert run("bind") == [True, 1, 1, 1]
     assert run("no")[0] is False
-    assert run("bind")[3] == 1
 
 
 def test_a_system_that_binds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,10 +53,9 @@ def test_every_family_and_every_method_meets_both_kernels(other: bool) -> None:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_only_what_passed_is_recorded(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
-) -> None:
+def test_only_what_passed_is_recorded(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
     """The cell of a failed and that of a skipped test are left out."""
     pytester.makeconftest('pytest_plugins = ["support.recorder"]')
     pytester.makepyfile(TESTS)
