@@ -22,7 +22,7 @@ ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is.
 def command(model: Path, records: Path, output: str, *extra: str) -> list[str]:
     return [
         "finetune", "--model_name_or_path", str(model), "--train_file", str(records), "--output_dir", output,
-        "--num_train_epochs", "12", "--per_device_train_batch_size", "4", "--learning_rate", "0.01", "--logging_steps",
+        "--num_train_epochs", "6", "--per_device_train_batch_size", "4", "--learning_rate", "0.01", "--logging_steps",
         "3", "--save_strategy", "no", "--report_samples", "0", "--lora_dropout", "0.1", *extra,
     ]  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_stopped_and_resumed_equals_undisturbed(
     extra = (*SETTINGS[setting], *held_out)
     log = tmp_path / "other log"
     assert run_forked(command(llama_checkpoint, records, "whole", *extra), tmp_path, log) == 0, log.read_text()
-    running = start_and_wait(command(llama_checkpoint, records, "parts", *extra), tmp_path, "parts", 9)
+    running = start_and_wait(command(llama_checkpoint, records, "parts", *extra), tmp_path, "parts", 4)
     running.send(number)
     ended, said = running.end()
     assert ended == status, said
