@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from neuralchat.config.arguments import DataArguments, DistributedArguments, Mod
 from neuralchat.config.checks import problems_of
 from neuralchat.config.config_file import config_values
 from neuralchat.config.conversion import BARE, converted
+from neuralchat.config.facts import NO_EFFECT
 from neuralchat.config.from_run import values_of_run
 from neuralchat.config.methods import METHODS
 from neuralchat.config.names import Named, merged, named
@@ -99,7 +100,15 @@ class FinetuneConfig:
         ]
         if problems:
             raise ArgumentsError(problem_list("these arguments cannot be used:", problems))
-        return config
+        return dataclasses.replace(config, notices=(*config.notices, *config.without_effect()))
+
+    def without_effect(self) -> Iterator[str]:
+        """A notice for each argument that was given another value than its default and changes nothing here."""
+        for name, argument in self.schema.arguments.items():
+            # torch.distributed.launch adds the rank by itself.
+            given = name in self.given and name != "local_rank" and self.value(argument) != argument.default
+            if given and argument.facts.help.startswith(NO_EFFECT):
+                yield f"--{name} has no effect: {argument.facts.help.removeprefix(NO_EFFECT).removesuffix('.')}"
 
     @property
     def output_dir(self) -> Path:

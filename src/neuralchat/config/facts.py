@@ -8,6 +8,8 @@ from typing import Any
 
 METADATA_KEY = "neuralchat"
 OF_THE_FIELD: Any = object()
+# How the help of an argument begins that is accepted for old commands only.
+NO_EFFECT = "No effect: "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -363,3 +363,12 @@ def test_help_names_every_flag() -> None:
     text = help_text("neuralchat finetune")
     assert [name for name in SCHEMA.arguments if f"--{name} " not in text] == []
     assert text.startswith("usage: neuralchat finetune [config.yaml]")
+
+
+def test_a_flag_without_effect_is_told() -> None:
+    arguments = parsed("--skip_memory_metrics", "false", "--disable_tqdm", "--local-rank=0")
+    told = [notice for notice in arguments.notices if "no effect" in notice]
+    assert sorted(told) == [
+        "--disable_tqdm has no effect: the progress line is NeuralChat's own",
+        "--skip_memory_metrics has no effect: metrics.jsonl always tells the memory",
+    ]
