@@ -111,6 +111,7 @@ def test_a_second_signal_ends_at_once(write_records: Any, llama_checkpoint: Path
     assert list((tmp_path / "run").glob("checkpoint-*")) == []
 
 
+@pytest.mark.quick
 def test_sigusr1_saves_and_goes_on(write_records: Any, llama_checkpoint: Path, tmp_path: Path) -> None:
     running = start_and_wait(command(llama_checkpoint, write_records(ROWS), "run"), tmp_path, "run", 5)
     running.send(signal.SIGUSR1)

@@ -88,6 +88,7 @@ def assert_packed_equals_one_by_one(family: str, method: str, *, checkpointing: 
     assert size > 0
 
 
+@pytest.mark.quick
 @proven("packed")
 def test_packed_equals_one_by_one(family: str, method: str, use_kernels: Callable[[str], None]) -> None:
     use_kernels(kernels_of(family, method))

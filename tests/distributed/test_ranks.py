@@ -88,6 +88,7 @@ def test_accumulation_padding_and_adam_equal_one(bench: Bench, method: str) -> N
     assert_same(one, two, adapter=1e-3)
 
 
+@pytest.mark.quick
 def test_rows_of_several_examples_equal_one(bench: Bench) -> None:
     flags = [*SGD, "--dataset_concatenation", "--max_seq_length", 256]
     one = bench.train("one", *flags, "--per_device_train_batch_size", 2)

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,6 +166,7 @@ def run_says_the_same(whole: Path, copy: Path) -> bool:
     return True
 
 
+@pytest.mark.quick
 def test_all_runs_load(saved: Path) -> None:
     for method in METHODS:
         assert isinstance(outcome(saved / method), torch.Tensor)

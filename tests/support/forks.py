@@ -6,6 +6,7 @@ Work that is to be done inside travels as cloudpickle, since tests write it as f
 
 from __future__ import annotations
 
+import multiprocessing
 import multiprocessing.context
 import os
 import runpy
@@ -105,6 +106,8 @@ def work(todo: bytes, directory: Path, streams: Streams, environ: dict[str, str]
         os.environ.update(environ)
         os.chdir(directory)
         streams.take_over()
+        # What a fresh interpreter starts its own processes by; a child of a fork server would start another server.
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
         # The fork server ignores Ctrl-C, and its children after it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         prepare, command = cloudpickle.loads(todo)

@@ -53,6 +53,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_bad_records(finetune: Callable, tmp_path: Path, name: str) -> None:
     content, texts = BAD_FILES[name]

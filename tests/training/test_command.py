@@ -50,6 +50,7 @@ def test_the_specification_command(run_cli: Callable, write_records: Callable, t
     assert said.stdout.strip()
 
 
+@pytest.mark.quick
 def test_config_file_flags_and_pairs_are_one(
     run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_config_file_flags_and_pairs_are_one(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.quick
 def test_overfitting_returns_each_answer_to_the_letter_and_stops(
     run_cli: Callable, write_records: Callable, llama_checkpoint: Path, tmp_path: Path
 ) -> None:

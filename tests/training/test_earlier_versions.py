@@ -17,6 +17,7 @@ import torch
 from support.runs import adapter, stable_metrics
 from transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.quick
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "run_of_0_1"
 FLAGS = [
     "--model_name_or_path", "model", "--train_file", "records.json", "--validation_file", "held_out.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,3 +61,13 @@ def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
 def test_a_fork_gives_what_a_fresh_interpreter_gives(tmp_path: Path, words: list[str]) -> None:
     forked, fresh = run_captured(words, tmp_path), run_fresh(words, tmp_path)
     assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+
+
+def test_processes_of_its_own_start_as_those_of_a_fresh_interpreter(tmp_path: Path) -> None:
+    """Workers that read data ahead, say; a fork server of the child's own would import everything anew."""
+
+    def print_way() -> int:
+        print(multiprocessing.get_start_method())
+        return 0
+
+    assert in_a_fork(tmp_path, print_way) == (0, multiprocessing.get_start_method() + "\n", "")
