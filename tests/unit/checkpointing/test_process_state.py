@@ -1,4 +1,4 @@
-"""training/process_state.py: what a fine-tuning changes for its process is put back."""
+"""checkpointing/process_state.py: what a fine-tuning changes for its process is put back."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def checkpoint_of(run: Path, template_sha256: str) -> Path:
 def test_a_checkpoint_finds_its_template_by_fingerprint(
     tmp_path: Path, llama_checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "base_fingerprint", lambda source, config: "m@main")
+    monkeypatch.setattr(loading, "base_fingerprint", lambda *parts: "m@main")
     sha256 = make_template(name, make_tokenizer()).fingerprint()
     checkpoint = checkpoint_of(save_run(tmp_path / "run", llama_checkpoint, "lora"), sha256)
     assert Chatbot.load(checkpoint).template.name == name
@@ -228,7 +228,7 @@ def test_a_checkpoint_finds_its_template_by_fingerprint(
 def test_a_checkpoint_whose_template_has_changed(
     tmp_path: Path, llama_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "base_fingerprint", lambda source, config: "m@main")
+    monkeypatch.setattr(loading, "base_fingerprint", lambda *parts: "m@main")
     checkpoint = checkpoint_of(save_run(tmp_path / "run", llama_checkpoint, "lora"), "0" * 64)
     with pytest.raises(TemplateError, match=r"has changed since training: .* the checkpoint was trained with 00000000"):
         Chatbot.load(checkpoint)

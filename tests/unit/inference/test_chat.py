@@ -1,0 +1,56 @@
+"""inference/chat.py: what the terminal shows, and what Ctrl-C forgets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from neuralchat.data.records import Turn
+from neuralchat.inference.chat import HELP, converse
+from neuralchat.inference.sampling import Sampling
+
+
+class ScriptedBot:
+    """Answers with the question in capitals, word by word; "stop" is interrupted after its first piece."""
+
+    def __init__(self) -> None:
+        self.history: list[Turn] = []
+        self.last = SimpleNamespace(finished=True)
+        self.options: list[dict[str, Any]] = []
+
+    def stream(self, text: str, **options: Any) -> Iterator[str]:
+        self.options.append(options)
+        for word in text.upper().split():
+            yield word
+            if text.startswith("stop"):
+                # Ctrl-C reaches the loop of the reader, so what was handed out is remembered by then.
+                self.history = [*self.history, Turn("user", text), Turn("assistant", word)]
+                raise KeyboardInterrupt
+        self.history = [*self.history, Turn("user", text), Turn("assistant", text.upper())]
+        self.last = SimpleNamespace(finished=text != "long")
+
+    def reset(self) -> None:
+        self.history = []
+
+
+def test_a_conversation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["name it", "", "stop here", "/help", "long"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    bot: Any = ScriptedBot()
+    assert converse(bot, Sampling(max_new_tokens=9, seed=4)) == 0
+    expected = f"NAMEIT\nSTOP [stopped]\n{HELP}\nLONG [cut at --max_new_tokens]\n\n"
+    assert capsys.readouterr().out == expected
+    assert [turn.content for turn in bot.history] == ["name it", "NAME IT", "long", "LONG"]
+    assert all(options["max_new_tokens"] == 9 and options["seed"] == 4 for options in bot.options)
+
+
+def test_new_and_exit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\n/new\nb\n/exit\nc\n"))
+    bot: Any = ScriptedBot()
+    assert converse(bot, Sampling()) == 0
+    assert capsys.readouterr().out == "A\nB\n"
+    assert [turn.content for turn in bot.history] == ["b", "B"]
