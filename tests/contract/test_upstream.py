@@ -20,7 +20,11 @@ import transformers
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from support.small_models import make_tokenizer, save_checkpoint, small_model
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.models.llama import modeling_llama
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import neuralchat
 from neuralchat.models.compat import peft as peft_compat
@@ -98,7 +102,9 @@ def test_the_launcher_of_local_processes() -> None:
     arguments = list(inspect.signature(torch_elastic.elastic_launch.__init__).parameters)
     assert arguments[:3] == ["self", "config", "entrypoint"]
     assert torch_elastic.SignalException("stopped", 2).sigval == 2
-    assert callable(torch_elastic.ChildFailedError.get_first_failure)
+    failures = {rank: ProcessFailure(rank, 100 + rank, 3, error_file="") for rank in (0, 1)}
+    failures[0].timestamp, failures[1].timestamp = 2, 1
+    assert torch_elastic.ChildFailedError("name", failures).get_first_failure() == (1, failures[1])
 
 
 # PEFT
@@ -194,9 +200,9 @@ def test_a_class_without_rotary_positions_has_no_such_function() -> None:
 
 
 def test_the_attention_interfaces_hand_out_sdpa_and_eager() -> None:
-    assert callable(transformers.AttentionInterface()["sdpa"])
-    assert callable(transformers.AttentionMaskInterface()["sdpa"])
-    assert callable(transformers.AttentionMaskInterface()["eager"])
+    assert transformers.AttentionInterface()["sdpa"] is sdpa_attention_forward
+    assert transformers.AttentionMaskInterface()["sdpa"] is sdpa_mask
+    assert transformers.AttentionMaskInterface()["eager"] is eager_mask
 
 
 @pytest.mark.parametrize(("family", "expected"), [("llama", True), ("gpt2", True), ("mpt", False)])
@@ -214,7 +220,7 @@ def test_the_parts_of_mpt() -> None:
     assert list(inspect.signature(MptAttention.forward).parameters)[1:3] == ["hidden_states", "position_bias"]
     parts = ("Wqkv", "out_proj", "n_heads", "clip_qkv", "softmax_scale", "attn_dropout_p", "layer_idx")
     assert [name for name in parts if not hasattr(attention, name)] == []
-    assert callable(decoder.norm_f)
+    assert type(decoder.norm_f) is nn.LayerNorm
     # The bias of the last query: minus the slope for the key before it, nothing for itself. For 4 heads the slopes are
     # 2 ** -2, -4, -6, -8 (https://arxiv.org/abs/2108.12409, section 3).
     bias = decoder.build_mpt_alibi_tensor(decoder.num_heads, 2)
@@ -231,7 +237,7 @@ def test_the_parts_of_t5() -> None:
             inspect.signature(block.forward).parameters
         )
         assert [name for name in ("is_causal", "is_decoder", "layer_idx") if not hasattr(attention, name)] == []
-        assert all(callable(part) for part in (stack.dropout, stack.final_layer_norm))
+        assert [type(part) for part in (stack.dropout, stack.final_layer_norm)] == [nn.Dropout, T5LayerNorm]
         # One query amid seven keys: the row of its own position in the whole table.
         whole = attention.compute_bias(7, 7)
         one = attention.compute_bias(1, 7, past_seen_tokens=3)
@@ -334,7 +340,6 @@ def test_no_other_file_touches_an_internal_name() -> None:
 
 
 def test_what_the_search_would_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("test_upstream.SOURCE", tmp_path, raising=False)
     monkeypatch.setitem(globals(), "SOURCE", tmp_path)
     file = tmp_path / "module.py"
     file.write_text(

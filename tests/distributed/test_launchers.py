@@ -75,9 +75,9 @@ def facts_of(script: Path) -> list[dict[str, Any]]:
 
 
 def assert_cores_of_their_own(facts: Sequence[dict[str, Any]]) -> None:
-    if facts[0]["cpus"] >= 2:
-        assert not set(facts[0]["bound"]) & set(facts[1]["bound"])
-        assert all(fact["threads"] == len(fact["bound"]) for fact in facts)
+    shared = set(facts[0]["bound"]) & set(facts[1]["bound"])
+    assert bool(shared) == (facts[0]["cpus"] < 2)
+    assert [fact["threads"] for fact in facts] == [len(fact["bound"]) for fact in facts]
 
 
 def test_torchrun(script: Path) -> None:

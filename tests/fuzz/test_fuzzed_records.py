@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ ROWS = st.one_of(*(st.lists(kind, min_size=1, max_size=4) for kind in (ALPACA, M
 )
 
 
+ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
+
+
 @st.composite
 def record_files(draw: st.DrawFn) -> tuple[str, bytes]:
     """(ending, content) of a record file that may be damaged."""
-    ending = draw(st.sampled_from([".json", ".jsonl", ".csv", ".parquet"]))
+    ending = draw(st.sampled_from(ENDINGS))
     rows = draw(ROWS)
     if ending == ".json":
         content = draw(json_texts(rows, indent=draw(st.sampled_from([None, 1]))))
@@ -240,8 +244,16 @@ def supervised(example: Any) -> str:
     return TOKENIZER.decode(example.input_ids[example.supervised], clean_up_tokenization_spaces=False)
 
 
-@settings(**cases("NEURALCHAT_FUZZ_FILES", 500))
-@given(file=record_files(), on_bad_record=st.sampled_from(["fail", "skip"]))
-def test_damaged_files(file: tuple[str, bytes], on_bad_record: str) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        check_file(*file, on_bad_record, Path(directory))
+def test_damaged_files() -> None:
+    met: Counter[tuple[str, bool]] = Counter()
+
+    @settings(**cases("NEURALCHAT_FUZZ_FILES", 500))
+    @given(file=record_files(), on_bad_record=st.sampled_from(["fail", "skip"]))
+    def attempt(file: tuple[str, bytes], on_bad_record: str) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            refused = check_file(*file, on_bad_record, Path(directory)) is not None
+            met[file[0], refused] += 1
+
+    attempt()
+    # Files of each kind were read, and files of each kind were refused.
+    assert set(met) == {(ending, refused) for ending in ENDINGS for refused in (True, False)}

@@ -7,12 +7,11 @@ import os
 import random
 import shutil
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forks import run_forked
+from support.forks import end_of, fork, run_forked
 
 from neuralchat.checkpointing.store import SUMS, damage, files_of, sums_of
 
@@ -116,14 +115,12 @@ def test_mutated_checkpoints(trained: Path, tmp_path: Path, llama_checkpoint: Pa
             continue
         log = tmp_path / "log"
         log.unlink(missing_ok=True)
-        start = time.monotonic()
-        status = run_forked(words(llama_checkpoint, "--resume_from_checkpoint", "auto"), tmp_path, log)
+        status = end_of(fork(words(llama_checkpoint, "--resume_from_checkpoint", "auto"), tmp_path, log), SECONDS)
         text = log.read_text()
         told = (number, name, status, text)
-        assert time.monotonic() - start < SECONDS, told
         assert "Traceback" not in text, told
         assert status in ALLOWED, told
-        assert status == 0 or "error: " in text, told
+        assert ("error: " in text) == (status != 0), told
         if not hashed:
             # Nothing that was changed is gone on from.
             assert status == 2, told
@@ -131,3 +128,6 @@ def test_mutated_checkpoints(trained: Path, tmp_path: Path, llama_checkpoint: Pa
             assert "checkpoint-2 is passed over" in text, told
         outcomes[status] = outcomes.get(status, 0) + 1
     print(f"{sum(outcomes.values())} mutated checkpoints, exit statuses {outcomes}")
+    # Most were changed, and with right hashes there are changes that do no harm.
+    assert sum(outcomes.values()) > COUNT // 4
+    assert set(outcomes) >= ({0, 2} if hashed else {2})

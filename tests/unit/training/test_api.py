@@ -90,8 +90,9 @@ def test_what_a_call_refuses(options: dict[str, Any], message: str) -> None:
 
 
 def test_one_process_is_what_a_call_is(configured: Callable) -> None:
-    for value in (1, "1", None):
-        configured("m", "r.json", output_dir="o", num_processes=value)
+    for value, expected in ((1, "1"), ("1", "1"), (None, "")):
+        config, _ = configured("m", "r.json", output_dir="o", num_processes=value)
+        assert config.distributed.num_processes == expected
 
 
 def test_records_of_another_kind() -> None:
