@@ -40,7 +40,7 @@ def run_script(prog: str) -> int:
 
 
 def guarded(work: Callable[[], int]) -> int:
-    quiet_libraries()
+    quiet_environment()
     show_log()
     try:
         return work()
@@ -55,7 +55,7 @@ def guarded(work: Callable[[], int]) -> int:
         return 0
 
 
-def quiet_libraries() -> None:
+def quiet_environment() -> None:
     """Progress bars and advice of the libraries would hide our own lines; users may set these themselves."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

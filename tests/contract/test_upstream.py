@@ -293,8 +293,6 @@ def test_special_tokens_are_those_of_the_tokenizer() -> None:
 
 # Public in spite of their underscore, by the documentation of the standard library.
 PUBLIC = {"_replace", "_asdict", "_fields", "_exit"}
-# argparse has no public list of a parser's arguments.
-ALLOWED = {("config/parser.py", "_actions")}
 # Modules of the libraries that their documentation does not name.
 INTERNAL_MODULES = (
     "transformers.models.", "transformers.masking_utils", "transformers.modeling_utils", "transformers.integrations",
@@ -325,11 +323,7 @@ def private_names(path: Path) -> Iterator[str]:
             names = [name.value] if isinstance(name, ast.Constant) and str(name.value).startswith("_") else []
         elif isinstance(node, ast.keyword) and node.arg and node.arg.startswith("_"):
             names = [node.arg]
-        yield from (
-            f"{own}:{getattr(node, 'lineno', 0)} {name}"
-            for name in names
-            if name not in PUBLIC and (own, name) not in ALLOWED
-        )
+        yield from (f"{own}:{getattr(node, 'lineno', 0)} {name}" for name in names if name not in PUBLIC)
 
 
 def test_no_other_file_touches_an_internal_name() -> None:

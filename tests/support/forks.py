@@ -44,7 +44,7 @@ def environment_of_the_server() -> Iterator[None]:
     """The server reads its import path from PYTHONPATH alone, and the libraries their verbosity when imported."""
     before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    cli.quiet_libraries()
+    cli.quiet_environment()
     try:
         yield
     finally:

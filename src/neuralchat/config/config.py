@@ -20,7 +20,7 @@ from neuralchat.config.conversion import BARE, converted
 from neuralchat.config.facts import NO_EFFECT
 from neuralchat.config.from_run import values_of_run
 from neuralchat.config.methods import METHODS
-from neuralchat.config.names import Named, merged, named
+from neuralchat.config.names import Named, merged_values, named
 from neuralchat.config.schema import SCHEMA, Argument, Schema
 from neuralchat.config.training_flags import TrainingFlags
 from neuralchat.config.words import words_of
@@ -80,7 +80,7 @@ class FinetuneConfig:
         (['a.json'], 0.0003)
         """
         sources = all_sources(values, config_file, schema)
-        given = merged(implied, merged(*(source.values for source in sources)))
+        given = merged_values(implied, merged_values(*(source.values for source in sources)))
         typed, problems = typed_values(given, schema)
         config = cls(
             **parts_of(typed, schema),
@@ -185,7 +185,7 @@ def all_sources(values: Mapping[str, Any], config_file: Path | None, schema: Sch
     """The run to repeat, the config file, and `values`: what stands later overrules."""
     file = named({} if config_file is None else config_values(config_file), schema)
     own = named(values, schema)
-    run = merged(file.values, own.values).get("from_run")
+    run = merged_values(file.values, own.values).get("from_run")
     # A value of another type is refused where it is converted.
     repeated = values_of_run(Path(run), schema) if isinstance(run, str | Path) and str(run) else {}
     return named(repeated, schema), file, own

@@ -57,10 +57,10 @@ def unknown(written: str, schema: Schema) -> str:
     return f"unknown flag --{written}" + (f"; did you mean --{near[0]}?" if near else "")
 
 
-def merged(*sources: Mapping[str, Any]) -> dict[str, Any]:
+def merged_values(*sources: Mapping[str, Any]) -> dict[str, Any]:
     """One mapping of all sources; a later one wins.
 
-    >>> merged({"lora_rank": 4, "seed": 1}, {"lora_rank": 8, "seed": TAKEN_BACK})
+    >>> merged_values({"lora_rank": 4, "seed": 1}, {"lora_rank": 8, "seed": TAKEN_BACK})
     {'lora_rank': 8}
     """
     values: dict[str, Any] = {}

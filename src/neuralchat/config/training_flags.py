@@ -15,7 +15,7 @@ from neuralchat.config.facts import Facts
 # What may carry the sums between processes; ccl is that of the original NeuralChat.
 BACKENDS = ("gloo", "nccl", "mpi", "ccl", "xccl")
 NO_DDP = "No effect: gradients are summed without DistributedDataParallel."
-WHOLE_MODEL = "each process holds the whole base model here; --bf16 True halves it, more machines share the batch"
+HOLDS_WHOLE_MODEL = "each process holds the whole base model here; --bf16 True halves it, more machines share the batch"
 LOSS_ONLY = "evaluation computes loss and perplexity only"
 NO_LIGER = "Liger kernels are not supported"
 NOT_YET = "it is not supported yet"
@@ -156,9 +156,9 @@ TRAINING_FACTS: dict[str, Facts] = {
         choices=BACKENDS
     ),
     "ddp_timeout": KEEPS_RESULT,
-    "fsdp": refused(WHOLE_MODEL),
-    "fsdp_config": refused(WHOLE_MODEL),
-    "deepspeed": refused(WHOLE_MODEL),
+    "fsdp": refused(HOLDS_WHOLE_MODEL),
+    "fsdp_config": refused(HOLDS_WHOLE_MODEL),
+    "deepspeed": refused(HOLDS_WHOLE_MODEL),
     "debug": KEEPS_RESULT,
     "skip_memory_metrics": keeps_result("No effect: metrics.jsonl always tells the memory."),
     "do_train": keeps_result("Train. 'neuralchat finetune' implies it; finetune_clm.py needs it."),

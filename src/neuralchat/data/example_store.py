@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from neuralchat.data.tokenization import Example
 
-SCHEMA = pa.schema(
+EXAMPLE_SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
         ("supervised", pa.list_(pa.uint8())),
@@ -93,7 +93,7 @@ class ExampleStore(Sequence[Example]):
 def write_examples(directory: Path, examples: Iterator[Example]) -> None:
     """Stream examples into `directory`."""
     rows: list[Example] = []
-    with pa.OSFile(str(directory / EXAMPLES_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+    with pa.OSFile(str(directory / EXAMPLES_FILE), "wb") as sink, pa.ipc.new_stream(sink, EXAMPLE_SCHEMA) as writer:
         for example in examples:
             rows.append(example)
             if len(rows) == ROWS_A_BATCH:
@@ -114,7 +114,7 @@ def record_batch(rows: Sequence[Example]) -> pa.RecordBatch:
             pa.array([row.source for row in rows], pa.string()),
             pa.array([row.cut_tokens for row in rows], pa.int32()),
         ],
-        schema=SCHEMA,
+        schema=EXAMPLE_SCHEMA,
     )
 
 

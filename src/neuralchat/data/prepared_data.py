@@ -119,23 +119,27 @@ def sources(
 ) -> tuple[RecordSource, RecordSource]:
     """(training, validation) sources. Raises DataError naming every missing or empty file."""
     hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
-    train = source_of(data.train_file, hub, data.max_train_samples, given)
-    validation = source_of(data.validation_file, None, data.max_eval_samples, given)
+    train = record_source(data.train_file, hub, data.max_train_samples, given)
+    validation = record_source(data.validation_file, None, data.max_eval_samples, given)
     if problems := [*train.check(), *validation.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     return train, validation
 
 
-def source_of(files: Sequence[str], hub: Any, limit: int | None, given: Sequence[GivenRecords]) -> RecordSource:
+def record_source(files: Sequence[str], hub: Any, limit: int | None, given: Sequence[GivenRecords]) -> RecordSource:
     """Rows given in Python stand under their name where files would be named."""
     rows = next((records for records in given if files == [records.name]), None)
     return RecordSource(() if rows else tuple(files), hub, limit, rows)
 
 
 def prepare(
-    data: DataArguments, tokenizer: Any, *, encoder_decoder: bool = False, cache_dir: str | None = None,
+    data: DataArguments,
+    tokenizer: Any,
+    *,
+    encoder_decoder: bool = False,
+    cache_dir: str | None = None,
     given: Sequence[GivenRecords] = (),
-) -> PreparedData:  # fmt: skip
+) -> PreparedData:
     """Read, check, render and tokenize, or take the same from the cache.
 
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.

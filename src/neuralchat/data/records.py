@@ -128,7 +128,7 @@ def records_of_rows(name: str, rows: Iterator[RawRow | SyntaxProblem], report: R
         if found and found != kind:
             problems = [f"{where}: is a {found} record, but the file began with {kind} records; use one kind a file"]
         else:
-            problems = [f"{where}: {problem}" for problem in [*row.problems, *problems_of(row.value, found)]]
+            problems = [f"{where}: {problem}" for problem in [*row.problems, *row_problems(row.value, found)]]
         if problems:
             report.add(problems)
             report.bad_rows += 1
@@ -155,7 +155,7 @@ def recognise(value: Any) -> str | None:
     return None
 
 
-def problems_of(value: Any, kind: str | None) -> list[str]:
+def row_problems(value: Any, kind: str | None) -> list[str]:
     if not isinstance(value, dict):
         return [f"expected an object with fields, found {summary_of(value)}"]
     if kind is None:

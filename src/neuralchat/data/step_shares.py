@@ -93,7 +93,7 @@ def leave_signals_alone(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def as_it_is(share: Any) -> Any:
+def whole_item(share: Any) -> Any:
     """The collator: an item is a whole batch already."""
     return share
 
@@ -135,7 +135,7 @@ class StepLoader:
         self.loader = self.make()
 
     def make(self) -> DataLoader[StepShare]:
-        return DataLoader(self.shares, batch_size=None, sampler=self.sampler, collate_fn=as_it_is, **self.options)
+        return DataLoader(self.shares, batch_size=None, sampler=self.sampler, collate_fn=whole_item, **self.options)
 
     def steps(self, first: int, end: int) -> Iterator[StepShare]:
         """The shares of optimizer steps [first, end). Takes one number from torch's generator, as every loader does."""

@@ -38,7 +38,7 @@ def plan_hardware(options: argparse.Namespace) -> int:
     machine = read_machine()
     cluster = read_cluster(options.nodes, options.processes_per_node, machine)
     launchers = LAUNCHERS if options.launcher is None else (options.launcher,)
-    show_page(report(machine, cluster, launchers))
+    show_page(plan_page(machine, cluster, launchers))
     return 0
 
 
@@ -62,7 +62,7 @@ def is_count(text: str) -> bool:
 # The text
 
 
-def report(machine: Machine, cluster: Cluster, launchers: Sequence[str]) -> Page:
+def plan_page(machine: Machine, cluster: Cluster, launchers: Sequence[str]) -> Page:
     plans = plans_of(machine, cluster.per_node)
     lines: list[Part] = [*machine_lines(machine), "", rank_table(machine, plans)]
     lines += [f"  {note}" for note in dict.fromkeys(plan.reason for plan in plans)]

@@ -20,7 +20,7 @@ from neuralchat.distributed.collectives import ToldElsewhereError, all_gather_ob
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.heartbeat import PeerWatch, connect_store
 from neuralchat.distributed.launchers import World, gloo_interface
-from neuralchat.distributed.threads import apply, describe, plan_threads
+from neuralchat.distributed.threads import apply, plan_threads, thread_line
 from neuralchat.errors import DistributedError, NeuralChatError
 
 POLL_SECONDS = 0.1
@@ -73,7 +73,7 @@ def plan_cores(world: World, arguments: FinetuneConfig) -> str:
     apply(plan, bind=arguments.distributed.bind_cores and not uses_gpu(arguments))
     # Libraries would set a number of their own where this is not set.
     os.environ["OMP_NUM_THREADS"] = str(plan.threads)
-    return f"{describe(plan, rank=world.rank, machine=machine)}{f'; {plan.reason}' if plan.reason else ''}"
+    return f"{thread_line(plan, rank=world.rank, machine=machine)}{f'; {plan.reason}' if plan.reason else ''}"
 
 
 def meet(world: World, arguments: FinetuneConfig, backend: str) -> tuple[Any, PeerWatch]:

@@ -189,7 +189,7 @@ def threads_of_this_process() -> list[int]:
         return [0]
 
 
-def describe(plan: ThreadPlan, *, rank: int, machine: Machine) -> str:
+def thread_line(plan: ThreadPlan, *, rank: int, machine: Machine) -> str:
     """One line, such as: rank 0 on node0: 28 threads on cores 0-27 (NUMA node 0), avx512_bf16"""
     where = f" on core{'s' if len(plan.cpus) > 1 else ''} {cpu_list(plan.cpus)}" if plan.cpus else ""
     node = f" (NUMA node {plan.numa_node})" if plan.numa_node is not None and len(machine.nodes) > 1 else ""

@@ -98,7 +98,7 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
         kind=kind,
         source=ModelSource(name=str(path))
         if method in METHODS and METHODS[method].trains_base
-        else source_of(manifest["base_model"]),
+        else base_source(manifest["base_model"]),
         directory=path,
         method=method,
         template_name=template.get("name"),
@@ -108,7 +108,7 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
     )
 
 
-def source_of(base: dict[str, Any]) -> ModelSource:
+def base_source(base: dict[str, Any]) -> ModelSource:
     # A relative path is written down whole, so that a run can be used from any directory.
     directory = base.get("path")
     return ModelSource(

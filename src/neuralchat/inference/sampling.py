@@ -46,7 +46,7 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if wrong := kind_problems(self) or range_problems(self):
+        if wrong := kind_problems(self) or sampling_problems(self):
             raise ArgumentsError("\n".join(wrong))
 
     def options(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def kind_problems(sampling: Sampling) -> list[str]:
     return problems
 
 
-def range_problems(sampling: Sampling) -> list[str]:
+def sampling_problems(sampling: Sampling) -> list[str]:
     problems = []
     if sampling.max_new_tokens < 1:
         problems.append(f"--max_new_tokens must be at least 1, found {sampling.max_new_tokens}")

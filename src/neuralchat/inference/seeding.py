@@ -29,34 +29,34 @@ class RandomState:
         if self.seed is None:
             yield
             return
-        outer = rng_state()
+        outer = torch_rng_state()
         if self.own is None:
             torch.manual_seed(self.seed)
         else:
-            set_rng_state(self.own)
+            set_torch_rng_state(self.own)
         try:
             yield
         finally:
-            self.own = rng_state()
-            set_rng_state(outer)
+            self.own = torch_rng_state()
+            set_torch_rng_state(outer)
 
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Torch's generators are afterwards as they were; PEFT draws what it fills an adapter with before it loads it."""
-    outer = rng_state()
+    outer = torch_rng_state()
     try:
         yield
     finally:
-        set_rng_state(outer)
+        set_torch_rng_state(outer)
 
 
-def rng_state() -> tuple[Any, list[Any]]:
+def torch_rng_state() -> tuple[Any, list[Any]]:
     """(state of the CPU's generator, states of the GPUs' generators where one is in use)."""
     return torch.random.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-def set_rng_state(state: tuple[Any, list[Any]]) -> None:
+def set_torch_rng_state(state: tuple[Any, list[Any]]) -> None:
     torch.random.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])

@@ -35,7 +35,7 @@ class RunLock:
             holder = stream.read().strip()
             stream.close()
             raise RunDirectoryError(
-                f"another run is writing to {self.path.parent}: {describe(holder)}. Wait for it, stop it, or choose "
+                f"another run is writing to {self.path.parent}: {holder_name(holder)}. Wait for it, stop it, or choose "
                 "another --output_dir."
             ) from None
         except OSError as error:
@@ -52,7 +52,7 @@ class RunLock:
             self.stream = None
 
 
-def describe(holder: str) -> str:
+def holder_name(holder: str) -> str:
     try:
         other = json.loads(holder)
         return f"process {other['pid']} on {other['host']}, started {other['started']} ({other['command']})"

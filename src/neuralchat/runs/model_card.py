@@ -13,8 +13,8 @@ def model_card(manifest: dict[str, Any], *, whole: bool) -> str:
         before = results["held_out_loss_before"]
         held_out = f"| held-out loss | {results['held_out_loss_after']:.4f}"
         held_out += f" (before: {before:.4f}) |\n" if before is not None else " |\n"
-    pairs = manifest["template"]["name"] == "alpaca_pairs"
-    kind = "Seq2SeqLM" if pairs else "CausalLM"
+    seq2seq = manifest["template"]["name"] == "alpaca_pairs"
+    kind = "Seq2SeqLM" if seq2seq else "CausalLM"
     loader, library = (f"AutoModelFor{kind}", "transformers") if whole else (f"AutoPeftModelFor{kind}", "peft")
     what = f"{base}, all weights" if whole else f"A {method} adapter for {base},"
     return f"""---

@@ -196,6 +196,22 @@ def test_broken_csv() -> None:
     assert problem.what.startswith("is not CSV (line 3): ")
 
 
+@pytest.mark.parametrize("text", ["a\n{cell}\nlast\n", 'a\n{cell}\n"b" c\n'])
+def test_the_limit_of_other_csv_readers_stays(text: str, tmp_path: Path) -> None:
+    """A cell beyond the csv module's own limit is read; the limit is everybody's and is as it was at every row."""
+    path = tmp_path / "a.csv"
+    path.write_text(text.format(cell="x" * 200_000))
+    before = csv.field_size_limit()
+    assert before < 200_000
+    rows = read_rows(path)
+    first = next(rows)
+    assert isinstance(first, RawRow)
+    assert first.value == {"a": "x" * 200_000}
+    assert csv.field_size_limit() == before
+    assert len(list(rows)) == 1
+    assert csv.field_size_limit() == before
+
+
 def test_parquet_equals_what_was_written(tmp_path: Path) -> None:
     values = [{"messages": [{"role": "user", "content": f"é{i}"}], "n": i} for i in range(3000)]
     pq.write_table(pa.Table.from_pylist(values), tmp_path / "a.parquet")

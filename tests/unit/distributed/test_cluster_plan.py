@@ -12,7 +12,7 @@ from support.machines import machine, xeon
 
 from neuralchat import cli
 from neuralchat.distributed import cluster_plan
-from neuralchat.distributed.cluster_plan import LAUNCHERS, plan_hardware, read_cluster, report
+from neuralchat.distributed.cluster_plan import LAUNCHERS, plan_hardware, plan_page, read_cluster
 from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import ArgumentsError
 
@@ -25,7 +25,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def text(node: Machine, nodes: str, per_node: str, *launchers: str) -> str:
-    return str(report(node, read_cluster(nodes, per_node, node), launchers or LAUNCHERS))
+    return str(plan_page(node, read_cluster(nodes, per_node, node), launchers or LAUNCHERS))
 
 
 def test_the_clusters_of_the_specification(node: Machine) -> None:

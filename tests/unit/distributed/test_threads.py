@@ -20,9 +20,9 @@ from neuralchat.distributed.hardware import Machine, NumaNode, read_machine
 from neuralchat.distributed.threads import (
     ThreadPlan,
     cpus_of_launcher,
-    describe,
     omp_is_the_launchers,
     plan_threads,
+    thread_line,
 )
 
 
@@ -180,9 +180,10 @@ def test_cpus_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_describe(tmp_path: Path) -> None:
     found = dataclasses.replace(machine(tmp_path, xeon), hostname="node0")
     first, _ = plans(found, 2)
-    assert describe(first, rank=2, machine=found) == ("rank 2 on node0: 4 threads on cores 0-3 (NUMA node 0), amx_bf16")
+    line = thread_line(first, rank=2, machine=found)
+    assert line == "rank 2 on node0: 4 threads on cores 0-3 (NUMA node 0), amx_bf16"
     alone = dataclasses.replace(first, threads=1, cpus=(), numa_node=None)
-    assert describe(alone, rank=0, machine=dataclasses.replace(found, isa="")) == "rank 0 on node0: 1 thread"
+    assert thread_line(alone, rank=0, machine=dataclasses.replace(found, isa="")) == "rank 0 on node0: 1 thread"
 
 
 APPLIED = """

@@ -37,7 +37,7 @@ def is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 
-def is_flag(value: Any) -> bool:
+def is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
@@ -70,7 +70,7 @@ def is_targets(value: Any) -> bool:
 
 def is_layers(value: Any) -> bool:
     indices = value if isinstance(value, list) else [value]
-    return len(indices) <= MAX_NAMES and all(is_flag(i) is False and isinstance(i, int) and i >= 0 for i in indices)
+    return len(indices) <= MAX_NAMES and all(is_bool(i) is False and isinstance(i, int) and i >= 0 for i in indices)
 
 
 def is_pattern_numbers(value: Any) -> bool:
@@ -98,9 +98,9 @@ def one_of(*allowed: str) -> Callable[[Any], bool]:
 Checks = dict[str, Callable[[Any], bool]]
 COMMON: Checks = {
     "peft_type": is_text, "task_type": one_of("CAUSAL_LM", "SEQ_2_SEQ_LM"), "base_model_name_or_path": is_text,
-    "revision": is_text, "inference_mode": is_flag, "peft_version": is_text, "modules_to_save": is_names,
+    "revision": is_text, "inference_mode": is_bool, "peft_version": is_text, "modules_to_save": is_names,
 }  # fmt: skip
-TARGETS: Checks = {"target_modules": is_targets, "exclude_modules": is_targets, "fan_in_fan_out": is_flag}
+TARGETS: Checks = {"target_modules": is_targets, "exclude_modules": is_targets, "fan_in_fan_out": is_bool}
 PROMPTS: Checks = {
     "num_virtual_tokens": is_size, "token_dim": is_size, "num_transformer_submodules": is_size,
     "num_attention_heads": is_size, "num_layers": is_size,
@@ -108,21 +108,21 @@ PROMPTS: Checks = {
 # peft_type -> what its configuration may say where it says something (not null, false or empty).
 ALLOWED_FIELDS: dict[str, Checks] = {
     "LORA": {
-        **TARGETS, "r": is_size, "lora_alpha": is_number, "lora_dropout": is_share, "use_rslora": is_flag,
-        "bias": one_of("none", "all", "lora_only"), "init_lora_weights": is_initialization, "use_dora": is_flag,
+        **TARGETS, "r": is_size, "lora_alpha": is_number, "lora_dropout": is_share, "use_rslora": is_bool,
+        "bias": one_of("none", "all", "lora_only"), "init_lora_weights": is_initialization, "use_dora": is_bool,
         "layers_to_transform": is_layers, "layers_pattern": is_targets, "rank_pattern": is_pattern_numbers,
-        "alpha_pattern": is_pattern_numbers, "trainable_token_indices": is_token_ids, "lora_bias": is_flag,
-        "ensure_weight_tying": is_flag,
+        "alpha_pattern": is_pattern_numbers, "trainable_token_indices": is_token_ids, "lora_bias": is_bool,
+        "ensure_weight_tying": is_bool,
         # Defaults that are written down but only used with what is refused.
         "megatron_core": one_of("megatron.core"), "qalora_group_size": is_size,
     },
-    "IA3": {**TARGETS, "feedforward_modules": is_targets, "init_ia3_weights": is_flag},
+    "IA3": {**TARGETS, "feedforward_modules": is_targets, "init_ia3_weights": is_bool},
     "P_TUNING": {
         **PROMPTS, "encoder_reparameterization_type": one_of("MLP", "LSTM"), "encoder_hidden_size": is_size,
         "encoder_num_layers": is_size, "encoder_dropout": is_share,
     },
     "PREFIX_TUNING": {
-        **PROMPTS, "encoder_hidden_size": is_size, "prefix_projection": is_flag, "init_weights": one_of("zero")
+        **PROMPTS, "encoder_hidden_size": is_size, "prefix_projection": is_bool, "init_weights": one_of("zero")
     },
     "PROMPT_TUNING": {
         **PROMPTS, "prompt_tuning_init": one_of("RANDOM", "SAMPLE_VOCAB", "TEXT"), "prompt_tuning_init_text": is_text,
@@ -255,7 +255,9 @@ def check_loaded(model: Any, directory: Path, shapes: Shapes) -> None:
         raise AdapterError(misfit(model, directory, "lacks weights that the model would have at random", missing))
     broken = sorted(name for name, tensor in wanted.items() if not torch.isfinite(tensor).all())
     if broken:
-        raise AdapterError(f"{directory / ADAPTER}: {broken[0]} holds numbers that are not finite; every answer would")
+        raise AdapterError(
+            f"{directory / ADAPTER}: {broken[0]} holds numbers that are not finite; every answer would be chance"
+        )
 
 
 def misfit(model: Any, directory: Path, what: str, names: Sequence[str]) -> str:

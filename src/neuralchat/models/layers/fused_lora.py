@@ -60,14 +60,14 @@ class FusedLoraLinear(LoraLinear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = self.base_layer
         lora = plain_lora(self)
-        if args or kwargs or lora is None or not fits(base, lora, x):
+        if args or kwargs or lora is None or not runs_fused(base, lora, x):
             return super().forward(x, *args, **kwargs)
         dropped = x if isinstance(lora.dropout, nn.Identity) or not self.training else lora.dropout(x)
         bias = None if base.bias is None else base.bias.detach()
         return LoraProduct.apply(x, dropped, base.weight.detach(), bias, lora.a, lora.b, lora.scaling)
 
 
-def fits(base: Any, lora: PlainLora, x: Tensor) -> bool:
+def runs_fused(base: Any, lora: PlainLora, x: Tensor) -> bool:
     alike = x.dtype in (base.weight.dtype, lora.a.dtype) and not torch.is_autocast_enabled(x.device.type)
     return type(base) is FrozenLinear and alike
 

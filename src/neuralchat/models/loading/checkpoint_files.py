@@ -121,7 +121,7 @@ def shapes_of(files: list[Path]) -> dict[str, tuple[int, ...]]:
 def check_numbers(path: Path, config: Any) -> None:
     for name, value in named_values(config):
         if isinstance(value, float) and math.isnan(value):
-            raise ModelError(f"{path}: {name} is not a number (NaN); every answer would be")
+            raise ModelError(f"{path}: {name} is not a number (NaN), and so would every answer be")
 
 
 def named_values(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
