@@ -1,10 +1,11 @@
 """Tokens per second of this project's modes, of peers if their environment is given, and of the matrix products alone.
 
-  python benchmarks/throughput.py MODEL_DIR records.json --rows 96 --rounds 2 \\
-      --peer_python PEERS/bin/python --peer_script peers.py --peer_ways trl-packed hf-padded
+  python benchmarks/throughput.py                                          the demo model on the demo's records
+  python benchmarks/throughput.py MODEL RECORDS --rows 96 --rounds 3 --peer_python .venv-peers/bin/python
 
-Every way runs in a process of its own, all ways in turn, `rounds` times; a token counts once (prompt, answer, end),
-padding never. Writes benchmarks/results/throughput-DATE.json with versions and the command.
+The peers' environment is made by `make peers`, which then runs this. Every way runs in a process of its own, all ways
+in turn, `rounds` times; a token counts once (prompt, answer, end), padding never. Writes
+benchmarks/results/throughput-DATE.json with versions and the command.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
+from neuralchat.models.loading.fetch import DEFAULT_MODEL, fetched_path
+
+PEERS = Path(__file__).with_name("peers.py")
+PEER_WAYS = ["trl-packed", "trl-padded", "hf-padded", "concatenated"]
+DEMO_RECORDS = Path(__file__).parents[1] / "examples" / "demo" / "train.json"
 MODES: dict[str, list[str]] = {
     "neuralchat": [],
     "neuralchat rows": ["--dataset_concatenation", "--per_device_train_batch_size", "2"],
@@ -43,13 +50,33 @@ def our_way(mode: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def peer_way(way: str, options: argparse.Namespace) -> dict[str, float]:
-    command = [
-        options.peer_python, options.peer_script, "--way", way, "--model", options.model, "--data", options.records,
-        "--rows", str(options.rows),
-    ]  # fmt: skip
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = json.loads(printed.strip().splitlines()[-1])
+    with tempfile.TemporaryDirectory() as work:
+        pairs = Path(work) / "pairs.json"
+        pairs.write_text(json.dumps(prompts_and_completions(options)), encoding="utf-8")
+        command = [options.peer_python, str(PEERS), options.model, str(pairs), "--way", way]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{way} failed:\n{done.stderr[-2000:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
     return {name: found[name] for name in ("tokens_per_s", "peak_rss_mb")}
+
+
+def prompts_and_completions(options: argparse.Namespace) -> list[dict[str, str]]:
+    """The text that our own runs train on, without the end token, for tools that know no template."""
+    from transformers import AutoTokenizer
+
+    from neuralchat.data.records import RecordReport, read_records
+    from neuralchat.data.templates import make_template
+
+    template = make_template("alpaca", AutoTokenizer.from_pretrained(options.model))
+    pairs = []
+    for record in islice(read_records([options.records], RecordReport()), options.rows):
+        pieces = [piece for piece in template.render(record.turns) if not piece.special]
+        pairs.append({
+            "prompt": "".join(piece.text for piece in pieces if not piece.supervised),
+            "completion": "".join(piece.text for piece in pieces if piece.supervised),
+        })  # fmt: skip
+    return pairs
 
 
 def roofline(options: argparse.Namespace) -> dict[str, float]:
@@ -108,16 +135,16 @@ def roofline(options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("records")
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="a directory, or a name of `neuralchat fetch`")
+    parser.add_argument("records", nargs="?", default=str(DEMO_RECORDS), help="any record file of one turn per record")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--modes", nargs="*", default=list(MODES))
-    parser.add_argument("--peer_python")
-    parser.add_argument("--peer_script")
-    parser.add_argument("--peer_ways", nargs="*", default=[])
+    parser.add_argument("--peer_python", help="Python of an environment with the peers; without it they are left out")
+    parser.add_argument("--peer_ways", nargs="*", default=PEER_WAYS)
     options = parser.parse_args()
-    ways = [*options.modes, *options.peer_ways, "matrix products"]
+    options.model = str(fetched_path(options.model) or options.model)
+    ways = [*options.modes, *(options.peer_ways if options.peer_python else []), "matrix products"]
     measured: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for number in range(options.rounds):
         for way in ways:
