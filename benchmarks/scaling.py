@@ -31,13 +31,9 @@ def make_model(directory: str, **changes: int) -> Any:
 
     from neuralchat.config.arguments import TuningArguments
     from neuralchat.models.adapters.build import add_adapter
-    from neuralchat.models.attention import segments as segment_attention
-    from neuralchat.models.kernels.allocator import keep_freed_pages
-    from neuralchat.models.layers.frozen_linear import freeze_linears
-    from neuralchat.models.layers.fused import fuse_layers
-    from neuralchat.models.layers.fused_lora import fuse_lora
+    from neuralchat.models.families.packed_layout import take_packed_rows
+    from neuralchat.models.fast_paths import take_fast_paths
 
-    keep_freed_pages()
     config = AutoConfig.from_pretrained(directory)
     for name, value in changes.items():
         setattr(config, name, value)
@@ -45,11 +41,8 @@ def make_model(directory: str, **changes: int) -> Any:
     model = add_adapter(
         AutoModelForCausalLM.from_config(config, dtype=torch.float32), TuningArguments(lora_dropout=0.0)
     )
-    freeze_linears(model)
-    fuse_layers(model)
-    fuse_lora(model)
-    segment_attention.register()
-    model.get_base_model().set_attn_implementation(segment_attention.IMPLEMENTATION)
+    take_fast_paths(model, compile_kernels=True)
+    take_packed_rows(model)
     return model.train()
 
 
@@ -72,7 +65,7 @@ def make_examples(
 
 def step(model: Any, examples: list, *, share: bool = True) -> Callable[[], None]:
     from neuralchat.data.packing import pack
-    from neuralchat.models.losses.causal import packed_loss_sum
+    from neuralchat.models.losses.loss_sum import packed_loss_sum
 
     batch = pack(examples, share_prefix=share)
     return lambda: packed_loss_sum(model, batch).backward()

@@ -88,7 +88,7 @@ def pack(
 
 
 class RowBuilder:
-    """Collects the parts of a row."""
+    """Collects segments, positions and targets of one row, group by group."""
 
     def __init__(self, virtual: VirtualTokens) -> None:
         self.virtual = virtual

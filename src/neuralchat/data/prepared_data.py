@@ -224,7 +224,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
 
 
 def with_progress(examples: Iterator[Example]) -> Iterator[Example]:
-    """Say now and then how far tokenization is; short files stay silent."""
+    """Pass examples on and report the progress every few seconds; short files are done before the first report."""
     told = start = time.perf_counter()
     for number, example in enumerate(examples, start=1):
         yield example

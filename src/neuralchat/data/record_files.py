@@ -48,7 +48,7 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class SyntaxProblem:
-    """A place that is not well formed. `fatal`: nothing after it can be read."""
+    """A part of a file that cannot be parsed. `fatal`: nothing after it can be read."""
 
     where: str
     what: str
@@ -74,7 +74,7 @@ def read_rows(path: Path) -> Iterator[RawRow | SyntaxProblem]:
 
 
 def foreign_content(path: Path) -> str | None:
-    """What to say of a file whose first bytes are those of another encoding or an archive."""
+    """The problem of a file whose first bytes are those of another encoding or an archive; None for any other."""
     with path.open("rb") as stream:
         head = stream.read(4)
     for beginning, what in FOREIGN_BEGINNINGS:

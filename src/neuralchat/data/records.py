@@ -189,7 +189,7 @@ def beginning_of(value: Any, depth: int = 4) -> Any:
 
 
 def names_of(names: Iterable[Any]) -> str:
-    """Names in a row for a message; of many, the first."""
+    """Names separated by commas for a message; of many, only the first ones."""
     shown = [readable(str(name)) for name in islice(names, NAMES_SHOWN + 1)]
     return ", ".join(shown[:NAMES_SHOWN]) + (", ..." if len(shown) > NAMES_SHOWN else "")
 

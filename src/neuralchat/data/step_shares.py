@@ -88,7 +88,7 @@ def split_padded(examples: list[Example], micro_batch_tokens: int) -> list[list[
 
 
 def leave_signals_alone(_worker: int) -> None:
-    """Ctrl-C and batch systems reach workers too; the process they work for decides, and ends them."""
+    """Let a loader's worker ignore signals: they reach it too, but the training process decides when it ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 

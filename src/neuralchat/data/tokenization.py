@@ -93,11 +93,11 @@ class Encoder:
         self.limit = f"--max_seq_length {max_seq_length}"
 
     def excess(self, supervised: np.ndarray) -> int:
-        """How many tokens of the prompt must go."""
+        """How many tokens of the prompt must be cut."""
         return len(supervised) - self.max_seq_length
 
     def too_long(self, supervised: np.ndarray) -> str:
-        """What to say of an example that no cut of its prompt can save."""
+        """The message for an example that does not fit however much of its prompt is cut."""
         return f"the answer alone ({int(supervised.sum())} tokens) does not fit into {self.limit}"
 
     def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
@@ -227,7 +227,7 @@ def encode_runs(tokenizer: Any, conversations: Sequence[Sequence[Piece]]) -> lis
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text with no special token added and none recognised."""
+    """Token ids of each text; no special token is added, and none is recognised in the text."""
     if not texts:
         return []
     return tokenizer(

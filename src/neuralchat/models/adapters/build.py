@@ -12,7 +12,7 @@ from neuralchat.models.families.table import family_of
 
 
 def base_model_of(model: Any) -> Any:
-    """transformers' model inside a PeftModel; a model without an adapter is its own."""
+    """The transformers model inside a PeftModel; a model without an adapter is returned as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

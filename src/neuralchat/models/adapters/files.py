@@ -193,7 +193,7 @@ def shown(value: Any) -> str:
 
 
 def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
-    """Where a size in the configuration is not that of the weights; PEFT would take memory for it first."""
+    """Which size in the configuration differs from the weights; PEFT would allocate that size before it noticed."""
     method = config["peft_type"]
     if method in [row.peft_type for row in METHODS.values() if row.virtual_tokens]:
         return prompt_problem(config, shapes)
@@ -269,7 +269,10 @@ def misfit(model: Any, directory: Path, what: str, names: Sequence[str]) -> str:
 
 
 def load_adapter(model: Any, directory: Path) -> Any:
-    """`model` with the adapter of a directory. Raises AdapterError or ModelError, and never leaves a weight random."""
+    """`model` with the adapter of a directory in it, every weight of which was read from the file.
+
+    Raises AdapterError or ModelError.
+    """
     from peft import PeftModel
 
     check_adapter_files(directory)

@@ -18,7 +18,7 @@ from neuralchat.models.compat.peft import leading_keys_values_of
 
 
 def virtual_tokens_of(model: Any) -> VirtualTokens:
-    """Those of the active adapter; none for a plain model or another method."""
+    """The virtual tokens of the active adapter; none for a plain model or a method without them."""
     config = getattr(model, "active_peft_config", None)
     if config is None or not config.is_prompt_learning:
         return NO_VIRTUAL_TOKENS

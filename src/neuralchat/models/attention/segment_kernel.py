@@ -107,7 +107,7 @@ class SegmentKernel:
 
 
 def make_row(query: Tensor, key: Tensor, value: Tensor, places: Tensor, scale: float, slopes: Tensor | None) -> Row:
-    """What is passed holds pointers only: the tensors must outlive the call."""
+    """The arguments of one call in C. It holds pointers only, so the tensors must outlive the call."""
     leading = key.shape[2] - query.shape[2]
     return Row(
         View.of(query),
@@ -126,7 +126,7 @@ def make_row(query: Tensor, key: Tensor, value: Tensor, places: Tensor, scale: f
 
 @functools.lru_cache(maxsize=64)
 def longest_first(segments: tuple[Segment, ...]) -> Tensor:
-    """int64 [segments, 4]. The order decides nothing but how evenly threads finish."""
+    """Segments as int64 [segments, 4], the costliest first, so that threads finish at about the same time."""
 
     def cost(s: Segment) -> int:
         return (s.end - s.start) * (s.prefix_end - s.prefix_start + s.end - s.start)

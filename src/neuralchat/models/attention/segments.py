@@ -31,7 +31,7 @@ UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
 
 
 def register() -> None:
-    """Make SEGMENT_ATTENTION known to transformers; without segments it is transformers' own SDPA."""
+    """Register SEGMENT_ATTENTION with transformers; called without segments, it computes transformers' own SDPA."""
     AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
     AttentionMaskInterface.register(SEGMENT_ATTENTION, AttentionMaskInterface()["sdpa"])
 
@@ -100,7 +100,7 @@ def dense_segments(
     window: int | None,
     slopes: Tensor | None,
 ) -> Tensor:
-    """A segment at a time through SDPA with a mask of its own size: any device, dropout, sliding windows, ALiBi."""
+    """Segment by segment through SDPA with a small mask each; works on any device, with dropout, windows and ALiBi."""
     leading = key.shape[2] - query.shape[2]
     outputs = []
     for s in segments:

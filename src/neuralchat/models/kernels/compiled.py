@@ -39,6 +39,7 @@ def refuse_kernels(model: nn.Module) -> None:
 
 
 def takes_kernels(module: nn.Module) -> bool:
+    """False for the modules of a model that `refuse_kernels` was called with."""
     return not getattr(module, REFUSES_KERNELS, False)
 
 
@@ -90,7 +91,7 @@ def build(compiler: str, flags: list[str], source: Path, threads: Path, target: 
 
 
 class SymbolPlace(ctypes.Structure):
-    """Dl_info of dladdr(3)."""
+    """The structure Dl_info that dladdr(3) fills."""
 
     _fields_ = [
         ("file", ctypes.c_char_p),

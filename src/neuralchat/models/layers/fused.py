@@ -118,13 +118,6 @@ def fused_rotary(plain: Callable[..., Any]) -> Callable[..., Any]:
     return apply_rotary_pos_emb
 
 
-def fuse_layers(model: nn.Module) -> None:
-    """Fuse every layer of `model` whose outputs on random numbers equal the fused ones."""
-    fuse_norms(model)
-    fuse_mlps(model)
-    fuse_rotary(model)
-
-
 def random_like(weight: Tensor, *shape: int, seed: int = 0) -> Tensor:
     numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
     return numbers.to(weight.device, weight.dtype)
@@ -192,7 +185,7 @@ def mlp_weight(module: Any) -> Tensor | None:
 
 @torch.no_grad()
 def computes_swiglu(module: Any, weight: Tensor) -> bool:
-    """Dropout of an adapter inside would make two calls differ: compared in eval mode."""
+    """Whether the MLP computes SwiGLU. In evaluation mode, since an adapter's dropout would make two calls differ."""
     size = getattr(module.gate_proj, "in_features", None)
     if size is None:
         return False

@@ -74,7 +74,7 @@ def load_config(source: ModelSource) -> Any:
 
 
 def native_or_trusted(name: str, source: ModelSource) -> bool:
-    """Remote code is run only if asked for, and never where transformers has the model's class itself."""
+    """Whether remote code may run: only if asked for, and never where transformers has the model's class itself."""
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
     config, _ = PreTrainedConfig.get_config_dict(name, **source.hub_options())
@@ -185,7 +185,7 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 
 def grow_embeddings(model: Any, tokens: int) -> None:
-    """Rows for new tokens, where the model has none to spare; it never shrinks."""
+    """Add rows for new tokens where the model has too few; rows are never removed."""
     if tokens > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(tokens)
 

@@ -44,7 +44,7 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def error_line(error: BaseException) -> str:
-    """The line of a library's message that says most, at most 300 characters of it."""
+    """The most informative line of a library's message, cut to 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "mismatch" in line and not line.endswith("above report!")] or lines
     line = next((line for line in telling if not line.endswith(":")), type(error).__name__)[:300]
