@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def test_mpirun_as_the_specification_has_it(script: Path) -> None:
 def test_mpirun_through_a_shell_script(script: Path) -> None:
     """Then the ranks' parents differ, and still they agree on a port; two runs at once do not share it."""
     shell = script.parent / "run.sh"
-    shell.write_text(f"#!/bin/sh\n{sys.executable} {script}\nexit $?\n")
+    shell.write_text(f"#!/bin/sh\n{shlex.quote(sys.executable)} {shlex.quote(str(script))}\nexit $?\n")
     shell.chmod(0o755)
     facts = launch(script, *mpirun("-n", 2), shell)
     assert_cores_of_their_own(facts)
