@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from neuralchat.console import clock, show_plan
@@ -13,7 +11,7 @@ from neuralchat.training.results import Results
 from neuralchat.training.session import Session
 
 
-def announce(session: Session, plan: BatchPlan, results: Results) -> None:
+def announce(session: Session, plan: BatchPlan, max_steps: int, results: Results) -> None:
     label = "train" if session.data.train is not None else "validation"
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
@@ -32,20 +30,18 @@ def announce(session: Session, plan: BatchPlan, results: Results) -> None:
         ),
     }
     if session.training.do_train:
-        forecast = time_forecast(session, plan, results.trained_parameters)
+        forecast = time_forecast(session, plan, max_steps, results.trained_parameters)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
         rows["forecast"] = f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}"
     show_plan(rows)
 
 
-def time_forecast(session: Session, plan: BatchPlan, trained_parameters: int) -> TimeForecast:
-    args = session.training
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
+def time_forecast(session: Session, plan: BatchPlan, max_steps: int, trained_parameters: int) -> TimeForecast:
     return TimeForecast(
-        steps=steps,
+        steps=max_steps,
         tokens_per_step=sum(plan.lengths) / plan.steps,
         seconds_per_token=session.seconds_per_token,
-        world_size=args.world_size,
+        world_size=session.training.world_size,
         gradient_bytes=4 * trained_parameters,
         link=session.link,
     )

@@ -100,7 +100,9 @@ class GradientSum:
         loss_sum = torch.zeros((), device=self.trained[0].device)
         done = 0
         try:
-            for loss, sources in self.losses(share):
+            for loss, sources in loss_sums(
+                self.model, share, self.signals, pad_id=self.pad_id, label_smoothing=self.label_smoothing
+            ):
                 if not torch.isfinite(loss):
                     return 0.0, Failure(FailureKind.NONFINITE, f"the loss is {loss.item()}", sources)
                 (loss / supervised_tokens).backward()
@@ -114,10 +116,6 @@ class GradientSum:
             return 0.0, Failure(FailureKind.MEMORY, str(error).splitlines()[0])
         # A step that is whole is taken before the stop.
         return float(loss_sum), Failure(FailureKind.STOP) if done < share.micro_batches else None
-
-    def losses(self, share: StepShare) -> Iterator[tuple[Tensor, list[str]]]:
-        """(loss sum, sources of its records) of each micro-batch; ends early once a signal has asked to stop."""
-        return loss_sums(self.model, share, self.signals, pad_id=self.pad_id, label_smoothing=self.label_smoothing)
 
     def sum_over_ranks(self, loss_sum: float, failure: Failure | None) -> tuple[float, list[float]]:
         """(loss sum of all ranks, how many ranks met each kind of failure); gradients become those of all ranks."""

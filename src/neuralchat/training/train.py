@@ -42,7 +42,7 @@ def train(session: Session, training: Training) -> Results:
         note("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
     trained, total = parameter_counts(session.model)
     results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
-    announce(session, training.plan, results)
+    announce(session, training.plan, training.loop.max_steps, results)
     with training.progress:
         measure_and_train(session, training, results)
     return results
