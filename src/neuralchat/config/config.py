@@ -17,7 +17,6 @@ from neuralchat.config.arguments import DataArguments, DistributedArguments, Mod
 from neuralchat.config.checks import problems_of
 from neuralchat.config.config_file import config_values
 from neuralchat.config.conversion import BARE, converted
-from neuralchat.config.facts import NO_EFFECT
 from neuralchat.config.from_run import values_of_run
 from neuralchat.config.methods import METHODS
 from neuralchat.config.names import Named, merged_values, named
@@ -105,10 +104,8 @@ class FinetuneConfig:
     def without_effect(self) -> Iterator[str]:
         """A notice for each argument that was given another value than its default and changes nothing here."""
         for name, argument in self.schema.arguments.items():
-            # torch.distributed.launch adds the rank by itself.
-            given = name in self.given and name != "local_rank" and self.value(argument) != argument.default
-            if given and argument.facts.help.startswith(NO_EFFECT):
-                yield f"--{name} has no effect: {argument.facts.help.removeprefix(NO_EFFECT).removesuffix('.')}"
+            if argument.facts.no_effect and name in self.given and self.value(argument) != argument.default:
+                yield f"--{name} has no effect: {argument.facts.no_effect}"
 
     @property
     def output_dir(self) -> Path:

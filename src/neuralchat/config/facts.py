@@ -8,8 +8,6 @@ from typing import Any
 
 METADATA_KEY = "neuralchat"
 OF_THE_FIELD: Any = object()
-# How the help of an argument begins that is accepted for old commands only.
-NO_EFFECT = "No effect: "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,8 @@ class Facts:
     resumed: bool = True
     # Why nothing but the default is accepted.
     rejected: str = ""
+    # Why another value than the default changes nothing, which is told.
+    no_effect: str = ""
 
     def range_problem(self, value: float) -> str | None:
         """What is wrong with the size of a number.

@@ -14,7 +14,7 @@ from neuralchat.config.facts import Facts
 
 # What may carry the sums between processes; ccl is that of the original NeuralChat.
 BACKENDS = ("gloo", "nccl", "mpi", "ccl", "xccl")
-NO_DDP = "No effect: gradients are summed without DistributedDataParallel."
+NO_DDP = "gradients are summed without DistributedDataParallel"
 HOLDS_WHOLE_MODEL = "each process holds the whole base model here; --bf16 True halves it, more machines share the batch"
 LOSS_ONLY = "evaluation computes loss and perplexity only"
 NO_LIGER = "Liger kernels are not supported"
@@ -28,6 +28,14 @@ def decides(help: str = "", **facts: Any) -> Facts:
 
 def keeps_result(help: str = "", **facts: Any) -> Facts:
     return Facts(help=help, changes_result=False, **facts)
+
+
+def no_effect(reason: str, *, changes_result: bool = False, **facts: Any) -> Facts:
+    """An argument that is accepted for old commands, and told to whom sets it to anything but its default.
+
+    `changes_result`: runs of earlier versions compare it.
+    """
+    return Facts(help=f"No effect: {reason}.", no_effect=reason, changes_result=changes_result, **facts)
 
 
 def refused(reason: str) -> Facts:
@@ -59,8 +67,8 @@ TRAINING_FACTS: dict[str, Facts] = {
     "adam_epsilon": DECIDES,
     "optim_target_modules": DECIDES,
     "gradient_accumulation_steps": keeps_result(minimum=1),
-    "average_tokens_across_devices": keeps_result(
-        "No effect: the loss is always divided by the supervised tokens of all processes."
+    "average_tokens_across_devices": no_effect(
+        "the loss is always divided by the supervised tokens of all processes"
     ),
     "max_grad_norm": DECIDES,
     "label_smoothing_factor": DECIDES,
@@ -80,19 +88,19 @@ TRAINING_FACTS: dict[str, Facts] = {
     "liger_kernel_config": refused(NO_LIGER),
     "use_cache": refused("training needs no cache"),
     "neftune_noise_alpha": DECIDES,
-    "torch_empty_cache_steps": decides("No effect: memory is bounded by --micro_batch_tokens."),
+    "torch_empty_cache_steps": no_effect("memory is bounded by --micro_batch_tokens", changes_result=True),
     "auto_find_batch_size": refused("memory is bounded by --micro_batch_tokens, which changes no result"),
     "logging_strategy": KEEPS_RESULT,
     "logging_steps": keeps_result(default=10),
     "logging_first_step": KEEPS_RESULT,
-    "log_on_each_node": keeps_result("No effect: the first process speaks for all."),
-    "logging_nan_inf_filter": keeps_result(
-        "No effect: a loss that is no number is never hidden, see --on_nonfinite.", default=False
+    "log_on_each_node": no_effect("the first process speaks for all"),
+    "logging_nan_inf_filter": no_effect(
+        "a loss that is no number is never hidden, see --on_nonfinite", default=False
     ),
     "include_num_input_tokens_seen": KEEPS_RESULT,
     "log_level": KEEPS_RESULT,
-    "log_level_replica": keeps_result("No effect: the first process speaks for all."),
-    "disable_tqdm": keeps_result("No effect: the progress line is NeuralChat's own."),
+    "log_level_replica": no_effect("the first process speaks for all"),
+    "disable_tqdm": no_effect("the progress line is NeuralChat's own"),
     "report_to": keeps_result(default="none"),
     "run_name": keeps_result(repeated=False),
     "project": KEEPS_RESULT,
@@ -104,7 +112,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "eval_delay": KEEPS_RESULT,
     "per_device_eval_batch_size": keeps_result("Examples a process lays into one evaluation batch.", minimum=1),
     "prediction_loss_only": refused(LOSS_ONLY),
-    "eval_on_start": keeps_result("No effect: held-out records are always measured before the first step."),
+    "eval_on_start": no_effect("held-out records are always measured before the first step"),
     "eval_do_concat_batches": refused("evaluation keeps no logits"),
     "eval_use_gather_object": refused("evaluation keeps no logits"),
     "eval_accumulation_steps": refused("evaluation keeps no logits, so there is nothing to move"),
@@ -113,7 +121,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "save_only_model": KEEPS_RESULT,
     "save_strategy": KEEPS_RESULT,
     "save_steps": KEEPS_RESULT,
-    "save_on_each_node": keeps_result("No effect: the first process writes checkpoints, all read them."),
+    "save_on_each_node": no_effect("the first process writes checkpoints, all read them"),
     "save_total_limit": KEEPS_RESULT,
     "enable_jit_checkpoint": refused(NOT_YET),
     "push_to_hub": KEEPS_RESULT,
@@ -121,13 +129,13 @@ TRAINING_FACTS: dict[str, Facts] = {
     "hub_private_repo": KEEPS_RESULT,
     "hub_model_id": KEEPS_RESULT,
     "hub_strategy": KEEPS_RESULT,
-    "hub_always_push": keeps_result("No effect: an upload is waited for."),
+    "hub_always_push": no_effect("an upload is waited for"),
     "hub_revision": KEEPS_RESULT,
     "load_best_model_at_end": DECIDES,
     "metric_for_best_model": DECIDES,
     "greater_is_better": DECIDES,
     "ignore_data_skip": refused("a resumed run always continues with the data it has not seen"),
-    "restore_callback_states_from_checkpoint": keeps_result("No effect: each start makes its callbacks anew."),
+    "restore_callback_states_from_checkpoint": no_effect("each start makes its callbacks anew"),
     "full_determinism": DECIDES,
     "seed": DECIDES,
     "data_seed": DECIDES,
@@ -136,21 +144,21 @@ TRAINING_FACTS: dict[str, Facts] = {
     "parallelism_config": refused("it is not supported"),
     "dataloader_drop_last": DECIDES,
     "dataloader_num_workers": KEEPS_RESULT,
-    "dataloader_pin_memory": keeps_result("No effect: batches are laid out where they are used."),
+    "dataloader_pin_memory": no_effect("batches are laid out where they are used"),
     "dataloader_persistent_workers": KEEPS_RESULT,
     "dataloader_prefetch_factor": KEEPS_RESULT,
-    "dataloader_multiprocessing_context": decides("No effect: workers are forked."),
-    "dataloader_in_order": decides("No effect: batches always come in order."),
+    "dataloader_multiprocessing_context": no_effect("workers are forked", changes_result=True),
+    "dataloader_in_order": no_effect("batches always come in order", changes_result=True),
     "remove_unused_columns": refused("records are not columns here"),
     "label_names": refused("labels are made from the records"),
     "train_sampling_strategy": decides(
         "Order of records. group_by_length is for padded batches; batch_rebalance is refused."
     ),
     "length_column_name": refused("lengths are known from tokenization"),
-    "ddp_find_unused_parameters": keeps_result(NO_DDP),
-    "ddp_bucket_cap_mb": keeps_result(NO_DDP),
-    "ddp_broadcast_buffers": keeps_result(NO_DDP),
-    "ddp_static_graph": keeps_result(NO_DDP),
+    "ddp_find_unused_parameters": no_effect(NO_DDP),
+    "ddp_bucket_cap_mb": no_effect(NO_DDP),
+    "ddp_broadcast_buffers": no_effect(NO_DDP),
+    "ddp_static_graph": no_effect(NO_DDP),
     "ddp_backend": keeps_result(
         "What adds up over processes; by default gloo, on GPUs nccl. One not installed gives way to gloo.",
         choices=BACKENDS
@@ -160,7 +168,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "fsdp_config": refused(HOLDS_WHOLE_MODEL),
     "deepspeed": refused(HOLDS_WHOLE_MODEL),
     "debug": KEEPS_RESULT,
-    "skip_memory_metrics": keeps_result("No effect: metrics.jsonl always tells the memory."),
+    "skip_memory_metrics": no_effect("metrics.jsonl always tells the memory"),
     "do_train": keeps_result("Train. 'neuralchat finetune' implies it; finetune_clm.py needs it."),
     "do_eval": keeps_result(
         "Measure the loss on the held-out records. They are also measured whenever they are given."
@@ -169,7 +177,9 @@ TRAINING_FACTS: dict[str, Facts] = {
     "resume_from_checkpoint": keeps_result(
         "A checkpoint directory, or 'auto' for the newest whole one in --output_dir.", repeated=False, resumed=False
     ),
-    "local_rank": keeps_result("No effect: launchers give the rank in the environment.", repeated=False, resumed=False),
+    "local_rank": keeps_result(
+        # torch.distributed.launch adds it by itself, so nobody is told.
+        "No effect: launchers give the rank in the environment.", repeated=False, resumed=False),
 }  # fmt: skip
 
 
