@@ -2,19 +2,22 @@
 # make test    the whole test suite               make quick   what a developer runs all the time
 # make check   lint, types, import direction, docs make chaos   the long forms of kill matrix and fuzzing
 # make peers   benchmark beside other tools       make lock, audit, licences   see docs/dependencies.md
-PYTHON ?= python3
 BIN := .venv/bin
+# The first Python that is new enough; where there is none, scripts/setup_environment.py says so.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=python3; \
+  done; echo "$$python")
 DEMO := runs/demo
-# Permissive, or copyleft that ends at the package's own files, none of which are changed here.
-LICENCES := Apache;BSD;MIT;ISC;MPL-2.0;Mozilla Public License 2.0;PSF;Python Software Foundation;MPICH
+# Names of the locked packages: what else is in .venv, such as CUDA packages, is not looked at.
+LOCKED = torch $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' locked/requirements.txt)
 
 .PHONY: setup demo test quick record-support chaos check format clean-demo clean-setup lock audit licences peers
 
 setup: .venv/installed
 
 .venv/installed: pyproject.toml $(wildcard locked/*.txt) scripts/setup_environment.py
-	$(PYTHON) scripts/setup_environment.py
-	touch $@
+	"$(PYTHON)" scripts/setup_environment.py
+	@touch $@
 
 clean-setup:
 	rm -rf .venv
@@ -64,33 +67,37 @@ check: setup
 	$(BIN)/python scripts/generate_cli_reference.py --check
 	$(BIN)/python scripts/generate_support_matrix.py --check
 	$(BIN)/python -m pip check
-	$(BIN)/deptry src
-	$(BIN)/pip-licenses --partial-match --allow-only="$(LICENCES)" --ignore-packages neuralchat --summary
+	@$(BIN)/python -m pip install --quiet --dry-run --no-index --no-deps -r locked/requirements.txt || \
+	  { echo 'what is installed is not what is locked; make setup installs it'; exit 1; }
+	$(BIN)/deptry --no-ansi src
+	$(BIN)/deptry --no-ansi tests scripts benchmarks --ignore DEP002,DEP004
+	$(BIN)/pip-licenses --with-system --packages $(LOCKED) --summary
 
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The newest versions within the ranges of pyproject.toml, with the hashes of their files; torch: locked/torch.txt.
-lock: setup
-	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --all-extras --group dev --no-emit-package torch \
-	  --custom-compile-command 'make lock' --output-file locked/requirements.txt pyproject.toml
-	printf 'pip\nsetuptools\n' | $(BIN)/uv pip compile --quiet --generate-hashes --constraint locked/requirements.txt \
-	  --no-strip-extras --custom-compile-command 'make lock' --output-file locked/installer.txt -
-	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-package torch --group peers \
-	  --custom-compile-command 'make lock' --output-file locked/peers.txt
+# What is locked stays where it fits pyproject.toml; `make lock UPGRADE=--upgrade` takes the newest. For every platform and
+# Python of pyproject.toml. torch is locked by hand, in locked/torch.txt.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
+  --constraint locked/torch.txt --custom-compile-command 'make lock' $(UPGRADE)
 
-# Asks a service on the network for known vulnerabilities.
+lock: setup
+	$(COMPILE) pyproject.toml --all-extras --group dev --output-file locked/requirements.txt
+	printf 'pip\nsetuptools\n' | $(COMPILE) - --constraint locked/requirements.txt --output-file locked/installer.txt
+	$(COMPILE) --group peers --constraint locked/requirements.txt --output-file locked/peers.txt
+
+# Asks a service on the network for known vulnerabilities. --strict: a package that the service does not know is an error.
 audit: setup
-	$(BIN)/pip-audit --disable-pip --require-hashes --requirement locked/requirements.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r locked/requirements.txt -r locked/torch.txt
 
 licences: setup
-	$(BIN)/pip-licenses --format=markdown --order=license --ignore-packages neuralchat --with-urls \
+	$(BIN)/pip-licenses --format=markdown --order=license --with-system --with-urls --packages $(LOCKED) \
 	  --output-file=docs/licences.md
 
 # Other tools, in an environment of their own; results in benchmarks/results.
 peers: setup
-	$(PYTHON) scripts/setup_environment.py .venv-peers locked/peers.txt
+	"$(PYTHON)" scripts/setup_environment.py .venv-peers locked/peers.txt
 	$(BIN)/neuralchat fetch smollm2-135m-instruct
 	$(BIN)/python benchmarks/throughput.py smollm2-135m-instruct examples/demo/train.json \
 	  --peer_python .venv-peers/bin/python

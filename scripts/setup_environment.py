@@ -40,14 +40,13 @@ CPU_BUILD_GIB, CUDA_BUILD_GIB, TEMPORARY_GIB = 3, 12, 1
 CUDA_PACKAGES = ("nvidia-", "cuda-", "triton")
 # What pip says -> what to do.
 REMEDIES = {
-    "No space left on device": "The disk is full, or the folder for temporary files; TMPDIR=/path names another one.",
+    "No space left on device": "The disk is full, or the folder for temporary files; TMPDIR=/path names another.",
     "CERTIFICATE_VERIFY_FAILED": "A proxy signs with a certificate of its own: PIP_CERT=/path/to/its.pem.",
     "DO NOT MATCH THE HASHES": "A download was cut off or is not the locked file. Empty pip's cache (pip cache purge) "
     "and repeat the command; if it happens again, do not install it.",
     "No matching distribution": "The package index did not answer or has no such version. Is there a network? Behind a "
     "proxy set HTTPS_PROXY; a mirror is named by PIP_INDEX_URL.",
 }
-NO_NETWORK = "Is there a network? Behind a proxy set HTTPS_PROXY; a mirror is named by PIP_INDEX_URL."
 
 
 class SetupError(Exception):
@@ -110,6 +109,9 @@ def main(words: list[str]) -> int:
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("setup: stopped; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -120,10 +122,7 @@ def wanted_build() -> str:
         raise SetupError(f"TORCH_BUILD={asked}; allowed are auto, cpu, default")
     if asked != "auto":
         return asked
-    try:
-        return "default" if "GPU" in run(["nvidia-smi", "--list-gpus"]).stdout else "cpu"
-    except SetupError:
-        return "cpu"
+    return "default" if "GPU" in run(["nvidia-smi", "--list-gpus"]).stdout else "cpu"
 
 
 def install_torch(environment: Environment, installed: str | None, build: str) -> None:
@@ -133,6 +132,7 @@ def install_torch(environment: Environment, installed: str | None, build: str) -
         origin = "was there"
     elif build == "default":
         say(f"{pin}, the ordinary build, since there is a GPU or TORCH_BUILD=default")
+        environment.install("--no-deps", "--force-reinstall", pin)
         environment.install(pin)
         origin = "from where pip looks"
     else:
@@ -151,20 +151,21 @@ def install_cpu_build(environment: Environment, pin: str) -> str:
     if answers(CPU_INDEX):
         say(f"{pin}, CPU build, from PyTorch's CPU index")
         try:
-            environment.install("--no-deps", "--index-url", CPU_INDEX, pin)
+            environment.install("--no-deps", "--force-reinstall", "--index-url", CPU_INDEX, pin)
             return "from PyTorch's CPU index"
         except SetupError as error:
             say(f"PyTorch's CPU index failed ({error})")
     else:
-        say(f"PyTorch's CPU index did not answer within {CPU_INDEX_SECONDS} s; asking where pip looks by itself")
-    if cuda := cuda_packages(environment, pin):
+        say("PyTorch's CPU index does not answer; asking where pip looks by itself")
+    cuda = cuda_packages(environment, pin)
+    if cuda:
         raise SetupError(
             f"this machine has no GPU, PyTorch's CPU index ({CPU_INDEX}) does not answer, and pip would take {pin} "
             f"with CUDA ({len(cuda)} packages such as {cuda[0]}, several GB). Repeat the command when the index can "
-            "be reached; or PIP_FIND_LINKS=/path/with/a/CPU/wheel make setup; or, to take it: TORCH_BUILD=default "
+            "be reached; or give a CPU wheel: PIP_FIND_LINKS=/its/folder make setup; or take CUDA: TORCH_BUILD=default "
             "make setup"
         )
-    environment.install("--no-deps", pin)
+    environment.install("--no-deps", "--force-reinstall", pin)
     return "from where pip looks"
 
 
@@ -187,7 +188,7 @@ def answers(url: str) -> bool:
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(f"{url}/torch/", timeout=CPU_INDEX_SECONDS):  # noqa: S310 (a constant of ours)
+            with urllib.request.urlopen(f"{url}/torch/", timeout=CPU_INDEX_SECONDS):
                 heard.append(True)
         except urllib.error.URLError as error:
             # Python does not know the certificate, pip may.
@@ -221,6 +222,7 @@ def last_lines(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Exit status 127 if there is no such program."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:

@@ -1,13 +1,11 @@
-"""What is locked fits what is asked for, and the set-up says what is wrong."""
+"""What is locked fits what is asked for."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -50,46 +48,3 @@ def test_every_locked_package_has_a_hash_and_none_is_for_gpus(file: str) -> None
 def test_the_package_does_not_pin() -> None:
     """It has to install beside others."""
     assert [text for text in PROJECT["project"]["dependencies"] if "==" in text] == []
-
-
-def test_an_unknown_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_BUILD", "rocm")
-    with pytest.raises(setup.SetupError, match="TORCH_BUILD=rocm; allowed are auto, cpu, default"):
-        setup.wanted_build()
-
-
-@pytest.mark.parametrize(("listed", "build"), [("GPU 0: NVIDIA H100", "default"), ("", "cpu")])
-def test_the_build_follows_the_machine(monkeypatch: pytest.MonkeyPatch, listed: str, build: str) -> None:
-    monkeypatch.delenv("TORCH_BUILD", raising=False)
-    monkeypatch.setattr(setup, "run", lambda command: subprocess.CompletedProcess(command, 0, listed, ""))
-    assert setup.wanted_build() == build
-
-
-def test_a_cuda_build_is_not_taken_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed: list[tuple[str, ...]] = []
-    environment = SimpleNamespace(python="python", install=lambda *words: installed.append(words))
-    report = '{"install": [{"metadata": {"name": "torch"}}, {"metadata": {"name": "nvidia-cublas"}}]}'
-    monkeypatch.setattr(setup, "answers", lambda _url: False)
-    monkeypatch.setattr(setup, "run", lambda command: subprocess.CompletedProcess(command, 0, report, ""))
-    with pytest.raises(setup.SetupError, match=r"pip would take torch==1 with CUDA \(1 packages such as nvidia-cublas"):
-        setup.install_cpu_build(environment, "torch==1")
-    assert installed == []
-
-
-def test_the_cpu_index_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed: list[tuple[str, ...]] = []
-    environment = SimpleNamespace(python="python", install=lambda *words: installed.append(words))
-    monkeypatch.setattr(setup, "answers", lambda _url: True)
-    assert setup.install_cpu_build(environment, "torch==1") == "from PyTorch's CPU index"
-    assert installed == [("--no-deps", "--index-url", setup.CPU_INDEX, "torch==1")]
-
-
-def test_no_room_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(setup.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 << 29))
-    with pytest.raises(setup.SetupError, match=r"has 0\.5 GiB free, 3 are needed\. Make room"):
-        setup.check_space(tmp_path, 3)
-
-
-def test_pip_is_quoted_with_what_helps() -> None:
-    done = subprocess.CompletedProcess([], 1, "", "ERROR: [Errno 28] No space left on device")
-    assert "TMPDIR=/path names another one" in setup.explained(done)
