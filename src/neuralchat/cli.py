@@ -152,7 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_plan(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--hardware", action="store_true", required=True, help="plan processes and threads")
     plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
-    plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one a NUMA node")
+    plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")
     plan.add_argument("--launcher", choices=("torchrun", "mpirun", "slurm"), help="commands of this one only")
     plan.set_defaults(work=run_plan)
 

@@ -231,7 +231,7 @@ def with_progress(examples: Iterator[Example]) -> Iterator[Example]:
         now = time.perf_counter()
         if now - told > PROGRESS_SECONDS:
             told = now
-            inform(f"tokenized {number:,} records ({number / (now - start):,.0f} a second)")
+            inform(f"tokenized {number:,} records ({number / (now - start):,.0f} per second)")
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

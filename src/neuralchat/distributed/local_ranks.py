@@ -38,7 +38,7 @@ def wants_local_ranks(num_processes: str, environ: Mapping[str, str]) -> int:
 
 
 def ranks_for(machine: Machine) -> int:
-    """One process a NUMA node: its threads and its memory stay together."""
+    """One process per NUMA node: its threads and its memory stay together."""
     return max(1, min(len(machine.nodes), machine.threads))
 
 

@@ -84,7 +84,7 @@ def plan_threads(
             LOCAL_MEMORY if node is not None
             else "cores of several NUMA nodes; --num_processes auto starts a process for each"
         )  # fmt: skip
-    return ThreadPlan(threads, INTEROP_THREADS, cpus, node, "; ".join(reasons) or "one thread a physical core")
+    return ThreadPlan(threads, INTEROP_THREADS, cpus, node, "; ".join(reasons) or "one thread per physical core")
 
 
 def shares(machine: Machine, ranks: int) -> list[tuple[tuple[int, ...], ...]]:
