@@ -31,7 +31,7 @@ MODES: dict[str, list[str]] = {
     "neuralchat": [],
     "neuralchat rows": ["--dataset_concatenation", "--per_device_train_batch_size", "2"],
     "neuralchat bf16": ["--bf16", "True"],
-    "neuralchat padded": ["--no_packing", "--micro_batch_tokens", "100000"],
+    "neuralchat padded": ["--no_packing", "--micro_batch_tokens", "8192"],
 }
 
 
