@@ -19,7 +19,7 @@ from typing import Any, Literal
 from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows, readable
 from neuralchat.errors import DataError, problem_list
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 # What is kept of the problems and field names of a file, so that a file of bad rows takes no memory.
 KEPT_PROBLEMS = 100
 KEPT_FIELDS = 50
@@ -39,11 +39,20 @@ ROLE_NAMES: Mapping[str, Role] = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. `context` is Alpaca's `input`: material that the instruction is about."""
+    """One message. `context` is Alpaca's `input`: material that the instruction is about.
+
+    `trained`: whether an answer is learned. `reasoning`: what an assistant thought before it answered. `tool_calls`:
+    the functions that an assistant asks for, as chat templates take them. `extra`: further keys that a chat template
+    may read, such as name and tool_call_id.
+    """
 
     role: Role
     content: str
     context: str = ""
+    trained: bool = True
+    reasoning: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +60,14 @@ class Record:
     """A conversation that ends with the assistant's turn, and where it came from.
 
     `kind` is the format it came in: Alpaca, messages or ShareGPT. `facts` are texts that a right answer must
-    contain; only `neuralchat eval` reads them.
+    contain; only `neuralchat eval` reads them. `tools`: the functions that the assistant may call, as JSON schemas.
     """
 
     turns: tuple[Turn, ...]
     source: str
     kind: str
     facts: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(slots=True)
