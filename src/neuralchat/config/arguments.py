@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from neuralchat.config.facts import argument, harmless
 from neuralchat.config.methods import METHODS, Method
 
+# The fields that records have, of all kinds (data/records/kinds.py).
+RECORD_FIELDS = (
+    "instruction", "input", "output", "system", "history", "messages", "conversations", "prompt", "completion",
+    "question", "query", "answer", "response", "context", "text", "tools", "functions", "facts",
+)  # fmt: skip
+
 
 @dataclass(kw_only=True)
 class ModelArguments:
@@ -37,24 +43,36 @@ class ModelArguments:
 class DataArguments:
     """Which records, and how they become tokens."""
 
-    train_file: list[str] = harmless([], "json, jsonl, csv or parquet file(s) to train on", path=True)
+    train_file: list[str] = harmless([], "json, jsonl, csv, tsv or parquet file(s) to train on", path=True)
+    mix: list[str] = harmless(
+        [], "files to train on in these shares, such as general.json=0.7 domain.json=0.3", path=True, pairs=True
+    )
+    mix_samples: int | None = harmless(
+        None, "examples of the mixture; by default as many as there are without repeating any", minimum=1
+    )
     validation_file: list[str] = harmless([], "file(s) to measure the loss on, never trained on", path=True)
     dataset_name: str | None = harmless(None, "data set of a hub instead of files", path=True)
     dataset_config_name: str | None = harmless(None, "configuration of the hub data set")
     validation_split_percentage: float = argument(
         0, "hold out this share of the training records", minimum=0, below=100
     )
+    columns: list[str] = harmless(
+        [], "columns that hold a record's fields, such as instruction=q,output=a", pairs=True, choices=RECORD_FIELDS
+    )
     max_seq_length: int = argument(512, "longest example in tokens; longer ones lose prompt text", minimum=1)
     max_train_samples: int | None = argument(None, "train on only the first records", minimum=1)
     max_eval_samples: int | None = harmless(None, "evaluate on only the first records", minimum=1)
     template: str = argument("auto", "prompt format; chat is the tokenizer's own", choices=("auto", "alpaca", "chat"))
+    supervise: str = harmless(
+        "all", "train on all answers of a conversation, or on the last one only", choices=("all", "last")
+    )
     train_on_inputs: bool = argument(False, "train on the prompt too, not only on the answer")
     on_bad_record: str = harmless("fail", "refuse bad records, or skip them and say how many", choices=("fail", "skip"))
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
     overwrite_cache: bool = harmless(False, "tokenize again even if the tokens are cached")
     dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept")
     keep_in_memory: bool = harmless(False, "hold tokenized records in memory instead of mapping the file")
-    dataset_seed: int = argument(42, "seed of the validation split")
+    dataset_seed: int = argument(42, "seed of the validation split and of the mixture")
     max_source_length: int = argument(
         512, "encoder-decoder models: longest source; longer ones lose prompt text", minimum=1
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from typing import TYPE_CHECKING
 
 from neuralchat.config.methods import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neuralchat.config.config import FinetuneConfig
 
 
@@ -47,9 +51,24 @@ def choice_problems(config: FinetuneConfig) -> list[str]:
     found = []
     for argument in config.schema.arguments.values():
         value, choices = config.value(argument), argument.choices
-        if choices and value is not None and value not in choices:
+        if argument.facts.pairs:
+            found += pair_name_problems(argument.name, value, choices)
+        elif choices and value is not None and value not in choices:
             found.append(f"--{argument.name} is '{value}'; allowed are {', '.join(choices)}")
     return found
+
+
+def pair_name_problems(flag: str, pairs: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """Names of NAME=VALUE that are given twice, or are none of `choices` where there are any."""
+    names = [pair.partition("=")[0] if choices else pair.rpartition("=")[0] for pair in pairs]
+    twice = [f"--{flag}: {name} is given more than once" for name in dict.fromkeys(names) if names.count(name) > 1]
+    unknown = []
+    for name in dict.fromkeys(names):
+        if choices and name not in choices:
+            near = difflib.get_close_matches(name, choices, n=1)
+            hint = f"did you mean {near[0]}" if near else f"allowed are {', '.join(choices)}"
+            unknown.append(f"--{flag}: a record has no field '{name[:60]}'; {hint}")
+    return twice + unknown
 
 
 def pair_problems(config: FinetuneConfig) -> list[str]:
@@ -58,6 +77,12 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
     with_tokens = " or ".join(row.name for row in METHODS.values() if row.trains_added_tokens)
     together = (
         (data.train_file and data.dataset_name, "--train_file and --dataset_name: give one source of records"),
+        (
+            data.mix and (data.train_file or data.dataset_name),
+            "--mix names the files to train on itself: give it alone, without --train_file and --dataset_name",
+        ),
+        (data.mix and data.max_train_samples, "--mix and --max_train_samples: give --mix_samples instead"),
+        (data.mix_samples and not data.mix, "--mix_samples needs --mix"),
         (
             data.validation_file and data.validation_split_percentage,
             "--validation_file and --validation_split_percentage: give one",
@@ -89,9 +114,9 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
 
 def data_problems(config: FinetuneConfig) -> list[str]:
     data, training = config.data, config.training
-    problems = []
-    if training.do_train and not (data.train_file or data.dataset_name):
-        problems.append("no records to train on: give --train_file or --dataset_name")
+    problems = share_problems(data.mix)
+    if training.do_train and not (data.train_file or data.mix or data.dataset_name):
+        problems.append("no records to train on: give --train_file, --mix or --dataset_name")
     if not training.do_train and not training.do_eval:
         problems.append("nothing to do: add --do_train (or --do_eval)")
     if data.validation_file or data.validation_split_percentage:
@@ -101,6 +126,20 @@ def data_problems(config: FinetuneConfig) -> list[str]:
         problems.append(f"--predict_with_generate needs records: {where}")
     if training.do_eval or training.eval_strategy != "no":
         problems.append(f"evaluation needs records: {where}")
+    return problems
+
+
+def share_problems(mix: Sequence[str]) -> list[str]:
+    """Shares of a mixture that are no numbers above 0."""
+    problems = []
+    for pair in mix:
+        name, _, text = pair.rpartition("=")
+        try:
+            usable = 0 < float(text) < math.inf
+        except ValueError:
+            usable = False
+        if not usable:
+            problems.append(f"--mix {name}={text[:40]}: the share must be a number above 0, such as {name}=0.3")
     return problems
 
 

@@ -39,6 +39,8 @@ def converted(argument: Argument, value: Any) -> Any:
             raise ValueError("expected at least one value" if argument.takes_many else "expected a value")
     if isinstance(value, enum.Enum):
         value = value.value
+    if argument.facts.pairs:
+        return as_pairs(value)
     if argument.takes_many:
         return as_list(argument, value)
     return as_one(argument, value)
@@ -49,6 +51,32 @@ def as_list(argument: Argument, value: Any) -> list[str] | str:
     texts = [as_text(item) for item in values]
     # Where one text is allowed too, it stays one.
     return texts[0] if str in argument.kinds and len(texts) == 1 else texts
+
+
+def as_pairs(value: Any) -> list[str]:
+    """Texts like NAME=VALUE, from a mapping (or its JSON text), a list, or one text with commas between them.
+
+    >>> as_pairs({"instruction": "q"}), as_pairs("instruction=q,output=a"), as_pairs(["a,b.json=1"])
+    (['instruction=q'], ['instruction=q', 'output=a'], ['a,b.json=1'])
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise invalid("JSON", value) from None
+    if isinstance(value, Mapping):
+        return [f"{as_text(name)}={as_text(inner)}" for name, inner in value.items()]
+    texts = [as_text(item) for item in (value if isinstance(value, list | tuple) else [value])]
+    if len(texts) == 1 and texts[0].lstrip().startswith("{"):
+        return as_pairs(texts[0])
+    pairs = []
+    for text in texts:
+        parts = text.split(",")
+        # A comma may also be part of a name.
+        pairs += [part.strip() for part in parts] if all("=" in part for part in parts) else [text]
+    if wrong := [pair for pair in pairs if not all(pair.rpartition("="))]:
+        raise ValueError(f"expected NAME=VALUE, found '{wrong[0][:60]}'")
+    return pairs
 
 
 def as_one(argument: Argument, value: Any) -> Any:

@@ -29,6 +29,8 @@ class Facts:
     # Whether another value gives other weights, or another order of what they are trained on. Paths do not: what they
     # lead to is compared itself.
     changes_result: bool = True
+    # Each value is NAME=VALUE. Where `path` is set too, the name is the path; `choices` are those of the names.
+    pairs: bool = False
     # Never written to a file.
     secret: bool = False
     # May name a file or directory, which --from_run looks up where the run was started.

@@ -28,9 +28,18 @@ def values_of_run(run: Path, schema: Schema) -> dict[str, Any]:
         if value is None or value == [] or (argument and (not argument.facts.repeated or value == argument.default)):
             continue
         if argument and argument.facts.path and isinstance(started_in, str):
-            value = found_again(value, Path(started_in))
+            find = pair_found_again if argument.facts.pairs else found_again
+            value = find(value, Path(started_in))
         values[name] = value
     return values
+
+
+def pair_found_again(value: Any, started_in: Path) -> Any:
+    """The same of values like PATH=VALUE."""
+    if not isinstance(value, list):
+        return value
+    split = [str(pair).rpartition("=") for pair in value]
+    return [f"{found_again(path, started_in)}={rest}" for path, _, rest in split]
 
 
 def found_again(value: Any, started_in: Path) -> Any:

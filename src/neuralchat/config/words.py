@@ -66,14 +66,16 @@ def is_config_file(word: str, schema: Schema) -> bool:
 def values_after(words: Sequence[str], name: str, schema: Schema) -> list[str]:
     """The words that belong to the flag before them.
 
-    name=value directly after a flag is that flag's value unless the name is a flag of its own.
+    name=value directly after a flag is that flag's value unless the name is a flag of its own; so are all that follow,
+    where the flag takes pairs.
     """
     argument = schema.arguments.get(name.replace("-", "_"))
     is_one = name.replace("-", "_") in {*LEGACY_FLAGS, *schema.negations} or (argument and not argument.takes_many)
     texts: list[str] = []
     for word in words[:1] if is_one else words:
         pair = PAIR.fullmatch(word)
-        if word.startswith("--") or (pair and (texts or is_flag(pair[1], schema))):
+        pairs = argument is not None and argument.facts.pairs
+        if word.startswith("--") or (pair and ((texts and not pairs) or is_flag(pair[1], schema))):
             break
         texts.append(word)
     return texts

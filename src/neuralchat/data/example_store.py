@@ -30,7 +30,7 @@ ROWS_A_BATCH = 1000
 EXAMPLES_FILE = "examples.arrow"
 COUNTS_FILE = "counts.json"
 # Part of every fingerprint: raise it when the same input would give other examples.
-FORMAT = 1
+FORMAT = 2
 
 
 class ExampleStore(Sequence[Example]):

@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +15,15 @@ from neuralchat.cache import cache_directory
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
-from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
-from neuralchat.data.record_files import RawRow, SyntaxProblem
-from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
+from neuralchat.data.mixture import mixed, rows_of_file, shares_of
+from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sources
+from neuralchat.data.records import RecordReport
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
-from neuralchat.runs.directory import file_sha256
 
 PROGRESS_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class RecordSource:
-    """Files, a data set of a hub, or rows given in Python. `limit`: use only the first records."""
-
-    files: tuple[str, ...] = ()
-    dataset: tuple[str, str | None, str | None] | None = None
-    limit: int | None = None
-    given: GivenRecords | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.files or self.dataset or self.given)
-
-    def check(self) -> list[str]:
-        """What is wrong with the files before they are read."""
-        problems = []
-        for name in self.files:
-            path = Path(name)
-            if name in GIVEN_NAMES and not path.exists():
-                problems.append(f"{name} were given in Python; give them again: neuralchat.finetune(..., {name}=...)")
-                continue
-            try:
-                if path.is_dir():
-                    problems.append(f"{name} is a directory; name the files in it")
-                elif not path.is_file():
-                    problems.append(f"{name} does not exist")
-                elif path.stat().st_size == 0:
-                    problems.append(f"{name}: the file is empty")
-            except (OSError, ValueError) as error:
-                # A name that is too long, or has a NUL in it.
-                problems.append(f"{name[:60]!r} cannot be the name of a file: {getattr(error, 'strerror', error)}")
-        return problems
-
-    def fingerprint(self) -> str:
-        if self.given:
-            return fingerprint_of(self.given.fingerprint(), str(self.limit))
-        if self.dataset:
-            return fingerprint_of("hub", *map(str, self.dataset), str(self.limit))
-        # The name is part of it: messages quote it.
-        parts = [f"{name}={file_sha256(Path(name))}" for name in self.files]
-        return fingerprint_of("files", *parts, str(self.limit))
-
-    def records(self, report: RecordReport) -> Iterator[Record]:
-        if self.given:
-            found = records_of_rows(self.given.name, self.given.raw_rows(), report)
-        else:
-            found = self.hub_records(report) if self.dataset else read_records(self.files, report)
-        return islice(found, self.limit)
-
-    def hub_records(self, report: RecordReport) -> Iterator[Record]:
-        import datasets
-
-        assert self.dataset is not None
-        name, config, cache_dir = self.dataset
-        try:
-            rows = datasets.load_dataset(name, config, split="train", cache_dir=cache_dir)
-        except (OSError, ValueError, ConnectionError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
-        raw: Iterator[RawRow | SyntaxProblem] = (RawRow(i, dict(row)) for i, row in enumerate(rows, start=1))
-        return records_of_rows(name, raw, report)
-
-    def is_conversation(self) -> bool:
-        """Whether the first good record is a messages or ShareGPT conversation."""
-        first = next(self.records(RecordReport()), None)
-        return first is not None and first.kind != "Alpaca"
 
 
 @dataclass(frozen=True)
@@ -114,24 +45,6 @@ class PreparedData:
         return store
 
 
-def sources(
-    data: DataArguments, cache_dir: str | None = None, given: Sequence[GivenRecords] = ()
-) -> tuple[RecordSource, RecordSource]:
-    """(training, validation) sources. Raises DataError naming every missing or empty file."""
-    hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
-    train = record_source(data.train_file, hub, data.max_train_samples, given)
-    validation = record_source(data.validation_file, None, data.max_eval_samples, given)
-    if problems := [*train.check(), *validation.check()]:
-        raise DataError(problem_list("the record files cannot be used:", problems))
-    return train, validation
-
-
-def record_source(files: Sequence[str], hub: Any, limit: int | None, given: Sequence[GivenRecords]) -> RecordSource:
-    """Rows given in Python stand under their name where files would be named."""
-    rows = next((records for records in given if files == [records.name]), None)
-    return RecordSource(() if rows else tuple(files), hub, limit, rows)
-
-
 def prepare(
     data: DataArguments,
     tokenizer: Any,
@@ -145,8 +58,10 @@ def prepare(
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
     """
     train_source, validation_source = sources(data, cache_dir, given)
-    conversations = data.template == "auto" and train_source.is_conversation()
-    template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
+    firsts = train_source.first_records()
+    template = make_template(data.template, tokenizer, conversations=chats(firsts), encoder_decoder=encoder_decoder)
+    if notice := mixed_kinds(firsts, template.name):
+        note(f"train: {notice}")
     encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
     stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}
@@ -165,16 +80,14 @@ def prepare(
             note(f"{label}: {notice}")
     if failures:
         raise DataError("\n".join(failures))
+    if data.mix:
+        all_counts["train"]["mixture"], stores["train"] = mixture(stores["train"], data)
     if data.validation_split_percentage:
         stores["train"], stores["validation"] = split_off_validation(stores["train"], data)
-        for label, store in stores.items():
-            all_counts.setdefault(label, {}).update(
-                examples=len(store),
-                tokens=int(store.lengths.sum()),
-                supervised_tokens=int(store.supervised_lengths.sum()),
-                longest=int(store.lengths.max()),
-            )
         validation_source = train_source
+    if data.mix or data.validation_split_percentage:
+        for label, store in stores.items():
+            all_counts.setdefault(label, {}).update(counts_of(store))
     return PreparedData(
         stores.get("train"), stores.get("validation"), template, all_counts, train_source, validation_source
     )
@@ -185,7 +98,13 @@ def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, enc
         return Seq2SeqEncoder(
             tokenizer, template, max_source_length=data.max_source_length, max_target_length=data.max_target_length
         )
-    return Encoder(tokenizer, template, max_seq_length=data.max_seq_length, train_on_inputs=data.train_on_inputs)
+    return Encoder(
+        tokenizer,
+        template,
+        max_seq_length=data.max_seq_length,
+        train_on_inputs=data.train_on_inputs,
+        supervise=data.supervise,
+    )
 
 
 def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
@@ -197,6 +116,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         str(encoder.max_seq_length),
         encoder.limit,
         str(encoder.train_on_inputs),
+        encoder.supervise,
         data.on_bad_record,
     )
 
@@ -241,25 +161,41 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def mixture(store: ExampleStore, data: DataArguments) -> tuple[dict[str, Any], ExampleStore]:
+    """What is chosen of each file, for the manifest, and the examples; told before anything is trained."""
+    store, files = mixed(store, data.mix, seed=data.dataset_seed, total=data.mix_samples)
+    note(f"train: mixture of {len(store):,} examples: {', '.join(file.told() for file in files)}")
+    return {
+        file.name: {"share": float(file.share), "examples": file.examples, "chosen": file.chosen} for file in files
+    }, store
+
+
+def counts_of(store: ExampleStore) -> dict[str, int]:
+    """The counts of a part of what was tokenized."""
+    return {
+        "examples": len(store),
+        "tokens": int(store.lengths.sum()),
+        "supervised_tokens": int(store.supervised_lengths.sum()),
+        "longest": int(store.lengths.max()),
+    }
+
+
 def split_off_validation(store: ExampleStore, data: DataArguments) -> tuple[ExampleStore, ExampleStore]:
-    """(training, validation) by a seeded shuffle; the split depends on the data and --dataset_seed only."""
-    count = round(len(store) * data.validation_split_percentage / 100)
-    if not 0 < count < len(store):
+    """(training, validation) by a seeded shuffle; the split depends on the data and --dataset_seed only.
+
+    Of a mixture, the share is held out of each file, and an example that is held out is so as often as it occurs.
+    """
+    # Positions of the examples, each once; of a mixture by files.
+    distinct = np.sort(np.unique(store.indices, return_index=True)[1])
+    files = [np.intersect1d(rows_of_file(store, name), distinct) for name in shares_of(data.mix)] or [distinct]
+    random = np.random.default_rng(data.dataset_seed)
+    held_out = np.concatenate(
+        [own[random.permutation(len(own))[: round(len(own) * data.validation_split_percentage / 100)]] for own in files]
+    )
+    if not 0 < len(held_out) < len(distinct):
         raise DataError(
-            f"--validation_split_percentage {data.validation_split_percentage} of {len(store)} examples leaves "
-            f"{len(store) - count} to train on and {count} to validate on; both must be at least 1"
+            f"--validation_split_percentage {data.validation_split_percentage} of {len(distinct)} examples leaves "
+            f"{len(distinct) - len(held_out)} to train on and {len(held_out)} to validate on; both must be at least 1"
         )
-    order = np.random.default_rng(data.dataset_seed).permutation(len(store))
-    held_out = np.sort(order[:count])[: data.max_eval_samples]
-    return store.select(np.sort(order[count:]), "train"), store.select(held_out, "validation")
-
-
-def find_records(source: RecordSource, wanted: Sequence[str]) -> list[Record]:
-    """The records whose `source` is among `wanted`, in that order; reads no further than the last of them."""
-    found: dict[str, Record] = {}
-    for record in source.records(RecordReport()):
-        if record.source in wanted:
-            found[record.source] = record
-            if len(found) == len(wanted):
-                break
-    return [found[name] for name in wanted if name in found]
+    trained_on = np.flatnonzero(~np.isin(store.indices, store.indices[held_out]))
+    return store.select(trained_on, "train"), store.select(np.sort(held_out)[: data.max_eval_samples], "validation")

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from neuralchat.data.records import Record, Turn
-from neuralchat.data.templates import Piece, Template
+from neuralchat.data.records import TEXT, Record, Turn
+from neuralchat.data.templates import Piece, Template, begin_tokens_of
+from neuralchat.data.vocabulary import Vocabulary
 from neuralchat.errors import DataError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
 BATCH_CHARACTERS = 4_000_000
 KEPT_UNUSABLE = 100
+KEPT_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Example:
 class TokenizationCounts:
     """What became of the records of one source.
 
-    `unusable` are the first records that cannot be trained on, `unlisted` counts those after them.
+    `unusable` are the first records that cannot be trained on, `unlisted` counts those after them. Of the others that
+    a user should look at, the first rows are kept.
     """
 
     examples: int = 0
@@ -53,6 +57,16 @@ class TokenizationCounts:
     cut_tokens: int = 0
     unusable: list[str] = field(default_factory=list)
     unlisted: int = 0
+    # Texts without a prompt that were longer than an example may be, and what they became.
+    split_texts: int = 0
+    split_examples: int = 0
+    # Answers with characters that the vocabulary does not have, and how many tokens stand for them.
+    unknown_examples: int = 0
+    unknown_tokens: int = 0
+    unknown_rows: list[str] = field(default_factory=list)
+    # Answers with line breaks or tabs that the tokenizer turns into spaces.
+    flattened_examples: int = 0
+    flattened_rows: list[str] = field(default_factory=list)
 
     def leave_out(self, reason: str) -> None:
         if len(self.unusable) < KEPT_UNUSABLE:
@@ -68,37 +82,99 @@ class TokenizationCounts:
                 f"{self.cut_examples} of {self.examples} examples were longer than {limit}: "
                 f"{self.cut_tokens} tokens of prompt text were cut, answers are whole"
             )
+        if self.split_texts:
+            found.append(
+                f"{self.split_texts} texts were longer than {limit}: they became {self.split_examples} examples"
+            )
+        if self.unknown_examples:
+            found.append(
+                f"{self.unknown_examples} answers have characters that the vocabulary does not have: "
+                f"{self.unknown_tokens} unknown tokens are trained on, and will be said; "
+                f"{shown(self.unknown_rows, self.unknown_examples)}"
+            )
+        if self.flattened_examples:
+            found.append(
+                f"{self.flattened_examples} answers have line breaks or tabs, which this tokenizer turns into spaces: "
+                f"{shown(self.flattened_rows, self.flattened_examples)}"
+            )
         if self.unusable:
             count = len(self.unusable) + self.unlisted
-            shown = "; ".join(self.unusable[:5])
-            more = f"; and {count - 5} more" if count > 5 else ""
-            found.append(f"{count} record(s) cannot be trained on and are left out: {shown}{more}")
+            found.append(f"{count} record(s) cannot be trained on and are left out: {shown(self.unusable, count)}")
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        counts = asdict(self)
-        # Most data has no more than can be listed.
-        return counts if self.unlisted else {key: value for key, value in counts.items() if key != "unlisted"}
+        """What most data has none of is left out."""
+        rare = ("unlisted", "split_", "unknown_", "flattened_")
+        return {key: value for key, value in asdict(self).items() if value or not key.startswith(rare)}
+
+
+def shown(rows: Sequence[str], count: int) -> str:
+    """The first of `count` rows, and how many more there are."""
+    more = f"; and {count - KEPT_ROWS} more" if count > KEPT_ROWS else ""
+    return "; ".join(rows[:KEPT_ROWS]) + more
 
 
 class Encoder:
-    """Encodes pieces with one tokenizer and template. `train_on_inputs` supervises the prompt too."""
+    """Encodes pieces with one tokenizer and template.
 
-    def __init__(self, tokenizer: Any, template: Template, *, max_seq_length: int, train_on_inputs: bool) -> None:
+    `train_on_inputs` supervises the prompt too. `supervise`: "all" answers, or the "last" one only.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        *,
+        max_seq_length: int,
+        train_on_inputs: bool,
+        supervise: str = "all",
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_seq_length = max_seq_length
         self.train_on_inputs = train_on_inputs
+        self.supervise = supervise
         # The limit that cuts prompts, as a user sets it.
         self.limit = f"--max_seq_length {max_seq_length}"
+        self.vocabulary = Vocabulary(tokenizer)
+
+    @cached_property
+    def begin_tokens(self) -> list[str]:
+        return begin_tokens_of(self.tokenizer)
 
     def excess(self, supervised: np.ndarray) -> int:
         """How many tokens of the prompt must be cut."""
         return len(supervised) - self.max_seq_length
 
-    def too_long(self, supervised: np.ndarray) -> str:
-        """The message for an example that does not fit however much of its prompt is cut."""
-        return f"the answer alone ({int(supervised.sum())} tokens) does not fit into {self.limit}"
+    def too_long(self, answers: int, supervised: np.ndarray) -> str:
+        """The message for an example that does not fit, although all was cut of its prompt that can be.
+
+        `answers`: how many of them are learned.
+        """
+        learned, needed = int(supervised.sum()), len(supervised)
+        said = "the answer" if answers == 1 else f"the {answers} answers"
+        return (
+            f"{said} ({learned} tokens) and the fixed part of the prompt ({needed - learned}) take {needed} tokens, "
+            f"more than {self.limit}"
+        )
+
+    def turns(self, record: Record) -> list[Turn]:
+        """The turns of a record, of which those answers are trained that are to be learned."""
+        last = len(record.turns) - 1
+        if self.supervise == "all":
+            return list(record.turns)
+        return [
+            replace(turn, trained=turn.trained and index == last) if turn.role == "assistant" else turn
+            for index, turn in enumerate(record.turns)
+        ]
+
+    def pieces(self, record: Record, turns: Sequence[Turn]) -> list[Piece]:
+        """A record as pieces, with `turns` in the place of its own."""
+        if record.kind != TEXT:
+            return merge_runs(self.template.render(turns))
+        begin = [Piece(token, special=True) for token in self.begin_tokens]
+        end = Piece(self.tokenizer.eos_token, special=True, supervised=True)
+        return [*begin, Piece(turns[0].content, supervised=True), end]
 
     def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Ids of a conversation that ends with the user's turn: what chat sends to the model.
@@ -112,41 +188,74 @@ class Encoder:
 
     def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
         """Examples of `records`, in order; those with nothing to train on are counted and left out."""
-        encoded = encode_runs(self.tokenizer, [merge_runs(self.template.render(record.turns)) for record in records])
+        turns = [self.turns(record) for record in records]
+        encoded = encode_runs(self.tokenizer, list(map(self.pieces, records, turns)))
         examples = []
-        for record, (ids, supervised) in zip(records, encoded, strict=True):
-            cut = 0
-            if self.excess(supervised) > 0:
-                shorter = self.shorten(record, supervised)
-                if shorter is None:
-                    counts.leave_out(f"{record.source}: {self.too_long(supervised)}")
-                    continue
-                cut = len(ids) - len(shorter[0])
-                ids, supervised = shorter
-            if self.train_on_inputs:
-                supervised = np.ones_like(supervised)
-            supervised[:1] = False
-            if not supervised.any():
-                counts.leave_out(f"{record.source}: no token to learn")
+        for record, own, (ids, supervised) in zip(records, turns, encoded, strict=True):
+            made = self.examples_of(record, own, ids, supervised)
+            if isinstance(made, str):
+                counts.leave_out(f"{record.source}: {made}")
                 continue
-            examples.append(Example(ids, supervised, record.source, cut))
-            self.count(examples[-1], counts)
+            for example in made:
+                self.count(example, counts)
+            if len(made) > 1:
+                counts.split_texts += 1
+                counts.split_examples += len(made)
+            self.vocabulary.count_losses(record.source, own, made, counts)
+            examples += made
         return examples
 
-    def shorten(self, record: Record, supervised: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Cut prompt text from the end of the longest prompt part until the example fits; None if it cannot."""
-        turns = list(record.turns)
+    def examples_of(
+        self, record: Record, turns: list[Turn], ids: np.ndarray, supervised: np.ndarray
+    ) -> list[Example] | str:
+        """What is trained on of a record, or why it cannot be. Only a text without a prompt makes several examples."""
+        if record.kind == TEXT:
+            return self.examples_of_text(record.source, ids, supervised)
+        cut = 0
+        if self.excess(supervised) > 0:
+            whole = len(ids)
+            ids, supervised = self.shorten(record, turns, ids, supervised)
+            if self.excess(supervised) > 0:
+                return self.too_long(sum(turn.role == "assistant" and turn.trained for turn in turns), supervised)
+            cut = whole - len(ids)
+        if self.train_on_inputs:
+            supervised = np.ones_like(supervised)
+        supervised[:1] = False
+        if not supervised.any():
+            weightless = not any(turn.role == "assistant" and turn.trained for turn in turns)
+            return "no answer of it is to be learned" if weightless else "no token to learn"
+        return [Example(ids, supervised, record.source, cut)]
+
+    def examples_of_text(self, source: str, ids: np.ndarray, supervised: np.ndarray) -> list[Example] | str:
+        """A text, in as many examples as it needs: each begins with the begin tokens, and no token is lost."""
+        begin = len(ids) - int(supervised.sum())
+        room = self.max_seq_length - begin
+        # Without a begin token the first token of a part is only read, so it is the last of the part before it.
+        overlap = int(begin == 0)
+        if room <= overlap:
+            return f"no token of a text fits into {self.limit}"
+        examples = []
+        for start in range(begin, max(len(ids) - overlap, begin + 1), room - overlap):
+            part = slice(start, start + room)
+            some = np.concatenate([supervised[:begin], supervised[part]])
+            some[:1] = False
+            examples.append(Example(np.concatenate([ids[:begin], ids[part]]), some, source))
+        return examples if examples[0].supervised.any() else "no token to learn"
+
+    def shorten(
+        self, record: Record, turns: list[Turn], ids: np.ndarray, supervised: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut prompt text from the end of the longest prompt part until the example fits or there is no more."""
+        turns = list(turns)
         # How many characters a token spans is known on average only, so the cut is approached in rounds.
-        while (place := longest_prompt_part(turns)) is not None:
+        while self.excess(supervised) > 0 and (place := longest_prompt_part(turns)) is not None:
             index, name = place
             text = getattr(turns[index], name)
             spent = len(encode_texts(self.tokenizer, [text])[0])
             keep = max(0, int(len(text) * (1 - self.excess(supervised) / max(spent, 1))) - 1)
             turns[index] = shortened_turn(turns[index], name, text[:keep])
-            ids, supervised = encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0]
-            if self.excess(supervised) <= 0:
-                return ids, supervised
-        return None
+            ids, supervised = encode_runs(self.tokenizer, [self.pieces(record, turns)])[0]
+        return ids, supervised
 
     @staticmethod
     def count(example: Example, counts: TokenizationCounts) -> None:
@@ -174,10 +283,17 @@ class Seq2SeqEncoder(Encoder):
         whole = int(supervised.sum()) <= self.max_target_length
         return int((~supervised).sum()) - self.max_source_length if whole else len(supervised)
 
-    def too_long(self, supervised: np.ndarray) -> str:
+    def too_long(self, _answers: int, supervised: np.ndarray) -> str:
         if (target := int(supervised.sum())) > self.max_target_length:
             return f"the answer ({target} tokens) does not fit into --max_target_length {self.max_target_length}"
-        return f"the prompt does not fit into {self.limit}"
+        return f"the fixed part of the prompt ({len(supervised) - target} tokens) does not fit into {self.limit}"
+
+    def examples_of(
+        self, record: Record, turns: list[Turn], ids: np.ndarray, supervised: np.ndarray
+    ) -> list[Example] | str:
+        if record.kind == TEXT:
+            return "a text without a prompt is nothing that an encoder-decoder model can answer"
+        return super().examples_of(record, turns, ids, supervised)
 
 
 def shortened_turn(turn: Turn, name: str, text: str) -> Turn:
@@ -241,7 +357,7 @@ def tokenize(records: Iterator[Record], encoder: Encoder, counts: TokenizationCo
     characters = 0
     for record in records:
         batch.append(record)
-        characters += sum(len(turn.content) + len(turn.context) for turn in record.turns)
+        characters += sum(len(turn.content) + len(turn.context) + len(turn.reasoning) for turn in record.turns)
         if len(batch) == BATCH_RECORDS or characters > BATCH_CHARACTERS:
             yield from encoder.encode(batch, counts)
             batch, characters = [], 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from neuralchat.data.prepared_data import PreparedData, find_records
+from neuralchat.data.prepared_data import PreparedData
+from neuralchat.data.record_source import find_records
 from neuralchat.data.records import Record
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling

@@ -15,7 +15,8 @@ from support.runs import ROWS
 from neuralchat.config.arguments import DataArguments
 from neuralchat.data import given_records
 from neuralchat.data.given_records import GivenRecords
-from neuralchat.data.prepared_data import PreparedData, find_records, prepare
+from neuralchat.data.prepared_data import PreparedData, prepare
+from neuralchat.data.record_source import find_records
 from neuralchat.errors import DataError
 
 

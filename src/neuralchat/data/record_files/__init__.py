@@ -1,0 +1,6 @@
+"""bytes on disk -> raw rows, streamed: JSON, JSON lines, CSV or parquet, packed with gzip or zstd or not."""
+
+from neuralchat.data.record_files.reading import READERS, read_rows
+from neuralchat.data.record_files.rows import MAX_ROW_BYTES, RawRow, SyntaxProblem, readable
+
+__all__ = ["MAX_ROW_BYTES", "READERS", "RawRow", "SyntaxProblem", "read_rows", "readable"]

@@ -1,0 +1,56 @@
+"""A file of records -> its raw rows, by the ending of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from neuralchat.config.arguments import RECORD_FIELDS
+from neuralchat.data.record_files.json_rows import read_json
+from neuralchat.data.record_files.packed import PACKED_ENDINGS, PackedError, foreign_content, inner_ending, packing_of
+from neuralchat.data.record_files.parquet_rows import read_parquet
+from neuralchat.data.record_files.rows import Rows, SyntaxProblem
+from neuralchat.data.record_files.table_rows import read_table
+from neuralchat.errors import DataError
+
+# `fields`: names that tell a record from an object that holds records under one of its keys.
+READERS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
+    ".json": partial(read_json, by_line=False),
+    ".jsonl": partial(read_json, by_line=True),
+    ".ndjson": partial(read_json, by_line=True),
+    ".csv": lambda path, _fields: read_table(path),
+    ".tsv": lambda path, _fields: read_table(path, separator="\t"),
+    ".parquet": lambda path, _fields: read_parquet(path),
+}
+
+
+def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
+    """Stream the rows of a file by its ending. Raises DataError for an ending that is not known."""
+    ending = inner_ending(path)
+    reader = READERS.get(ending)
+    if reader is None:
+        raise DataError(
+            f"{path}: records may be {', '.join(READERS)} files, packed as {' or '.join(PACKED_ENDINGS)} or not, "
+            f"found '{path.suffix or path.name}'"
+        )
+    try:
+        if problem := content_problem(path, ending):
+            yield SyntaxProblem(None, problem, True)
+            return
+        yield from reader(path, fields)
+    except UnicodeDecodeError as error:
+        byte = f"0x{error.object[error.start]:02x}"
+        yield SyntaxProblem(None, f"is not UTF-8: byte {byte} cannot be decoded; save the file as UTF-8", True)
+    except PackedError as error:
+        yield SyntaxProblem(None, str(error), True)
+    except OSError as error:
+        yield SyntaxProblem(None, f"cannot be read: {error.strerror or error}", True)
+
+
+def content_problem(path: Path, ending: str) -> str | None:
+    """What the first bytes say against reading the file by its ending."""
+    if ending != ".parquet":
+        return foreign_content(path)
+    packing = packing_of(path)
+    return f"is packed with {packing}; unpack it, parquet files are packed inside" if packing else None

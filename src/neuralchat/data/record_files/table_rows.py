@@ -1,0 +1,140 @@
+"""A table as text, its cells separated by commas, semicolons, tabs or bars -> raw rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from neuralchat.data.record_files import rows
+from neuralchat.data.record_files.packed import open_unpacked
+from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, header_problem, too_large
+
+# Earlier ones win where the beginning of a file speaks for several.
+SEPARATORS = (",", ";", "\t", "|")
+SAMPLE_CHARACTERS = 1 << 16
+SAMPLE_ROWS = 50
+# The first line that spreadsheets write and read.
+SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+
+
+class RowLines:
+    """The lines of a table; `left` is how many characters the row that is being read may still take."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.left = rows.MAX_ROW_BYTES
+
+    def __iter__(self) -> RowLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.stream.readline(self.left + 1)
+        if not line:
+            raise StopIteration
+        self.left -= len(line)
+        if self.left < 0:
+            raise csv.Error(f"the row {too_large()}; often a quote is not closed")
+        return line
+
+
+class TableRows:
+    """The rows of a table as lists of cells; a cell may be as large as a row.
+
+    The csv module has one limit for all readers of the process, so it is raised only while a row is read.
+    """
+
+    def __init__(self, lines: RowLines, separator: str) -> None:
+        self.lines = lines
+        self.reader = csv.reader(lines, delimiter=separator, strict=True)
+
+    def __iter__(self) -> TableRows:
+        return self
+
+    def __next__(self) -> list[str]:
+        self.lines.left = rows.MAX_ROW_BYTES
+        limit = csv.field_size_limit(rows.MAX_ROW_BYTES)
+        try:
+            return next(self.reader)
+        finally:
+            csv.field_size_limit(limit)
+
+
+def open_text(path: Path) -> TextIO:
+    return io.TextIOWrapper(open_unpacked(path), encoding="utf-8-sig", newline="")
+
+
+def read_table(path: Path, *, separator: str | None = None) -> Rows:
+    """`separator`: None to find it out."""
+    with open_text(path) as stream:
+        sample = stream.read(SAMPLE_CHARACTERS)
+        whole = not stream.read(1)
+    said = SEPARATOR_LINE.match(sample)
+    skipped = int(said is not None)
+    if said:
+        separator, sample = said[1], sample[said.end() :]
+    with open_text(path) as stream:
+        for _ in range(skipped):
+            stream.readline()
+        yield from rows_of_table(stream, separator or separator_of(sample, whole=whole), skipped)
+
+
+def rows_of_table(stream: TextIO, separator: str, skipped: int) -> Rows:
+    """`skipped` lines stand before the header."""
+    number = 0
+    table = TableRows(RowLines(stream), separator)
+    try:
+        names = next(table, [])
+        if problem := header_problem(names):
+            yield SyntaxProblem(None, problem, True)
+            return
+        for cells in table:
+            if not cells:
+                continue
+            number += 1
+            extra = len(cells) - len(names)
+            row = dict(zip(names, [*cells, *[None] * -extra], strict=False))
+            yield RawRow(number, row, (f"has {extra} more cell(s) than the header",) if extra > 0 else ())
+    except csv.Error as error:
+        line = table.reader.line_num + skipped
+        yield SyntaxProblem(number + 1, f"is not CSV (line {line}): {error}", True)
+
+
+def separator_of(sample: str, *, whole: bool) -> str:
+    r"""What separates the cells of a table that begins with `sample`; a comma where there is one column.
+
+    `whole`: the sample is the whole table. Quoted cells are read as such, so what stands in them does not count.
+
+    >>> separator_of('question;answer\n"One, two, three?";Four, five\n', whole=True)
+    ';'
+    >>> separator_of('"a;b",c\nx;y,z\n', whole=True)
+    ','
+    """
+    best, most_alike = SEPARATORS[0], -1.0
+    for separator in SEPARATORS:
+        cells = list(islice(sample_rows(sample, separator), SAMPLE_ROWS))
+        # The last row may be cut.
+        header, *others = cells if whole or len(cells) < 2 else cells[:-1]
+        alike = sum(len(row) == len(header) for row in others) / len(others) if others else 1.0
+        if len(header) > 1 and alike > most_alike:
+            best, most_alike = separator, alike
+    return best
+
+
+def sample_rows(sample: str, separator: str) -> Iterator[list[str]]:
+    """Rows up to the first that cannot be read; at least an empty header."""
+    reader = csv.reader(io.StringIO(sample, newline=""), delimiter=separator, strict=True)
+    found = False
+    try:
+        for row in reader:
+            if row:
+                found = True
+                yield row
+    except csv.Error:
+        pass
+    if not found:
+        yield []

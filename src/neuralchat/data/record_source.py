@@ -1,0 +1,149 @@
+"""arguments -> where the records of training and of validation come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from neuralchat.config.arguments import DataArguments
+from neuralchat.data.example_store import fingerprint_of
+from neuralchat.data.given_records import NAMES as GIVEN_NAMES
+from neuralchat.data.given_records import GivenRecords
+from neuralchat.data.mixture import shares_of
+from neuralchat.data.record_files import RawRow, SyntaxProblem
+from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, read_records, records_of_rows
+from neuralchat.errors import DataError, problem_list
+from neuralchat.runs.directory import file_sha256
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Files, a data set of a hub, or rows given in Python. `limit`: use only the first records.
+
+    `columns`: what --columns says. `trained`: they are what is trained on.
+    """
+
+    files: tuple[str, ...] = ()
+    dataset: tuple[str, str | None, str | None] | None = None
+    limit: int | None = None
+    given: GivenRecords | None = None
+    columns: tuple[str, ...] = ()
+    trained: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.files or self.dataset or self.given)
+
+    def check(self) -> list[str]:
+        """What is wrong with the files before they are read."""
+        problems = []
+        for name in self.files:
+            path = Path(name)
+            if name in GIVEN_NAMES and not path.exists():
+                problems.append(f"{name} were given in Python; give them again: neuralchat.finetune(..., {name}=...)")
+                continue
+            try:
+                if path.is_dir():
+                    problems.append(f"{name} is a directory; name the files in it")
+                elif not path.is_file():
+                    problems.append(f"{name} does not exist")
+                elif path.stat().st_size == 0:
+                    problems.append(f"{name}: the file is empty")
+            except (OSError, ValueError) as error:
+                # A name that is too long, or has a NUL in it.
+                problems.append(f"{name[:60]!r} cannot be the name of a file: {getattr(error, 'strerror', error)}")
+        return problems
+
+    def fingerprint(self) -> str:
+        how = (str(self.limit), *self.columns)
+        if self.given:
+            return fingerprint_of(self.given.fingerprint(), *how)
+        if self.dataset:
+            return fingerprint_of("hub", *map(str, self.dataset), *how)
+        # The name is part of it: messages quote it.
+        parts = [f"{name}={file_sha256(Path(name))}" for name in self.files]
+        return fingerprint_of("files", *parts, *how)
+
+    def records(self, report: RecordReport) -> Iterator[Record]:
+        """The good records in order; problems are added to `report`."""
+        columns = Columns(self.columns)
+        if self.given:
+            found = records_of_rows(self.given.name, self.given.raw_rows(), report, columns)
+        elif self.dataset:
+            found = self.hub_records(report, columns)
+        else:
+            found = read_records(self.files, report, columns)
+        yield from islice(found, self.limit)
+        # Held-out records may have the names of records where those of training have not.
+        if self.trained or columns.seen:
+            for flag, problem in columns.missing():
+                report.add(flag, None, problem)
+                report.fatal = True
+
+    def hub_records(self, report: RecordReport, columns: Columns) -> Iterator[Record]:
+        import datasets
+
+        assert self.dataset is not None
+        name, config, cache_dir = self.dataset
+        try:
+            rows = datasets.load_dataset(name, config, split="train", cache_dir=cache_dir)
+        except (OSError, ValueError, ConnectionError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        raw: Iterator[RawRow | SyntaxProblem] = (RawRow(i, dict(row)) for i, row in enumerate(rows, start=1))
+        return records_of_rows(name, raw, report, columns)
+
+    def first_records(self) -> list[Record]:
+        """The first good record of each file that has one."""
+        parts = [replace(self, files=(name,)) for name in self.files] or [self]
+        firsts = [next(part.records(RecordReport()), None) for part in parts]
+        return [record for record in firsts if record is not None]
+
+
+def sources(
+    data: DataArguments, cache_dir: str | None = None, given: Sequence[GivenRecords] = ()
+) -> tuple[RecordSource, RecordSource]:
+    """(training, validation) sources. Raises DataError naming every missing or empty file."""
+    hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
+    columns = tuple(data.columns)
+    files = list(shares_of(data.mix)) or data.train_file
+    train = record_source(files, hub, data.max_train_samples, given, columns)
+    held_out = record_source(data.validation_file, None, data.max_eval_samples, given, columns)
+    validation = replace(held_out, trained=train.is_empty)
+    if problems := [*train.check(), *validation.check()]:
+        raise DataError(problem_list("the record files cannot be used:", problems))
+    return train, validation
+
+
+def record_source(
+    files: Sequence[str], hub: Any, limit: int | None, given: Sequence[GivenRecords], columns: tuple[str, ...]
+) -> RecordSource:
+    """Rows given in Python stand under their name where files would be named."""
+    rows = next((records for records in given if files == [records.name]), None)
+    return RecordSource(() if rows else tuple(files), hub, limit, rows, columns)
+
+
+def mixed_kinds(firsts: Sequence[Record], template: str) -> str | None:
+    """A notice where files hold records of different kinds; `template` is the one that all of them take."""
+    if len({record.kind for record in firsts}) < 2:
+        return None
+    listed = ", ".join(f"{record.source.rpartition(' row ')[0]} {record.kind}" for record in firsts)
+    return f"the files hold records of several kinds ({listed}); all take the template {template}"
+
+
+def chats(firsts: Sequence[Record]) -> bool:
+    """Whether --template auto should take the chat template: some file holds conversations."""
+    return any(map(is_conversation, firsts))
+
+
+def find_records(source: RecordSource, wanted: Sequence[str]) -> list[Record]:
+    """The records whose `source` is among `wanted`, in that order; reads no further than the last of them."""
+    names, found = set(wanted), dict[str, Record]()
+    for record in source.records(RecordReport()):
+        if record.source in names:
+            found[record.source] = record
+            if len(found) == len(names):
+                break
+    return [found[name] for name in wanted if name in found]

@@ -1,0 +1,107 @@
+"""The kinds of records: by which fields each is recognised, and how a row of it becomes turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from neuralchat.data.records.conversations import conversation
+from neuralchat.data.records.pairs import pair, prompt_completion, text
+from neuralchat.data.records.record import Record, Turn
+from neuralchat.data.records.tool_calls import tools_of
+from neuralchat.data.records.values import Fields, Findings, is_absent, names_of, summary_of, text_problem
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """`recognised_by`: a row that has one of these fields, and none of an earlier kind's, is of this kind.
+
+    `turns` reads them from a row's fields. `conversation`: with several turns, which a chat template is made for.
+    """
+
+    name: str
+    recognised_by: tuple[str, ...]
+    turns: Callable[[Fields], list[Turn]]
+    conversation: bool = False
+
+
+KINDS = (
+    RecordKind(
+        "messages",
+        ("messages",),
+        partial(conversation, key="messages", role_key="role", text_key="content"),
+        conversation=True,
+    ),
+    RecordKind(
+        "ShareGPT",
+        ("conversations",),
+        partial(conversation, key="conversations", role_key="from", text_key="value"),
+        conversation=True,
+    ),
+    RecordKind(
+        "Alpaca",
+        ("instruction", "output"),
+        partial(pair, asked=("instruction",), context=("input", "context"), answered=("output", "response")),
+    ),
+    RecordKind("prompt/completion", ("prompt", "completion"), prompt_completion),
+    RecordKind(
+        "question/answer",
+        ("question", "query", "answer"),
+        partial(pair, asked=("question", "query"), context=("context", "input"), answered=("answer", "response")),
+    ),
+    RecordKind(TEXT, ("text",), text),
+)
+RECORD_KINDS: Mapping[str, RecordKind] = {kind.name: kind for kind in KINDS}
+ALLOWED = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
+
+
+def recognise(value: Any, expected: RecordKind | None = None) -> RecordKind | None:
+    """The kind of a raw row by its fields, those that hold something first; or None.
+
+    `expected`: the kind of the rows before it, which it keeps if it has a field of it.
+    """
+    if not isinstance(value, dict):
+        return None
+    if expected and any(map(value.__contains__, expected.recognised_by)):
+        return expected
+    for is_there in (lambda name: not is_absent(value.get(name)), value.__contains__):
+        for kind in KINDS:
+            if any(map(is_there, kind.recognised_by)):
+                return kind
+    return None
+
+
+def is_conversation(record: Record) -> bool:
+    """Whether the record came as turns, which chat templates are made for."""
+    return RECORD_KINDS[record.kind].conversation
+
+
+def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings) -> Record | None:
+    """The record of a raw row; None where it has problems."""
+    if not isinstance(value, dict):
+        found.problem(f"expected an object with fields, found {summary_of(value)}")
+        return None
+    if kind is None:
+        found.problem(f"fields not recognised: found {names_of(value) or 'no fields'}; allowed are {ALLOWED}")
+        return None
+    fields = Fields(value, found)
+    turns = kind.turns(fields)
+    tools = () if kind.name == TEXT else tools_of(fields)
+    facts = facts_of(fields)
+    fields.finish()
+    return None if found.problems else Record(tuple(turns), source, kind.name, facts, tools)
+
+
+def facts_of(fields: Fields) -> tuple[str, ...]:
+    _, facts = fields.first(("facts",))
+    if is_absent(facts):
+        return ()
+    if not isinstance(facts, list) or not all(isinstance(fact, str) and fact for fact in facts):
+        fields.found.problem(f"field 'facts' must be a list of texts, found {summary_of(facts)}")
+        return ()
+    fields.found.problem(next(filter(None, (text_problem(fact, "facts", may_be_empty=True) for fact in facts)), None))
+    return tuple(facts)

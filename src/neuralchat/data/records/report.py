@@ -1,0 +1,128 @@
+"""What reading records found: how many were good, and every problem once with the rows that have it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from neuralchat.data.record_files import readable
+from neuralchat.errors import DataError, problem_list
+
+# What is kept of the problems and field names of a file, so that a file of bad rows takes no memory.
+KEPT_PROBLEMS = 100
+KEPT_RANGES = 8
+KEPT_FIELDS = 50
+COLUMNS_HINT = (
+    "If other columns hold the texts, name them: --columns instruction=QUESTION_COLUMN,output=ANSWER_COLUMN "
+    "(docs/data.md lists the fields that can stand on the left)."
+)
+
+
+@dataclass(slots=True)
+class Problem:
+    """One problem and the rows of a file that have it; a file as a whole has none."""
+
+    name: str
+    what: str
+    count: int = 0
+    # First and last row of each run of rows.
+    ranges: list[list[int]] = field(default_factory=list)
+    # Rows say it with other values.
+    varies: bool = False
+
+    def add(self, row: int | None, what: str) -> None:
+        self.count += 1
+        self.varies |= what != self.what
+        if row is None:
+            return
+        if self.ranges and self.ranges[-1][1] == row - 1:
+            self.ranges[-1][1] = row
+        elif len(self.ranges) <= KEPT_RANGES and not (self.ranges and self.ranges[-1][1] == row):
+            self.ranges.append([row, row])
+
+    def told(self) -> str:
+        if not self.ranges:
+            return f"{self.name}: {self.what}"
+        if self.count == 1:
+            return f"{self.name} row {self.ranges[0][0]}: {self.what}"
+        shown = [str(first) if first == last else f"{first}-{last}" for first, last in self.ranges[:KEPT_RANGES]]
+        more = ", ..." if len(self.ranges) > KEPT_RANGES else ""
+        first = ", the first" if self.varies else ""
+        return f"{self.name} rows {', '.join(shown)}{more} ({self.count} rows){first}: {self.what}"
+
+
+@dataclass(slots=True)
+class RecordReport:
+    """What reading found. Of the kinds of problems the first are listed; `unlisted` counts those after them.
+
+    `kinds`: the kind of the records of each file.
+    """
+
+    good: int = 0
+    bad_rows: int = 0
+    fatal: bool = False
+    found: dict[tuple[str, str, bool], Problem] = field(default_factory=dict)
+    unlisted: int = 0
+    ignored_fields: set[str] = field(default_factory=set)
+    kinds: dict[str, str] = field(default_factory=dict)
+    # Whether a row had none of the fields that records have.
+    unrecognised: bool = False
+
+    @property
+    def problems(self) -> list[str]:
+        """Each problem with its rows, in the order in which they came up."""
+        return [problem.told() for problem in self.found.values()]
+
+    def add(self, name: str, row: int | None, what: str) -> None:
+        """`name`: the file (or data set). Problems that differ in values only are one."""
+        key = (name, likeness(what), row is None)
+        problem = self.found.get(key)
+        if problem is None:
+            if len(self.found) == KEPT_PROBLEMS:
+                self.unlisted += 1
+                return
+            problem = self.found[key] = Problem(name, what)
+        problem.add(row, what)
+
+    def ignore(self, names: Iterable[str]) -> None:
+        for name in names:
+            if len(self.ignored_fields) < KEPT_FIELDS:
+                self.ignored_fields.add(name)
+
+    def settle(self, on_bad_record: str) -> str | None:
+        """Raise DataError if the problems forbid going on, else return a notice (or None).
+
+        `on_bad_record` is "fail" or "skip"; a file that cannot be read to its end always fails.
+        """
+        if self.found and (self.fatal or on_bad_record != "skip"):
+            count = sum(problem.count for problem in self.found.values()) + self.unlisted
+            raise DataError(self.listed(f"{count} problem(s) in the records:") + self.advice())
+        if not self.good:
+            raise DataError(self.listed("no usable record is left; all were bad:") + self.advice())
+        if self.found:
+            return self.listed(f"skipped {self.bad_rows} bad record(s), kept {self.good}:")
+        return None
+
+    def advice(self) -> str:
+        """What to do, only what helps: nothing can be left out of a file that ends too early, or of bad rows alone."""
+        lines = []
+        if self.unrecognised:
+            lines.append(COLUMNS_HINT)
+        if self.good and not self.fatal:
+            lines.append("Correct these rows, or leave them out with --on_bad_record skip.")
+        return "".join(f"\n{line}" for line in lines)
+
+    def listed(self, title: str) -> str:
+        return problem_list(title, self.problems, unlisted=self.unlisted)
+
+
+def likeness(what: str) -> str:
+    """What problems that differ in values only have in common.
+
+    >>> likeness("field 'output' must be text, found int 5") == likeness("field 'output' must be text, found null")
+    True
+    >>> likeness("is not JSON at line 2, column 7: Expecting value")
+    'is not JSON at line 0, column 0: Expecting value'
+    """
+    return re.sub(r"\d+", "0", re.split(r"[,;:] found ", readable(what, 400))[0])

@@ -1,0 +1,149 @@
+"""One row while it is read: which of its fields are used, what is wrong with it, and how messages quote values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from neuralchat.data.record_files import readable
+
+NAMES_SHOWN = 8
+WITHOUT_NAME = "a column without a name"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What reading a row found. `unused`: names of fields that hold something and are not read."""
+
+    problems: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def problem(self, text: str | None) -> None:
+        if text is not None:
+            self.problems.append(text)
+
+    def leave_unused(self, fields: Mapping[Any, Any], used: Iterable[str], shown: str = "{}") -> None:
+        """Note those of `fields` that hold something and are not among the `used` ones."""
+        if len(fields) > len(known := set(used)) or not known.issuperset(fields):
+            for name, value in fields.items():
+                if name not in known and not is_absent(value):
+                    self.unused.append(shown.format(readable(str(name))) if str(name) else WITHOUT_NAME)
+
+
+class Fields:
+    """The fields of a row, and which of them were asked for."""
+
+    def __init__(self, values: Mapping[str, Any], found: Findings) -> None:
+        self.values = values
+        self.found = found
+        self.used: set[str] = set()
+
+    def first(self, names: Sequence[str]) -> tuple[str, Any]:
+        """(name, value) of the first of `names` that holds something, else of one that is there, else None."""
+        there = [name for name in names if name in self.values]
+        full = [name for name in there if not is_absent(self.values[name])]
+        for name in full[:1] or there:
+            self.used.add(name)
+        name = (full or there or list(names))[0]
+        return name, self.values.get(name)
+
+    def required_text(self, names: Sequence[str]) -> str:
+        name, value = self.first(names)
+        if name not in self.values:
+            self.found.problem(f"field '{name}' is missing; found {names_of(self.values)}")
+        else:
+            self.found.problem(text_problem(value, name))
+        return value if isinstance(value, str) else ""
+
+    def optional_text(self, names: Sequence[str]) -> str:
+        """Empty where it is null or no number, as tables write an empty cell."""
+        name, value = self.first(names)
+        if is_absent(value):
+            return ""
+        self.found.problem(text_problem(value, name, may_be_empty=True))
+        return value if isinstance(value, str) else ""
+
+    def optional_list(self, names: Sequence[str], what: str) -> tuple[str, list[Any]]:
+        """(name, list), the list given as such or as its JSON text; empty where there is none."""
+        name, value = self.first(names)
+        if is_absent(value):
+            return name, []
+        listed = from_json_text(value)
+        if not isinstance(listed, list):
+            self.found.problem(f"field '{name}' must be {what}, found {summary_of(value)}")
+            return name, []
+        return name, listed
+
+    def finish(self) -> None:
+        """Note what nobody asked for."""
+        self.found.leave_unused(self.values, self.used)
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value says nothing: null, an empty text, or the NaN that tables write for an empty cell."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def from_json_text(value: Any) -> Any:
+    """What a text says as JSON; any other value, and a text that is no JSON, as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def summary_of(value: Any) -> str:
+    """A value's type and beginning, as a message quotes it, such as: int 5."""
+    if value is None:
+        return "null"
+    shown = repr(beginning_of(value))
+    return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
+
+
+def beginning_of(value: Any, depth: int = 4) -> Any:
+    """As much of a value as 40 characters can show: values may be huge, or too deep for repr."""
+    if isinstance(value, str | bytes):
+        return value[:40]
+    if not isinstance(value, list | dict):
+        return value
+    if depth == 0:
+        return "..."
+    # The least that 14 elements take is more than is shown, so what is left out is seen to be.
+    if isinstance(value, list):
+        return [beginning_of(inner, depth - 1) for inner in value[:14]]
+    return {str(key)[:40]: beginning_of(inner, depth - 1) for key, inner in islice(value.items(), 14)}
+
+
+def names_of(names: Iterable[Any]) -> str:
+    """Names separated by commas for a message; of many, only the first ones."""
+    shown = [readable(str(name)) or WITHOUT_NAME for name in islice(names, NAMES_SHOWN + 1)]
+    return ", ".join(shown[:NAMES_SHOWN]) + (", ..." if len(shown) > NAMES_SHOWN else "")
+
+
+def text_problem(value: Any, name: str, *, may_be_empty: bool = False) -> str | None:
+    if not isinstance(value, str):
+        return f"field '{name}' must be text, found {summary_of(value)}"
+    if not may_be_empty and not value.strip():
+        return f"field '{name}' is empty"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"field '{name}' holds half of a surrogate pair at character {error.start}, which is not text"
+    return None
+
+
+def json_problem(value: Any, name: str) -> str | None:
+    """What keeps a template from writing a value down as JSON."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return f"field '{name}' holds half of a surrogate pair, which is not text"
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"field '{name}' holds what JSON cannot: {readable(str(error), 80)}"
+    return None
