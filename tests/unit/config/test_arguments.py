@@ -107,7 +107,7 @@ def test_numbers_that_start_at_one(name: str) -> None:
             "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
         ),
         ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
-        ({"train_file": []}, "no records to train on: give --train_file or --dataset_name"),
+        ({"train_file": []}, "no records to train on: give --train_file, --mix or --dataset_name"),
         ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),
         ({"do_eval": True}, "evaluation needs records: give --validation_file or --validation_split_percentage"),
         (

@@ -122,7 +122,7 @@ def test_what_is_missing_is_told_together() -> None:
         "these arguments cannot be used:",
         "  - --model_name_or_path is missing: name a directory, a hub id or a fetched model",
         "  - --output_dir is missing: say where the run is to be saved",
-        "  - no records to train on: give --train_file or --dataset_name",
+        "  - no records to train on: give --train_file, --mix or --dataset_name",
     ]
 
 

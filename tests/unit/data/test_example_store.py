@@ -124,7 +124,7 @@ def test_selections_have_fingerprints_of_their_own(tmp_path: Path) -> None:
 
 
 def test_fingerprint_keeps_parts_apart() -> None:
-    assert fingerprint_of("ab", "c") == hashlib.sha256(b"1\0ab\0c\0").hexdigest()[:32]
+    assert fingerprint_of("ab", "c") == hashlib.sha256(b"2\0ab\0c\0").hexdigest()[:32]
     assert len({fingerprint_of("ab", "c"), fingerprint_of("a", "bc"), fingerprint_of("abc"), fingerprint_of()}) == 4
 
 

@@ -1,4 +1,4 @@
-"""data/record_files.py: what the streaming readers give equals what json, csv and pyarrow read at once."""
+"""data/record_files: what the streaming readers give equals what json, csv and pyarrow read at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralchat.data import record_files
-from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
+from neuralchat.data.record_files import RawRow, SyntaxProblem, json_text, read_rows, rows
 from neuralchat.errors import DataError
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -34,7 +33,7 @@ def rows_of(content: str | bytes, name: str = "a.json", block: int | None = None
     raw = content.encode() if isinstance(content, str) else content
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         if block:
-            patch.setattr(record_files, "READ_BYTES", block)
+            patch.setattr(json_text, "READ_BYTES", block)
         path = Path(directory) / name
         path.write_bytes(raw)
         return list(read_rows(path))
@@ -97,74 +96,75 @@ def test_repeated_field_is_noticed_once_for_its_row_only() -> None:
 
 
 def test_empty_file() -> None:
-    assert rows_of("") == [SyntaxProblem("", "the file is empty", True)]
-    assert rows_of(" \n") == [SyntaxProblem("", "the file is empty", True)]
+    assert rows_of("") == [SyntaxProblem(None, "the file is empty", True)]
+    assert rows_of(" \n") == [SyntaxProblem(None, "the file is empty", True)]
     assert rows_of("[]") == []
     assert rows_of("\n", "a.jsonl") == []
 
 
-# Offsets counted by hand; é is two bytes.
+# Places counted by hand.
 BROKEN_ARRAYS = [
-    ('[{"é": 1} {"b": 2}]', " after row 1", "is not JSON at byte 11: expected ',' or ']'"),
-    ('[{"é": 1}, {"b" 2}]', " row 2", "is not JSON at byte 17: Expecting ':' delimiter"),
-    ('[{"a": 1}] x', "", "is not JSON at byte 11: text after the closing ']'"),
-    ('[{"a": "b', " row 1", "is not JSON at byte 7: Unterminated string starting at"),
+    ('[{"é": 1} {"b": 2}]', None, "is not JSON at line 1, column 11: expected ',' or ']' after row 1"),
+    ('[{"é": 1},\n {"b" 2}]', 2, "is not JSON at line 2, column 7: Expecting ':' delimiter"),
+    ('[{"a": 1}]\n\n  x', None, "is not JSON at line 3, column 3: text after the closing ']'"),
+    ('[{"a":\n"b', 1, "is not JSON at line 2, column 1: Unterminated string starting at"),
 ]
 
 
 @pytest.mark.parametrize("block", [4, 8, None])
-@pytest.mark.parametrize(("content", "where", "what"), BROKEN_ARRAYS)
-def test_broken_array_names_row_and_byte(content: str, where: str, what: str, block: int | None) -> None:
-    assert only_problem(rows_of(content, block=block)) == SyntaxProblem(where, what, True)
+@pytest.mark.parametrize(("content", "row", "what"), BROKEN_ARRAYS)
+def test_broken_array_names_row_line_and_column(content: str, row: int | None, what: str, block: int | None) -> None:
+    assert only_problem(rows_of(content, block=block)) == SyntaxProblem(row, what, True)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-def test_byte_offset_counts_the_byte_order_mark(name: str) -> None:
+def test_the_byte_order_mark_is_no_column(name: str) -> None:
     content = '[{"a" 1}]' if name == "a.json" else '{"a" 1}'
-    at = 3 + content.index("1")
-    assert only_problem(rows_of(content.encode("utf-8-sig"), name)).what.startswith(f"is not JSON at byte {at}:")
+    at = 1 + content.index("1")
+    what = only_problem(rows_of(content.encode("utf-8-sig"), name)).what
+    assert what.startswith(f"is not JSON at line 1, column {at}:")
 
 
 def test_broken_line_does_not_stop_the_reader() -> None:
     rows = rows_of('{"é": 1}\n{"b" 2}\n\n{"c": 3}\n')
     assert rows == [
         RawRow(1, {"é": 1}),
-        SyntaxProblem(" row 2", "is not JSON at byte 15: Expecting ':' delimiter", False),
+        SyntaxProblem(2, "is not JSON at line 2, column 6: Expecting ':' delimiter", False),
         RawRow(3, {"c": 3}),
     ]
 
 
 def test_json_nested_too_deeply() -> None:
     deep = "[" * 100_000 + "]" * 100_000
-    assert only_problem(rows_of(f"[{deep}]")) == SyntaxProblem(" row 1", "is nested too deeply", True)
+    assert only_problem(rows_of(f"[{deep}]")) == SyntaxProblem(1, "is nested too deeply", True)
     assert rows_of(f'{deep}\n{{"a": 1}}', "a.jsonl") == [
-        SyntaxProblem(" row 1", "is nested too deeply", False),
+        SyntaxProblem(1, "is nested too deeply", False),
         RawRow(2, {"a": 1}),
     ]
 
 
 def test_row_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_files, "MAX_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 1 << 20)
     content = json.dumps([{"a": "x" * (3 << 20)}])
-    assert only_problem(rows_of(content, block=1 << 16)) == SyntaxProblem(" row 1", "is larger than 1 MiB", True)
+    assert only_problem(rows_of(content, block=1 << 16)) == SyntaxProblem(1, "is larger than 1 MiB", True)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv"])
 def test_file_that_is_not_utf8(name: str) -> None:
     content = {"a.json": b'[{"a": "\xe9"}]', "a.jsonl": b'{"a": "\xe9"}\n', "a.csv": b"a\n\xe9\n"}[name]
-    expected = SyntaxProblem("", "is not UTF-8: byte 0xe9 cannot be decoded; save the file as UTF-8", True)
+    expected = SyntaxProblem(None, "is not UTF-8: byte 0xe9 cannot be decoded; save the file as UTF-8", True)
     assert rows_of(content, name) == [expected]
 
 
 def test_missing_file(tmp_path: Path) -> None:
     assert list(read_rows(tmp_path / "a.json")) == [
-        SyntaxProblem("", "cannot be read: No such file or directory", True)
+        SyntaxProblem(None, "cannot be read: No such file or directory", True)
     ]
 
 
 @pytest.mark.parametrize(("name", "found"), [("a.txt", ".txt"), ("records", "records")])
 def test_unknown_ending(tmp_path: Path, name: str, found: str) -> None:
-    with pytest.raises(DataError, match=rf"records may be \.json, \.jsonl, \.csv, \.parquet files, found '{found}'"):
+    with pytest.raises(DataError, match=rf"records may be \.json, \.jsonl, .*\.parquet files, packed .*, found '{found}'"):
         list(read_rows(tmp_path / name))
 
 
@@ -192,7 +192,7 @@ def test_csv_row_with_too_many_cells() -> None:
 
 def test_broken_csv() -> None:
     problem = only_problem(rows_of('a\nok\n"b" c\n', "a.csv"))
-    assert (problem.where, problem.fatal) == (" row 2", True)
+    assert (problem.row, problem.fatal) == (2, True)
     assert problem.what.startswith("is not CSV (line 3): ")
 
 
@@ -220,5 +220,5 @@ def test_parquet_equals_what_was_written(tmp_path: Path) -> None:
 
 def test_broken_parquet() -> None:
     problem = only_problem(rows_of("not parquet at all", "a.parquet"))
-    assert (problem.where, problem.fatal) == (" after row 0", True)
-    assert problem.what.startswith("is not parquet: ")
+    assert (problem.row, problem.fatal) == (None, True)
+    assert problem.what.startswith("is not parquet after row 0: ")

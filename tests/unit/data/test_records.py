@@ -1,4 +1,4 @@
-"""data/records.py: recognised kinds, every problem by row, and when reading forbids going on."""
+"""data/records: recognised kinds, every problem by row, and when reading forbids going on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, Turn, read_records, records_of_rows
+from neuralchat.data.records.conversations import RULE
 from neuralchat.errors import DataError
 
 GOOD = {"instruction": "Say hi.", "output": "Hi."}
@@ -64,19 +65,15 @@ def turns_of(*roles: str) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": "x"} for role in roles]}
 
 
-ORDER = "messages must be an optional system turn, then user and assistant in turn, ending with the assistant; found "
+ORDER = f"; {RULE}; found "
+ROLES = "system, developer, user, human, assistant, gpt, bot, model, function_call, tool, function, observation, ipython"
+KINDS = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
 PROBLEMS: list[tuple[Any, str]] = [
     (7, "expected an object with fields, found int 7"),
     (None, "expected an object with fields, found null"),
     ("x" * 60, f"expected an object with fields, found str '{'x' * 36}..."),
-    (
-        {"text": "a"},
-        "fields not recognised: found text; allowed are instruction/input/output, messages, or conversations",
-    ),
-    (
-        {},
-        "fields not recognised: found no fields; allowed are instruction/input/output, messages, or conversations",
-    ),
+    ({"body": "a", "": "b"}, f"fields not recognised: found body, a column without a name; allowed are {KINDS}"),
+    ({}, f"fields not recognised: found no fields; allowed are {KINDS}"),
     ({"instruction": "a"}, "field 'output' is missing; found instruction"),
     ({"output": "a"}, "field 'instruction' is missing; found output"),
     ({"instruction": 3, "output": "a"}, "field 'instruction' must be text, found int 3"),
@@ -93,22 +90,38 @@ PROBLEMS: list[tuple[Any, str]] = [
         "messages[0] must have 'role' and 'content', found dict {'role': 'user'}",
     ),
     (
-        {"messages": [{"role": "tool", "content": "a"}]},
-        "messages[0].role is str 'tool'; allowed are system, user, human, assistant, gpt, bot, model",
+        {"messages": [{"role": "narrator", "content": "a"}]},
+        f"messages[0].role is str 'narrator'; allowed are {ROLES}",
     ),
     (
         {"messages": [{"role": ["user"], "content": "a"}]},
-        "messages[0].role is list ['user']; allowed are system, user, human, assistant, gpt, bot, model",
+        f"messages[0].role is list ['user']; allowed are {ROLES}",
     ),
     (
         {"conversations": [{"from": "human", "value": 1}, {"from": "gpt", "value": "a"}]},
         "field 'conversations[0].value' must be text, found int 1",
     ),
-    (turns_of("user"), ORDER + "user"),
-    (turns_of("system"), ORDER + "system"),
-    (turns_of("assistant", "user"), ORDER + "assistant, user"),
-    (turns_of("user", "assistant", "user"), ORDER + "user, assistant, user"),
-    (turns_of("user", "system", "assistant"), ORDER + "user, system, assistant"),
+    (turns_of("user"), f"messages must not end with user{ORDER}user"),
+    (turns_of("system"), f"messages must not end with system{ORDER}system"),
+    (turns_of("assistant", "user"), f"messages[0] must not be assistant at the beginning{ORDER}assistant, user"),
+    (turns_of("user", "assistant", "user"), f"messages must not end with user{ORDER}user, assistant, user"),
+    (
+        turns_of("user", "system", "assistant"),
+        f"messages[1] must not be system after user{ORDER}user, system, assistant",
+    ),
+    (
+        turns_of("system", "user", "user", "assistant"),
+        f"messages[2] must not be user after user{ORDER}system, user, user, assistant",
+    ),
+    (
+        turns_of("user", "assistant", "assistant"),
+        f"messages[2] must not be assistant after assistant{ORDER}user, assistant, assistant",
+    ),
+    (turns_of("tool", "assistant"), f"messages[0] must not be tool at the beginning{ORDER}tool, assistant"),
+    (
+        turns_of("user", "assistant", "tool", "user", "assistant"),
+        f"messages[3] must not be user after tool{ORDER}user, assistant, tool, user, assistant",
+    ),
 ]
 
 
@@ -149,7 +162,7 @@ def test_ignored_fields_are_collected_from_good_rows_only() -> None:
 
 def test_syntax_problem_counts_as_a_bad_row() -> None:
     report = RecordReport()
-    rows = iter([RawRow(1, GOOD), SyntaxProblem(" row 2", "is not JSON", False), RawRow(3, GOOD)])
+    rows = iter([RawRow(1, GOOD), SyntaxProblem(2, "is not JSON", False), RawRow(3, GOOD)])
     assert len(list(records_of_rows("f", rows, report))) == 2
     assert (report.good, report.bad_rows, report.fatal, report.problems) == (2, 1, False, ["f row 2: is not JSON"])
 
@@ -183,7 +196,8 @@ def test_settle_refuses_to_skip_everything() -> None:
 
 
 def test_fatal_problem_cannot_be_skipped() -> None:
-    report = RecordReport(good=5, problems=["f: cut off"], bad_rows=1, fatal=True)
+    report = RecordReport(good=5, bad_rows=1, fatal=True)
+    report.add("f", None, "cut off")
     with pytest.raises(DataError, match=r"f: cut off$"):
         report.settle("skip")
 

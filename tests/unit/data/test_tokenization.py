@@ -133,9 +133,10 @@ def test_answer_that_does_not_fit_is_left_out_and_told() -> None:
     example, counts = encode_one(record_of("Why?", answer), encoder_of(limit=len(plain_ids(answer))))
     assert example is None
     assert counts.examples == 0
+    learned, fixed = len(plain_ids(answer)) + 1, bare_length(record_of("", answer), encoder_of())
     assert counts.unusable == [
-        f"f row 1: the answer alone ({len(plain_ids(answer)) + 1} tokens) does not fit into "
-        f"--max_seq_length {len(plain_ids(answer))}"
+        f"f row 1: the answer ({learned} tokens) and the fixed part of the prompt ({fixed - learned}) take {fixed} "
+        f"tokens, more than --max_seq_length {len(plain_ids(answer))}"
     ]
 
 
