@@ -20,7 +20,8 @@ from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
-from neuralchat.data.templates import Template, make_template
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
 from neuralchat.runs.directory import file_sha256
