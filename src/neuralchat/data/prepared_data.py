@@ -19,7 +19,8 @@ from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.mixture import mixed, rows_of_file, shares_of
 from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sources
 from neuralchat.data.records import RecordReport
-from neuralchat.data.templates import Template, make_template
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
 

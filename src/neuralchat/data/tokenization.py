@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from neuralchat.data.records import TEXT, Record, Turn
-from neuralchat.data.templates import Piece, Template, begin_tokens_of
+from neuralchat.data.templates.making import begin_tokens_of
+from neuralchat.data.templates.template import Piece, Template, Tools, View
 from neuralchat.data.vocabulary import Vocabulary
-from neuralchat.errors import DataError
+from neuralchat.errors import DataError, TemplateError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
@@ -55,6 +56,8 @@ class TokenizationCounts:
     longest: int = 0
     cut_examples: int = 0
     cut_tokens: int = 0
+    lost_reasoning: int = 0
+    split_records: int = 0
     unusable: list[str] = field(default_factory=list)
     unlisted: int = 0
     # Texts without a prompt that were longer than an example may be, and what they became.
@@ -82,6 +85,13 @@ class TokenizationCounts:
                 f"{self.cut_examples} of {self.examples} examples were longer than {limit}: "
                 f"{self.cut_tokens} tokens of prompt text were cut, answers are whole"
             )
+        if self.lost_reasoning:
+            found.append(f"the template leaves out the reasoning of {self.lost_reasoning} answer(s)")
+        if self.split_records:
+            found.append(
+                f"{self.split_records} record(s) became several examples, one for each answer: the template writes an "
+                "answer otherwise once more is said"
+            )
         if self.split_texts:
             found.append(
                 f"{self.split_texts} texts were longer than {limit}: they became {self.split_examples} examples"
@@ -104,7 +114,7 @@ class TokenizationCounts:
 
     def as_dict(self) -> dict[str, Any]:
         """What most data has none of is left out."""
-        rare = ("unlisted", "split_", "unknown_", "flattened_")
+        rare = ("lost_", "split_", "unlisted", "unknown_", "flattened_")
         return {key: value for key, value in asdict(self).items() if value or not key.startswith(rare)}
 
 
@@ -158,41 +168,51 @@ class Encoder:
             f"more than {self.limit}"
         )
 
-    def turns(self, record: Record) -> list[Turn]:
-        """The turns of a record, of which those answers are trained that are to be learned."""
-        last = len(record.turns) - 1
-        if self.supervise == "all":
-            return list(record.turns)
-        return [
-            replace(turn, trained=turn.trained and index == last) if turn.role == "assistant" else turn
-            for index, turn in enumerate(record.turns)
-        ]
-
-    def pieces(self, record: Record, turns: Sequence[Turn]) -> list[Piece]:
-        """A record as pieces, with `turns` in the place of its own."""
-        if record.kind != TEXT:
-            return merge_runs(self.template.render(turns))
-        begin = [Piece(token, special=True) for token in self.begin_tokens]
-        end = Piece(self.tokenizer.eos_token, special=True, supervised=True)
-        return [*begin, Piece(turns[0].content, supervised=True), end]
-
-    def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """Ids of a conversation that ends with the user's turn: what chat sends to the model.
+    def encode_prompt(self, turns: Sequence[Turn], tools: Tools = ()) -> list[int]:
+        """Ids of a conversation that ends with the user's turn or a tool's: what chat sends to the model.
 
         Raises DataError for what is not text: bytes of a terminal in another encoding arrive as halves of surrogates.
         """
         for text in (text for turn in turns for text in (turn.content, turn.context)):
             if any("\ud800" <= character < "\ue000" for character in text):
                 raise DataError(f"the {turns[-1].role}'s text is not UTF-8: {ascii(text)[:100]}; type it as UTF-8")
-        return encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0][0].tolist()
+        return self.encode_pieces([self.template.render(turns, tools)])[0][0].tolist()
+
+    def encode_pieces(self, conversations: Iterable[Iterable[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        merged = [merge_runs(pieces) for pieces in conversations]
+        return encode_runs(self.tokenizer, merged, joins_answers=self.template.joins_answers)
+
+    def turns(self, record: Record) -> tuple[Turn, ...]:
+        """The turns of a record, of which those answers are `trained` that are to be learned."""
+        if self.supervise == "all":
+            return record.turns
+        earlier = (replace(turn, trained=False) if is_learned(turn) else turn for turn in record.turns[:-1])
+        return (*earlier, record.turns[-1])
+
+    def views(self, record: Record, counts: TokenizationCounts) -> list[View]:
+        """The examples that a record becomes. Raises TemplateError, which names the record."""
+        if record.kind == TEXT:
+            return [View(record.turns, self.text_pieces(record.turns[0].content))]
+        try:
+            views = self.template.views(self.turns(record), record.tools)
+        except TemplateError as error:
+            raise TemplateError(f"{record.source}: {error}") from error
+        counts.lost_reasoning += sum(view.lost_reasoning for view in views)
+        counts.split_records += len(views) > 1
+        return views
+
+    def text_pieces(self, text: str) -> list[Piece]:
+        """A text without a prompt, framed as the tokenizer frames texts; it takes no template."""
+        begin = [Piece(token, special=True) for token in self.begin_tokens]
+        return [*begin, Piece(text, supervised=True), Piece(self.tokenizer.eos_token, special=True, supervised=True)]
 
     def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
         """Examples of `records`, in order; those with nothing to train on are counted and left out."""
-        turns = [self.turns(record) for record in records]
-        encoded = encode_runs(self.tokenizer, list(map(self.pieces, records, turns)))
+        views = [(record, view) for record in records for view in self.views(record, counts)]
+        encoded = self.encode_pieces(view.pieces for _, view in views)
         examples = []
-        for record, own, (ids, supervised) in zip(records, turns, encoded, strict=True):
-            made = self.examples_of(record, own, ids, supervised)
+        for (record, view), (ids, supervised) in zip(views, encoded, strict=True):
+            made = self.examples_of(record, view, ids, supervised)
             if isinstance(made, str):
                 counts.leave_out(f"{record.source}: {made}")
                 continue
@@ -201,29 +221,26 @@ class Encoder:
             if len(made) > 1:
                 counts.split_texts += 1
                 counts.split_examples += len(made)
-            self.vocabulary.count_losses(record.source, own, made, counts)
+            self.vocabulary.count_losses(record.source, view.turns, made, counts)
             examples += made
         return examples
 
-    def examples_of(
-        self, record: Record, turns: list[Turn], ids: np.ndarray, supervised: np.ndarray
-    ) -> list[Example] | str:
-        """What is trained on of a record, or why it cannot be. Only a text without a prompt makes several examples."""
+    def examples_of(self, record: Record, view: View, ids: np.ndarray, supervised: np.ndarray) -> list[Example] | str:
+        """What is trained on, or why nothing is. Only a text without a prompt makes several examples."""
         if record.kind == TEXT:
             return self.examples_of_text(record.source, ids, supervised)
-        cut = 0
+        cut, answers = 0, sum(map(is_learned, view.turns))
         if self.excess(supervised) > 0:
             whole = len(ids)
-            ids, supervised = self.shorten(record, turns, ids, supervised)
+            ids, supervised = self.shorten(view.turns, record.tools, ids, supervised)
             if self.excess(supervised) > 0:
-                return self.too_long(sum(turn.role == "assistant" and turn.trained for turn in turns), supervised)
+                return self.too_long(answers, supervised)
             cut = whole - len(ids)
         if self.train_on_inputs:
             supervised = np.ones_like(supervised)
         supervised[:1] = False
         if not supervised.any():
-            weightless = not any(turn.role == "assistant" and turn.trained for turn in turns)
-            return "no answer of it is to be learned" if weightless else "no token to learn"
+            return "no token to learn" if answers else "no answer of it is to be learned"
         return [Example(ids, supervised, record.source, cut)]
 
     def examples_of_text(self, source: str, ids: np.ndarray, supervised: np.ndarray) -> list[Example] | str:
@@ -240,13 +257,13 @@ class Encoder:
             some = np.concatenate([supervised[:begin], supervised[part]])
             some[:1] = False
             examples.append(Example(np.concatenate([ids[:begin], ids[part]]), some, source))
-        return examples if examples[0].supervised.any() else "no token to learn"
+        return examples
 
     def shorten(
-        self, record: Record, turns: list[Turn], ids: np.ndarray, supervised: np.ndarray
+        self, whole: Sequence[Turn], tools: Tools, ids: np.ndarray, supervised: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cut prompt text from the end of the longest prompt part until the example fits or there is no more."""
-        turns = list(turns)
+        """Cut prompt text from the end of the longest prompt part until the example fits, or there is no more."""
+        turns = list(whole)
         # How many characters a token spans is known on average only, so the cut is approached in rounds.
         while self.excess(supervised) > 0 and (place := longest_prompt_part(turns)) is not None:
             index, name = place
@@ -254,7 +271,7 @@ class Encoder:
             spent = len(encode_texts(self.tokenizer, [text])[0])
             keep = max(0, int(len(text) * (1 - self.excess(supervised) / max(spent, 1))) - 1)
             turns[index] = shortened_turn(turns[index], name, text[:keep])
-            ids, supervised = encode_runs(self.tokenizer, [self.pieces(record, turns)])[0]
+            ids, supervised = self.encode_pieces([self.template.render(turns, tools)])[0]
         return ids, supervised
 
     @staticmethod
@@ -288,12 +305,14 @@ class Seq2SeqEncoder(Encoder):
             return f"the answer ({target} tokens) does not fit into --max_target_length {self.max_target_length}"
         return f"the fixed part of the prompt ({len(supervised) - target} tokens) does not fit into {self.limit}"
 
-    def examples_of(
-        self, record: Record, turns: list[Turn], ids: np.ndarray, supervised: np.ndarray
-    ) -> list[Example] | str:
+    def examples_of(self, record: Record, view: View, ids: np.ndarray, supervised: np.ndarray) -> list[Example] | str:
         if record.kind == TEXT:
             return "a text without a prompt is nothing that an encoder-decoder model can answer"
-        return super().examples_of(record, turns, ids, supervised)
+        return super().examples_of(record, view, ids, supervised)
+
+
+def is_learned(turn: Turn) -> bool:
+    return turn.role == "assistant" and turn.trained
 
 
 def shortened_turn(turn: Turn, name: str, text: str) -> Turn:
@@ -326,20 +345,50 @@ def merge_runs(pieces: Iterable[Piece]) -> list[Piece]:
     return merged
 
 
-def encode_runs(tokenizer: Any, conversations: Sequence[Sequence[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(ids int32 [T], supervised bool [T]) of each conversation; all plain texts go to the tokenizer at once."""
-    texts = [piece.text for pieces in conversations for piece in pieces if not piece.special]
-    encoded = iter(encode_texts(tokenizer, texts))
+def encode_runs(
+    tokenizer: Any, conversations: Sequence[Sequence[Piece]], *, joins_answers: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(ids int32 [T], supervised bool [T]) of each conversation; all plain texts go to the tokenizer at once.
+
+    With `joins_answers` neighbouring plain pieces are encoded as the one text that they are, where a token of it ends
+    at each border: then the ids are the tokenizer's own of the whole, and those of the prompt are what chat sends.
+    """
+    texts = [text for pieces in conversations for text in texts_to_encode(pieces, joins_answers)]
+    encoded = dict(zip(texts, encode_texts(tokenizer, texts), strict=True)) if joins_answers else {}
+    in_order = iter(() if joins_answers else encode_texts(tokenizer, texts))
     results = []
     for pieces in conversations:
         ids: list[int] = []
         supervised: list[bool] = []
+        before, ids_before = "", []
         for piece in pieces:
-            new = [tokenizer.convert_tokens_to_ids(piece.text)] if piece.special else next(encoded)
+            if piece.special:
+                new, before, ids_before = [tokenizer.convert_tokens_to_ids(piece.text)], "", []
+            elif joins_answers:
+                whole = encoded[before + piece.text]
+                joined = whole[: len(ids_before)] == ids_before
+                new = whole[len(ids_before) :] if joined else encoded[piece.text]
+                before, ids_before = before + piece.text, ids_before + new
+            else:
+                new = next(in_order)
             ids += new
             supervised += [piece.supervised] * len(new)
         results.append((np.array(ids, dtype=np.int32), np.array(supervised, dtype=bool)))
     return results
+
+
+def texts_to_encode(pieces: Sequence[Piece], joins_answers: bool) -> list[str]:
+    """The plain pieces, and where pieces are joined each with all plain text right before it."""
+    texts, before = [], ""
+    for piece in pieces:
+        if piece.special:
+            before = ""
+            continue
+        texts.append(piece.text)
+        if joins_answers and before:
+            texts.append(before + piece.text)
+        before += piece.text
+    return texts
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

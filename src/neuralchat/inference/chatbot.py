@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from neuralchat.data.records import Turn
-from neuralchat.data.templates import Template
+from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from neuralchat.data.templates import Template
+from neuralchat.data.templates.template import Template
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.sampling import Sampling
 

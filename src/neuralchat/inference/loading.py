@@ -10,7 +10,8 @@ import torch
 
 from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note
-from neuralchat.data.templates import Template, make_template
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
 from neuralchat.inference.origin import Origin
 from neuralchat.models.adapters.build import base_model_of

@@ -25,7 +25,8 @@ FIELDS = [field.name for field in dataclasses.fields(TrainingArguments) if field
 # them another run, or lets another run pass for them.
 KEEPS_RESULT = """
     model_name_or_path config_name tokenizer_name cache_dir use_fast_tokenizer model_revision use_auth_token
-    trust_remote_code train_file mix mix_samples columns supervise validation_file dataset_name dataset_config_name max_eval_samples overwrite_cache
+    trust_remote_code train_file mix mix_samples columns supervise validation_file dataset_name
+    dataset_config_name max_eval_samples overwrite_cache
     dataset_cache_directory keep_in_memory on_bad_record no_packing verify_packing compile_kernels micro_batch_tokens
     auto_micro_batch allow_changed from_run overwrite_output_dir predict_with_generate generation_max_length
     generation_num_beams report_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralchat.data.record_files import RawRow, SyntaxProblem, json_text, read_rows, rows
+from neuralchat.data.record_files import RawRow, SyntaxProblem, json_text, read_rows
+from neuralchat.data.record_files import rows as row_limits
 from neuralchat.errors import DataError
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -144,7 +145,7 @@ def test_json_nested_too_deeply() -> None:
 
 
 def test_row_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr(row_limits, "MAX_ROW_BYTES", 1 << 20)
     content = json.dumps([{"a": "x" * (3 << 20)}])
     assert only_problem(rows_of(content, block=1 << 16)) == SyntaxProblem(1, "is larger than 1 MiB", True)
 
@@ -164,7 +165,9 @@ def test_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "found"), [("a.txt", ".txt"), ("records", "records")])
 def test_unknown_ending(tmp_path: Path, name: str, found: str) -> None:
-    with pytest.raises(DataError, match=rf"records may be \.json, \.jsonl, .*\.parquet files, packed .*, found '{found}'"):
+    with pytest.raises(
+        DataError, match=rf"records may be \.json, \.jsonl, .*\.parquet files, packed .*, found '{found}'"
+    ):
         list(read_rows(tmp_path / name))
 
 

@@ -66,7 +66,9 @@ def turns_of(*roles: str) -> dict[str, Any]:
 
 
 ORDER = f"; {RULE}; found "
-ROLES = "system, developer, user, human, assistant, gpt, bot, model, function_call, tool, function, observation, ipython"
+ROLES = (
+    "system, developer, user, human, assistant, gpt, bot, model, function_call, tool, function, observation, ipython"
+)
 KINDS = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
 PROBLEMS: list[tuple[Any, str]] = [
     (7, "expected an object with fields, found int 7"),
