@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from support.fuzzing import measured, time_limit
 
-from neuralchat.data import record_files, records, tokenization
+from neuralchat.data import record_files, tokenization
 from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
-from neuralchat.data.records import RecordReport, Turn, read_records, records_of_rows
+from neuralchat.data.records import RecordReport, Turn, conversations, read_records, records_of_rows
+from neuralchat.data.records import report as report_limits
 from neuralchat.data.templates.alpaca import AlpacaTemplate
 from neuralchat.data.tokenization import Encoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError
@@ -25,7 +26,7 @@ LINE = json.dumps(GOOD).encode() + b"\n"
 ROW = "is larger than 8 MiB"
 HUGE = "holds a number of too many digits; write it as text"
 CORPUS: list[tuple[str, bytes, str]] = [
-    ("a.json", b"[" + LINE + b", {'a': 1}]", "row 2: is not JSON at byte 60"),
+    ("a.json", b"[" + LINE + b", {'a': 1}]", "row 2: is not JSON at line 2, column 4"),
     # A megabyte of space before the first bracket was taken for an array without one.
     ("a.json", b" " * (1 << 20) + b"\n" + LINE + b"x", "row 2: is not JSON"),
     ("a.json", b'[{"a": ' + b"9" * 5000 + b"}]", f"row 1: {HUGE}"),
@@ -39,7 +40,7 @@ CORPUS: list[tuple[str, bytes, str]] = [
     ("a.jsonl", json.dumps(GOOD).encode("utf-32"), "is UTF-32 text; save the file as UTF-8"),
     ("a.json", json.dumps([GOOD]).encode("utf-16-le"), "looks like UTF-16 text; save the file as UTF-8"),
     ("a.csv", codecs.BOM_UTF16_BE + "a,b".encode("utf-16-be"), "is UTF-16 text"),
-    ("a.json", b"\x1f\x8b\x08\x00", "is compressed with gzip; unpack it first"),
+    ("a.json", b"\x1f\x8b\x08\x00", "cannot be unpacked, it is damaged or not gzip: Compressed file ended before"),
     ("a.jsonl", b"PK\x03\x04", "is a zip archive; unpack it first"),
     ("a.json", b"PAR1", "is a parquet file; give it the ending .parquet"),
     ("a.csv", b"output,output\nx,y\n", "column 'output' is given more than once in the header"),
@@ -52,7 +53,7 @@ CORPUS: list[tuple[str, bytes, str]] = [
     ("a.jsonl", b'{"instruction": "a", "output": "\\ud83d"}', "field 'output' holds half of a surrogate pair"),
     # The text of a fact goes into the file that `eval --output` writes.
     ("a.jsonl", b'{"instruction": "a", "output": "b", "facts": ["\\ud83d"]}', "field 'facts' holds half of a"),
-    ("a.parquet", b"PAR1" + bytes(40) + b"PAR1", "after row 0: is not parquet: "),
+    ("a.parquet", b"PAR1" + bytes(40) + b"PAR1", "is not parquet after row 0: "),
 ]  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_message(tmp_path: Path, name: str, content: bytes, expected: str) -> No
 def test_rows_after_a_row_that_is_too_large_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(LINE + b"x" * (20 << 20) + b"\n" + LINE)
-    assert list(read_rows(path)) == [RawRow(1, GOOD), SyntaxProblem(" row 2", ROW, False), RawRow(3, GOOD)]
+    assert list(read_rows(path)) == [RawRow(1, GOOD), SyntaxProblem(2, ROW, False), RawRow(3, GOOD)]
 
 
 def test_unnamed_columns_of_a_spreadsheet_are_no_problem(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_parquet_with_a_column_given_twice(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["instruction", "output", "output"])
     pq.write_table(table, tmp_path / "a.parquet")
     assert list(read_rows(tmp_path / "a.parquet")) == [
-        SyntaxProblem("", "column 'output' is given more than once in the header", True)
+        SyntaxProblem(None, "column 'output' is given more than once in the header", True)
     ]
 
 
@@ -98,7 +99,7 @@ def test_parquet_row_that_is_too_large(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", instruction=["a", "b", "c"], output=["x", "y" * (9 << 20), "z"])
     assert list(read_rows(path)) == [
         RawRow(1, {"instruction": "a", "output": "x"}),
-        SyntaxProblem(" row 2", ROW, False),
+        SyntaxProblem(2, ROW, False),
         RawRow(3, {"instruction": "c", "output": "z"}),
     ]
 
@@ -125,7 +126,7 @@ def test_conversation_of_a_million_bad_turns_has_few_problems() -> None:
     report = RecordReport()
     rows = iter([RawRow(1, {"messages": [7] * 1_000_000})])
     assert list(records_of_rows("f", rows, report)) == []
-    assert len(report.problems) == records.PROBLEMS_A_ROW + 1
+    assert len(report.problems) == conversations.PROBLEMS_OF_A_ROW + 1
     assert report.problems[-1] == "f row 1: messages has 1000000 turns; those from [5] on were not looked at"
     roles = [{"role": "user", "content": "x"}] * 100_000
     list(records_of_rows("f", iter([RawRow(2, {"messages": roles})]), report))
@@ -137,8 +138,17 @@ def test_problems_of_many_rows_take_no_memory(tmp_path: Path) -> None:
     path.write_bytes(b"instruction,output\n" + b"a,\n" * 300_000)
     report = RecordReport()
     list(read_records([path], report))
-    assert (len(report.problems), report.unlisted, report.bad_rows) == (100, 299_900, 300_000)
-    with pytest.raises(DataError, match=r"^300000 problem\(s\) in the records:(.|\n)*and 299980 more"):
+    assert report.problems == [f"{path} rows 1-300000 (300000 rows): field 'output' is empty"]
+    path.write_bytes(b"[" + b",".join(b'{"k%s": 1}' % bytes([97 + i % 26] * (1 + i // 26)) for i in range(5000)) + b"]")
+    path = path.rename(path.with_suffix(".json"))
+    report = RecordReport()
+    list(read_records([path], report))
+    # What differs in the names that were found is one problem; what differs in its kind is kept up to a number.
+    assert len(report.problems) == 1
+    for number in range(300):
+        report.add("f", number, "x" * number)
+    assert (len(report.problems), report.unlisted) == (100, 201)
+    with pytest.raises(DataError, match=r"^5300 problem\(s\) in the records:(.|\n)*and 281 more"):
         report.settle("fail")
 
 
@@ -146,7 +156,7 @@ def test_ignored_fields_are_bounded() -> None:
     report = RecordReport()
     rows = (RawRow(i, {**GOOD, f"{i} \n" + "x" * 1000: 1}) for i in range(1000))
     assert len(list(records_of_rows("f", rows, report))) == 1000
-    assert len(report.ignored_fields) == records.KEPT_FIELDS
+    assert len(report.ignored_fields) == report_limits.KEPT_FIELDS
     assert max(map(len, report.ignored_fields)) < 60
 
 

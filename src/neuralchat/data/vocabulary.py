@@ -58,7 +58,13 @@ class Vocabulary:
 
     def unknown_characters(self, turns: Sequence[Turn]) -> str:
         """The first characters of the answers that have no token, for a message."""
-        answers = "".join(turn.content for turn in turns if turn.role == "assistant")
-        characters = [c for c in dict.fromkeys(answers[:10_000]) if c.isprintable()]
-        found = [c for c, ids in zip(characters, self.ids(characters), strict=True) if self.unknown_id in ids]
+        answers = " ".join(turn.content for turn in turns if turn.role == "assistant")
+        words = self.unknown(list(dict.fromkeys(answers[:10_000].split())))
+        found = self.unknown(list(dict.fromkeys(c for word in words for c in word if c.isprintable())))
         return " ".join(found[:SHOWN_CHARACTERS]) + (" ..." if len(found) > SHOWN_CHARACTERS else "")
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts that hold what has no token."""
+        return [
+            text for text, ids in zip(texts, self.ids(texts) if texts else [], strict=True) if self.unknown_id in ids
+        ]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuralchat.data.records import Record, RecordReport, read_records
+from neuralchat.data.records import TEXT, Record, RecordReport, read_records
 from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
@@ -35,6 +35,8 @@ def evaluate(options: argparse.Namespace) -> int:
     records = list(read_records([options.questions], report))
     notice = report.settle("fail")
     assert notice is None
+    if texts := [record.source for record in records if record.kind == TEXT]:
+        raise DataError(f"{len(texts)} record(s) are texts without a question, the first is {texts[0]}")
     without = [record.source for record in records if not record.facts]
     if without:
         raise DataError(

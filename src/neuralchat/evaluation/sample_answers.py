@@ -9,7 +9,7 @@ from typing import Any
 
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.data.record_source import find_records
-from neuralchat.data.records import Record
+from neuralchat.data.records import TEXT, Record
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
@@ -26,11 +26,14 @@ class Sample:
 
 
 def sample_records(data: PreparedData, count: int) -> list[Record]:
-    """The first `count` held-out records, or training records where nothing is held out."""
+    """The first `count` held-out records, or training records where nothing is held out; texts without a prompt have
+    no question.
+    """
     store = data.validation if data.validation is not None else data.train
     assert store is not None
     source = data.validation_source if data.validation is not None else data.train_source
-    return find_records(source, [store[i].source for i in range(min(count, len(store)))])
+    records = find_records(source, [store[i].source for i in range(min(count, len(store)))])
+    return [record for record in records if record.kind != TEXT]
 
 
 def question_of(record: Record) -> str:

@@ -65,7 +65,7 @@ def test_bad_rows_are_named(tokenizer: Any) -> None:
     rows = [*ROWS[:2], {"instruction": "a"}, "text", {"instruction": 5, "output": "b"}]
     with pytest.raises(DataError) as caught:
         prepared(tokenizer, rows)
-    assert str(caught.value).splitlines()[1:-1] == [
+    assert str(caught.value).splitlines()[1:-2] == [
         "  - train_records row 3: field 'output' is missing; found instruction",
         "  - train_records row 4: expected an object with fields, found str 'text'",
         "  - train_records row 5: field 'instruction' must be text, found int 5",

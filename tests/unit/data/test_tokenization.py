@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.small_models import make_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from neuralchat.data import tokenization
 from neuralchat.data.records import Record, Turn
@@ -19,6 +25,7 @@ from neuralchat.data.templates.template import Piece
 from neuralchat.data.tokenization import (
     Encoder,
     Example,
+    Seq2SeqEncoder,
     TokenizationCounts,
     encode_runs,
     longest_prompt_part,
@@ -197,6 +204,120 @@ def test_notices() -> None:
         "2 of 9 examples were longer than --max_seq_length 512: 30 tokens of prompt text were cut, answers are whole",
         "7 record(s) cannot be trained on and are left out: r0; r1; r2; r3; r4; and 2 more",
     ]
+
+
+def text_record(text: str) -> Record:
+    return Record((Turn("assistant", text),), "f row 1", "text")
+
+
+def framed_tokenizer() -> Any:
+    """One that puts a begin token before every text."""
+    tokenizer = make_tokenizer()
+    start = tokenizer.convert_tokens_to_ids("<|start|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|start|> $A", special_tokens=[("<|start|>", start)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["alpaca", "chat"])
+def test_text_without_a_prompt_takes_no_template(kind: str) -> None:
+    example, counts = encode_one(text_record("water boils"), encoder_of(kind))
+    assert example is not None
+    assert example.input_ids.tolist() == [*plain_ids("water boils"), shared_tokenizer().eos_token_id]
+    assert example.supervised.tolist() == [False] + [True] * (len(example.input_ids) - 1)
+    assert counts.notices("") == []
+    tokenizer = framed_tokenizer()
+    encoder = Encoder(tokenizer, make_template(kind, tokenizer), max_seq_length=99, train_on_inputs=False)
+    (framed,) = encoder.encode([text_record("water boils")], TokenizationCounts())
+    begin = tokenizer.convert_tokens_to_ids("<|start|>")
+    assert framed.input_ids.tolist() == [begin, *example.input_ids.tolist()]
+    assert framed.supervised.tolist() == [False] + [True] * len(example.input_ids)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+@given(text=TEXTS.map(lambda text: text * 4), limit=st.integers(2, 30))
+def test_long_text_becomes_examples_that_lose_no_token(framed: bool, text: str, limit: int) -> None:
+    tokenizer = framed_tokenizer() if framed else shared_tokenizer()
+    encoder = Encoder(tokenizer, make_template("alpaca", tokenizer), max_seq_length=limit, train_on_inputs=False)
+    counts = TokenizationCounts()
+    examples = encoder.encode([text_record(text)], counts)
+    whole = [*plain_ids(text), tokenizer.eos_token_id]
+    learned = [int(token) for example in examples for token in example.input_ids[example.supervised]]
+    # The first token of all has nothing before it, unless there is a begin token.
+    assert learned == (whole if framed else whole[1:])
+    assert all(len(example.input_ids) <= limit and example.supervised.any() for example in examples)
+    assert (counts.split_texts, counts.split_examples) == ((1, len(examples)) if len(examples) > 1 else (0, 0))
+
+
+def conversation(*answers: Turn) -> Record:
+    turns = [turn for answer in answers for turn in (Turn("user", "Why?"), answer)]
+    return Record(tuple(turns), "f row 1", "messages")
+
+
+@pytest.mark.parametrize("kind", ["alpaca", "chat"])
+def test_only_answers_that_are_to_be_learned_are_supervised(kind: str) -> None:
+    first, second = Turn("assistant", "one"), Turn("assistant", "two")
+    record = conversation(first, second)
+    example, _ = encode_one(record, encoder_of(kind))
+    assert example is not None
+    assert supervised_text(example) == "one<|end|>two<|end|>"
+    encoder = encoder_of(kind)
+    encoder.supervise = "last"
+    last, _ = encode_one(record, encoder)
+    masked, _ = encode_one(conversation(replace(first, trained=False), second), encoder_of(kind))
+    for found in (last, masked):
+        assert found is not None
+        assert found.input_ids.tolist() == example.input_ids.tolist()
+        assert supervised_text(found) == "two<|end|>"
+    nothing, counts = encode_one(conversation(first, replace(second, trained=False)), encoder)
+    assert nothing is None
+    assert counts.unusable == ["f row 1: no answer of it is to be learned"]
+
+
+def test_what_does_not_fit_names_all_its_answers() -> None:
+    record = conversation(*[Turn("assistant", "water boils " * 5)] * 30)
+    example, counts = encode_one(record, encoder_of("chat", limit=200))
+    assert example is None
+    learned, fixed = 30 * (len(plain_ids("water boils " * 5)) + 1), bare_length(record, encoder_of("chat"))
+    assert counts.unusable == [
+        f"f row 1: the 30 answers ({learned} tokens) and the fixed part of the prompt ({fixed - learned}) take {fixed} "
+        "tokens, more than --max_seq_length 200"
+    ]
+
+
+def word_tokenizer() -> Any:
+    """Like T5's: words it does not know are one unknown token, and white space is all alike."""
+    backend = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "int": 3, "main": 4}, unk_token="<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+
+
+def test_answers_that_the_vocabulary_cannot_say_are_told_by_row() -> None:
+    tokenizer = word_tokenizer()
+    template = make_template("alpaca", tokenizer, encoder_decoder=True)
+    encoder = Seq2SeqEncoder(tokenizer, template, max_source_length=99, max_target_length=99)
+    answers = ["int main { }", "int main", "int\nmain", "{"]
+    counts = TokenizationCounts()
+    records = [record_of("odd {", answer, source=f"f row {i}") for i, answer in enumerate(answers, start=1)]
+    examples = encoder.encode(records, counts)
+    unknown = [int((example.input_ids[example.supervised] == 2).sum()) for example in examples]
+    assert unknown == [2, 0, 0, 1]
+    assert (counts.unknown_examples, counts.unknown_tokens, counts.flattened_examples) == (2, 3, 1)
+    assert counts.notices("") == [
+        "2 answers have characters that the vocabulary does not have: 3 unknown tokens are trained on, and will be "
+        "said; f row 1: { }; f row 4: {",
+        "1 answers have line breaks or tabs, which this tokenizer turns into spaces: f row 3",
+    ]
+
+
+def test_nothing_is_unknown_to_a_tokenizer_of_bytes() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.unk_token = tokenizer.eos_token
+    encoder = Encoder(tokenizer, make_template("alpaca", tokenizer), max_seq_length=99, train_on_inputs=False)
+    example, counts = encode_one(record_of("Why?", "{\n\t}"), encoder)
+    assert example is not None
+    assert counts.notices("") == []
 
 
 def test_longest_prompt_part_takes_the_system_turn_last() -> None:

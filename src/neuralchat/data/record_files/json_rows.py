@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,8 @@ from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, reada
 
 # Rows, and as the result the position after them, or None where nothing after them can be read.
 RowsTo = Generator[RawRow | SyntaxProblem, None, int | None]
+# Fields that do not make a record by themselves.
+NO_RECORD_ALONE = frozenset({"system", "input", "context", "response", "history", "tools", "functions", "facts"})
 # What a line ends with if its object or array goes on in the next.
 GOES_ON = "{[,:"
 
@@ -72,11 +74,16 @@ def is_line_by_line(text: JsonText, start: int, fields: Collection[str]) -> bool
     except (RecursionError, ValueError):
         return True
     after = start + text.text[start:].find("\n") if "\n" in text.text[start:] else len(text.text)
-    lists = [key for key, held in value.items() if isinstance(held, list) and held and isinstance(held[0], dict)]
-    if not lists or any(key in fields for key in value):
+    lists = (held for key, held in value.items() if key not in fields and isinstance(held, list))
+    if is_record(value, fields) or not any(held and isinstance(held[0], dict) for held in lists):
         return True
     # What follows is looked for at last: white space in front of it may be cut off.
     return bool(text.text[after:].strip())
+
+
+def is_record(value: Iterable[str], fields: Collection[str]) -> bool:
+    """Whether an object with these keys is a record itself."""
+    return any(key in fields and key not in NO_RECORD_ALONE for key in value)
 
 
 def begins_with_records(text: JsonText, start: int, fields: Collection[str]) -> bool:
@@ -155,8 +162,7 @@ def object_rows(text: JsonText, start: int, fields: Collection[str]) -> Rows:
         if name in members or name in under:
             repeated.append(f"field '{readable(name)}' is given more than once")
         position = text.next(position + 1)
-        records = name not in fields and not any(member in fields for member in members)
-        if records and opens_records(text, position):
+        if name not in fields and not is_record(members, fields) and opens_records(text, position):
             under.append(name)
             if len(under) > 1:
                 yield SyntaxProblem(None, several_lists(under), True)

@@ -94,18 +94,20 @@ def turn_of(raw: Any, where: str, role_key: str, text_key: str, found: Findings)
         return None
     reasoning = ""
     calls: tuple[Mapping[str, Any], ...] = ()
+    is_call = said.lower() == FUNCTION_CALL
     if role == "assistant":
-        if said.lower() == FUNCTION_CALL:
+        if is_call:
             calls, text = calls_of(text, f"{where}.{text_name}", found), ""
-            if not calls:
+            if not calls and len(found.problems) == before:
                 found.problem(f"field '{where}.{text_name}' holds no call")
         else:
             name, value = fields.first(CALLS)
             calls = calls_of(value, f"{where}.{name}", found)
         reasoning = optional_text(fields, REASONING, where)
     trained = is_trained(fields, role, where)
-    content = content_of(text, f"{where}.{text_name}", found, may_be_empty=bool(calls) or role == "tool")
-    extra = {name: text for name in EXTRA if (text := optional_text(fields, (name,), where))}
+    may_be_empty = bool(calls) or is_call or role == "tool"
+    content = content_of(text, f"{where}.{text_name}", found, may_be_empty=may_be_empty)
+    extra = {name: held for name in EXTRA if (held := optional_text(fields, (name,), where))}
     found.leave_unused(raw, fields.used, f"{where.partition('[')[0]}[].{{}}")
     if len(found.problems) > before:
         return None

@@ -53,8 +53,7 @@ def records_of_rows(
         else:
             record = record_of(value, found, f"{name} row {row.number}", findings)
         if record is None:
-            for problem in findings.problems:
-                report.add(name, row.number, problem)
+            report.add_row(name, row.number, findings.problems)
             report.unrecognised |= found is None or any(" is missing; found " in what for what in findings.problems)
             report.bad_rows += 1
             continue

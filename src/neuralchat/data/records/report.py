@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ class Problem:
             return
         if self.ranges and self.ranges[-1][1] == row - 1:
             self.ranges[-1][1] = row
-        elif len(self.ranges) <= KEPT_RANGES and not (self.ranges and self.ranges[-1][1] == row):
+        elif len(self.ranges) <= KEPT_RANGES:
             self.ranges.append([row, row])
 
     def told(self) -> str:
@@ -62,7 +63,7 @@ class RecordReport:
     good: int = 0
     bad_rows: int = 0
     fatal: bool = False
-    found: dict[tuple[str, str, bool], Problem] = field(default_factory=dict)
+    found: dict[tuple[str, str, int], Problem] = field(default_factory=dict)
     unlisted: int = 0
     ignored_fields: set[str] = field(default_factory=set)
     kinds: dict[str, str] = field(default_factory=dict)
@@ -74,9 +75,18 @@ class RecordReport:
         """Each problem with its rows, in the order in which they came up."""
         return [problem.told() for problem in self.found.values()]
 
-    def add(self, name: str, row: int | None, what: str) -> None:
-        """`name`: the file (or data set). Problems that differ in values only are one."""
-        key = (name, likeness(what), row is None)
+    def add_row(self, name: str, row: int, problems: Iterable[str]) -> None:
+        """All problems of a row of a file (or data set)."""
+        alike: Counter[str] = Counter()
+        for what in problems:
+            self.add(name, row, what, nth=alike[likeness(what)])
+            alike[likeness(what)] += 1
+
+    def add(self, name: str, row: int | None, what: str, *, nth: int = 0) -> None:
+        """Problems of several rows that differ in values only are one; not so those of one row, of which this is the
+        `nth`.
+        """
+        key = (name, likeness(what), -1 if row is None else nth)
         problem = self.found.get(key)
         if problem is None:
             if len(self.found) == KEPT_PROBLEMS:

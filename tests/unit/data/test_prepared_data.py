@@ -1,0 +1,77 @@
+"""data/prepared_data.py: files of several kinds, --columns over files, texts without a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuralchat.config.arguments import DataArguments
+from neuralchat.data.prepared_data import prepare
+from neuralchat.errors import DataError
+
+ALPACA = {"instruction": "Name a fruit.", "output": "A pear."}
+CHAT = {"messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "A pear."}]}
+PAIR = {"q": "Name a fruit.", "a": "A pear."}
+
+
+def test_files_of_several_kinds_take_one_template_and_are_told(
+    tokenizer: Any, write_records: Callable[..., Path], said: list[str]
+) -> None:
+    alpaca, chat = str(write_records([ALPACA], "a.json")), str(write_records([CHAT], "c.json"))
+    for files in ([alpaca, chat], [chat, alpaca]):
+        data = prepare(DataArguments(train_file=files), tokenizer)
+        assert data.template.name == "chat"
+        assert data.trained_on[0].input_ids.tolist() == data.trained_on[1].input_ids.tolist()
+        kinds = {alpaca: "Alpaca", chat: "messages"}
+        listed = ", ".join(f"{file} {kinds[file]}" for file in files)
+        assert f"train: the files hold records of several kinds ({listed}); all take the template chat" in said
+    said.clear()
+    prepare(DataArguments(train_file=[alpaca, alpaca]), tokenizer)
+    assert not any("kinds" in text for text in said)
+
+
+def test_columns_hold_over_all_files(tokenizer: Any, write_records: Callable[..., Path]) -> None:
+    files = [str(write_records([ALPACA], "a.json")), str(write_records([PAIR], "q.json"))]
+    data = prepare(DataArguments(train_file=files, columns=["instruction=q", "output=a"]), tokenizer)
+    assert data.trained_on[0].input_ids.tolist() == data.trained_on[1].input_ids.tolist()
+
+
+def test_column_that_no_record_has_is_named(tokenizer: Any, write_records: Callable[..., Path]) -> None:
+    pair, alpaca = str(write_records([PAIR], "q.json")), str(write_records([ALPACA], "a.json"))
+    columns = ["instruction=q", "output=a", "input=ctx"]
+    with pytest.raises(DataError, match=r"--columns input=ctx: no row has a column 'ctx'; found q, a$"):
+        prepare(DataArguments(train_file=[pair], columns=columns), tokenizer)
+    with pytest.raises(DataError, match=r"--columns instruction=q: no row has"):
+        prepare(DataArguments(train_file=[alpaca], columns=columns), tokenizer)
+    # Held-out records may have the usual names.
+    data = DataArguments(train_file=[pair], validation_file=[alpaca], columns=columns[:2])
+    assert prepare(data, tokenizer).validation is not None
+
+
+def test_columns_are_part_of_what_is_cached(tokenizer: Any, write_records: Callable[..., Path]) -> None:
+    file = str(write_records([{"q": "a", "a": "b", "other": "c"}]))
+    found = {
+        answer: prepare(DataArguments(train_file=[file], columns=["instruction=q", f"output={answer}"]), tokenizer)
+        for answer in ("a", "other")
+    }
+    assert found["a"].trained_on.content_fingerprint != found["other"].trained_on.content_fingerprint
+
+
+def test_which_answers_are_learned_is_part_of_what_is_cached(
+    tokenizer: Any, write_records: Callable[..., Path]
+) -> None:
+    file = str(write_records([{"messages": CHAT["messages"] * 2}]))
+    counts = [
+        prepare(DataArguments(train_file=[file], supervise=which), tokenizer).counts["train"]["supervised_tokens"]
+        for which in ("all", "last")
+    ]
+    assert counts[0] == 2 * counts[1]
+
+
+def test_a_csv_with_an_index_column(tokenizer: Any, tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "a.csv").write_text(",instruction,output\n0,a,b\n")
+    prepare(DataArguments(train_file=[str(tmp_path / "a.csv")]), tokenizer)
+    assert "train: fields that are not used: a column without a name" in said
