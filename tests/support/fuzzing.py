@@ -1,4 +1,6 @@
-"""What the fuzz tests share: a limit of time for a case, damage to bytes, and a process whose memory is measured."""
+"""What tests of readers share: a limit of time for a case, damage to bytes, the rows of a made-up file, and a process
+whose memory is measured.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
 from hypothesis import strategies as st
+
+from neuralchat.data.record_files import RawRow, SyntaxProblem, json_text, read_rows
 
 SECONDS_A_CASE = 20
 
@@ -80,3 +87,24 @@ def measured(program: str, *words: object) -> tuple[str, float]:
     assert result.returncode == 0, result.stderr
     *output, grown = result.stdout.splitlines()
     return "\n".join(output), float(grown)
+
+
+def rows_of(content: str | bytes, name: str = "a.json", block: int | None = None) -> list[RawRow | SyntaxProblem]:
+    raw = content.encode() if isinstance(content, str) else content
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        if block:
+            patch.setattr(json_text, "READ_BYTES", block)
+        path = Path(directory) / name
+        path.write_bytes(raw)
+        return list(read_rows(path))
+
+
+def values_of(rows: list[RawRow | SyntaxProblem]) -> list[Any]:
+    assert [row.number for row in rows if isinstance(row, RawRow)] == list(range(1, len(rows) + 1)), rows
+    return [row.value for row in rows if isinstance(row, RawRow)]
+
+
+def only_problem(rows: list[RawRow | SyntaxProblem]) -> SyntaxProblem:
+    problems = [row for row in rows if isinstance(row, SyntaxProblem)]
+    assert len(problems) == 1, rows
+    return problems[0]

@@ -36,8 +36,14 @@ def finetune(run_cli: Callable, llama_checkpoint: Path, tmp_path: Path) -> Calla
 BAD_FILES = {
     "empty": ("", ["the file is empty"]),
     "no rows": ("[]", ["the file holds no record"]),
-    "broken JSON": ('[{"instruction": "a", "output": "b"}, {"instruction" "x"}]', ["row 2", "is not JSON at byte 53"]),
-    "wrong fields": ('[{"question": "a", "answer": "b"}]', ["row 1", "found question, answer", "instruction/input"]),
+    "broken JSON": (
+        '[{"instruction": "a", "output": "b"}, {"instruction" "x"}]',
+        ["row 2", "is not JSON at line 1, column 54"],
+    ),
+    "wrong fields": (
+        '[{"query text": "a", "b": "b"}]',
+        ["row 1", "found query text, b", "instruction/input", "--columns"],
+    ),
     "null output": ('[{"instruction": "a", "output": null}]', ["row 1: field 'output' must be text, found null"]),
     "number": ('[{"instruction": 7, "output": "b"}]', ["row 1: field 'instruction' must be text, found int 7"]),
     "empty output": ('[{"instruction": "a", "output": " "}]', ["row 1: field 'output' is empty"]),
@@ -47,7 +53,7 @@ BAD_FILES = {
         ["row 2: is a messages record, but the file began with Alpaca records"],
     ),
     "all at once": (
-        '[{"instruction": 1, "output": "b"}, {"instruction": "a", "output": ""}]',
+        '[{"instruction": 1, "output": "b"}, {"instruction": "a", "output": ""}, {"instruction": "a", "output": "b"}]',
         ["2 problem(s)", "row 1", "row 2", "--on_bad_record skip"],
     ),
 }

@@ -18,14 +18,13 @@ import numpy as np
 from neuralchat.data.records import TEXT, Record, Turn
 from neuralchat.data.templates.making import begin_tokens_of
 from neuralchat.data.templates.template import Piece, Template, Tools, View
-from neuralchat.data.vocabulary import Vocabulary
+from neuralchat.data.vocabulary import KEPT_ROWS, Vocabulary
 from neuralchat.errors import DataError, TemplateError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
 BATCH_CHARACTERS = 4_000_000
 KEPT_UNUSABLE = 100
-KEPT_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +99,16 @@ class TokenizationCounts:
             found.append(
                 f"{self.unknown_examples} answers have characters that the vocabulary does not have: "
                 f"{self.unknown_tokens} unknown tokens are trained on, and will be said; "
-                f"{shown(self.unknown_rows, self.unknown_examples)}"
+                f"{first_rows(self.unknown_rows, self.unknown_examples)}"
             )
         if self.flattened_examples:
             found.append(
                 f"{self.flattened_examples} answers have line breaks or tabs, which this tokenizer turns into spaces: "
-                f"{shown(self.flattened_rows, self.flattened_examples)}"
+                f"{first_rows(self.flattened_rows, self.flattened_examples)}"
             )
         if self.unusable:
             count = len(self.unusable) + self.unlisted
-            found.append(f"{count} record(s) cannot be trained on and are left out: {shown(self.unusable, count)}")
+            found.append(f"{count} record(s) cannot be trained on and are left out: {first_rows(self.unusable, count)}")
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,7 +117,7 @@ class TokenizationCounts:
         return {key: value for key, value in asdict(self).items() if value or not key.startswith(rare)}
 
 
-def shown(rows: Sequence[str], count: int) -> str:
+def first_rows(rows: Sequence[str], count: int) -> str:
     """The first of `count` rows, and how many more there are."""
     more = f"; and {count - KEPT_ROWS} more" if count > KEPT_ROWS else ""
     return "; ".join(rows[:KEPT_ROWS]) + more

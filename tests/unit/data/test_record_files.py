@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-import string
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.fuzzing import only_problem, rows_of, values_of
 
-from neuralchat.data.record_files import RawRow, SyntaxProblem, json_text, packed, read_rows
+from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
 from neuralchat.data.record_files import rows as row_limits
 from neuralchat.errors import DataError
 
@@ -32,29 +29,8 @@ BLOCKS = st.integers(4, 40)
 ENDINGS = st.sampled_from(["a.json", "a.jsonl"])
 
 
-def rows_of(content: str | bytes, name: str = "a.json", block: int | None = None) -> list[RawRow | SyntaxProblem]:
-    raw = content.encode() if isinstance(content, str) else content
-    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        if block:
-            patch.setattr(json_text, "READ_BYTES", block)
-        path = Path(directory) / name
-        path.write_bytes(raw)
-        return list(read_rows(path))
-
-
-def values_of(rows: list[RawRow | SyntaxProblem]) -> list[Any]:
-    assert [row.number for row in rows if isinstance(row, RawRow)] == list(range(1, len(rows) + 1)), rows
-    return [row.value for row in rows if isinstance(row, RawRow)]
-
-
 def holds_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def only_problem(rows: list[RawRow | SyntaxProblem]) -> SyntaxProblem:
-    problems = [row for row in rows if isinstance(row, SyntaxProblem)]
-    assert len(problems) == 1, rows
-    return problems[0]
 
 
 @given(objects=st.lists(OBJECTS, max_size=8), block=BLOCKS, escape=st.booleans(), indent=st.sampled_from([None, 2]))
@@ -69,7 +45,7 @@ def test_json_array_over_any_block_boundary(
 def test_json_lines_over_any_block_boundary(objects: list[dict[str, Any]], block: int, mark: bool, last: bool) -> None:
     lines = "\n".join(json.dumps(value) for value in objects) + ("\n" if last else "")
     content = lines.encode("utf-8-sig" if mark else "utf-8")
-    # A single object may hold the records, see below.
+    # A single object may hold the records.
     assume(len(objects) > 1 or not any(holds_objects(value) for value in objects[0].values()))
     assert values_of(rows_of(content, block=block)) == objects
     assert values_of(rows_of(content, "a.jsonl")) == objects
@@ -134,140 +110,6 @@ def test_the_byte_order_mark_is_no_column(name: str) -> None:
     assert what.startswith(f"is not JSON at line 1, column {at}:")
 
 
-ROWS = [{"instruction": f"é{i}", "output": "b" * i} for i in range(5)]
-RECORDS = st.lists(st.fixed_dictionaries({"instruction": TEXTS, "output": TEXTS}), min_size=1, max_size=6)
-# No field of a record, and no list of objects.
-BESIDE = st.dictionaries(
-    TEXTS.map("x".__add__), st.none() | st.integers() | TEXTS | st.lists(TEXTS, max_size=2), max_size=3
-)
-
-
-@given(rows=RECORDS, before=BESIDE, after=BESIDE, block=BLOCKS, indent=st.sampled_from([None, 0, 2]), name=ENDINGS)
-def test_object_that_holds_the_records_under_one_key(
-    rows: list[dict[str, str]], before: dict[str, Any], after: dict[str, Any], block: int, indent: int | None, name: str
-) -> None:
-    text = json.dumps({**before, "data": rows, **{k: v for k, v in after.items() if k not in before}}, indent=indent)
-    assert values_of(rows_of(text, name, block=block)) == rows
-
-
-@given(rows=RECORDS, block=BLOCKS, name=ENDINGS)
-def test_objects_spread_over_lines(rows: list[dict[str, str]], block: int, name: str) -> None:
-    """As `jq .` writes them; a single one is one record."""
-    text = "\n".join(json.dumps(row, indent=2) for row in rows)
-    assert values_of(rows_of(text, name, block=block)) == rows
-
-
-def test_array_over_several_lines_in_a_file_of_lines() -> None:
-    assert values_of(rows_of(json.dumps(ROWS, indent=1), "a.jsonl")) == ROWS
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_a_conversation_alone_is_a_record(indent: int | None) -> None:
-    row = {"id": 7, "messages": [{"role": "user", "content": "Hi"}], "tags": [{"a": 1}]}
-    assert values_of(rows_of(json.dumps(row, indent=indent))) == [row]
-    assert values_of(rows_of(json.dumps({"tags": [{"a": 1}]}) + "\n" + json.dumps(ROWS[0]))) == [
-        {"tags": [{"a": 1}]},
-        ROWS[0],
-    ]
-
-
-BROKEN_OBJECTS = [
-    (
-        {"train": ROWS[:1], "test": ROWS[:2]},
-        None,
-        "holds lists of objects under several keys: train, test; keep one, or give each a file",
-    ),
-    (
-        {"data": ROWS[:1], "system": "Be kind."},
-        None,
-        "holds records under 'data', and fields of a record beside them: system; put the records alone into the file",
-    ),
-]
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize(("content", "row", "what"), BROKEN_OBJECTS)
-def test_object_that_does_not_say_what_the_records_are(
-    content: dict[str, Any], row: int | None, what: str, indent: int | None
-) -> None:
-    assert only_problem(rows_of(json.dumps(content, indent=indent))) == SyntaxProblem(row, what, True)
-
-
-BROKEN_TEXTS = [
-    ('{"version": 1,\n"data": [{"a": 1},\n{"a" 2}]}', 2, "is not JSON at line 3, column 6: Expecting ':' delimiter"),
-    ('{\n"data": [{"a": 1}]\n} x', None, "is not JSON at line 3, column 3: text after the closing '}'"),
-    ('{\n"version" 1}', 1, "is not JSON at line 2, column 11: expected ':'"),
-    ('{\n"version": 1\n"data": []}', 1, "is not JSON at line 3, column 1: expected ',' or '}'"),
-    ('{\n"data": [{"a": 1}],', None, "is not JSON at line 2, column 20: Expecting value"),
-    ('{\n"a": 1}\n{"a": }', 2, "is not JSON at line 3, column 7: Expecting value"),
-]
-
-
-@pytest.mark.parametrize("block", [4, 9, None])
-@pytest.mark.parametrize(("content", "row", "what"), BROKEN_TEXTS)
-def test_broken_object(content: str, row: int | None, what: str, block: int | None) -> None:
-    assert only_problem(rows_of(content, block=block)) == SyntaxProblem(row, what, True)
-
-
-def test_rows_of_a_line_and_of_an_object_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_limits, "MAX_ROW_BYTES", 1 << 20)
-    large, problem = {"instruction": "x" * (2 << 20)}, "is larger than 1 MiB"
-    assert rows_of(json.dumps(large) + "\n" + json.dumps(ROWS[0])) == [
-        SyntaxProblem(1, problem, False),
-        RawRow(2, ROWS[0]),
-    ]
-    many = [{"instruction": "x" * 1000}] * 3000
-    assert values_of(rows_of(json.dumps({"version": 1, "data": many}))) == many
-    assert rows_of(json.dumps({"data": [ROWS[0], large]})) == [RawRow(1, ROWS[0]), SyntaxProblem(2, problem, True)]
-
-
-PACKERS = {"gz": gzip.compress, "zst": lambda raw: bytes(pa.compress(raw, "zstd", asbytes=True))}
-
-
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.json.{}", "a.jsonl.{}", "a.tsv.{}"])
-@pytest.mark.parametrize("kind", PACKERS)
-def test_packed_file(name: str, kind: str) -> None:
-    """Known by its first bytes, whatever it is called."""
-    rows = ROWS * 1000
-    if ".json" in name:
-        text = json.dumps(rows) if "jsonl" not in name else "\n".join(map(json.dumps, rows))
-    else:
-        separator = "\t" if "tsv" in name else ","
-        text = "\n".join(
-            separator.join(cells) for cells in (["instruction", "output"], *(row.values() for row in rows))
-        )
-    assert values_of(rows_of(PACKERS[kind](text.encode()), name.format(kind))) == rows
-
-
-@pytest.mark.parametrize("kind", PACKERS)
-def test_packed_file_that_is_damaged(kind: str) -> None:
-    raw = PACKERS[kind]("\n".join(json.dumps({"n": i, "x": hash(str(i))}) for i in range(20_000)).encode())
-    # Without a checksum, as zstd may be, other damage is found by what it does to the text.
-    flipped = [raw[:100] + b"\0" * 50 + raw[150:]] if kind == "gz" else []
-    for damaged in (raw[: len(raw) // 2], raw[:6], *flipped):
-        rows = rows_of(damaged, f"a.jsonl.{kind}")
-        problem = only_problem(rows)
-        assert rows[-1] is problem
-        assert problem.fatal
-        assert "cannot be unpacked, it is damaged or not" in problem.what
-    assert "not" in only_problem(rows_of(b"{}", f"a.json.{kind}")).what
-
-
-def test_what_a_packed_file_must_not_hold() -> None:
-    packed_twice = gzip.compress(gzip.compress(b"{}"))
-    assert only_problem(rows_of(packed_twice, "a.json.gz")).what == "is packed with gzip twice; unpack it once"
-    parquet = only_problem(rows_of(gzip.compress(b"PAR1"), "a.parquet.gz"))
-    assert parquet.what == "is packed with gzip; unpack it, parquet files are packed inside"
-
-
-@pytest.mark.parametrize("kind", PACKERS)
-def test_packed_file_that_unpacks_without_end(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "ALWAYS_UNPACKED_BYTES", 1 << 20)
-    lines = b'{"a": 1}\n' * 1_000_000
-    problem = only_problem(rows_of(PACKERS[kind](lines), f"a.jsonl.{kind}"))
-    assert problem == SyntaxProblem(None, "unpacks to more than 200 times its size; unpack it and look at it", True)
-
-
 def test_broken_line_does_not_stop_the_reader() -> None:
     rows = rows_of('{"é": 1}\n{"b" 2}\n\n{"c": 3}\n')
     assert rows == [
@@ -311,87 +153,6 @@ def test_unknown_ending(tmp_path: Path, name: str, found: str) -> None:
         DataError, match=rf"records may be \.json, \.jsonl, .*\.parquet files, packed .*, found '{found}'"
     ):
         list(read_rows(tmp_path / name))
-
-
-# csv reads a bare carriage return as a line end, and NUL is refused by it.
-CELLS = st.text(st.sampled_from(string.ascii_letters + ' ,"\né🙂'), max_size=8)
-
-
-@given(rows=st.lists(st.tuples(CELLS, CELLS), max_size=5), mark=st.booleans())
-def test_csv_equals_what_was_written(rows: list[tuple[str, str]], mark: bool) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "a.csv"
-        with path.open("w", newline="", encoding="utf-8-sig" if mark else "utf-8") as stream:
-            writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
-            writer.writerows([("instruction", "output"), *rows])
-        found = list(read_rows(path))
-    assert values_of(found) == [{"instruction": a, "output": b} for a, b in rows]
-
-
-TABLE_CELLS = st.text(st.sampled_from(string.ascii_letters + ' ,;|\t"\né🙂'), max_size=8)
-
-
-@given(rows=st.lists(st.tuples(TABLE_CELLS, TABLE_CELLS, TABLE_CELLS), max_size=5), separator=st.sampled_from(",;\t|"))
-def test_separator_is_found_out(rows: list[tuple[str, str, str]], separator: str) -> None:
-    """What stands in quotes does not mislead."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "a.csv"
-        with path.open("w", newline="", encoding="utf-8-sig") as stream:
-            writer = csv.writer(stream, delimiter=separator)
-            writer.writerows([("question", "answer", "id"), *rows])
-        found = list(read_rows(path))
-    assert values_of(found) == [{"question": a, "answer": b, "id": c} for a, b, c in rows]
-
-
-SEPARATED = [
-    ("question;answer\nOne, two, three?;a, b\nFour, five?;c\n", {"question": "One, two, three?", "answer": "a, b"}),
-    ("instruction,output\na;b;c,d;e\n", {"instruction": "a;b;c", "output": "d;e"}),
-    ('"a, b";"c, d"\n"1, 2";"3, 4"\n', {"a, b": "1, 2", "c, d": "3, 4"}),
-    ("text\na; b\n", {"text": "a; b"}),
-    ("sep=;\nquestion;answer\na,b;c\n", {"question": "a,b", "answer": "c"}),
-    ("question|answer\n\na,b|c;d\n", {"question": "a,b", "answer": "c;d"}),
-]
-
-
-@pytest.mark.parametrize(("content", "row"), SEPARATED)
-def test_separator_of_a_table(content: str, row: dict[str, str]) -> None:
-    for text in (content, "\ufeff" + content, content.replace("\n", "\r\n")):
-        first = rows_of(text, "a.csv")[0]
-        assert isinstance(first, RawRow)
-        assert first.value == row
-
-
-def test_tab_separated_file_is_not_searched_for_others() -> None:
-    assert rows_of("a;b\tc\n1;2\t3\n", "a.tsv") == [RawRow(1, {"a;b": "1;2", "c": "3"})]
-
-
-def test_csv_row_with_too_many_cells() -> None:
-    assert rows_of("a,b\n1,2,3,4\n5,6\n", "a.csv") == [
-        RawRow(1, {"a": "1", "b": "2"}, ("has 2 more cell(s) than the header",)),
-        RawRow(2, {"a": "5", "b": "6"}),
-    ]
-
-
-def test_broken_csv() -> None:
-    problem = only_problem(rows_of('a\nok\n"b" c\n', "a.csv"))
-    assert (problem.row, problem.fatal) == (2, True)
-    assert problem.what.startswith("is not CSV (line 3): ")
-
-
-@pytest.mark.parametrize("text", ["a\n{cell}\nlast\n", 'a\n{cell}\n"b" c\n'])
-def test_the_limit_of_other_csv_readers_stays(text: str, tmp_path: Path) -> None:
-    """A cell beyond the csv module's own limit is read; the limit is everybody's and is as it was at every row."""
-    path = tmp_path / "a.csv"
-    path.write_text(text.format(cell="x" * 200_000))
-    before = csv.field_size_limit()
-    assert before < 200_000
-    rows = read_rows(path)
-    first = next(rows)
-    assert isinstance(first, RawRow)
-    assert first.value == {"a": "x" * 200_000}
-    assert csv.field_size_limit() == before
-    assert len(list(rows)) == 1
-    assert csv.field_size_limit() == before
 
 
 def test_parquet_equals_what_was_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.record_files import RawRow
 from neuralchat.data.records import Columns, Record, RecordReport, Turn, columns, records_of_rows, report
 from neuralchat.data.records.conversations import RULE
-from neuralchat.data.records.kinds import KINDS
+from neuralchat.data.records.kinds import ALL_KINDS
 
 NAN = float("nan")
 HI = (Turn("user", "Hi?"), Turn("assistant", "Hi."))
@@ -278,7 +278,7 @@ def test_columns_that_no_row_has() -> None:
 
 
 def test_fields_that_columns_may_name_are_those_of_the_kinds() -> None:
-    assert {name for kind in KINDS for name in kind.recognised_by} <= set(RECORD_FIELDS)
+    assert {name for kind in ALL_KINDS for name in kind.recognised_by} <= set(RECORD_FIELDS)
     # Each of them is read by some kind: no row that holds it among those of the formats leaves it unused.
     read_by_some = {name for _, value, _ in FORMATS for name in value} | {"tools", "functions", "facts"}
     assert read_by_some == set(RECORD_FIELDS)

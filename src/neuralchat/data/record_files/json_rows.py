@@ -17,6 +17,8 @@ from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, reada
 RowsTo = Generator[RawRow | SyntaxProblem, None, int | None]
 # Fields that do not make a record by themselves.
 NO_RECORD_ALONE = frozenset({"system", "input", "context", "response", "history", "tools", "functions", "facts"})
+# An object with one of them is a turn.
+TURN_KEYS = frozenset({"role", "from"})
 # What a line ends with if its object or array goes on in the next.
 GOES_ON = "{[,:"
 
@@ -75,7 +77,7 @@ def is_line_by_line(text: JsonText, start: int, fields: Collection[str]) -> bool
         return True
     after = start + text.text[start:].find("\n") if "\n" in text.text[start:] else len(text.text)
     lists = (held for key, held in value.items() if key not in fields and isinstance(held, list))
-    if is_record(value, fields) or not any(held and isinstance(held[0], dict) for held in lists):
+    if is_record(value, fields) or not any(held and may_be_record(held[0]) for held in lists):
         return True
     # What follows is looked for at last: white space in front of it may be cut off.
     return bool(text.text[after:].strip())
@@ -84,6 +86,11 @@ def is_line_by_line(text: JsonText, start: int, fields: Collection[str]) -> bool
 def is_record(value: Iterable[str], fields: Collection[str]) -> bool:
     """Whether an object with these keys is a record itself."""
     return any(key in fields and key not in NO_RECORD_ALONE for key in value)
+
+
+def may_be_record(value: Any) -> bool:
+    """Whether an element of a list is an object, and no turn of a conversation."""
+    return isinstance(value, dict) and not TURN_KEYS.intersection(value)
 
 
 def begins_with_records(text: JsonText, start: int, fields: Collection[str]) -> bool:
@@ -209,7 +216,10 @@ def opens_records(text: JsonText, position: int) -> bool:
         if after - position > rows.MAX_ROW_BYTES:
             return False
         text.grow()
-    return text.at(after) == "{"
+    first = text.value(after) if text.at(after) == "{" else ("", 0)
+    text.decoder.take_problems()
+    # What is wrong with it is told when it is read as a row.
+    return isinstance(first, str) or may_be_record(first[0])
 
 
 def objects_after(text: JsonText, position: int) -> Rows:

@@ -106,7 +106,7 @@ def turn_of(raw: Any, where: str, role_key: str, text_key: str, found: Findings)
         reasoning = optional_text(fields, REASONING, where)
     trained = is_trained(fields, role, where)
     may_be_empty = bool(calls) or is_call or role == "tool"
-    content = content_of(text, f"{where}.{text_name}", found, may_be_empty=may_be_empty)
+    content = joined_content(text, f"{where}.{text_name}", found, may_be_empty=may_be_empty)
     extra = {name: held for name in EXTRA if (held := optional_text(fields, (name,), where))}
     found.leave_unused(raw, fields.used, f"{where.partition('[')[0]}[].{{}}")
     if len(found.problems) > before:
@@ -142,7 +142,7 @@ def is_trained(fields: Fields, role: Role, where: str) -> bool:
     return all(said)
 
 
-def content_of(value: Any, name: str, found: Findings, *, may_be_empty: bool) -> str:
+def joined_content(value: Any, name: str, found: Findings, *, may_be_empty: bool) -> str:
     """The text of a turn: as it is, or the parts of text in a list joined."""
     if may_be_empty and is_absent(value):
         return ""

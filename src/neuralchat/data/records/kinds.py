@@ -29,7 +29,7 @@ class RecordKind:
     conversation: bool = False
 
 
-KINDS = (
+ALL_KINDS = (
     RecordKind(
         "messages",
         ("messages",),
@@ -55,7 +55,7 @@ KINDS = (
     ),
     RecordKind(TEXT, ("text",), text),
 )
-RECORD_KINDS: Mapping[str, RecordKind] = {kind.name: kind for kind in KINDS}
+RECORD_KINDS: Mapping[str, RecordKind] = {kind.name: kind for kind in ALL_KINDS}
 ALLOWED = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
 
 
@@ -69,7 +69,7 @@ def recognise(value: Any, expected: RecordKind | None = None) -> RecordKind | No
     if expected and any(map(value.__contains__, expected.recognised_by)):
         return expected
     for is_there in (lambda name: not is_absent(value.get(name)), value.__contains__):
-        for kind in KINDS:
+        for kind in ALL_KINDS:
             if any(map(is_there, kind.recognised_by)):
                 return kind
     return None
