@@ -251,8 +251,6 @@ def as_json(rng: random.Random, rows: list[Any]) -> tuple[str, bytes]:
         content, endings = dumped(rows, indent), [".json"]
     elif shape == "lines":
         content, endings = line_end.join(map(dumped, rows)), [".json", ".jsonl", ".ndjson"]
-        if len(rows) == 1:
-            endings = [".jsonl"]
     elif shape == "object":
         beside = {"version": "1.0", "license": None, "tags": ["a"]}
         data = {rng.choice(["data", "train", "rows"]): rows}
@@ -296,8 +294,6 @@ def fits_table(row: dict[str, Any]) -> bool:
 def as_parquet(rng: random.Random, rows: list[Any]) -> tuple[str, bytes] | None:
     try:
         table = pa.Table.from_pylist(rows)
-        if table.num_columns < len({name for row in rows for name in row}):
-            return None
         sink = io.BytesIO()
         pq.write_table(table, sink)
     except (pa.ArrowException, UnicodeEncodeError, TypeError, AttributeError):

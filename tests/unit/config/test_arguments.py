@@ -106,6 +106,27 @@ def test_numbers_that_start_at_one(name: str) -> None:
             {"train_sampling_strategy": "batch_rebalance"},
             "--train_sampling_strategy batch_rebalance: work is balanced over ranks already; use random",
         ),
+        ({"columns": ["instruction=q", "ouput=a"]}, "--columns: a record has no field 'ouput'; did you mean output"),
+        ({"columns": ["text=q", "text=a"]}, "--columns: text is given more than once"),
+        (
+            {"mix": ["a.json=1"]},
+            "--mix names the files to train on itself: give it alone, without --train_file and --dataset_name",
+        ),
+        (
+            {"train_file": [], "mix": ["a.json=0"]},
+            "--mix a.json=0: the share must be a number above 0, such as a.json=0.3",
+        ),
+        (
+            {"train_file": [], "mix": ["a.json=most"]},
+            "--mix a.json=most: the share must be a number above 0, such as a.json=0.3",
+        ),
+        ({"train_file": [], "mix": ["a.json=1", "a.json=2"]}, "--mix: a.json is given more than once"),
+        (
+            {"train_file": [], "mix": ["a.json=1"], "max_train_samples": 4},
+            "--mix and --max_train_samples: give --mix_samples instead",
+        ),
+        ({"mix_samples": 4}, "--mix_samples needs --mix"),
+        ({"supervise": "first"}, "--supervise is 'first'; allowed are all, last"),
         ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
         ({"train_file": []}, "no records to train on: give --train_file, --mix or --dataset_name"),
         ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),

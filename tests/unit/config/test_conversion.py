@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import HfArgumentParser, SchedulerType, TrainingArguments
 
+from neuralchat.config import conversion
 from neuralchat.config.conversion import BARE, converted
 from neuralchat.config.schema import SCHEMA
 
@@ -32,6 +34,13 @@ from neuralchat.config.schema import SCHEMA
         ("train_file", [Path("a.json"), "b.json"], ["a.json", "b.json"]),
         ("train_file", [], []),
         ("label_names", ["a"], ["a"]),
+        ("columns", "instruction=q,output=a", ["instruction=q", "output=a"]),
+        ("columns", ["instruction=q", "output=a"], ["instruction=q", "output=a"]),
+        ("columns", {"instruction": "q", "output": "a=b"}, ["instruction=q", "output=a=b"]),
+        ("columns", '{"instruction": "q"}', ["instruction=q"]),
+        ("columns", ['{"instruction": "q"}'], ["instruction=q"]),
+        ("columns", "instruction=a, b", ["instruction=a, b"]),
+        ("mix", {Path("a.json"): 2, "b,c.json": 0.5}, ["a.json=2", "b,c.json=0.5"]),
         ("report_to", ["tensorboard", "wandb"], ["tensorboard", "wandb"]),
         ("report_to", ["tensorboard"], "tensorboard"),
         ("lr_scheduler_type", SchedulerType.COSINE, "cosine"),
@@ -57,6 +66,11 @@ def test_values(name: str, value: Any, expected: Any) -> None:
         ("seed", BARE, "expected a value"),
         ("seed", ["1"], r"invalid int value: \['1'\]"),
         ("learning_rate", "fast", "invalid float value: 'fast'"),
+        ("columns", "instruction", "expected NAME=VALUE, found 'instruction'"),
+        ("columns", ["instruction=q", "=a"], "expected NAME=VALUE, found '=a'"),
+        ("columns", '{"instruction": ', "invalid JSON value: "),
+        ("columns", {"instruction": ["q"]}, r"invalid text value: \['q'\]"),
+        ("mix", BARE, "expected at least one value"),
         ("learning_rate", False, "invalid float value: False"),
         ("learning_rate", 10**400, "invalid float value: 1000"),
         ("bf16", "maybe", "invalid bool value: 'maybe'"),
@@ -95,3 +109,9 @@ def test_texts_mean_what_they_mean_to_transformers(text: str) -> None:
         if argument.choices and ours not in argument.choices:
             ours = ValueError
         assert (name, ours) == (name, theirs)
+
+
+def test_doctests() -> None:
+    outcome = doctest.testmod(conversion)
+    assert outcome.attempted >= 1
+    assert outcome.failed == 0

@@ -36,6 +36,10 @@ from neuralchat.config.words import read_words, words_of
         (["--do_train", "seed=1"], {"do_train": BARE, "seed": "1"}),
         (["--train_file", "data=v2.json"], {"train_file": ["data=v2.json"]}),
         (["--train_file", "a.json", "data=v2.json"], {"train_file": ["a.json"], "data": "v2.json"}),
+        # All pairs belong to a flag that takes pairs, whatever is a flag does not.
+        (["--columns", "instruction=q", "output=a", "seed=1"], {"columns": ["instruction=q", "output=a"], "seed": "1"}),
+        (["columns=instruction=q,output=a"], {"columns": ["instruction=q,output=a"]}),
+        (["--mix", "a.json=0.7", "b=0.3", "--seed", "1"], {"mix": ["a.json=0.7", "b=0.3"], "seed": "1"}),
         (["--seed", "no_bind_cores=1"], {"seed": BARE, "no_bind_cores": "1"}),
         (["seed=1", "seed="], {"seed": TAKEN_BACK}),
         (["--seed", "1", "--bf16", "--seed", "2"], {"bf16": BARE, "seed": "2"}),
