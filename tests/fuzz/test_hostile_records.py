@@ -204,6 +204,15 @@ READ = (
 )
 
 
+@pytest.mark.parametrize("opening", [b"", b"[", b'{"data": ', b'{"data": [', b'[{"instruction": "a", "output": "b"}'])
+def test_space_of_sixty_megabytes_takes_little_memory(tmp_path: Path, opening: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(opening + b" " * (60 << 20))
+    output, grown = measured(READ, path)
+    assert any(told in output for told in ("the file is empty", "is not JSON at line 1, column 62914", ROW)), output
+    assert grown < 50
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv"])
 def test_text_of_a_hundred_megabytes_is_refused_in_little_memory(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -74,6 +74,12 @@ class ExampleStore(Sequence[Example]):
         return np.concatenate(chunks)[self.indices]
 
     @cached_property
+    def record_numbers(self) -> np.ndarray:
+        """Which record each example comes from, int64 [examples]; a record may have several."""
+        sources = self.table["source"].combine_chunks().dictionary_encode()
+        return sources.indices.to_numpy().astype(np.int64)[self.indices]
+
+    @cached_property
     def content_fingerprint(self) -> str:
         """SHA-256 over what is trained on, token by token, whatever file it came from."""
         digest = hashlib.sha256(self.lengths.tobytes())

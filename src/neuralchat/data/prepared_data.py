@@ -184,19 +184,24 @@ def counts_of(store: ExampleStore) -> dict[str, int]:
 def split_off_validation(store: ExampleStore, data: DataArguments) -> tuple[ExampleStore, ExampleStore]:
     """(training, validation) by a seeded shuffle; the split depends on the data and --dataset_seed only.
 
-    Of a mixture, the share is held out of each file, and an example that is held out is so as often as it occurs.
+    All examples of a record are on one side, also those that a mixture repeats; of a mixture, the share is held out of
+    each file.
     """
-    # Positions of the examples, each once; of a mixture by files.
-    distinct = np.sort(np.unique(store.indices, return_index=True)[1])
-    files = [np.intersect1d(rows_of_file(store, name), distinct) for name in shares_of(data.mix)] or [distinct]
+    # The first example of each record stands for it.
+    records, firsts = np.unique(store.record_numbers, return_index=True)
+    files = [np.intersect1d(rows_of_file(store, name), firsts) for name in shares_of(data.mix)] or [np.sort(firsts)]
     random = np.random.default_rng(data.dataset_seed)
-    held_out = np.concatenate(
+    chosen = np.concatenate(
         [own[random.permutation(len(own))[: round(len(own) * data.validation_split_percentage / 100)]] for own in files]
     )
-    if not 0 < len(held_out) < len(distinct):
+    if not 0 < len(chosen) < len(records):
         raise DataError(
-            f"--validation_split_percentage {data.validation_split_percentage} of {len(distinct)} examples leaves "
-            f"{len(distinct) - len(held_out)} to train on and {len(held_out)} to validate on; both must be at least 1"
+            f"--validation_split_percentage {data.validation_split_percentage} of {len(records)} examples leaves "
+            f"{len(records) - len(chosen)} to train on and {len(chosen)} to validate on; both must be at least 1"
         )
-    trained_on = np.flatnonzero(~np.isin(store.indices, store.indices[held_out]))
-    return store.select(trained_on, "train"), store.select(np.sort(held_out)[: data.max_eval_samples], "validation")
+    is_held_out = np.isin(store.record_numbers, store.record_numbers[chosen])
+    # Each once.
+    held_out = np.intersect1d(np.flatnonzero(is_held_out), np.unique(store.indices, return_index=True)[1])
+    return store.select(np.flatnonzero(~is_held_out), "train"), store.select(
+        held_out[: data.max_eval_samples], "validation"
+    )

@@ -50,7 +50,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print_wrong(records, answers, right)
     if options.output:
         rows = [
-            {"question": record.turns[-2].content, "answer": answer, "facts": list(record.facts), "right": ok}
+            {"question": record.question.content, "answer": answer, "facts": list(record.facts), "right": ok}
             for record, answer, ok in zip(records, answers, right, strict=True)
         ]
         Path(options.output).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -61,4 +61,4 @@ def evaluate(options: argparse.Namespace) -> int:
 def print_wrong(records: Sequence[Record], answers: Sequence[str], right: Sequence[bool]) -> None:
     for record, answer, ok in zip(records, answers, right, strict=True):
         if not ok:
-            print(f"wrong  {record.turns[-2].content}\n       said: {answer}\n       facts: {', '.join(record.facts)}")
+            print(f"wrong  {record.question.content}\n       said: {answer}\n       facts: {', '.join(record.facts)}")

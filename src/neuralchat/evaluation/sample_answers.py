@@ -37,7 +37,7 @@ def sample_records(data: PreparedData, count: int) -> list[Record]:
 
 
 def question_of(record: Record) -> str:
-    turn = record.turns[-2]
+    turn = record.question
     return f"{turn.content}\n{turn.context}" if turn.context else turn.content
 
 

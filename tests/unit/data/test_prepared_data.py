@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,18 @@ def test_a_csv_with_an_index_column(tokenizer: Any, tmp_path: Path, said: list[s
     (tmp_path / "a.csv").write_text(",instruction,output\n0,a,b\n")
     prepare(DataArguments(train_file=[str(tmp_path / "a.csv")]), tokenizer)
     assert "train: fields that are not used: a column without a name" in said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_parts_of_a_text_are_on_one_side(tokenizer: Any, write_records: Callable[..., Path], seed: int) -> None:
+    file = str(write_records([{"text": f"{i} water boils " * (3 + 5 * i)} for i in range(8)]))
+    data = DataArguments(train_file=[file], validation_split_percentage=25, dataset_seed=seed, max_seq_length=20)
+    found = prepare(data, tokenizer)
+    assert found.train is not None
+    assert found.validation is not None
+    train, held_out = ([store[i].source for i in range(len(store))] for store in (found.train, found.validation))
+    assert len(set(held_out)) == 2
+    assert not set(train) & set(held_out)
+    assert len(train) + len(held_out) == len(
+        prepare(replace(data, validation_split_percentage=0), tokenizer).trained_on
+    )

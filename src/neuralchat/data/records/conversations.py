@@ -92,9 +92,13 @@ def turn_of(raw: Any, where: str, role_key: str, text_key: str, found: Findings)
     if role is None:
         found.problem(f"{where}.{role_name} is {summary_of(said)}; allowed are {', '.join(ROLE_NAMES)}")
         return None
+    is_call = said.lower() == FUNCTION_CALL
+    if len(raw) == 2 and text_name in raw and not is_call:
+        # Most turns have nothing else.
+        content = joined_content(text, f"{where}.{text_name}", found, may_be_empty=role == "tool")
+        return Turn(role, content) if len(found.problems) == before else None
     reasoning = ""
     calls: tuple[Mapping[str, Any], ...] = ()
-    is_call = said.lower() == FUNCTION_CALL
     if role == "assistant":
         if is_call:
             calls, text = calls_of(text, f"{where}.{text_name}", found), ""

@@ -41,3 +41,8 @@ class Record:
     kind: str
     facts: tuple[str, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def question(self) -> Turn:
+        """The user's last turn; a text without a prompt has none."""
+        return next(turn for turn in reversed(self.turns) if turn.role == "user")

@@ -44,12 +44,14 @@ class Fields:
 
     def first(self, names: Sequence[str]) -> tuple[str, Any]:
         """(name, value) of the first of `names` that holds something, else of one that is there, else None."""
-        there = [name for name in names if name in self.values]
-        full = [name for name in there if not is_absent(self.values[name])]
-        for name in full[:1] or there:
-            self.used.add(name)
-        name = (full or there or list(names))[0]
-        return name, self.values.get(name)
+        there = None
+        for name in names:
+            if name in self.values:
+                self.used.add(name)
+                if not is_absent(value := self.values[name]):
+                    return name, value
+                there = there or name
+        return there or names[0], None if there is None else self.values[there]
 
     def required_text(self, names: Sequence[str]) -> str:
         name, value = self.first(names)
