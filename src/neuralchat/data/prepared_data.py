@@ -140,14 +140,25 @@ def prepare(
     encoder_decoder: bool = False,
     cache_dir: str | None = None,
     given: Sequence[GivenRecords] = (),
+    template_date: str | None = None,
 ) -> PreparedData:
     """Read, check, render and tokenize, or take the same from the cache.
 
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
     """
     train_source, validation_source = sources(data, cache_dir, given)
-    conversations = data.template == "auto" and train_source.is_conversation()
-    template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
+    asked = bool(data.chat_template or data.template_variables)
+    conversations = data.template == "auto" and (asked or train_source.is_conversation())
+    template = make_template(
+        data.template,
+        tokenizer,
+        conversations=conversations,
+        encoder_decoder=encoder_decoder,
+        kwargs=data.template_variables,
+        date=template_date,
+    )
+    for notice in template.notices:
+        note(notice)
     encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
     stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from neuralchat.data.records import Record, Turn
-from neuralchat.data.templates.template import Piece, Template, Tools, View
+from neuralchat.data.templates.template import Piece, Template, Tools, Rendering
 from neuralchat.errors import DataError, TemplateError
 
 # A batch ends at either: memory follows the text that is encoded at once.
@@ -123,25 +123,25 @@ class Encoder:
         merged = [merge_runs(pieces) for pieces in conversations]
         return encode_runs(self.tokenizer, merged, joins_answers=self.template.joins_answers)
 
-    def views(self, record: Record, counts: TokenizationCounts) -> list[View]:
+    def renderings(self, record: Record, counts: TokenizationCounts) -> list[Rendering]:
         """The examples that a record becomes. Raises TemplateError, which names the record."""
         try:
-            views = self.template.views(record.turns, record.tools)
+            renderings = self.template.renderings(record.turns, record.tools)
         except TemplateError as error:
             raise TemplateError(f"{record.source}: {error}") from error
-        counts.lost_reasoning += sum(view.lost_reasoning for view in views)
-        counts.split_records += len(views) > 1
-        return views
+        counts.lost_reasoning += sum(rendering.lost_reasoning for rendering in renderings)
+        counts.split_records += len(renderings) > 1
+        return renderings
 
     def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
         """Examples of `records`, in order; those with nothing to train on are counted and left out."""
-        views = [(record, view) for record in records for view in self.views(record, counts)]
-        encoded = self.encode_pieces(view.pieces for _, view in views)
+        renderings = [(record, rendering) for record in records for rendering in self.renderings(record, counts)]
+        encoded = self.encode_pieces(rendering.pieces for _, rendering in renderings)
         examples = []
-        for (record, view), (ids, supervised) in zip(views, encoded, strict=True):
+        for (record, rendering), (ids, supervised) in zip(renderings, encoded, strict=True):
             cut = 0
             if self.excess(supervised) > 0:
-                shorter = self.shorten(view.turns, record.tools, supervised)
+                shorter = self.shorten(rendering.turns, record.tools, supervised)
                 if shorter is None:
                     counts.leave_out(f"{record.source}: {self.too_long(supervised)}")
                     continue
@@ -251,7 +251,8 @@ def encode_runs(
     for pieces in conversations:
         ids: list[int] = []
         supervised: list[bool] = []
-        before, ids_before = "", []
+        before = ""
+        ids_before: list[int] = []
         for piece in pieces:
             if piece.special:
                 new, before, ids_before = [tokenizer.convert_tokens_to_ids(piece.text)], "", []

@@ -6,6 +6,7 @@ special token in the text is the template's own; `restored` puts the words back.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -26,12 +27,12 @@ DATE_CALL = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
 
 
 def mark(name: str) -> str:
-    """A text that no content holds once it was swapped, to find in what a template writes. `name` begins with a letter."""
+    """A text that no swapped content holds, to find in what a template writes. `name` begins with a letter."""
     return f"{OPENING}{name}{CLOSING}"
 
 
 class ChatText:
-    """`kwargs` are variables for the template, such as enable_thinking. `date`, YYYY-MM-DD, is today for the template."""
+    """`kwargs`: variables for the template, such as enable_thinking. `date`, YYYY-MM-DD, is its today."""
 
     def __init__(self, tokenizer: Any, kwargs: Mapping[str, Any] | None = None, date: str | None = None) -> None:
         self.tokenizer = tokenizer
@@ -149,8 +150,8 @@ class ChatText:
 def dated(source: str, date: str | None) -> str:
     """The template with a day of its own in the place of today's.
 
-    >>> dated("{{ strftime_now('%d %b %Y') }}", "2026-11-25")
-    "{% macro strftime_now(format) %}{{ {'%d %b %Y': '25 Nov 2026'}[format] }}{% endmacro %}\\n{{ strftime_now('%d %b %Y') }}"
+    >>> dated("{{ strftime_now('%Y') }}", "2026-11-25")
+    "{% macro strftime_now(format) %}{{ {'%Y': '2026'}[format] }}{% endmacro %}\\n{{ strftime_now('%Y') }}"
     """
     if date is None or "strftime_now" not in source:
         return source
@@ -168,7 +169,8 @@ def messages_of(turns: Sequence[Turn], *, as_text: bool = False, as_parts: bool 
 
     `as_text`: arguments of calls as JSON text, not as an object. `as_parts`: contents as lists of one part.
     """
-    messages, open_calls = [], []
+    messages: list[dict[str, Any]] = []
+    open_calls: list[dict[str, Any]] = []
     for turn in turns:
         content = content_of(turn)
         parts = [{"type": "text", "text": content}]
@@ -198,10 +200,9 @@ def call_of(call: Mapping[str, Any], number: int, as_text: bool) -> dict[str, An
     function = call.get("function", call)
     arguments = function.get("arguments", {})
     if isinstance(arguments, str) and not as_text:
-        try:
+        # What is no JSON is rendered as it is.
+        with contextlib.suppress(ValueError):
             arguments = json.loads(arguments)
-        except ValueError:
-            pass  # it is rendered as it is
     elif not isinstance(arguments, str) and as_text:
         arguments = json.dumps(arguments, ensure_ascii=False)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from neuralchat.data.templates.alpaca import AlpacaSeq2SeqTemplate, AlpacaTemplate
@@ -40,6 +41,18 @@ def make_template(
     if encoder_decoder:
         return AlpacaSeq2SeqTemplate(tokenizer.eos_token)
     return AlpacaTemplate(begin_tokens_of(tokenizer), tokenizer.eos_token)
+
+
+def read_template(path: Path) -> str:
+    """The chat template in a file. Raises TemplateError where it cannot be read or is empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise TemplateError(f"--chat_template {path} cannot be read: {reason}") from error
+    if not text.strip():
+        raise TemplateError(f"--chat_template {path} is empty")
+    return text
 
 
 def begin_tokens_of(tokenizer: Any) -> list[str]:
