@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from neuralchat.data.records import Record, Turn
-from neuralchat.data.templates.template import Piece, Template, Tools, Rendering
+from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
 from neuralchat.errors import DataError, TemplateError
 
 # A batch ends at either: memory follows the text that is encoded at once.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.chat_text import ChatText, content_of, mark
-from neuralchat.data.templates.template import Piece, Template, Tools, Rendering
+from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
 from neuralchat.errors import TemplateError
 
 END_OF_THOUGHTS = "</think>"
@@ -233,7 +233,7 @@ class ChatTemplate(Template):
     # Conversations of a shape seen before
 
     def quick_rendering(self, turns: Sequence[Turn], tools: Tools) -> list[Rendering] | None:
-        """The one rendering of plain turns, by the texts around contents of this shape, if the template writes just that."""
+        """The rendering of plain turns by the texts around contents of this shape, if the template writes just that."""
         if tools or any(turn.reasoning or turn.tool_calls or turn.role == "tool" for turn in turns):
             return None
         skeleton = self.skeleton(tuple((turn.role, turn.trained) for turn in turns))

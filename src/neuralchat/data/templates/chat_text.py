@@ -10,9 +10,11 @@ import contextlib
 import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+from tokenizers import AddedToken
 
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Tools
@@ -41,32 +43,20 @@ class ChatText:
         if not isinstance(self.source, str | dict) or not self.source:
             raise TemplateError("this tokenizer has no chat template; use --template alpaca")
         sources = [self.source] if isinstance(self.source, str) else list(self.source.values())
+        mark_control_tokens(tokenizer, sources)
         self.date = (date or datetime.date.today().isoformat()) if any("strftime_now" in s for s in sources) else None
         self.sources = {source: dated(source, self.date) for source in sources}
         added = list(tokenizer.added_tokens_decoder.values())
         # White space that the tokenizer takes together with a token.
         self.strips_left = frozenset(token.content for token in added if token.lstrip)
         self.strips_right = frozenset(token.content for token in added if token.rstrip)
-        special = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
-        self.set_special(special)
-        self.as_parts = False
-        self.as_parts = self.takes_parts_only()
-        self.set_special(special | self.unmarked_enders({token.content for token in added} - special))
-
-    def set_special(self, names: Iterable[str]) -> None:
+        names = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
         self.special_names = sorted(names, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, self.special_names)) or "(?!)")
         self.swapped = re.compile("|".join(map(re.escape, [*self.special_names, OPENING])))
         self.numbers = {name: number for number, name in enumerate([*self.special_names, OPENING])}
-
-    def unmarked_enders(self, added: Iterable[str]) -> set[str]:
-        """Added tokens that end an answer although the tokenizer does not call them special; here they are."""
-        end = mark("end")
-        try:
-            after = self.text([Turn("user", "question"), Turn("assistant", end)]).partition(end)[2]
-        except TemplateError:
-            return set()
-        return set() if self.special.search(after) else {name for name in added if name in after}
+        self.as_parts = False
+        self.as_parts = self.takes_parts_only()
 
     def takes_parts_only(self) -> bool:
         """Whether contents must be lists of parts, as templates of models for pictures want them."""
@@ -145,6 +135,20 @@ class ChatText:
             **({"kwargs": self.kwargs} if self.kwargs else {}),
             **({"date": self.date} if self.date else {}),
         }
+
+
+def mark_control_tokens(tokenizer: Any, sources: Sequence[str]) -> None:
+    """Call special what a template uses as such, though its tokenizer does not; the run's tokenizer keeps it.
+
+    Otherwise a user could write it. Tags in pairs (<think> and </think>) may stand in contents: they are no control
+    tokens.
+    """
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
+    used = {name for name in added if not name.isspace() and any(name in source for source in sources)}
+    tags = {name for name in used if {name.replace("<", "</", 1), name.replace("</", "<", 1)} - {name} & used}
+    if control := sorted(used - tags):
+        tokens = [AddedToken(name, normalized=False, special=True) for name in control]
+        tokenizer.add_tokens(tokens, special_tokens=True)
 
 
 def dated(source: str, date: str | None) -> str:

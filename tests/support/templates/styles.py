@@ -122,7 +122,8 @@ STYLES: dict[str, Style] = {
         + LAST_QUESTION + "{% for m in messages %}{% if m.role == 'tool' %}<|observation|>\n{{ m.content }}"
         "{% elif m.role == 'assistant' %}" + SPLIT_THOUGHTS + "<|assistant|>\n"
         "<think>{{ thoughts if loop.index0 > ns.last }}</think>{% if text.strip() %}\n{{ text.strip() }}{% endif %}"
-        "{% for c in m.tool_calls or [] %}\n<tool_call>{{ c.function.name }}{% for k, v in c.function.arguments.items() %}"
+        "{% for c in m.tool_calls or [] %}\n<tool_call>{{ c.function.name }}"
+        "{% for k, v in c.function.arguments.items() %}"
         "\n<arg_key>{{ k }}</arg_key>\n<arg_value>{{ v }}</arg_value>{% endfor %}\n</tool_call>{% endfor %}"
         "{% else %}<|{{ m.role }}|>\n{{ m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}",
@@ -137,7 +138,8 @@ STYLES: dict[str, Style] = {
         "{% elif m.role == 'tool' %}<|start|>functions.{{ m.name }}<|message|>{{ m.content | tojson }}<|end|>"
         "{% elif m.tool_calls %}<|start|>assistant to=functions.{{ m.tool_calls[0].function.name }}"
         "<|channel|>commentary json<|message|>{{ m.tool_calls[0].function.arguments | tojson }}<|call|>"
-        "{% else %}{% if loop.last and m.thinking %}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>"
+        "{% else %}{% if loop.last and m.thinking %}<|start|>assistant<|channel|>analysis<|message|>"
+        "{{ m.thinking }}<|end|>"
         "{% endif %}<|start|>assistant<|channel|>final<|message|>{{ m.content }}"
         "{{ '<|return|>' if loop.last else '<|end|>' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|start|>assistant{% endif %}",
@@ -176,10 +178,12 @@ STYLES: dict[str, Style] = {
     ),
     "llama 3.2": Style(
         "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ strftime_now('%d %b %Y') }}\n\n"
-        "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% set messages = messages[1:] %}{% endif %}"
+        "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}"
+        "{% set messages = messages[1:] %}{% endif %}"
         "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}<|eot_id|>"
         "{% for m in messages %}{% if m.tool_calls %}<|start_header_id|>assistant<|end_header_id|>\n\n"
-        '{"name": "{{ m.tool_calls[0].function.name }}", "parameters": {{ m.tool_calls[0].function.arguments | tojson }}}'
+        '{"name": "{{ m.tool_calls[0].function.name }}", "parameters": '
+        '{{ m.tool_calls[0].function.arguments | tojson }}}'
         "<|eot_id|>{% elif m.role == 'tool' %}<|start_header_id|>ipython<|end_header_id|>\n\n{{ m.content }}<|eot_id|>"
         "{% else %}" + LLAMA_3_TURN + "{% endif %}{% endfor %}" + LLAMA_3_PROMPT,
         LLAMA_3_TOKENS, eos="<|eot_id|>", bos="<|begin_of_text|>", knows=SYSTEM_AND_TOOLS,
@@ -213,7 +217,8 @@ STYLES: dict[str, Style] = {
         ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"), bos="<s>",
     ),
     "gemma 2": Style(
-        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ bos_token }}{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
         + ALTERNATE + "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
         "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
         "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
@@ -252,7 +257,8 @@ STYLES: dict[str, Style] = {
         (*COHERE, "<|START_RESPONSE|>", "<|END_RESPONSE|>"), eos="<|END_OF_TURN_TOKEN|>", bos="<BOS>",
     ),
     "granite 3": Style(
-        "{% for m in messages %}<|start_of_role|>{{ m.role }}<|end_of_role|>{{ m.content }}<|end_of_text|>\n{% endfor %}"
+        "{% for m in messages %}<|start_of_role|>{{ m.role }}<|end_of_role|>"
+        "{{ m.content }}<|end_of_text|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|start_of_role|>assistant<|end_of_role|>{% endif %}",
         ("<|start_of_role|>", "<|end_of_role|>"), eos="<|end_of_text|>",
     ),
@@ -285,7 +291,8 @@ STYLES: dict[str, Style] = {
     ),
     "vicuna": Style(
         "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }} "
-        "{% elif m.role == 'user' %}USER: {{ m.content }} {% else %}ASSISTANT: {{ m.content }}{{ eos_token }}{% endif %}"
+        "{% elif m.role == 'user' %}USER: {{ m.content }} "
+        "{% else %}ASSISTANT: {{ m.content }}{{ eos_token }}{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}",
         bos="<s>",
     ),
