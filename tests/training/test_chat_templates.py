@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.templates.styles import STYLES, Style, tokenizer_of
 from support.runs import digest
 from support.small_models import small_model
+from support.templates.styles import STYLES, Style, tokenizer_of
 
 CONVERSATIONS = [
     [("What colour is the sky?", "It is blue."), ("And the grass?", "It is green.")],
