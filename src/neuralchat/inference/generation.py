@@ -25,28 +25,48 @@ class Answer:
 
 @dataclass(frozen=True)
 class Frame:
-    """Text that a template writes around the words of an answer, and a model trained with it says."""
+    """What a template writes around the words of an answer, and a model trained with it says.
+
+    `opening_ids`: the same with its special tokens, where it has some: then all that stands before it is reasoning.
+    """
 
     opening: str = ""
     closing: str = ""
+    opening_ids: tuple[int, ...] = ()
 
-    def inner(self, text: str, *, finished: bool) -> str:
-        """The words alone. Of an unfinished answer what may still become part of the frame is held back.
+    def words(self, tokenizer: Any, ids: Sequence[int], *, finished: bool) -> str:
+        """The text of an answer's tokens without the frame."""
+        if (start := end_of_last(self.opening_ids, ids)) is not None:
+            text = decoded(tokenizer, ids[start:])
+        else:
+            text = decoded(tokenizer, ids).removeprefix(self.opening)
+        return text.removesuffix(self.closing) if finished else text
 
-        >>> Frame(" ", "\\n").inner(" It is.\\n", finished=True)
-        'It is.'
-        """
-        if finished:
-            return text.removeprefix(self.opening).removesuffix(self.closing)
-        if self.opening.startswith(text):
+    def certain_words(self, tokenizer: Any, ids: Sequence[int]) -> str:
+        """Of an answer that goes on: what may still become part of the frame is held back."""
+        if self.opening_ids and end_of_last(self.opening_ids, ids) is None:
             return ""
-        text = text.removeprefix(self.opening)
+        if not self.opening_ids and self.opening.startswith(decoded(tokenizer, ids)):
+            return ""
+        text = self.words(tokenizer, ids, finished=False)
         begun = next((n for n in range(len(self.closing), 0, -1) if text.endswith(self.closing[:n])), 0)
         return text[: len(text) - begun]
 
 
+def end_of_last(part: Sequence[int], ids: Sequence[int]) -> int | None:
+    """
+    >>> end_of_last([7, 8], [1, 7, 8, 2, 7, 8, 3])
+    6
+    """
+    size = len(part)
+    found = (end for end in range(len(ids), size - 1, -1) if list(ids[end - size : end]) == list(part))
+    return next(found, None) if size else None
+
+
 def frame_of(tokenizer: Any, template: Template) -> Frame:
-    return Frame(*(decoded(tokenizer, encode_runs(tokenizer, [part])[0][0].tolist()) for part in template.frame))
+    opening, closing = (encode_runs(tokenizer, [part])[0][0].tolist() for part in template.frame)
+    has_special = any(piece.special for piece in template.frame[0])
+    return Frame(decoded(tokenizer, opening), decoded(tokenizer, closing), tuple(opening) if has_special else ())
 
 
 def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
@@ -78,12 +98,7 @@ def cut_answer(tokenizer: Any, ids: Sequence[int], end_ids: Sequence[int], frame
     stop = next((i for i, token in enumerate(ids) if token in end_ids), None)
     kept = ids[:stop]
     finished = stop is not None
-    return Answer(answer_text(tokenizer, kept, frame, finished=finished), tuple(kept), finished)
-
-
-def answer_text(tokenizer: Any, ids: Sequence[int], frame: Frame, *, finished: bool) -> str:
-    text = decoded(tokenizer, ids)
-    return frame.inner(text, finished=True) if finished else text.removeprefix(frame.opening)
+    return Answer(frame.words(tokenizer, kept, finished=finished), tuple(kept), finished)
 
 
 def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -111,12 +126,12 @@ class TextStream:
         tokens = value.flatten().tolist()
         self.ids += [token for token in tokens if token not in self.end_ids]
         self.finished = self.finished or any(token in self.end_ids for token in tokens)
-        text = self.frame.inner(decoded(self.tokenizer, self.ids), finished=False)
+        text = self.frame.certain_words(self.tokenizer, self.ids)
         # A replacement character may be half of a longer one: wait for the rest.
         if not text.endswith("\ufffd"):
             self.on_text(text[len(self.shown) :])
             self.shown = text
 
     def end(self) -> None:
-        text = answer_text(self.tokenizer, self.ids, self.frame, finished=self.finished)
+        text = self.frame.words(self.tokenizer, self.ids, finished=self.finished)
         self.on_text(text[len(self.shown) :])

@@ -18,7 +18,7 @@ from neuralchat.data.templates.chat import ChatTemplate
 from neuralchat.data.templates.chat_text import messages_of
 from neuralchat.data.tokenization import Encoder, TokenizationCounts
 from neuralchat.errors import TemplateError
-from neuralchat.inference.generation import answer_text, end_token_ids, frame_of
+from neuralchat.inference.generation import end_token_ids, frame_of
 
 QUESTION, ANSWER = Turn("user", "Name a colour of the sky."), Turn("assistant", "The sky is blue.")
 THOUGHT = replace(ANSWER, reasoning="Water and air scatter it.")
@@ -145,7 +145,19 @@ def test_the_words_of_an_answer_come_back(name: str) -> None:
     frame = frame_of(encoder.tokenizer, encoder.template)
     [example] = encoder.encode([Record((QUESTION, ANSWER), "row 1", "messages")], TokenizationCounts())
     ids = example.input_ids[example.supervised].tolist()
-    assert answer_text(encoder.tokenizer, ids[:-1], frame, finished=True) == ANSWER.content
+    assert frame.words(encoder.tokenizer, ids[:-1], finished=True) == ANSWER.content
+    # As they come, nothing is handed out that is not part of them.
+    shown = [frame.certain_words(encoder.tokenizer, ids[:end]) for end in range(len(ids))]
+    assert all(ANSWER.content.startswith(text.rstrip("\ufffd")) for text in shown)
+    assert shown[-1] == ANSWER.content
+
+
+def test_reasoning_before_the_opening_is_no_part_of_the_words() -> None:
+    encoder = encoder_of(STYLES["gpt-oss"])
+    frame = frame_of(encoder.tokenizer, encoder.template)
+    [example] = encoder.encode([Record((QUESTION, THOUGHT), "row 1", "messages")], TokenizationCounts())
+    ids = example.input_ids[example.supervised].tolist()
+    assert frame.words(encoder.tokenizer, ids[:-1], finished=True) == ANSWER.content
 
 
 @pytest.mark.parametrize("name", [name for name, style in STYLES.items() if "tools" not in style.knows])
@@ -191,6 +203,13 @@ def test_variables_of_the_template_decide() -> None:
     [rendering] = quiet.renderings((QUESTION, THOUGHT))
     assert rendering.lost_reasoning == 1
     assert "".join(piece.text for piece in rendering.pieces if piece.supervised) == ANSWER.content + "<|im_end|>"
+
+
+def test_a_model_that_was_not_trained_here_is_asked_as_its_maker_does() -> None:
+    tokenizer = tokenizer_of(STYLES["qwq"])
+    trained, base = ChatTemplate(tokenizer), ChatTemplate(tokenizer, own_prompt=True)
+    assert "".join(piece.text for piece in trained.render([QUESTION])).endswith("assistant\n")
+    assert "".join(piece.text for piece in base.render([QUESTION])).endswith("assistant\n<think>\n")
 
 
 def test_the_date_is_part_of_the_template() -> None:

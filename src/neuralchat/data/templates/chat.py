@@ -67,12 +67,24 @@ class Skeleton:
 
 
 class ChatTemplate(Template):
-    """`kwargs`: variables for the template, such as enable_thinking. `date`: the day that a template sees as today."""
+    """`kwargs`: variables for the template, such as enable_thinking. `date`: the day that a template sees as today.
+
+    `own_prompt`: the prompt is the template's generation prompt even where that is not what stands before an answer;
+    for models that were not trained here.
+    """
 
     name = "chat"
     joins_answers = True
 
-    def __init__(self, tokenizer: Any, kwargs: Mapping[str, Any] | None = None, date: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        date: str | None = None,
+        *,
+        own_prompt: bool = False,
+    ) -> None:
+        self.own_prompt = own_prompt
         self.chat_text = ChatText(tokenizer, kwargs, date)
         self.end_token = tokenizer.eos_token
         self.skeletons: dict[Any, Skeleton | None] = {}
@@ -152,7 +164,8 @@ class ChatTemplate(Template):
         own = common_beginning(written, *(self.chat_text.text([*turns, other], tools) for other in others)).rstrip(" ")
         # Some templates write a turn (the system's) for the last question only.
         contents = [content_of(turn).strip() for turn in turns]
-        return (prompt if any(text in prompt and text not in own for text in contents) else own), own
+        only_there = any(text in prompt and text not in own for text in contents)
+        return (prompt if only_there or (self.own_prompt and asks) else own), own
 
     def prompt_pieces(self, turns: Sequence[Turn], tools: Tools) -> list[Piece]:
         """The prompt after earlier answers, which stand in it as they do in training, in pieces of their own."""
