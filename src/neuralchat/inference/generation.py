@@ -28,9 +28,13 @@ def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], end_ids: Sequence[int], sampling: Sampling,
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    end_ids: Sequence[int],
+    sampling: Sampling,
     streamer: Any = None,
-) -> list[Answer]:  # fmt: skip
+) -> list[Answer]:
     """One answer for each prompt; several prompts are padded on the left and answered together."""
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]

@@ -23,30 +23,54 @@ IDENTITY = "checkpoint.json"
 LOCK = ".neuralchat.lock"
 # Names that belong to a run; only these are deleted by --overwrite_output_dir.
 RUN_FILES = (
-    MANIFEST, METRICS, REPORT, ADAPTER, WHOLE_MODEL, "adapter_config.json", "config.json", "generation_config.json",
-    "README.md", "chat_template.jinja",
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
-)  # fmt: skip
+    MANIFEST,
+    METRICS,
+    REPORT,
+    ADAPTER,
+    WHOLE_MODEL,
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "README.md",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+)
 
 
 TEXT, NUMBER, TEXT_OR_NONE, NUMBER_OR_NONE = (str,), (int, float), (str, type(None)), (int, float, type(None))
 # Part of the manifest -> what it must hold, and of which type.
 NEEDED_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
-    "base_model": {"name": TEXT}, "template": {"name": TEXT}, "adapter": {"method": TEXT}, "results": {},
-}  # fmt: skip
+    "base_model": {"name": TEXT},
+    "template": {"name": TEXT},
+    "adapter": {"method": TEXT},
+    "results": {},
+}
 # The same for what may be left out.
 OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
     "base_model": {
-        "path": TEXT_OR_NONE, "config_name": TEXT_OR_NONE, "revision": TEXT_OR_NONE, "cache_dir": TEXT_OR_NONE,
+        "path": TEXT_OR_NONE,
+        "config_name": TEXT_OR_NONE,
+        "revision": TEXT_OR_NONE,
+        "cache_dir": TEXT_OR_NONE,
     },
     "template": {"sha256": TEXT},
     "precision": {"storage": TEXT},
     "results": {
-        "samples": (list,), "steps": (int,), "mean_loss": NUMBER_OR_NONE, "held_out_loss_before": NUMBER_OR_NONE,
-        "held_out_loss_after": NUMBER_OR_NONE, "seconds": NUMBER, "training_seconds": NUMBER, "tokens_per_s": NUMBER,
-        "peak_memory_mb": NUMBER, "rouge": (dict, type(None)),
+        "samples": (list,),
+        "steps": (int,),
+        "mean_loss": NUMBER_OR_NONE,
+        "held_out_loss_before": NUMBER_OR_NONE,
+        "held_out_loss_after": NUMBER_OR_NONE,
+        "seconds": NUMBER,
+        "training_seconds": NUMBER,
+        "tokens_per_s": NUMBER,
+        "peak_memory_mb": NUMBER,
+        "rouge": (dict, type(None)),
     },
-}  # fmt: skip
+}
 
 
 def write_atomically(path: Path, text: str) -> None:

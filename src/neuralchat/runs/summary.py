@@ -41,8 +41,10 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
             ("peak memory", f"{results['peak_memory_mb']} MiB"),
         ]
         pointers = [
-            ("run", str(output)), ("report", str(output / REPORT)), ("chat", f"neuralchat chat {output}"),
-        ]  # fmt: skip
+            ("run", str(output)),
+            ("report", str(output / REPORT)),
+            ("chat", f"neuralchat chat {output}"),
+        ]
     return results_table(samples, figures, pointers)
 
 

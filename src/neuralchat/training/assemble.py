@@ -103,8 +103,11 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             ProgressLine(counters, progress),
             *callbacks,
         ],
-        model, session.tokenizer, optimizer, scheduler,
-    )  # fmt: skip
+        model,
+        session.tokenizer,
+        optimizer,
+        scheduler,
+    )
     control = TrainerControl()
     state = make_state(args, max_steps, plan.steps, [*handler.callbacks, control])
     control = handler.on_init_end(args, state, control)

@@ -171,9 +171,12 @@ def checked_identity(
         stored, where = identity_of_run(Path(tuning.from_run)), tuning.from_run
     own = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     identity = identity_of(
-        arguments, data, base_fingerprint(source),
-        units_per_step=global_batch(stored, own, training.world_size), world_size=training.world_size,
-    )  # fmt: skip
+        arguments,
+        data,
+        base_fingerprint(source),
+        units_per_step=global_batch(stored, own, training.world_size),
+        world_size=training.world_size,
+    )
     if stored is not None:
         for notice in check_identity(stored, identity, tuning.allow_changed, where=where):
             note(notice)
