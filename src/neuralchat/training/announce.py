@@ -7,20 +7,21 @@ import torch
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.planning.forecast import TimeForecast
-from neuralchat.training.results import Results
 from neuralchat.training.session import Session
 
 
-def announce(session: Session, plan: BatchPlan, max_steps: int, results: Results) -> None:
+def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tuple[int, int]) -> None:
+    """`parameters`: how many are trained, and how many there are."""
     label = "train" if session.data.train is not None else "validation"
     counts = session.data.counts[label]
     units = "rows" if plan.row_tokens else "examples"
     precision = session.precision.as_dict()
     method = session.arguments.tuning.peft
+    trained, total = parameters
     rows = {
         "data": f"{counts['examples']} examples, {counts['tokens']} tokens, template {session.data.template.name}",
         method: (
-            f"{method}: {results.trained_parameters:,} of {results.total_parameters:,} parameters trained; "
+            f"{method}: {trained:,} of {total:,} parameters trained; "
             f"weights {precision['storage']}, arithmetic {precision['compute']}"
         ),
         "steps": (
@@ -30,7 +31,7 @@ def announce(session: Session, plan: BatchPlan, max_steps: int, results: Results
         ),
     }
     if session.training.do_train:
-        forecast = time_forecast(session, plan, max_steps, results.trained_parameters)
+        forecast = time_forecast(session, plan, max_steps, trained)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
         rows["forecast"] = f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}"
     show_plan(rows)

@@ -35,8 +35,8 @@ from neuralchat.training.callbacks import MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
+from neuralchat.training.manifest import model_of_run
 from neuralchat.training.optimizer import make_optimizer, make_scheduler
-from neuralchat.training.results import model_of_run
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.runs.run import Run, RunResults
+from neuralchat.runs.results import RunResults
+from neuralchat.runs.run import Run
 from neuralchat.runs.summary import one_line, summary
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
