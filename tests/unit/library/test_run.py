@@ -1,4 +1,4 @@
-"""runs/run.py and summary.py: a run's directory as Python sees it."""
+"""library/run.py, and runs/summary.py below it: a run's directory as Python sees it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from neuralchat.errors import RunDirectoryError
+from neuralchat.library.run import Run
 from neuralchat.runs.results import RunResults
-from neuralchat.runs.run import Run
 from neuralchat.runs.summary import one_line, summary
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
@@ -91,7 +91,7 @@ def test_long_answers_become_one_line() -> None:
 
 def test_reading_a_run_imports_nothing_heavy() -> None:
     code = (
-        f"import sys; from neuralchat.runs.run import Run; Run.load({str(FIXTURE)!r}).summary();"
+        f"import sys; from neuralchat.library.run import Run; Run.load({str(FIXTURE)!r}).summary();"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

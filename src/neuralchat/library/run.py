@@ -69,7 +69,7 @@ class Run:
 
     def chatbot(self, *, trust_remote_code: bool = False) -> Chatbot:
         """The chatbot of this run. Errors are those of `Chatbot.load`."""
-        # The one call upwards of this layer, made when it is used.
+        # Imported here, so that looking at a run takes no torch.
         from neuralchat.inference.chatbot import Chatbot
 
         return Chatbot.load(self.path, trust_remote_code=trust_remote_code)
