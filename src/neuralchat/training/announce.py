@@ -33,7 +33,9 @@ def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tupl
     if session.training.do_train:
         forecast = time_forecast(session, plan, max_steps, trained)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
-        rows["forecast"] = f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}"
+        rows["forecast"] = (
+            f"forecast: {forecast.steps} steps, about {clock(forecast.training_seconds)} of training{shared}"
+        )
     show_plan(rows)
 
 

@@ -22,7 +22,7 @@ from neuralchat.distributed.collectives import (
 from neuralchat.errors import NeuralChatError
 from neuralchat.evaluation.sample_answers import ask, rouge_of_held_out, sample_records, samples_of
 from neuralchat.models.loading.base_model import parameter_counts
-from neuralchat.planning.memory import SMALLEST_MICRO_BATCH
+from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
 from neuralchat.runs.directory import read_metrics
 from neuralchat.runs.results import RunResults
 from neuralchat.training.announce import announce
@@ -180,7 +180,7 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
     smaller = shares.micro_batch_tokens // 2
     told = f"memory ran out at step {training.state.global_step + 1} ({what}); the steps before it are saved. "
     error: OutOfMemoryError | None = None
-    if smaller < max(SMALLEST_MICRO_BATCH, longest // 2):
+    if smaller < max(SMALLEST_MICRO_BATCH_TOKENS, longest // 2):
         error = OutOfMemoryError(
             f"{told}--micro_batch_tokens {shares.micro_batch_tokens} is too small to halve for examples of {longest} "
             f"tokens. Go on with{how_to_go_on(session, gradient_checkpointing=True)}"
@@ -193,4 +193,4 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
     if error is not None:
         raise told_by_first(error)
     note(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
-    shares.micro_batch_tokens = session.micro_batch_tokens = smaller
+    shares.micro_batch_tokens = smaller
