@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from typing import Any
 
 import torch
@@ -138,8 +137,9 @@ class TrainingLoop:
     def train_step(self, share: StepShare) -> None:
         supervised_tokens, tokens = self.agree(share)
         self.control = self.callbacks.on_step_begin(self.args, self.state, self.control)
-        sources = partial(self.loader.shares.sources, self.next_step)
-        result = self.gradients.step(share, supervised_tokens, self.state.global_step + 1, sources)
+        result = self.gradients.step(
+            share, supervised_tokens, self.state.global_step + 1, lambda: self.loader.shares.sources(self.next_step)
+        )
         self.control = self.callbacks.on_pre_optimizer_step(self.args, self.state, self.control)
         self.optimizer.step()
         self.control = self.callbacks.on_optimizer_step(self.args, self.state, self.control)
