@@ -35,13 +35,7 @@ def samples_of(records: Sequence[Record], before: Sequence[str], after: Sequence
 
 
 def ask(
-    model: Any,
-    tokenizer: Any,
-    data: PreparedData,
-    records: Sequence[Record],
-    max_new_tokens: int,
-    *,
-    num_beams: int = 1,
+    model: Any, tokenizer: Any, data: PreparedData, records: Sequence[Record], max_new_tokens: int, *, beams: int = 1
 ) -> list[str]:
     """Likeliest answers of the model as it is now."""
     if not records:
@@ -51,8 +45,7 @@ def ask(
     thaw_linears(model)
     try:
         bot = Chatbot(model.eval(), tokenizer, data.template)
-        sampling = Sampling(max_new_tokens=max_new_tokens, num_beams=num_beams)
-        answers = bot.answers([record.turns[:-1] for record in records], sampling)
+        answers = bot.answers([r.turns[:-1] for r in records], Sampling(max_new_tokens=max_new_tokens, num_beams=beams))
     finally:
         freeze_linears(model)
         model.train(was_training)
@@ -60,14 +53,14 @@ def ask(
 
 
 def rouge_of_held_out(
-    model: Any, tokenizer: Any, data: PreparedData, *, max_new_tokens: int, num_beams: int
+    model: Any, tokenizer: Any, data: PreparedData, *, max_new_tokens: int, beams: int
 ) -> dict[str, float]:
     """Mean ROUGE-1, -2 and -L F-measures of the answers to all held-out questions, from 0 to 1."""
     from rouge_score.rouge_scorer import RougeScorer
 
     assert data.validation is not None
     records = sample_records(data, len(data.validation))
-    answers = ask(model, tokenizer, data, records, max_new_tokens, num_beams=num_beams)
+    answers = ask(model, tokenizer, data, records, max_new_tokens, beams=beams)
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
     scores = [scorer.score(r.turns[-1].content, answer) for r, answer in zip(records, answers, strict=True)]
     return {name: round(fmean(score[name].fmeasure for score in scores), 4) for name in scores[0]}

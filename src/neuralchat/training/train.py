@@ -111,7 +111,7 @@ def measure_after(
                 session.tokenizer,
                 session.data,
                 max_new_tokens=tuning.generation_max_length,
-                num_beams=tuning.generation_num_beams,
+                beams=tuning.generation_num_beams,
             )
             results = replace(results, rouge=rouge)
     return replace(results, samples=samples_of(records, before, after))
