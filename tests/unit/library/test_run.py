@@ -55,6 +55,13 @@ def test_text_is_the_summary() -> None:
     assert f"training loss  {run.results.mean_loss:.4f} (mean over {run.results.steps} steps)" in text
 
 
+def test_the_command_to_go_on_with_can_be_typed(tmp_path: Path) -> None:
+    run = tmp_path / "my runs"
+    run.mkdir()
+    (run / "neuralchat.json").write_bytes((FIXTURE / "neuralchat.json").read_bytes())
+    assert f"chat           neuralchat chat '{run}'" in Run.load(run).summary()
+
+
 def test_a_notebook_shows_it_with_no_tag_of_an_answer(tmp_path: Path) -> None:
     manifest = json.loads((FIXTURE / "neuralchat.json").read_text())
     manifest["results"]["samples"] = [{"question": "<script>", "expected": "a", "before": "b", "after": "&"}]
