@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from neuralchat.data.templates import Template
+from neuralchat.data.templates.template import Template
+from neuralchat.data.tokenization import encode_runs
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.sampling import Sampling
 
@@ -22,6 +23,32 @@ class Answer:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Text that a template writes around the words of an answer, and a model trained with it says."""
+
+    opening: str = ""
+    closing: str = ""
+
+    def inner(self, text: str, *, finished: bool) -> str:
+        """The words alone. Of an unfinished answer what may still become part of the frame is held back.
+
+        >>> Frame(" ", "\\n").inner(" It is.\\n", finished=True)
+        'It is.'
+        """
+        if finished:
+            return text.removeprefix(self.opening).removesuffix(self.closing)
+        if self.opening.startswith(text):
+            return ""
+        text = text.removeprefix(self.opening)
+        begun = next((n for n in range(len(self.closing), 0, -1) if text.endswith(self.closing[:n])), 0)
+        return text[: len(text) - begun]
+
+
+def frame_of(tokenizer: Any, template: Template) -> Frame:
+    return Frame(*(decoded(tokenizer, encode_runs(tokenizer, [part])[0][0].tolist()) for part in template.frame))
+
+
 def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
     return [tokenizer.convert_tokens_to_ids(token) for token in template.end_tokens]
 
@@ -33,6 +60,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     end_ids: Sequence[int],
     sampling: Sampling,
+    frame: Frame,
     streamer: Any = None,
 ) -> list[Answer]:
     """One answer for each prompt; several prompts are padded on the left and answered together."""
@@ -43,13 +71,19 @@ def generate(
     output = decode(
         model, ids, mask, eos_token_id=list(end_ids), pad_token_id=pad, streamer=streamer, **sampling.options()
     )
-    return [cut_answer(tokenizer, row.tolist(), end_ids) for row in output]
+    return [cut_answer(tokenizer, row.tolist(), end_ids, frame) for row in output]
 
 
-def cut_answer(tokenizer: Any, ids: Sequence[int], end_ids: Sequence[int]) -> Answer:
+def cut_answer(tokenizer: Any, ids: Sequence[int], end_ids: Sequence[int], frame: Frame) -> Answer:
     stop = next((i for i, token in enumerate(ids) if token in end_ids), None)
     kept = ids[:stop]
-    return Answer(decoded(tokenizer, kept), tuple(kept), stop is not None)
+    finished = stop is not None
+    return Answer(answer_text(tokenizer, kept, frame, finished=finished), tuple(kept), finished)
+
+
+def answer_text(tokenizer: Any, ids: Sequence[int], frame: Frame, *, finished: bool) -> str:
+    text = decoded(tokenizer, ids)
+    return frame.inner(text, finished=True) if finished else text.removeprefix(frame.opening)
 
 
 def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -60,11 +94,13 @@ def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
 class TextStream:
     """A streamer for model.generate that hands out text as soon as its characters are certain."""
 
-    def __init__(self, tokenizer: Any, end_ids: Sequence[int], on_text: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, end_ids: Sequence[int], on_text: Callable[[str], None], frame: Frame) -> None:
         self.tokenizer = tokenizer
+        self.frame = frame
         self.end_ids = set(end_ids)
         self.on_text = on_text
         self.ids: list[int] = []
+        self.finished = False
         self.shown = ""
         self.prompt_came = False
 
@@ -72,13 +108,15 @@ class TextStream:
         if not self.prompt_came:
             self.prompt_came = True
             return
-        self.ids += [token for token in value.flatten().tolist() if token not in self.end_ids]
-        text = decoded(self.tokenizer, self.ids)
+        tokens = value.flatten().tolist()
+        self.ids += [token for token in tokens if token not in self.end_ids]
+        self.finished = self.finished or any(token in self.end_ids for token in tokens)
+        text = self.frame.inner(decoded(self.tokenizer, self.ids), finished=False)
         # A replacement character may be half of a longer one: wait for the rest.
         if not text.endswith("\ufffd"):
             self.on_text(text[len(self.shown) :])
             self.shown = text
 
     def end(self) -> None:
-        text = decoded(self.tokenizer, self.ids)
+        text = answer_text(self.tokenizer, self.ids, self.frame, finished=self.finished)
         self.on_text(text[len(self.shown) :])

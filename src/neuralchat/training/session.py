@@ -18,6 +18,7 @@ from neuralchat.console import gib, inform, note
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
+from neuralchat.data.templates.making import read_template
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
@@ -45,6 +46,7 @@ from neuralchat.planning.memory import (
     state_bytes,
 )
 from neuralchat.planning.packing_proof import proof_examples, prove_packing
+from neuralchat.runs.directory import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     config = load_config(source)
     check_architecture(arguments, config)
     tokenizer = load_tokenizer(source)
+    if arguments.data.chat_template:
+        tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
     added = add_tokens(tokenizer, arguments.data.special_tokens)
     data = run_first_on_each_host(
         lambda: prepare(
@@ -117,6 +121,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
             encoder_decoder=is_encoder_decoder(config),
             cache_dir=source.cache_dir,
             given=given_records,
+            template_date=template_date(arguments, resume),
         )
     )
     training = arguments.training_arguments()
@@ -153,6 +158,18 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         link=link,
         initial_adapter=initial,
     )
+
+
+def template_date(arguments: FinetuneConfig, resume: Path | None) -> str | None:
+    """The day that a chat template takes for today: as asked for, or as in the run that goes on or is repeated."""
+    if arguments.data.template_date:
+        return arguments.data.template_date
+    said = {}
+    if resume is not None:
+        said = stored_identity(resume).get("run", {})
+    elif arguments.tuning.from_run is not None:
+        said = read_manifest(Path(arguments.tuning.from_run))
+    return said.get("template", {}).get("definition", {}).get("date")
 
 
 def checked_identity(
