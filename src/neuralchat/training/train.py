@@ -193,4 +193,4 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
     if error is not None:
         raise told_by_first(error)
     note(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
-    shares.micro_batch_tokens = smaller
+    training.loop.loader.set_micro_batch_tokens(smaller)
