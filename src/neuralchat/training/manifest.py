@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neuralchat import __version__
 from neuralchat.console import is_log_shown, show_page
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_fingerprint import commit_of
@@ -70,7 +69,7 @@ def make_manifest(session: Session, results: RunResults) -> dict[str, Any]:
     arguments, data = session.arguments, session.data
     model = model_of_run(session)
     return {
-        "neuralchat": __version__,
+        "neuralchat": version("neuralchat"),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **model,
         "adapter": {
