@@ -49,7 +49,7 @@ from neuralchat.planning.packing_proof import proof_examples, prove_packing
 from neuralchat.runs.directory import read_manifest
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """What the stages of one run share."""
 
@@ -68,7 +68,7 @@ class Session:
     resume: Path | None
     identity: dict[str, Any]
     micro_batch_tokens: int
-    # Seconds that a forward and backward pass takes for each token, by the proof's examples.
+    # Of a forward and backward pass, by the proof's examples.
     seconds_per_token: float
     # What a sum over the ranks costs; None for a single process.
     link: Link | None
@@ -188,9 +188,12 @@ def checked_identity(
         stored, where = identity_of_run(Path(tuning.from_run)), tuning.from_run
     own = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     identity = identity_of(
-        arguments, data, base_fingerprint(source),
-        units_per_step=global_batch(stored, own, training.world_size), world_size=training.world_size,
-    )  # fmt: skip
+        arguments,
+        data,
+        base_fingerprint(source),
+        units_per_step=global_batch(stored, own, training.world_size),
+        world_size=training.world_size,
+    )
     if stored is not None:
         for notice in check_identity(stored, identity, tuning.allow_changed, where=where):
             note(notice)
@@ -200,7 +203,7 @@ def checked_identity(
 def settled_micro_batch(
     model: Any, arguments: FinetuneConfig, data: PreparedData, layout: Layout | None, tokenizer: Any
 ) -> tuple[int, float]:
-    """(micro_batch_tokens that memory allows, seconds that a token takes)."""
+    """(micro_batch_tokens that memory allows, seconds per token)."""
     tuning, examples = arguments.tuning, proof_examples(data.trained_on)
 
     def loss_of(chosen: Any) -> Any:
@@ -208,15 +211,15 @@ def settled_micro_batch(
             return packed_loss_sum(model, layout.pack(chosen))
         return padded_loss_sum(model, chosen, pad_id=tokenizer.pad_token_id)
 
-    token_bytes, seconds = cost_per_token(model, loss_of, examples)
+    bytes_per_token, seconds = cost_per_token(model, loss_of, examples)
     forecast = MemoryForecast(
-        now=resident_bytes(),
-        state=state_bytes(model, str(arguments.training.optim)),
-        token=token_bytes,
+        now_bytes=resident_bytes(),
+        state_bytes=state_bytes(model, str(arguments.training.optim)),
+        bytes_per_token=bytes_per_token,
         micro_batch_tokens=tuning.micro_batch_tokens,
-        longest=int(data.trained_on.lengths.max()),
+        longest_example_tokens=int(data.trained_on.lengths.max()),
     )
-    inform(f"memory forecast: {gib(forecast.peak())} at the peak, {gib(forecast.now)} now")
+    inform(f"memory forecast: {gib(forecast.peak_bytes())} at the peak, {gib(forecast.now_bytes)} now")
     settled = settle_micro_batch(forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch)
     # A step is as fast as its slowest rank.
     return settled, max(all_gather_object(seconds))
