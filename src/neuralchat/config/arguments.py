@@ -7,15 +7,33 @@ transformers, see training_flags.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from neuralchat.config.facts import argument, harmless
 from neuralchat.config.methods import METHODS, Method
+from neuralchat.config.named_values import parse_named_values
 
 # The fields that records have, of all kinds (data/records/kinds.py).
 RECORD_FIELDS = (
-    "instruction", "input", "output", "system", "history", "messages", "conversations", "prompt", "completion",
-    "question", "query", "answer", "response", "context", "text", "tools", "functions", "facts",
-)  # fmt: skip
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "history",
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "question",
+    "query",
+    "answer",
+    "response",
+    "context",
+    "text",
+    "tools",
+    "functions",
+    "facts",
+)
 
 
 @dataclass(kw_only=True)
@@ -66,6 +84,15 @@ class DataArguments:
     supervise: str = harmless(
         "all", "train on all answers of a conversation, or on the last one only", choices=("all", "last")
     )
+    chat_template: str | None = harmless(
+        None, "file with a chat template to use in the place of the tokenizer's; the run keeps it", path=True
+    )
+    chat_template_kwargs: dict[str, Any] | str | None = harmless(
+        None, "variables for the chat template, such as enable_thinking=false, or a JSON object; the run keeps them"
+    )
+    template_date: str | None = harmless(
+        None, "the day, YYYY-MM-DD, that a chat template takes for today; by default that of the run's first start"
+    )
     train_on_inputs: bool = argument(False, "train on the prompt too, not only on the answer")
     on_bad_record: str = harmless("fail", "refuse bad records, or skip them and say how many", choices=("fail", "skip"))
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
@@ -80,6 +107,11 @@ class DataArguments:
         256, "encoder-decoder models: longest target; longer ones are left out, counted", minimum=1
     )
     special_tokens: list[str] = argument([], "tokens to add to the vocabulary and to train with LoRA")
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """--chat_template_kwargs by name. Raises ValueError where they are neither a JSON object nor name=value."""
+        return parse_named_values(self.chat_template_kwargs)
 
 
 @dataclass(kw_only=True)

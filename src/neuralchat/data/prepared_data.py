@@ -53,6 +53,7 @@ def prepare(
     encoder_decoder: bool = False,
     cache_dir: str | None = None,
     given: Sequence[GivenRecords] = (),
+    template_date: str | None = None,
 ) -> PreparedData:
     """Read, check, render and tokenize, or take the same from the cache.
 
@@ -60,9 +61,18 @@ def prepare(
     """
     train_source, validation_source = sources(data, cache_dir, given)
     firsts = train_source.first_records()
-    template = make_template(data.template, tokenizer, conversations=chats(firsts), encoder_decoder=encoder_decoder)
-    if notice := mixed_kinds(firsts, template.name):
-        note(f"train: {notice}")
+    asked = bool(data.chat_template or data.template_variables)
+    template = make_template(
+        data.template,
+        tokenizer,
+        conversations=asked or chats(firsts),
+        encoder_decoder=encoder_decoder,
+        kwargs=data.template_variables,
+        date=template_date,
+    )
+    notices = [*template.notices, *mixed_kinds(firsts, template.name)]
+    for notice in notices:
+        note(notice)
     encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
     stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}

@@ -125,12 +125,12 @@ def record_source(
     return RecordSource(() if rows else tuple(files), hub, limit, rows, columns)
 
 
-def mixed_kinds(firsts: Sequence[Record], template: str) -> str | None:
+def mixed_kinds(firsts: Sequence[Record], template: str) -> list[str]:
     """A notice where files hold records of different kinds; `template` is the one that all of them take."""
     if len({record.kind for record in firsts}) < 2:
-        return None
+        return []
     listed = ", ".join(f"{record.source.rpartition(' row ')[0]} {record.kind}" for record in firsts)
-    return f"the files hold records of several kinds ({listed}); all take the template {template}"
+    return [f"train: the files hold records of several kinds ({listed}); all take the template {template}"]
 
 
 def chats(firsts: Sequence[Record]) -> bool:

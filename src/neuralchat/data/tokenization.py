@@ -17,7 +17,7 @@ import numpy as np
 
 from neuralchat.data.records import TEXT, Record, Turn
 from neuralchat.data.templates.making import begin_tokens_of
-from neuralchat.data.templates.template import Piece, Template, Tools, View
+from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
 from neuralchat.data.vocabulary import KEPT_ROWS, Vocabulary
 from neuralchat.errors import DataError, TemplateError
 
@@ -188,17 +188,17 @@ class Encoder:
         earlier = (replace(turn, trained=False) if is_learned(turn) else turn for turn in record.turns[:-1])
         return (*earlier, record.turns[-1])
 
-    def views(self, record: Record, counts: TokenizationCounts) -> list[View]:
+    def renderings(self, record: Record, counts: TokenizationCounts) -> list[Rendering]:
         """The examples that a record becomes. Raises TemplateError, which names the record."""
         if record.kind == TEXT:
-            return [View(record.turns, self.text_pieces(record.turns[0].content))]
+            return [Rendering(record.turns, self.text_pieces(record.turns[0].content))]
         try:
-            views = self.template.views(self.turns(record), record.tools)
+            renderings = self.template.renderings(self.turns(record), record.tools)
         except TemplateError as error:
             raise TemplateError(f"{record.source}: {error}") from error
-        counts.lost_reasoning += sum(view.lost_reasoning for view in views)
-        counts.split_records += len(views) > 1
-        return views
+        counts.lost_reasoning += sum(rendering.lost_reasoning for rendering in renderings)
+        counts.split_records += len(renderings) > 1
+        return renderings
 
     def text_pieces(self, text: str) -> list[Piece]:
         """A text without a prompt, framed as the tokenizer frames texts; it takes no template."""
@@ -207,11 +207,11 @@ class Encoder:
 
     def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
         """Examples of `records`, in order; those with nothing to train on are counted and left out."""
-        views = [(record, view) for record in records for view in self.views(record, counts)]
-        encoded = self.encode_pieces(view.pieces for _, view in views)
+        renderings = [(record, rendering) for record in records for rendering in self.renderings(record, counts)]
+        encoded = self.encode_pieces(rendering.pieces for _, rendering in renderings)
         examples = []
-        for (record, view), (ids, supervised) in zip(views, encoded, strict=True):
-            made = self.examples_of(record, view, ids, supervised)
+        for (record, rendering), (ids, supervised) in zip(renderings, encoded, strict=True):
+            made = self.examples_of(record, rendering, ids, supervised)
             if isinstance(made, str):
                 counts.leave_out(f"{record.source}: {made}")
                 continue
@@ -220,18 +220,20 @@ class Encoder:
             if len(made) > 1:
                 counts.split_texts += 1
                 counts.split_examples += len(made)
-            self.vocabulary.count_losses(record.source, view.turns, made, counts)
+            self.vocabulary.count_losses(record.source, rendering.turns, made, counts)
             examples += made
         return examples
 
-    def examples_of(self, record: Record, view: View, ids: np.ndarray, supervised: np.ndarray) -> list[Example] | str:
+    def examples_of(
+        self, record: Record, rendering: Rendering, ids: np.ndarray, supervised: np.ndarray
+    ) -> list[Example] | str:
         """What is trained on, or why nothing is. Only a text without a prompt makes several examples."""
         if record.kind == TEXT:
             return self.examples_of_text(record.source, ids, supervised)
-        cut, answers = 0, sum(map(is_learned, view.turns))
+        cut, answers = 0, sum(map(is_learned, rendering.turns))
         if self.excess(supervised) > 0:
             whole = len(ids)
-            ids, supervised = self.shorten(view.turns, record.tools, ids, supervised)
+            ids, supervised = self.shorten(rendering.turns, record.tools, ids, supervised)
             if self.excess(supervised) > 0:
                 return self.too_long(answers, supervised)
             cut = whole - len(ids)
@@ -304,10 +306,12 @@ class Seq2SeqEncoder(Encoder):
             return f"the answer ({target} tokens) does not fit into --max_target_length {self.max_target_length}"
         return f"the fixed part of the prompt ({len(supervised) - target} tokens) does not fit into {self.limit}"
 
-    def examples_of(self, record: Record, view: View, ids: np.ndarray, supervised: np.ndarray) -> list[Example] | str:
+    def examples_of(
+        self, record: Record, rendering: Rendering, ids: np.ndarray, supervised: np.ndarray
+    ) -> list[Example] | str:
         if record.kind == TEXT:
             return "a text without a prompt is nothing that an encoder-decoder model can answer"
-        return super().examples_of(record, view, ids, supervised)
+        return super().examples_of(record, rendering, ids, supervised)
 
 
 def is_learned(turn: Turn) -> bool:
@@ -359,7 +363,8 @@ def encode_runs(
     for pieces in conversations:
         ids: list[int] = []
         supervised: list[bool] = []
-        before, ids_before = "", []
+        before = ""
+        ids_before: list[int] = []
         for piece in pieces:
             if piece.special:
                 new, before, ids_before = [tokenizer.convert_tokens_to_ids(piece.text)], "", []

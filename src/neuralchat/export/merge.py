@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from neuralchat.config.methods import METHODS
@@ -12,7 +13,7 @@ from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, read_manifest, write_atomically
+from neuralchat.runs.directory import MANIFEST, read_manifest, why_unwritable, write_atomically
 
 
 def check_mergeable(method: str) -> None:
@@ -34,6 +35,8 @@ def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RunDirectoryError(f"--output {output} is not empty; name a directory that is new")
+    if reason := why_unwritable(output):
+        raise RunDirectoryError(f"--output {output} cannot be written: {reason}")
     origin = origin_of(run) if run.is_dir() else origin_of_run(run)
     # Without a manifest of ours the merged model could not say how it wants to be asked.
     if origin.kind == "adapter":
@@ -51,7 +54,7 @@ def merge(options: argparse.Namespace) -> int:
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    print(f"{output} is a whole model; talk to it with: neuralchat chat {output}")
+    print(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
 
 

@@ -35,8 +35,8 @@ from neuralchat.training.callbacks import MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
+from neuralchat.training.manifest import model_of_run
 from neuralchat.training.optimizer import make_optimizer, make_scheduler
-from neuralchat.training.results import model_of_run
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
@@ -103,8 +103,11 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             ProgressLine(counters, progress),
             *callbacks,
         ],
-        model, session.tokenizer, optimizer, scheduler,
-    )  # fmt: skip
+        model,
+        session.tokenizer,
+        optimizer,
+        scheduler,
+    )
     control = TrainerControl()
     state = make_state(args, max_steps, plan.steps, [*handler.callbacks, control])
     control = handler.on_init_end(args, state, control)

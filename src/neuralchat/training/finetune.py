@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -23,8 +24,9 @@ from neuralchat.export.hub import HubUpload
 from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
+from neuralchat.runs.results import RunResults
 from neuralchat.training.assemble import make_training
-from neuralchat.training.results import Results, finish
+from neuralchat.training.manifest import finish
 from neuralchat.training.session import Session, check_extras, make_session
 from neuralchat.training.train import train
 
@@ -49,7 +51,7 @@ def finetune_in(
     arguments: FinetuneConfig,
     callbacks: Sequence[TrainerCallback] = (),
     given_records: Sequence[GivenRecords] = (),
-) -> Results:
+) -> RunResults:
     """Fine-tune as this process's part of the `world` that its launcher has started."""
     for text in arguments.notices:
         note(text)
@@ -64,7 +66,7 @@ def finetune(
     arguments: FinetuneConfig,
     callbacks: Sequence[TrainerCallback] = (),
     given_records: Sequence[GivenRecords] = (),
-) -> Results:
+) -> RunResults:
     """Check, load, train, save. Nothing is written to output_dir before everything has been checked.
 
     `given_records` stand for the files of their names (data/given_records.py).
@@ -82,7 +84,7 @@ def finetune_locked(
     callbacks: Sequence[TrainerCallback],
     given_records: Sequence[GivenRecords],
     lock: RunLock,
-) -> Results:
+) -> RunResults:
     start = time.perf_counter()
     output, overwrite = arguments.output_dir, arguments.tuning.overwrite_output_dir
     checkpoint = run_on_rank_zero(lambda: chosen_checkpoint(arguments, output, lock))
@@ -101,16 +103,15 @@ def finetune_locked(
 
     run_on_rank_zero(prepare)
     uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
-    results = train(session, make_training(session, [*uploads, *callbacks]))
-    results.seconds = time.perf_counter() - start
-    results.peak_memory_mb = peak_memory_mb()
+    found = train(session, make_training(session, [*uploads, *callbacks]))
+    results = replace(found, seconds=time.perf_counter() - start, peak_memory_mb=peak_memory_mb())
     run_on_rank_zero(lambda: write_results(output, session, results))
     for upload in uploads:
         run_on_rank_zero(upload.upload_result)
     return results
 
 
-def write_results(output: Path, session: Session, results: Results) -> None:
+def write_results(output: Path, session: Session, results: RunResults) -> None:
     with failures_told(output, MANIFEST):
         finish(output, session, results)
 

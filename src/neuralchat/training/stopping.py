@@ -96,8 +96,10 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             handlers = {
-                signal.SIGINT: self.ask_to_stop, signal.SIGTERM: self.ask_to_stop, signal.SIGUSR1: self.ask_to_save
-            }  # fmt: skip
+                signal.SIGINT: self.ask_to_stop,
+                signal.SIGTERM: self.ask_to_stop,
+                signal.SIGUSR1: self.ask_to_save,
+            }
             self.previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 

@@ -28,7 +28,8 @@ KEEPS_RESULT = """
     trust_remote_code train_file mix mix_samples columns supervise validation_file dataset_name
     dataset_config_name max_eval_samples overwrite_cache
     dataset_cache_directory keep_in_memory on_bad_record no_packing verify_packing compile_kernels micro_batch_tokens
-    auto_micro_batch allow_changed from_run overwrite_output_dir predict_with_generate generation_max_length
+    chat_template chat_template_kwargs template_date auto_micro_batch allow_changed from_run
+    overwrite_output_dir predict_with_generate generation_max_length
     generation_num_beams report_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout
     peer_timeout output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
     per_device_eval_batch_size per_device_train_batch_size gradient_accumulation_steps log_level log_level_replica
@@ -59,8 +60,10 @@ def test_what_changes_the_result_is_what_version_0_1_compared() -> None:
 
 def test_secrets_paths_and_what_is_not_repeated() -> None:
     assert named("secret") == {"use_auth_token", "hub_token"}
-    models = {"model_name_or_path", "tokenizer_name", "config_name"}
-    assert named("path") == {*models, "train_file", "mix", "validation_file", "dataset_name"}
+    assert named("path") == {
+        "model_name_or_path", "tokenizer_name", "config_name", "train_file", "validation_file", "dataset_name",
+        "chat_template", "mix",
+    }  # fmt: skip
     assert named("pairs") == {"mix", "columns"}
     assert set(SCHEMA.arguments) - named("repeated") == {
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "from_run", "allow_changed", "local_rank",

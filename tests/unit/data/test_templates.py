@@ -222,7 +222,7 @@ def test_chat_template_that_refuses_a_role() -> None:
     ids=["drops", "repeats", "reorders"],
 )
 def test_chat_template_that_changes_turns(source: str) -> None:
-    with pytest.raises(TemplateError, match="drops, repeats or reorders turns|leaves out the text of turn"):
+    with pytest.raises(TemplateError, match=r"drops, repeats or reorders turns|leaves out the text of turn"):
         ChatTemplate(with_chat_template(source))
 
 

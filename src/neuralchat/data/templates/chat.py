@@ -11,16 +11,16 @@ of its own; where it does not, one example holds them all.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple
 
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.chat_text import ChatText, content_of, mark
-from neuralchat.data.templates.template import Piece, Template, Tools, View
+from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
 from neuralchat.errors import TemplateError
 
 END_OF_THOUGHTS = "</think>"
@@ -39,7 +39,7 @@ PROBES: tuple[tuple[Turn, ...], ...] = (
 )
 
 
-class Answer(NamedTuple):
+class WrittenAnswer(NamedTuple):
     """The place [start, end) of what is learned in the text of a conversation that ends with this answer.
 
     `closed`: the template ends it with a special token; otherwise the tokenizer's end token is put there.
@@ -67,12 +67,24 @@ class Skeleton:
 
 
 class ChatTemplate(Template):
-    """`kwargs`: variables for the template, such as enable_thinking. `date`: the day that a template sees as today."""
+    """`kwargs`: variables for the template, such as enable_thinking. `date`: the day that a template sees as today.
+
+    `own_prompt`: the prompt is the template's generation prompt even where that is not what stands before an answer;
+    for models that were not trained here.
+    """
 
     name = "chat"
     joins_answers = True
 
-    def __init__(self, tokenizer: Any, kwargs: Mapping[str, Any] | None = None, date: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        date: str | None = None,
+        *,
+        own_prompt: bool = False,
+    ) -> None:
+        self.own_prompt = own_prompt
         self.chat_text = ChatText(tokenizer, kwargs, date)
         self.end_token = tokenizer.eos_token
         self.skeletons: dict[Any, Skeleton | None] = {}
@@ -85,21 +97,22 @@ class ChatTemplate(Template):
         for number, turns in enumerate(PROBES):
             try:
                 self.check_shape(turns, ())
-                views = self.written_views(turns, ())
+                renderings = self.written_renderings(turns, ())
             except TemplateError:
                 if number == 0:
                     raise
                 continue
-            for view in views:
-                learned = [*view.pieces, Piece("")]
-                found += [a.text for a, b in zip(learned, learned[1:], strict=False) if ends_answer(a, b)]
+            for rendering in renderings:
+                found += [
+                    piece.text for piece, next_one in pairwise([*rendering.pieces, Piece("")]) if ends(piece, next_one)
+                ]
         return tuple(dict.fromkeys([*found, self.end_token]))
 
     def definition(self) -> dict[str, Any]:
         return {"name": self.name, "end_token": self.end_token, **self.chat_text.definition()}
 
     @cached_property
-    def notices(self) -> list[str]:  # type: ignore[override]
+    def notices(self) -> list[str]:
         found = []
         asked = self.chat_text.text(PROBES[0][:1], prompt=True)
         if self.prompt_text(PROBES[0][:1]) != asked:
@@ -112,9 +125,10 @@ class ChatTemplate(Template):
         return found
 
     @cached_property
-    def opening(self) -> list[Piece]:  # type: ignore[override]
+    def frame(self) -> tuple[list[Piece], list[Piece]]:
         answer = self.answer_of(PROBES[0], ())
-        return self.pieces(answer.text[answer.start : answer.text.index("answer", answer.start)], [])
+        before, _, after = answer.text[answer.start : answer.end].rpartition("answer")
+        return self.pieces(before, []), list(takewhile(lambda piece: not piece.special, self.pieces(after, [])))
 
     # A conversation
 
@@ -122,25 +136,36 @@ class ChatTemplate(Template):
         if turns[-1].role != "assistant":
             self.check_shape(turns, tools)
             return self.prompt_pieces(self.chat_text.swapped_turns(turns), self.chat_text.swap(tools))
-        views = self.views(turns, tools)
-        if len(views) != 1:
+        renderings = self.renderings(turns, tools)
+        if len(renderings) != 1:
             raise TemplateError("the chat template writes these answers in several ways; they need several examples")
-        return views[0].pieces
+        return renderings[0].pieces
 
-    def views(self, turns: Sequence[Turn], tools: Tools = ()) -> list[View]:
+    def renderings(self, turns: Sequence[Turn], tools: Tools = ()) -> list[Rendering]:
         self.check_shape(turns, tools)
         swapped, tools = self.chat_text.swapped_turns(turns), self.chat_text.swap(tools)
-        views = self.quick_view(swapped, tools) or self.written_views(swapped, tools)
-        return [view._replace(turns=with_flags(turns, view.turns)) for view in views]
+        renderings = self.quick_rendering(swapped, tools) or self.written_renderings(swapped, tools)
+        return [rendering._replace(turns=with_flags(turns, rendering.turns)) for rendering in renderings]
 
     def prompt_text(self, turns: Sequence[Turn], tools: Tools = ()) -> str:
         """What chat sends, and what stands before the answer in training."""
+        return self.beginning(turns, tools)[0]
+
+    def beginning(self, turns: Sequence[Turn], tools: Tools) -> tuple[str, str]:
+        """(prompt, what the template writes in its place when the answer is there). Mostly the two are the same."""
         prompt = self.chat_text.text(turns, tools, prompt=True)
         written = self.chat_text.text([*turns, Turn("assistant", mark("a"))], tools)
-        if written.startswith(prompt):
-            return prompt
+        asks = prompt != self.chat_text.text(turns, tools)
+        header = written[len(prompt) :].partition(mark("a"))[0]
+        if written.startswith(prompt) and (asks or not header.strip()):
+            return prompt, prompt
+        # What stands before any answer. Spaces stay with the answer, as tokens have them.
         others = [Turn("assistant", "b"), Turn("assistant", "b", reasoning="c")]
-        return os.path.commonprefix([written, *(self.chat_text.text([*turns, other], tools) for other in others)])
+        own = common_beginning(written, *(self.chat_text.text([*turns, other], tools) for other in others)).rstrip(" ")
+        # Some templates write a turn (the system's) for the last question only.
+        contents = [content_of(turn).strip() for turn in turns]
+        only_there = any(text in prompt and text not in own for text in contents)
+        return (prompt if only_there or (self.own_prompt and asks) else own), own
 
     def prompt_pieces(self, turns: Sequence[Turn], tools: Tools) -> list[Piece]:
         """The prompt after earlier answers, which stand in it as they do in training, in pieces of their own."""
@@ -151,20 +176,23 @@ class ChatTemplate(Template):
                 spans.append(self.span_in(text, answer, is_last=False))
         return self.pieces(text, spans)
 
-    def answer_of(self, turns: Sequence[Turn], tools: Tools) -> Answer:
+    def answer_of(self, turns: Sequence[Turn], tools: Tools) -> WrittenAnswer:
         """Where the last turn, an answer, lies in the text of the whole."""
-        text, prompt, lost = self.chat_text.text(turns, tools), self.prompt_text(turns[:-1], tools), False
-        if not text.startswith(prompt):
+        text, lost = self.chat_text.text(turns, tools), False
+        prompt, own = self.beginning(turns[:-1], tools)
+        if not text.startswith(own):
             # The template has the model begin behind its thoughts.
             turns, lost = [*turns[:-1], without_reasoning(turns[-1])], True
             text = self.chat_text.text(turns, tools)
         after, length, closed = self.closing(turns, tools)
+        fits = text.startswith(own) and text.endswith(after[length:])
+        text = prompt + text[len(own) :]
         end = len(text) - len(after) + length
-        if not (text.startswith(prompt) and text.endswith(after[length:]) and end >= len(prompt)):
+        if not fits or end < len(prompt):
             raise TemplateError(
                 "the chat template does not write the prompt before this answer as chat would; use --template alpaca"
             )
-        return Answer(text, len(prompt), end, closed, lost or self.loses_reasoning(turns, tools))
+        return WrittenAnswer(text, len(prompt), end, closed, lost or self.loses_reasoning(turns, tools))
 
     def closing(self, turns: Sequence[Turn], tools: Tools) -> tuple[str, int, bool]:
         """(text after the answer's words, characters of it that belong to the answer, whether a special token ends it).
@@ -176,7 +204,7 @@ class ChatTemplate(Template):
         after = self.after_mark(marked, tools)
         followed = [*marked, Turn("tool", "next") if turns[-1].tool_calls else Turn("user", "next")]
         try:
-            common = os.path.commonprefix([after, self.after_mark(followed, tools)])
+            common = common_beginning(after, self.after_mark(followed, tools))
         except TemplateError:
             common = after
         for text in (common, after):
@@ -192,13 +220,13 @@ class ChatTemplate(Template):
             raise TemplateError(DISORDER)
         return parts[1]
 
-    def written_views(self, turns: Sequence[Turn], tools: Tools) -> list[View]:
-        """The views of a conversation by what the template writes after each of its answers."""
+    def written_renderings(self, turns: Sequence[Turn], tools: Tools) -> list[Rendering]:
+        """The renderings of a conversation by what the template writes after each of its answers."""
         answers = [i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.trained]
         if not answers:
-            return [View(tuple(turns), self.pieces(self.chat_text.text(turns, tools), []))]
+            return [Rendering(tuple(turns), self.pieces(self.chat_text.text(turns, tools), []))]
         found = {i: self.answer_of(turns[: i + 1], tools) for i in answers}
-        views = []
+        renderings = []
         while found:
             last = max(found)
             text = found[last].text
@@ -206,10 +234,10 @@ class ChatTemplate(Template):
             spans = [self.span_in(text, found[i], is_last=i == last) for i in shared]
             lost = sum(found.pop(i).lost_reasoning for i in shared)
             chosen = tuple(replace(turn, trained=i in shared) for i, turn in enumerate(turns[: last + 1]))
-            views.append(View(chosen, self.pieces(text, spans), lost))
-        return views[::-1]
+            renderings.append(Rendering(chosen, self.pieces(text, spans), lost))
+        return renderings[::-1]
 
-    def span_in(self, text: str, answer: Answer, *, is_last: bool) -> Span:
+    def span_in(self, text: str, answer: WrittenAnswer, *, is_last: bool) -> Span:
         """Where no token of its own ends an answer, the special token with which the next turn begins does."""
         if not answer.closed and not is_last and (match := self.chat_text.special.search(text, answer.end)):
             return Span(answer.start, match.end(), True)
@@ -217,8 +245,8 @@ class ChatTemplate(Template):
 
     # Conversations of a shape seen before
 
-    def quick_view(self, turns: Sequence[Turn], tools: Tools) -> list[View] | None:
-        """The one view of plain turns, by the texts around contents of this shape, if the template writes just that."""
+    def quick_rendering(self, turns: Sequence[Turn], tools: Tools) -> list[Rendering] | None:
+        """The rendering of plain turns by the texts around contents of this shape, if the template writes just that."""
         if tools or any(turn.reasoning or turn.tool_calls or turn.role == "tool" for turn in turns):
             return None
         skeleton = self.skeleton(tuple((turn.role, turn.trained) for turn in turns))
@@ -228,10 +256,10 @@ class ChatTemplate(Template):
         asked = self.chat_text.text(turns[:-1], prompt=True)
         contents = [content_of(turn) for turn in turns]
         for texts in (contents, [text.strip() for text in contents]):
-            text, places = joined(skeleton.literals, texts)
+            text, places = assembled(skeleton.literals, texts)
             spans = [Span(places[i][0] - before, places[i][1] + after, c) for i, before, after, c in skeleton.spans]
             if text == written and (not spans or written[: spans[-1].start] == asked):
-                return [View(tuple(turns), self.pieces(text, spans))]
+                return [Rendering(tuple(turns), self.pieces(text, spans))]
         return None
 
     def skeleton(self, shape: tuple[tuple[Any, bool], ...]) -> Skeleton | None:
@@ -246,10 +274,10 @@ class ChatTemplate(Template):
         if re.findall(mark("m\\d+"), text) != marks or not turns[-1].trained or turns[-1].role != "assistant":
             return None
         literals = tuple(re.split(mark("m\\d+"), text))
-        views = self.written_views(turns, ())
-        if len(views) != 1:
+        renderings = self.written_renderings(turns, ())
+        if len(renderings) != 1:
             return None
-        _, places = joined(literals, marks)
+        _, places = assembled(literals, marks)
         spans = []
         for i in (i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.trained):
             span = self.span_in(text, self.answer_of(turns[: i + 1], ()), is_last=i == len(turns) - 1)
@@ -264,13 +292,16 @@ class ChatTemplate(Template):
         if shape in self.checked:
             return
         neutral = [neutral_turn(turn, i) for i, turn in enumerate(turns)]
-        text = self.chat_text.text(neutral, ({"type": "function", "function": NEUTRAL_TOOL},) if tools else ())
+        known = ({"type": "function", "function": NEUTRAL_TOOL},) if tools else ()
+        text, asked = self.chat_text.text(neutral, known), ""
+        if turns[-1].role == "assistant":
+            asked = self.chat_text.text(neutral[:-1], known, prompt=True)
         if tools and NEUTRAL_TOOL["name"] not in text:
             raise TemplateError("the chat template knows no tools: it leaves them out; take them out of the records")
         for i, turn in enumerate(neutral):
             if turn.tool_calls and f"function{i}" not in text:
                 raise TemplateError(f"the chat template knows no tool calls: it leaves out those of turn {i + 1}")
-            if turn.content and mark(f"m{i}") not in text:
+            if turn.content and mark(f"m{i}") not in text + asked:
                 beside = " beside its tool calls" if turn.tool_calls else ""
                 raise TemplateError(f"the chat template leaves out the text of turn {i + 1} ({turn.role}){beside}")
             if turn.role == "assistant" and not is_last_text(self.chat_text.text(neutral[: i + 1]), i):
@@ -323,6 +354,16 @@ def with_flags(turns: Sequence[Turn], flagged: Sequence[Turn]) -> tuple[Turn, ..
     return tuple(replace(turn, trained=flag.trained) for turn, flag in zip(turns, flagged, strict=False))
 
 
+def common_beginning(*texts: str) -> str:
+    """
+    >>> common_beginning("abc", "abd")
+    'ab'
+    """
+    shortest = min(texts, key=len)
+    differing = (i for i, letter in enumerate(shortest) if any(text[i] != letter for text in texts))
+    return shortest[: next(differing, len(shortest))]
+
+
 def end_of_turn(tokens: Sequence[re.Match[str]], *, calls: bool) -> int:
     """Where the tokens end that end a turn together: those without a gap; after calls, brackets may close in a gap."""
     end = tokens[0].end()
@@ -334,11 +375,11 @@ def end_of_turn(tokens: Sequence[re.Match[str]], *, calls: bool) -> int:
     return end
 
 
-def ends_answer(piece: Piece, following: Piece) -> bool:
+def ends(piece: Piece, following: Piece) -> bool:
     return piece.supervised and piece.special and not following.supervised
 
 
-def joined(literals: Sequence[str], contents: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+def assembled(literals: Sequence[str], contents: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     """(the text, where in it each content begins and ends)."""
     parts, places, position = [literals[0]], [], len(literals[0])
     for content, literal in zip(contents, literals[1:], strict=True):

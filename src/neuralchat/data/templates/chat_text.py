@@ -6,12 +6,15 @@ special token in the text is the template's own; `restored` puts the words back.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+from tokenizers import AddedToken
 
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Tools
@@ -26,12 +29,12 @@ DATE_CALL = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
 
 
 def mark(name: str) -> str:
-    """A text that no content holds once it was swapped, to find in what a template writes. `name` begins with a letter."""
+    """A text that no swapped content holds, to find in what a template writes. `name` begins with a letter."""
     return f"{OPENING}{name}{CLOSING}"
 
 
 class ChatText:
-    """`kwargs` are variables for the template, such as enable_thinking. `date`, YYYY-MM-DD, is today for the template."""
+    """`kwargs`: variables for the template, such as enable_thinking. `date`, YYYY-MM-DD, is its today."""
 
     def __init__(self, tokenizer: Any, kwargs: Mapping[str, Any] | None = None, date: str | None = None) -> None:
         self.tokenizer = tokenizer
@@ -40,32 +43,20 @@ class ChatText:
         if not isinstance(self.source, str | dict) or not self.source:
             raise TemplateError("this tokenizer has no chat template; use --template alpaca")
         sources = [self.source] if isinstance(self.source, str) else list(self.source.values())
+        mark_control_tokens(tokenizer, sources)
         self.date = (date or datetime.date.today().isoformat()) if any("strftime_now" in s for s in sources) else None
         self.sources = {source: dated(source, self.date) for source in sources}
         added = list(tokenizer.added_tokens_decoder.values())
         # White space that the tokenizer takes together with a token.
         self.strips_left = frozenset(token.content for token in added if token.lstrip)
         self.strips_right = frozenset(token.content for token in added if token.rstrip)
-        special = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
-        self.set_special(special)
-        self.as_parts = False
-        self.as_parts = self.takes_parts_only()
-        self.set_special(special | self.unmarked_enders({token.content for token in added} - special))
-
-    def set_special(self, names: Iterable[str]) -> None:
+        names = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
         self.special_names = sorted(names, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, self.special_names)) or "(?!)")
         self.swapped = re.compile("|".join(map(re.escape, [*self.special_names, OPENING])))
         self.numbers = {name: number for number, name in enumerate([*self.special_names, OPENING])}
-
-    def unmarked_enders(self, added: Iterable[str]) -> set[str]:
-        """Added tokens that end an answer although the tokenizer does not call them special; here they are."""
-        end = mark("end")
-        try:
-            after = self.text([Turn("user", "question"), Turn("assistant", end)]).partition(end)[2]
-        except TemplateError:
-            return set()
-        return set() if self.special.search(after) else {name for name in added if name in after}
+        self.as_parts = False
+        self.as_parts = self.takes_parts_only()
 
     def takes_parts_only(self) -> bool:
         """Whether contents must be lists of parts, as templates of models for pictures want them."""
@@ -146,11 +137,25 @@ class ChatText:
         }
 
 
+def mark_control_tokens(tokenizer: Any, sources: Sequence[str]) -> None:
+    """Call special what a template uses as such, though its tokenizer does not; the run's tokenizer keeps it.
+
+    Otherwise a user could write it. Tags in pairs (<think> and </think>) may stand in contents: they are no control
+    tokens.
+    """
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
+    used = {name for name in added if not name.isspace() and any(name in source for source in sources)}
+    tags = {name for name in used if {name.replace("<", "</", 1), name.replace("</", "<", 1)} - {name} & used}
+    if control := sorted(used - tags):
+        tokens = [AddedToken(name, normalized=False, special=True) for name in control]
+        tokenizer.add_tokens(tokens, special_tokens=True)
+
+
 def dated(source: str, date: str | None) -> str:
     """The template with a day of its own in the place of today's.
 
-    >>> dated("{{ strftime_now('%d %b %Y') }}", "2026-11-25")
-    "{% macro strftime_now(format) %}{{ {'%d %b %Y': '25 Nov 2026'}[format] }}{% endmacro %}\\n{{ strftime_now('%d %b %Y') }}"
+    >>> dated("{{ strftime_now('%Y') }}", "2026-11-25")
+    "{% macro strftime_now(format) %}{{ {'%Y': '2026'}[format] }}{% endmacro %}\\n{{ strftime_now('%Y') }}"
     """
     if date is None or "strftime_now" not in source:
         return source
@@ -168,7 +173,8 @@ def messages_of(turns: Sequence[Turn], *, as_text: bool = False, as_parts: bool 
 
     `as_text`: arguments of calls as JSON text, not as an object. `as_parts`: contents as lists of one part.
     """
-    messages, open_calls = [], []
+    messages: list[dict[str, Any]] = []
+    open_calls: list[dict[str, Any]] = []
     for turn in turns:
         content = content_of(turn)
         parts = [{"type": "text", "text": content}]
@@ -198,10 +204,9 @@ def call_of(call: Mapping[str, Any], number: int, as_text: bool) -> dict[str, An
     function = call.get("function", call)
     arguments = function.get("arguments", {})
     if isinstance(arguments, str) and not as_text:
-        try:
+        # What is no JSON is rendered as it is.
+        with contextlib.suppress(ValueError):
             arguments = json.loads(arguments)
-        except ValueError:
-            pass  # it is rendered as it is
     elif not isinstance(arguments, str) and as_text:
         arguments = json.dumps(arguments, ensure_ascii=False)
     return {

@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     supervised: bool = False
 
 
-class View(NamedTuple):
+class Rendering(NamedTuple):
     """A conversation as one training example shows it: `turns`, of which those that are `trained` are supervised.
 
     `lost_reasoning`: how many of these answers had reasoning that the template leaves out.
@@ -49,15 +49,17 @@ class Template(ABC):
     def render(self, turns: Sequence[Turn], tools: Tools = ()) -> list[Piece]:
         """All turns. If the last one is not the assistant's, the pieces end where the answer begins."""
 
-    def views(self, turns: Sequence[Turn], tools: Tools = ()) -> list[View]:
+    def renderings(self, turns: Sequence[Turn], tools: Tools = ()) -> list[Rendering]:
         """The examples that a record becomes; several where an answer is written otherwise once more is said."""
         lost = sum(bool(turn.reasoning) for turn in turns if turn.role == "assistant" and turn.trained)
-        return [View(tuple(turns), self.render(turns, tools), lost)]
+        return [Rendering(tuple(turns), self.render(turns, tools), lost)]
 
     @property
-    def opening(self) -> list[Piece]:
-        """What the template has the model say before the words of an answer, such as an empty block of thoughts."""
-        return []
+    def frame(self) -> tuple[list[Piece], list[Piece]]:
+        """What the template has the model say before the words of an answer, such as an empty block of thoughts, and
+        between them and the token that ends it.
+        """
+        return [], []
 
     @property
     def notices(self) -> list[str]:
