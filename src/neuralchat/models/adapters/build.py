@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from neuralchat.config.arguments import TuningArguments
 from neuralchat.config.methods import METHODS
+from neuralchat.console import note
 from neuralchat.errors import AdapterError
 from neuralchat.models.families.table import family_of
 
@@ -30,14 +32,47 @@ def add_adapter(model: Any, tuning: TuningArguments, trained_token_ids: Collecti
     kinds = method.model_types
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")
+    if method.name == "lora":
+        tuning = with_targets(tuning, model)
     try:
-        adapted = get_peft_model(model, method.make_config(tuning, model, trained_token_ids, family_of(model.config)))
+        config = method.make_config(tuning, model, trained_token_ids, family_of(model.config))
+        if method.name == "lora":
+            drop_no_expert(config, model)
+        adapted = get_peft_model(model, config)
     except (ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
         raise refusal(model, tuning, str(error)) from error
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def with_targets(tuning: TuningArguments, model: Any) -> TuningArguments:
+    """`tuning` with the layers that get LoRA named, where neither the user nor PEFT names them."""
+    from neuralchat.models.adapters.targets import known_targets, linear_targets, other_linears
+
+    if tuning.lora_target_modules:
+        return tuning
+    if tuning.lora_all_linear:
+        # PEFT's own word for all linear layers brings experts with it, but also what only looks like a linear layer.
+        if not other_linears(model):
+            return tuning
+        return replace(tuning, lora_all_linear=False, lora_target_modules=linear_targets(model))
+    targets = known_targets(model)
+    if targets is None:
+        targets = linear_targets(model)
+        named = ", ".join(targets)
+        note(f"LoRA is put into all linear layers but the head: {named} (--lora_target_modules names others)")
+    return replace(tuning, lora_target_modules=targets)
+
+
+def drop_no_expert(config: Any, model: Any) -> None:
+    """Take dropout out of a LoraConfig that targets experts, for which PEFT has none."""
+    from neuralchat.models.compat.peft import targeted_parameters
+
+    if config.lora_dropout and (experts := targeted_parameters(config, model)):
+        note(f"--lora_dropout {config.lora_dropout} becomes 0: PEFT has no dropout for experts ({', '.join(experts)})")
+        config.lora_dropout = 0.0
 
 
 def refusal(model: Any, tuning: TuningArguments, reason: str) -> AdapterError:
