@@ -25,6 +25,7 @@ from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
 from neuralchat.errors import ArgumentsError, MissingExtraError, PackingError, problem_list
 from neuralchat.models.adapters.build import add_adapter, base_model_of
+from neuralchat.models.adapters.rehearsal import rehearse
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.families.packed_layout import leave_packed_rows, take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
@@ -47,6 +48,7 @@ from neuralchat.planning.memory import (
     state_bytes,
 )
 from neuralchat.planning.packing_proof import proof_examples, prove_packing
+from neuralchat.training.positions import within_positions
 
 
 @dataclass(kw_only=True)
@@ -110,6 +112,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     source = source_of(arguments)
     config = load_config(source)
     check_architecture(arguments, config)
+    rehearse(config, arguments.tuning)
+    arguments = within_positions(arguments, config)
     tokenizer = load_tokenizer(source)
     added = add_tokens(tokenizer, arguments.data.special_tokens)
     data = run_first_on_each_host(

@@ -28,12 +28,11 @@ from neuralchat.models.compat.torch import flash_backward, flash_forward
 from neuralchat.models.kernels.compiled import takes_kernels
 
 SEGMENT_ATTENTION = "neuralchat_segments"
-# Arguments that some families hand to the interface and that change nothing here: `is_causal` is looked at, masks and
-# positions are those of the segments, the others say what else the model shall return.
-WITHOUT_EFFECT = frozenset(
-    "is_causal position_ids cache_position use_cache output_attentions output_hidden_states output_router_logits "
-    "return_dict".split()
-)
+# Arguments that some families hand to the interface and that change nothing here: `is_causal` is looked at, and the
+# positions are in the queries and keys already.
+WITHOUT_EFFECT = ("is_causal", "position_ids", "cache_position", "use_cache", "return_dict")
+# Arguments that say what else the model shall return.
+ASKS_FOR_MORE = "output_"
 NOT_GIVEN = -1
 # The attribute by which a mask carries the row that it stands for.
 ROW = "packed_row"
@@ -141,7 +140,14 @@ def whole_segments(
 
 def refuse_other_attention(module: torch.nn.Module, mask: Tensor | None, arguments: dict[str, Any]) -> None:
     """Raise PackingError where a layer asks for something that is not computed here."""
-    asked = [name for name, x in arguments.items() if name not in WITHOUT_EFFECT and x is not None and x is not False]
+    asked = [
+        name
+        for name, value in arguments.items()
+        if not name.startswith(ASKS_FOR_MORE)
+        and name not in WITHOUT_EFFECT
+        and value is not None
+        and value is not False
+    ]
     if mask is not None and mask.numel() > 1:
         asked.append("a mask of its own")
     if not getattr(module, "is_causal", True) or arguments.get("is_causal") is False:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,8 @@ __all__ = [
     "PlainLora",
     "leading_keys_values_of",
     "plain_lora",
-    "taken_targets",
+    "refuses",
+    "stands_for_experts",
     "targeted_parameters",
 ]
 
@@ -44,20 +44,25 @@ def targeted_parameters(config: Any, model: Any) -> list[str]:
     return sorted(converted.target_parameters or ())
 
 
-def taken_targets(config: Any, model: Any, names: Iterable[str]) -> list[str]:
-    """Those names of linear layers that PEFT takes in this model for what they are."""
-    taken = []
-    for name in names:
-        one = copy.deepcopy(config)
-        one.target_modules = {name}
-        try:
-            check_target(one, model, name)
-            experts = targeted_parameters(one, model)
-        except ValueError:
-            continue
-        if not experts:
-            taken.append(name)
-    return taken
+def refuses(config: Any, model: Any, name: str) -> bool:
+    """Whether PEFT refuses LoRA for a layer of this name in this model."""
+    one = copy.deepcopy(config)
+    one.target_modules = {name}
+    try:
+        check_target(one, model, name)
+    except ValueError:
+        return True
+    return False
+
+
+def stands_for_experts(config: Any, model: Any, name: str) -> bool:
+    """Whether PEFT takes the name of a linear layer for that of experts, which are parameters in this model."""
+    one = copy.deepcopy(config)
+    one.target_modules = {name}
+    try:
+        return bool(targeted_parameters(one, model))
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True)
