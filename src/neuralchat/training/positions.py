@@ -34,4 +34,5 @@ def within_positions(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:
         raise ArgumentsError(problem_list("these lengths do not fit the model:", problems))
     for name in too_long:
         note(f"--{name} {getattr(data, name)} becomes {room}: {reason}")
-    return dataclasses.replace(arguments, data=dataclasses.replace(data, **dict.fromkeys(too_long, room)))
+    shorter: dict[str, Any] = dict.fromkeys(too_long, room)
+    return dataclasses.replace(arguments, data=dataclasses.replace(data, **shorter))

@@ -51,6 +51,7 @@ def skeleton_of(config: Any) -> Any:
     """The model of a configuration, without memory. Raises ModelError where transformers has none that writes text."""
     import transformers
 
+    kind: Any
     if is_encoder_decoder(config):
         kind, classes = transformers.AutoModelForSeq2SeqLM, transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
     else:
