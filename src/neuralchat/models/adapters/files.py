@@ -211,7 +211,8 @@ def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
         wanted = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
         if config.get("target_parameters"):
             # The matrices of all experts of a layer lie side by side: a multiple of the rank.
-            ranks = {next((rank for rank in wanted if is_size(rank) and size % rank == 0), size) for size in ranks}
+            sizes = [rank for rank in wanted if is_size(rank)]
+            ranks = {max((rank for rank in sizes if found % rank == 0), default=found) for found in ranks}
         if ranks and not set(wanted) >= ranks:
             return unlike("r", config.get("r"), ranks)
         # A pattern may give every layer another rank than r.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 from peft import LoraConfig
@@ -26,7 +28,20 @@ def linear_targets(model: Any) -> list[str]:
     names that PEFT takes for theirs are left out: LoRA on experts is asked for with --lora_all_linear.
     """
     names = [name for name in linear_names(model) if not stands_for_experts(LoraConfig(), model, name)]
-    return [name for name in names if not refuses(LoraConfig(), model, name)]
+    unseen = names_read_past(model)
+    return [name for name in names if name not in unseen and not refuses(LoraConfig(), model, name)]
+
+
+def names_read_past(model: Any) -> set[str]:
+    """The names of layers whose owner computes with their weight by itself (Mamba): LoRA would not be seen there."""
+    found = set()
+    for kind in {type(module) for module in model.modules()}:
+        try:
+            code = inspect.getsource(kind)
+        except (OSError, TypeError):
+            continue
+        found |= set(re.findall(r"self\.(\w+)\.weight\b(?!\.)", code))
+    return found
 
 
 def linear_names(model: Any) -> list[str]:

@@ -50,11 +50,6 @@ def head_of(base: Any, dtype: torch.dtype) -> Head:
 
 @torch.no_grad()
 def measured_head(base: Any, dtype: torch.dtype) -> Head:
-    reference = weakref.ref(base)
-
-    def own(states: Tensor) -> Tensor:
-        return own_logits(reference(), states)
-
     module = base.get_output_embeddings()
     weight = base.get_input_embeddings().weight
     width = getattr(module, "in_features", weight.shape[1])
@@ -65,10 +60,13 @@ def measured_head(base: Any, dtype: torch.dtype) -> Head:
     was_training = base.training
     base.eval()
     try:
+        own = logits_after_body(base, states)
         wanted = own(states).double()
         plain = None if module is None else module(states).double()
     except Exception as error:  # the forward of any family is run on what it was not made for
-        raise PackingError(f"its logits cannot be computed from hidden states ({type(error).__name__})") from error
+        raise PackingError(
+            f"its logits cannot be computed from hidden states ({type(error).__name__}: {error})"
+        ) from error
     finally:
         base.train(was_training)
     if plain is None or plain.shape != wanted.shape or not bool(plain.norm() > 0):
@@ -83,24 +81,45 @@ def measured_head(base: Any, dtype: torch.dtype) -> Head:
     return Head(own, module, scale) if scales and worst <= TOLERANCE else Head(own, None)
 
 
-def own_logits(base: Any, states: Tensor) -> Tensor:
+def logits_after_body(base: Any, states: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function from states [C, E] to logits [C, V], tried on `states`: the model's forward with its body left out.
+
+    The body is what the forward calls: the whole base model, or the decoder inside it (OPT).
+    """
+    reference = weakref.ref(base)
+    for body in (base.base_model, base.get_decoder()):
+        called: list[bool] = []
+        with body_giving(body, states[None], called):
+            base(inputs_embeds=states[None], use_cache=False)
+        if called:
+            place = weakref.ref(body)
+            return lambda states: own_logits(reference(), place(), states)
+    raise PackingError("its forward calls another body than the one it names")
+
+
+def own_logits(base: Any, body: Any, states: Tensor) -> Tensor:
     """Logits [C, V] of states [C, E] by the model's own forward, whose body gives these states."""
-    with body_giving(base.base_model, states[None]):
+    with body_giving(body, states[None], []):
         return base(inputs_embeds=states[None], use_cache=False).logits[0]
 
 
 @contextmanager
-def body_giving(body: nn.Module, states: Tensor) -> Iterator[None]:
-    """Within, `body` returns states [1, C, E] whatever it is called with."""
-    own = vars(body).get("forward")
-    body.forward = lambda *_args, **_kwargs: BodyOutput(states)
+def body_giving(body: nn.Module, states: Tensor, called: list[bool]) -> Iterator[None]:
+    """Within, `body` returns states [1, C, E] whatever it is called with, and notes each call."""
+    before = vars(body).get("forward")
+
+    def forward(*_args: Any, **_kwargs: Any) -> BodyOutput:
+        called.append(True)
+        return BodyOutput(states)
+
+    body.forward = forward
     try:
         yield
     finally:
-        if own is None:
+        if before is None:
             del body.forward
         else:
-            body.forward = own
+            body.forward = before
 
 
 class BodyOutput:
