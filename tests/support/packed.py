@@ -39,7 +39,7 @@ def one_by_one(model: Any, examples: Sequence[Example]) -> tuple[float, dict[str
     for example in examples:
         ids = torch.from_numpy(example.input_ids.astype(np.int64))[None]
         labels = torch.where(torch.from_numpy(example.supervised)[None], ids, -100)
-        logits = model(input_ids=ids).logits[:, :-1]
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits[0], labels[0, 1:], reduction="sum")
         loss.backward()
         total += loss.item()

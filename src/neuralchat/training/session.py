@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AddedToken, set_seed
 
@@ -19,13 +20,15 @@ from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
 from neuralchat.data.templates.making import read_template
+from neuralchat.data.tokenization import Example
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
-from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
+from neuralchat.errors import ArgumentsError, MissingExtraError, PackingError, problem_list
 from neuralchat.models.adapters.build import add_adapter, base_model_of
+from neuralchat.models.adapters.rehearsal import rehearse
 from neuralchat.models.families.architecture import is_encoder_decoder
-from neuralchat.models.families.packed_layout import take_packed_rows
+from neuralchat.models.families.packed_layout import leave_packed_rows, take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import (
@@ -47,6 +50,7 @@ from neuralchat.planning.memory import (
 )
 from neuralchat.planning.packing_proof import proof_examples, prove_packing
 from neuralchat.runs.directory import read_manifest
+from neuralchat.training.positions import within_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     source = source_of(arguments)
     config = load_config(source)
     check_architecture(arguments, config)
+    rehearse(config, arguments.tuning)
+    arguments = within_positions(arguments, config)
     tokenizer = load_tokenizer(source)
     if arguments.data.chat_template:
         tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
@@ -282,16 +288,43 @@ def source_of(arguments: FinetuneConfig) -> ModelSource:
 def prepare_packing(
     model: Any, arguments: FinetuneConfig, data: PreparedData, tokenizer: Any, precision: Precision
 ) -> Layout | None:
-    """Prove packing; returns how micro-batches are packed, None for padded ones."""
+    """Prove packing; returns how micro-batches are packed, None for padded ones.
+
+    A model that does not take packed rows trains with padded batches, told in one note. Raises PackingError instead
+    where --verify_packing was given.
+    """
     tuning = arguments.tuning
     if tuning.no_packing:
         return None
-    layout = take_packed_rows(model)
-    if layout is None:
-        note(f"{type(base_model_of(model)).__name__} cannot take segment attention: it trains with padded batches")
-        return None
-    if tuning.verify_packing:
-        examples = proof_examples(data.trained_on)
-        worst = prove_packing(model, layout, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
-        inform(f"packing is exact: largest difference {worst:.0e}")
-    return layout
+    examples = proof_examples(data.trained_on) if tuning.verify_packing else []
+    layout, reason = proven_layout(model, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
+    # Every rank must train alike.
+    reason = next((reason for reason in all_gather_object(reason) if reason is not None), None)
+    if reason is None:
+        return layout
+    family = type(base_model_of(model)).__name__
+    asked = "verify_packing" in arguments.given and tuning.verify_packing and tuning.from_run is None
+    if asked:
+        raise PackingError(
+            f"{family} cannot be trained packed: {reason}. Leave out --verify_packing to train it padded"
+        )
+    leave_packed_rows(model)
+    rows = "; --dataset_concatenation has no effect" if arguments.data.dataset_concatenation else ""
+    note(f"{family} trains with padded batches, which is slower: {reason}{rows}")
+    return None
+
+
+def proven_layout(
+    model: Any, examples: Sequence[Example], *, pad_id: int, dtype: torch.dtype
+) -> tuple[Layout | None, str | None]:
+    """(layout, None), or the reason why the model cannot be packed. No examples: it is not proven."""
+    try:
+        layout = take_packed_rows(model)
+        if layout is None:
+            return None, "its layers do not attend through transformers' attention interface alone"
+        if examples:
+            worst = prove_packing(model, layout, examples, pad_id=pad_id, dtype=dtype)
+            inform(f"packing is exact: largest difference {worst:.0e}")
+        return layout, None
+    except PackingError as error:
+        return None, str(error)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from neuralchat.config.arguments import TuningArguments
 from neuralchat.config.methods import METHODS
+from neuralchat.console import note
 from neuralchat.errors import AdapterError
 from neuralchat.models.families.table import family_of
 
@@ -16,11 +18,13 @@ def base_model_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def add_adapter(model: Any, tuning: TuningArguments, trained_token_ids: Collection[int] = ()) -> Any:
+def add_adapter(
+    model: Any, tuning: TuningArguments, trained_token_ids: Collection[int] = (), *, tell: Callable[[str], None] = note
+) -> Any:
     """A PeftModel with fp32 adapter weights, or the model itself where the method trains all of it.
 
-    `trained_token_ids`: rows of the embedding that are trained besides, those of added special tokens. Raises
-    AdapterError where the model cannot take the method.
+    `trained_token_ids`: rows of the embedding that are trained besides, those of added special tokens. `tell` is given
+    what was decided for the user. Raises AdapterError where the model cannot take the method.
     """
     method = tuning.method
     if method.make_config is None:
@@ -31,13 +35,44 @@ def add_adapter(model: Any, tuning: TuningArguments, trained_token_ids: Collecti
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")
     try:
-        adapted = get_peft_model(model, method.make_config(tuning, model, trained_token_ids, family_of(model.config)))
+        named = with_targets(tuning, model, tell) if method.name == "lora" else tuning
+        config = method.make_config(named, model, trained_token_ids, family_of(model.config))
+        if method.name == "lora":
+            target_experts(config, model, all_linear=tuning.lora_all_linear, tell=tell)
+        adapted = get_peft_model(model, config)
     except (ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
         raise refusal(model, tuning, str(error)) from error
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def with_targets(tuning: TuningArguments, model: Any, tell: Callable[[str], None]) -> TuningArguments:
+    """`tuning` with the layers that get LoRA named, where neither the user nor PEFT names them."""
+    from neuralchat.models.adapters.targets import known_targets, linear_targets, peft_takes_all_linear
+
+    if tuning.lora_target_modules or (tuning.lora_all_linear and peft_takes_all_linear(model)):
+        return tuning
+    targets = None if tuning.lora_all_linear else known_targets(model)
+    if targets is None:
+        targets = linear_targets(model)
+        named = ", ".join(targets)
+        tell(f"LoRA is put into all linear layers but the head: {named} (--lora_target_modules names others)")
+    return replace(tuning, lora_target_modules=targets)
+
+
+def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[[str], None]) -> None:
+    """Let a LoraConfig for all linear layers reach experts that are parameters, and tell what PEFT cannot do there."""
+    from neuralchat.models.adapters.targets import expert_parameters
+    from neuralchat.models.compat.peft import targeted_parameters
+
+    experts = targeted_parameters(config, model)
+    if all_linear and not experts and (experts := expert_parameters(model)):
+        config.target_parameters = experts
+    if experts and config.lora_dropout:
+        tell(f"--lora_dropout {config.lora_dropout} becomes 0: PEFT has no dropout for experts ({', '.join(experts)})")
+        config.lora_dropout = 0.0
 
 
 def refusal(model: Any, tuning: TuningArguments, reason: str) -> AdapterError:

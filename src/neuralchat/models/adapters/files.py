@@ -112,7 +112,7 @@ ALLOWED_FIELDS: dict[str, Checks] = {
         "bias": one_of("none", "all", "lora_only"), "init_lora_weights": is_initialization, "use_dora": is_bool,
         "layers_to_transform": is_layers, "layers_pattern": is_targets, "rank_pattern": is_pattern_numbers,
         "alpha_pattern": is_pattern_numbers, "trainable_token_indices": is_token_ids, "lora_bias": is_bool,
-        "ensure_weight_tying": is_bool,
+        "ensure_weight_tying": is_bool, "target_parameters": is_names,
         # Defaults that are written down but only used with what is refused.
         "megatron_core": one_of("megatron.core"), "qalora_group_size": is_size,
     },
@@ -209,6 +209,10 @@ def size_problem(config: dict[str, Any], shapes: Shapes) -> str | None:
         if not is_size(config.get("r")):
             return unlike("r", config.get("r"), ranks)
         wanted = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+        if config.get("target_parameters"):
+            # The matrices of all experts of a layer lie side by side: a multiple of the rank.
+            sizes = [rank for rank in wanted if is_size(rank)]
+            ranks = {max((rank for rank in sizes if found % rank == 0), default=found) for found in ranks}
         if ranks and not set(wanted) >= ranks:
             return unlike("r", config.get("r"), ranks)
         # A pattern may give every layer another rank than r.

@@ -3,7 +3,8 @@
 Entered through transformers' attention interface, so model classes stay untouched. No S x S mask is built. On CPU
 the kernel compiled for the machine does it all (segment_kernel.py). Without a compiler a segment is one causal call
 of torch's flash kernel, a shared prefix one call without a mask for all tokens that follow it, and the two are
-merged by their log-sum-exp, which is exact (https://arxiv.org/abs/2205.14135, section 3).
+merged by their log-sum-exp, which is exact (https://arxiv.org/abs/2205.14135, section 3). Capped scores, sliding
+windows and dropout are computed segment by segment (dense.py).
 
 Shapes: T tokens of the row, P leading keys without queries (virtual tokens of prefix tuning), H query heads, K
 key/value heads (H a multiple of K), D head size. query [1, H, T, D]; key, value [1, K, P + T, D]; output [1, T, H, D].
@@ -20,14 +21,21 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from neuralchat.data.packing import Segment
 from neuralchat.errors import PackingError
+from neuralchat.models.attention.dense import dense_segments, masked_attention
 from neuralchat.models.attention.flex import flex_segments
 from neuralchat.models.attention.segment_kernel import SegmentKernel, kernel_for
 from neuralchat.models.compat.torch import flash_backward, flash_forward
 from neuralchat.models.kernels.compiled import takes_kernels
 
 SEGMENT_ATTENTION = "neuralchat_segments"
-# Arguments some families hand to the interface that change the result and that segments do not compute.
-UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
+# Arguments that some families hand to the interface and that change nothing here: `is_causal` is looked at, and the
+# positions are in the queries and keys already.
+WITHOUT_EFFECT = ("is_causal", "position_ids", "cache_position", "use_cache", "return_dict")
+# Arguments that say what else the model shall return.
+ASKS_FOR_MORE = "output_"
+NOT_GIVEN = -1
+# The attribute by which a mask carries the row that it stands for.
+ROW = "packed_row"
 
 
 def register() -> None:
@@ -36,9 +44,16 @@ def register() -> None:
     AttentionMaskInterface.register(SEGMENT_ATTENTION, AttentionMaskInterface()["sdpa"])
 
 
-def no_mask(device: torch.device) -> Tensor:
-    """What to pass as attention_mask with segments: a mask of four dimensions is never expanded to S x S."""
-    return torch.zeros(1, 1, 1, 1, device=device)
+def row_mask(
+    segments: Sequence[Segment], leading: Sequence[tuple[Tensor, Tensor]] | None, device: torch.device
+) -> Tensor:
+    """What to pass as attention_mask with segments: a mask of four dimensions is never expanded to S x S.
+
+    It carries the row to the layers of families that hand on the mask alone.
+    """
+    mask = torch.zeros(1, 1, 1, 1, device=device)
+    setattr(mask, ROW, (segments, leading))
+    return mask
 
 
 def segment_attention(
@@ -51,84 +66,103 @@ def segment_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     segments: Sequence[Segment] | None = None,
-    sliding_window: int | None = None,
+    sliding_window: int | None = NOT_GIVEN,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     alibi_slopes: Tensor | None = None,
     leading_keys_values: Sequence[tuple[Tensor, Tensor]] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention interface. Raises PackingError for what a family asks beyond plain attention.
 
+    softcap: scores become softcap * tanh(scores / softcap). s_aux: [H], the score of a sink, a key without a value.
     `leading_keys_values`: for each layer the keys and values [1, K, P, D] that all tokens of the row see first.
     """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if segments is None and attention_mask is not None and attention_mask.numel() == 1 < query.shape[2]:
+        row = getattr(attention_mask, ROW, None)
+        if row is None:
+            raise PackingError(f"{type(module).__name__} is not told what the packed row is made of")
+        segments, leading_keys_values = row
     if segments is None:
-        kwargs |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
+        if softcap is not None or s_aux is not None:
+            causal = getattr(module, "is_causal", True) and kwargs.get("is_causal") is not False
+            return masked_attention(query, key, value, attention_mask, scale, dropout, softcap, s_aux, causal), None
+        kwargs |= {"scaling": scaling, "dropout": dropout}
+        if sliding_window != NOT_GIVEN:
+            kwargs["sliding_window"] = sliding_window
         return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **kwargs)
-    asked = [name for name in UNSUPPORTED_ARGUMENTS if kwargs.get(name) is not None]
-    if asked or not getattr(module, "is_causal", True):
-        raise PackingError(
-            f"{type(module).__name__} needs {', '.join(asked) or 'attention in both directions'}, which packed "
-            "attention does not compute; train it with --no_packing"
-        )
+    refuse_other_attention(module, attention_mask, kwargs)
+    if sliding_window == NOT_GIVEN:
+        sliding_window = window_of(module)
     if leading_keys_values is not None:
         leading_keys, leading_values = leading_keys_values[int(module.layer_idx)]  # type: ignore[arg-type]
         key = torch.cat([leading_keys.to(key.dtype), key], dim=2)
         value = torch.cat([leading_values.to(value.dtype), value], dim=2)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     leading = key.shape[2] - query.shape[2]
     windowed = sliding_window is not None and any(
         leading + s.end - s.start + s.prefix_end - s.prefix_start > sliding_window for s in segments
     )
-    if not dropout and not windowed:
-        kernel = kernel_for(query) if takes_kernels(module) else None
-        if kernel is not None:
-            return CompiledSegments.apply(query, key, value, tuple(segments), scale, alibi_slopes, kernel), None
-        if query.device.type == "cpu" and alibi_slopes is None and not leading:
-            return FlashSegments.apply(query, key, value, tuple(segments), scale), None
     window = sliding_window if windowed else None
-    if query.is_cuda and not dropout:
-        return flex_segments(query, key, value, tuple(segments), scale, window, alibi_slopes), None
-    return dense_segments(query, key, value, segments, scale, dropout, window, alibi_slopes), None
+    if dropout or windowed or softcap is not None:
+        if query.is_cuda and not dropout and softcap is None and s_aux is None:
+            return flex_segments(query, key, value, tuple(segments), scale, window, alibi_slopes), None
+        limits = (dropout, window, alibi_slopes, softcap, s_aux)
+        return dense_segments(query, key, value, segments, scale, *limits), None
+    return whole_segments(module, query, key, value, tuple(segments), scale, alibi_slopes, s_aux), None
 
 
-def dense_segments(
+def whole_segments(
+    module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    segments: Sequence[Segment],
+    segments: tuple[Segment, ...],
     scale: float,
-    dropout: float,
-    window: int | None,
     slopes: Tensor | None,
+    sinks: Tensor | None,
 ) -> Tensor:
-    """Segment by segment through SDPA with a small mask each; works on any device, with dropout, windows and ALiBi."""
-    leading = key.shape[2] - query.shape[2]
-    outputs = []
-    for s in segments:
-        shared = leading + s.prefix_end - s.prefix_start
-        parts = (slice(0, leading), *(slice(leading + a, leading + b) for a, b in segment_keys(s)))
-        keys, values = (torch.cat([x[:, :, part] for part in parts], dim=2) for x in (key, value))
-        own = torch.arange(shared, shared + s.end - s.start, device=query.device)
-        distance = own[:, None] - torch.arange(keys.shape[2], device=query.device)[None, :]
-        allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-        bias = allowed
-        if slopes is not None:
-            bias = (-slopes[:, None, None] * distance).masked_fill(~allowed, float("-inf")).to(query.dtype)
-        outputs.append(
-            torch.nn.functional.scaled_dot_product_attention(
-                query[:, :, s.start : s.end],
-                keys,
-                values,
-                attn_mask=bias,
-                dropout_p=dropout,
-                scale=scale,
-                enable_gqa=True,
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+    """Attention to all keys that a segment sees, by the fastest path of the device."""
+    size = value.shape[-1]
+    if size < query.shape[-1]:
+        # Latent attention has narrower values than keys; zeros beside them change nothing.
+        wide = torch.nn.functional.pad(value, (0, query.shape[-1] - size))
+        return whole_segments(module, query, key, wide, segments, scale, slopes, sinks)[..., :size]
+    leading, alike = key.shape[2] - query.shape[2], size == query.shape[-1]
+    if alike and takes_kernels(module) and (kernel := kernel_for(query)) is not None:
+        return CompiledSegments.apply(query, key, value, segments, scale, slopes, sinks, kernel)
+    if alike and query.device.type == "cpu" and slopes is None and sinks is None and not leading:
+        return FlashSegments.apply(query, key, value, segments, scale)
+    if query.is_cuda and sinks is None:
+        return flex_segments(query, key, value, segments, scale, None, slopes)
+    return dense_segments(query, key, value, segments, scale, 0.0, None, slopes, None, sinks)
 
 
-def segment_keys(s: Segment) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (s.prefix_start, s.prefix_end), (s.start, s.end)
+def refuse_other_attention(module: torch.nn.Module, mask: Tensor | None, arguments: dict[str, Any]) -> None:
+    """Raise PackingError where a layer asks for something that is not computed here."""
+    asked = [
+        name
+        for name, value in arguments.items()
+        if not name.startswith(ASKS_FOR_MORE)
+        and name not in WITHOUT_EFFECT
+        and value is not None
+        and value is not False
+    ]
+    if mask is not None and mask.numel() > 1:
+        asked.append("a mask of its own")
+    if not getattr(module, "is_causal", True) or arguments.get("is_causal") is False:
+        asked.append("attention in both directions")
+    if asked:
+        raise PackingError(f"{type(module).__name__} needs {', '.join(asked)}, which packed attention does not compute")
+
+
+def window_of(module: torch.nn.Module) -> int | None:
+    """The sliding window of a layer that does not hand it over, since transformers puts it into the mask alone."""
+    config: Any = getattr(module, "config", None)
+    kinds, layer = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)
+    if kinds is not None and layer is not None and kinds[int(layer)] != "sliding_attention":
+        return None
+    return getattr(config, "sliding_window", None)
 
 
 def prefix_runs(segments: Sequence[Segment]) -> list[tuple[int, int, int, int]]:
@@ -156,18 +190,31 @@ class CompiledSegments(torch.autograd.Function):
         segments: tuple[Segment, ...],
         scale: float,
         slopes: Tensor | None,
+        sinks: Tensor | None,
         kernel: SegmentKernel,
     ) -> Tensor:
         query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
         output, lse = kernel.forward(query, key, value, segments, scale, slopes)
-        ctx.save_for_backward(query, key, value, output, lse)
+        if sinks is not None:
+            # One key more, whose value is zero: it takes its share of the weight and adds nothing.
+            whole = torch.logaddexp(lse, sinks.float()[None, :, None])
+            output.mul_((lse - whole).exp_().unsqueeze(-1))
+            lse = whole
+        ctx.save_for_backward(query, key, value, output, lse, sinks)
         ctx.settings, ctx.kernel = (segments, scale, slopes), kernel
         return output.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grads = ctx.kernel.backward(grad_output.transpose(1, 2), *ctx.saved_tensors, *ctx.settings)
-        return (*grads, None, None, None, None)
+        *saved, output, lse, sinks = ctx.saved_tensors
+        grad = grad_output.transpose(1, 2)
+        # With the sink in the log-sum-exp, the gradients of the other keys are those of one row of scores more.
+        grads = ctx.kernel.backward(grad, *saved, output, lse, *ctx.settings)
+        grad_sinks = None
+        if sinks is not None and ctx.needs_input_grad[6]:
+            weight = (sinks.float()[None, :, None] - lse).exp_()
+            grad_sinks = -(weight * (grad.float() * output.float()).sum(dim=-1)).sum(dim=(0, 2)).to(sinks.dtype)
+        return (*grads, None, None, None, grad_sinks, None)
 
 
 class FlashSegments(torch.autograd.Function):

@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 # The LoRA layer around nn.Linear, whose class is taken over; PEFT exports configurations and models, not layers.
 from peft.tuners.lora.layer import Linear as LoraLinear
-from torch import Tensor, nn
 
-__all__ = ["LoraLinear", "PlainLora", "leading_keys_values_of", "plain_lora"]
+# What refuses layers whose weights a kernel of Mamba reads by itself.
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check_target
+
+# The layers that PEFT gives LoRA by itself, by model type.
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+
+# What turns the layers of a mixture of experts into its parameters when an adapter is put in.
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+__all__ = [
+    "LORA_TARGETS",
+    "Conv1D",
+    "LoraLinear",
+    "PlainLora",
+    "leading_keys_values_of",
+    "plain_lora",
+    "refuses",
+    "stands_for_experts",
+    "targeted_parameters",
+]
+
+
+def targeted_parameters(config: Any, model: Any) -> list[str]:
+    """The parameters outside of linear layers (experts) that a LoraConfig would give LoRA in this model.
+
+    PEFT derives them from the names of layers when it puts the adapter in, and tells nobody. Raises ValueError where
+    they cannot be told apart.
+    """
+    converted = copy.deepcopy(config)
+    convert_peft_config_for_transformers(converted, model, None)
+    return sorted(converted.target_parameters or ())
+
+
+def refuses(config: Any, model: Any, name: str) -> bool:
+    """Whether PEFT refuses LoRA for a layer of this name in this model."""
+    one = copy.deepcopy(config)
+    one.target_modules = {name}
+    try:
+        check_target(one, model, name)
+    except ValueError:
+        return True
+    return False
+
+
+def stands_for_experts(config: Any, model: Any, name: str) -> bool:
+    """Whether PEFT takes the name of a linear layer for that of experts, which are parameters in this model."""
+    one = copy.deepcopy(config)
+    one.target_modules = {name}
+    try:
+        return bool(targeted_parameters(one, model))
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from typing import Any
 from torch import nn
 
 ROTARY = "apply_rotary_pos_emb"
+# The global of a family's module that holds the interface.
+INTERFACE = "ALL_ATTENTION_FUNCTIONS"
+NO_CODE = compile("", "", "exec")
 
 
 # Configurations and files
@@ -31,6 +34,28 @@ def forget_quantization(model: Any) -> None:
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None
     model.is_quantized = False
+
+
+# Attention
+
+
+def attention_of(model: Any) -> str:
+    """The name of the attention implementation that a model has taken; there is a public way to set it, none to ask."""
+    return str(model.config._attn_implementation)
+
+
+def calls_attention_interface(model: Any) -> bool:
+    """Whether a layer of the model looks up its attention in the interface.
+
+    is_backend_compatible, the public question, is answered by a flag that some families have not set.
+    """
+    kinds = {type(module) for module in model.modules()}
+    return any(INTERFACE in getattr(inspect.unwrap(kind.forward), "__code__", NO_CODE).co_names for kind in kinds)
+
+
+def keeps_a_state(model: Any) -> bool:
+    """Whether layers hand a state from token to token (Mamba and its like), by which generate refuses some modes."""
+    return bool(model._is_stateful)
 
 
 # Rotary positions

@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 
 from neuralchat.data.packing import PackedBatch
-from neuralchat.models.attention.segments import SEGMENT_ATTENTION, no_mask, register
+from neuralchat.models.attention.segments import SEGMENT_ATTENTION, register, row_mask
+from neuralchat.models.compat.transformers import attention_of, calls_attention_interface, keeps_a_state
+
+# Kinds of layers, by their names in configurations, whose attention is computed inside segments.
+ATTENDING_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def take_segment_attention(base: Any) -> bool:
-    """Let a causal model attend inside segments; False where its layers do not call the interface."""
-    if not base.is_backend_compatible():
+    """Let a causal model attend inside segments; False, with the model unchanged, where not all that it does with
+    neighbouring tokens is attention through the interface.
+    """
+    kinds = set(getattr(base.config, "layer_types", None) or ())
+    if not kinds <= ATTENDING_LAYERS or keeps_a_state(base):
+        return False
+    if not calls_attention_interface(base):
         return False
     register()
     base.set_attn_implementation(SEGMENT_ATTENTION)
-    return True
+    return attention_of(base) == SEGMENT_ATTENTION
 
 
 def packed_states(
@@ -31,7 +40,7 @@ def packed_states(
     return base.base_model(
         inputs_embeds=embedded,
         position_ids=torch.from_numpy(batch.position_ids)[None].to(embedded.device),
-        attention_mask=no_mask(embedded.device),
+        attention_mask=row_mask(batch.segments, leading, embedded.device),
         segments=batch.segments,
         leading_keys_values=leading,
         use_cache=False,

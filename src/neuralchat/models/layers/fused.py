@@ -8,7 +8,8 @@ Shapes: T tokens, E hidden size, I inner size, H heads, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from neuralchat.models.kernels.elementwise import Elementwise, kernels_for
 
 # How far, in norm, a fused layer may be from transformers' own in the proof.
 FUSED_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+# Sizes of the random numbers: small ones tell where an epsilon is added, large ones where something is clamped.
+MAGNITUDES = (1e-3, 1.0, 1e3)
 
 
 class RMSNormProduct(torch.autograd.Function):
@@ -124,7 +127,8 @@ def random_like(weight: Tensor, *shape: int, seed: int = 0) -> Tensor:
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).norm() <= FUSED_TOLERANCE[a.dtype] * b.norm())
+    """Whether two results are the same but for rounding; zeros prove nothing."""
+    return bool(b.norm() > 0) and bool((a - b).norm() <= FUSED_TOLERANCE[a.dtype] * b.norm())
 
 
 def take_over(
@@ -133,23 +137,47 @@ def take_over(
     weight_of: Callable[[Any], Tensor | None],
     same: Callable[[Any, Tensor], bool],
 ) -> int:
-    """Turn modules of `model` into `fused`, each class of them proven once by `same`; returns how many.
+    """Turn modules of `model` into `fused`, each kind of them proven once by `same`; returns how many.
 
-    `weight_of` gives a weight of a module that can be taken over, None for any other.
+    `weight_of` gives a weight of a module that can be taken over, None for any other. A module that is called in
+    another way than `fused`, or whose proof fails in whatever way, stays as it is.
     """
     count = 0
-    proven: dict[type, bool] = {}
+    proven: dict[Hashable, bool] = {}
     for module in model.modules():
-        kind = type(module)
-        weight = None if kind is fused or is_hooked(module) else weight_of(module)
-        if weight is None or weight.dtype not in FUSED_TOLERANCE:
+        weight = None if type(module) is fused or is_hooked(module) else weight_of(module)
+        if weight is None or weight.dtype not in FUSED_TOLERANCE or not called_alike(type(module), fused):
             continue
+        kind = kind_of(module)
         if kind not in proven:
-            proven[kind] = same(module, weight)
+            proven[kind] = proves(same, module, weight)
         if proven[kind]:
             module.__class__ = fused
             count += 1
     return count
+
+
+def called_alike(kind: type[nn.Module], fused: type[nn.Module]) -> bool:
+    """Whether the forward of a class takes the arguments of the fused one, under the same names, and no others."""
+    own, other = (list(inspect.signature(inspect.unwrap(c.forward)).parameters.values()) for c in (kind, fused))
+    return [(p.name, p.kind) for p in own] == [(p.name, p.kind) for p in other]
+
+
+def kind_of(module: nn.Module) -> Hashable:
+    """What decides the formula of a module: its class, its settings, and its parts that have no weights."""
+    own = {name: value for name, value in sorted(vars(module).items()) if name not in ("training", "layer_idx")}
+    settings = tuple((name, value) for name, value in own.items() if isinstance(value, bool | int | float | str | None))
+    functions = tuple((name, value) for name, value in own.items() if inspect.isroutine(value))
+    parts = tuple((name, repr(part)) for name, part in module.named_children() if not list(part.parameters()))
+    return type(module), settings, functions, parts
+
+
+def proves(same: Callable[[Any, Tensor], bool], module: nn.Module, weight: Tensor) -> bool:
+    """`same`, where any doubt means no: a layer that cannot be tried on random numbers is another layer."""
+    try:
+        return same(module, weight)
+    except Exception:  # layers of any family are tried, and what they raise for foreign numbers is not declared
+        return False
 
 
 def fuse_norms(model: nn.Module) -> int:
@@ -167,8 +195,8 @@ def norm_weight(module: Any) -> Tensor | None:
 
 @torch.no_grad()
 def computes_rms_norm(module: Any, weight: Tensor) -> bool:
-    x = random_like(weight, 3, weight.shape[-1])
-    return equal(module(x), FusedRMSNorm.forward(module, x))
+    inputs = [size * random_like(weight, 3, weight.shape[-1]) for size in MAGNITUDES]
+    return all(equal(module(x), FusedRMSNorm.forward(module, x)) for x in inputs)
 
 
 def fuse_mlps(model: nn.Module) -> int:
@@ -192,8 +220,8 @@ def computes_swiglu(module: Any, weight: Tensor) -> bool:
     was_training = module.training
     module.eval()
     try:
-        x = random_like(weight, 1, 3, size)
-        return equal(module(x), FusedSwiGLU.forward(module, x))
+        inputs = [magnitude * random_like(weight, 1, 3, size) for magnitude in MAGNITUDES]
+        return all(equal(module(x), FusedSwiGLU.forward(module, x)) for x in inputs)
     finally:
         module.train(was_training)
 
@@ -235,6 +263,6 @@ def turns_by_halves(plain: Callable[..., Any]) -> bool:
     cos, sin = (random_like(weight, 1, 5, 16, seed=seed) for seed in (6, 7))
     try:
         expected = plain(q, k, cos, sin)
-    except (TypeError, ValueError, RuntimeError):
+        return all(equal(a, b) for a, b in zip(expected, fused_rotary(plain)(q, k, cos, sin), strict=True))
+    except Exception:  # as in `proves`: a function that cannot be tried is another one
         return False
-    return all(equal(a, b) for a, b in zip(expected, fused_rotary(plain)(q, k, cos, sin), strict=True))

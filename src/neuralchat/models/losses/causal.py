@@ -14,6 +14,7 @@ from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.virtual_tokens import embed_row, leading_keys_values
 from neuralchat.models.families.table import family_of
+from neuralchat.models.losses.head import head_of
 from neuralchat.models.losses.supervised import supervised_loss
 
 
@@ -30,9 +31,12 @@ def causal_packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: f
     assert packed_states is not None, "the layout says that this family takes packed rows"
     states = packed_states(base, embedded, batch, leading_keys_values(model))
     targets = states[0].index_select(0, torch.from_numpy(batch.target_positions).to(device))
+    head = head_of(base, targets.dtype)
+    if head.scale != 1.0:
+        targets = targets * head.scale
     return supervised_loss(
         targets,
-        base.get_output_embeddings(),
+        head.module or head.own,
         torch.from_numpy(batch.target_ids).to(device),
         label_smoothing=label_smoothing,
         grad=torch.is_grad_enabled(),

@@ -7,6 +7,7 @@ Shapes: T tokens of the row, N targets, C targets of a chunk, V vocabulary, E hi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,12 @@ CHUNK_BYTES = 32 << 20
 
 
 def supervised_loss(
-    hidden: Tensor, head: nn.Module, target_ids: Tensor, *, label_smoothing: float = 0.0, grad: bool = True
+    hidden: Tensor,
+    head: Callable[[Tensor], Tensor],
+    target_ids: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    grad: bool = True,
 ) -> Tensor:
     """Sum of cross entropies, a scalar in fp32.
 
@@ -41,12 +47,12 @@ def supervised_loss(
     return total
 
 
-def plain_head(head: nn.Module) -> bool:
+def plain_head(head: Callable[[Tensor], Tensor]) -> bool:
     """Whether `head` is just a matrix: no adapter inside, no hook that would be skipped."""
-    return type(head) in (nn.Linear, FrozenLinear) and not is_hooked(head)
+    return isinstance(head, nn.Linear) and type(head) in (nn.Linear, FrozenLinear) and not is_hooked(head)
 
 
-def head_loss(head: nn.Module, states: Tensor, ids: Tensor, label_smoothing: float) -> Tensor:
+def head_loss(head: Callable[[Tensor], Tensor], states: Tensor, ids: Tensor, label_smoothing: float) -> Tensor:
     logits = head(states).float()
     return nn.functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=label_smoothing)
 
