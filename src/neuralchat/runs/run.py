@@ -30,6 +30,8 @@ class RunResults:
     skipped_steps: int = 0
     tokens: int = 0
     mean_loss: float | None = None
+    best_step: int | None = None
+    best_metric: float | None = None
     held_out_loss_before: float | None = None
     held_out_loss_after: float | None = None
     seconds: float = 0.0

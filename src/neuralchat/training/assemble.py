@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
+from neuralchat.config.arguments import TuningArguments
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
@@ -31,7 +32,7 @@ from neuralchat.models.compat.trainer import (
     neftune_post_forward_hook,
 )
 from neuralchat.runs.directory import METRICS
-from neuralchat.training.callbacks import MetricsWriter, ProgressLine
+from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
@@ -101,6 +102,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
             *get_reporting_integration_callbacks(args.report_to),
             MetricsWriter(session.output / METRICS, counters),
             ProgressLine(counters, progress),
+            *early_stopping(session.arguments.tuning),
             *callbacks,
         ],
         model, session.tokenizer, optimizer, scheduler,
@@ -130,6 +132,12 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         progress=progress,
     )
     return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
+
+
+def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:
+    if tuning.early_stopping_patience is None:
+        return []
+    return [EarlyStopping(tuning.early_stopping_patience, tuning.early_stopping_threshold or 0.0)]
 
 
 def make_batch_plan(session: Session) -> BatchPlan:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from neuralchat.checkpointing.store import failures_told
+from neuralchat.console import note
 from neuralchat.console.live import LiveProgress
 from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
@@ -61,6 +64,42 @@ class MetricsWriter(TrainerCallback):
             self.metrics_file.open("a", encoding="utf-8") as stream,
         ):
             stream.write(json.dumps(line) + "\n")
+
+
+class EarlyStopping(TrainerCallback):
+    """Stops after `patience` evaluations in a row that found nothing better, as transformers' EarlyStoppingCallback.
+
+    That one counts, and its count would have to be saved and restored; here it is read from the history of the run,
+    which a checkpoint holds.
+    """
+
+    def __init__(self, patience: int, threshold: float) -> None:
+        self.patience = patience
+        self.threshold = threshold
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        name = str(args.metric_for_best_model)
+        key = name if name.startswith("eval_") else f"eval_{name}"
+        # What was measured before the first step is no result of training.
+        values = {line["step"]: line[key] for line in state.log_history if key in line and line["step"]}
+        sign = -1 if args.greater_is_better else 1
+        waited = evaluations_without_gain([sign * value for value in values.values()], self.threshold)
+        if state.global_step and waited >= self.patience:
+            note(f"stopping early at step {state.global_step}: {waited} evaluation(s) in a row found no better {key}")
+            control.should_training_stop = True
+
+
+def evaluations_without_gain(values: Sequence[float], threshold: float) -> int:
+    """How many of the last `values`, of which the smallest is best, were not better than all before by `threshold`.
+
+    >>> evaluations_without_gain([3.0, 2.0, 2.5, 1.99], 0.1)
+    2
+    """
+    best, waited = math.inf, 0
+    for value in values:
+        waited = 0 if value < best and best - value > threshold else waited + 1
+        best = min(best, value)
+    return waited
 
 
 class ProgressLine(TrainerCallback):

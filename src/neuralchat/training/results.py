@@ -40,6 +40,9 @@ class Results:
     # Steps left out by --on_nonfinite skip.
     skipped_steps: int = 0
     mean_loss: float | None = None
+    # With --load_best_model_at_end: the step whose weights are the result, and what was measured there.
+    best_step: int | None = None
+    best_metric: float | None = None
     held_out_loss_before: float | None = None
     held_out_loss_after: float | None = None
     training_seconds: float = 0.0

@@ -69,6 +69,8 @@ def measure_and_train(session: Session, training: Training, results: Results) ->
         results.steps, results.mean_loss = training.state.global_step, counters.mean_loss
         results.tokens, results.tokens_this_time = counters.tokens, counters.tokens - counters.tokens_before
         results.skipped_steps = counters.skipped_steps
+        if args.load_best_model_at_end:
+            results.best_step, results.best_metric = training.state.best_global_step, training.state.best_metric
         # Before anything else, so that nothing that follows can cost it.
         run_on_rank_zero(training.checkpointer.save_result)
         with saved_if_stopped(training, session):

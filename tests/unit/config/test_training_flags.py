@@ -58,7 +58,10 @@ def test_what_changes_the_result_is_what_version_0_1_compared() -> None:
 
 def test_secrets_paths_and_what_is_not_repeated() -> None:
     assert named("secret") == {"use_auth_token", "hub_token"}
-    paths = {"model_name_or_path", "tokenizer_name", "config_name", "train_file", "validation_file", "dataset_name"}
+    paths = {
+        "model_name_or_path", "tokenizer_name", "config_name", "train_file", "validation_file", "dataset_name",
+        "cache_dir", "dataset_cache_directory", "output_dir", "resume_from_checkpoint", "from_run",
+    }  # fmt: skip
     assert named("path") == paths
     assert set(SCHEMA.arguments) - named("repeated") == {
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "from_run", "allow_changed", "local_rank",
