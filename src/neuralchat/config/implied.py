@@ -33,8 +33,8 @@ def implied_values(typed: Mapping[str, Any], given: Collection[str]) -> dict[str
             set_unless_given("save_strategy", strategy)
             if strategy == "steps":
                 set_unless_given("save_steps", typed["eval_steps"] or typed["logging_steps"])
-    if metric_name(typed["metric_for_best_model"]) in MEASURED:
-        # transformers takes anything but a loss for a score.
+    if metric_name(typed["metric_for_best_model"]) == "perplexity":
+        # transformers takes what is no loss for a score.
         set_unless_given("greater_is_better", False)
     return values
 

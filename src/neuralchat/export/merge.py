@@ -10,6 +10,7 @@ from typing import Any
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.runs.directory import MANIFEST, read_manifest, write_atomically
@@ -42,11 +43,12 @@ def merge(options: argparse.Namespace) -> int:
         raise AdapterError(f"{run} is a base model: there is no adapter to merge")
     # Before anything is loaded.
     check_mergeable(origin.method)
-    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code)
+    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
     output.mkdir(parents=True, exist_ok=True)
     with quiet_libraries():
+        whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
         whole.save_pretrained(str(output))
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}

@@ -10,7 +10,9 @@ import torch
 
 from neuralchat.data.templates import Template
 from neuralchat.inference.decoding import decode
+from neuralchat.inference.generation_settings import generation_settings
 from neuralchat.inference.sampling import Sampling
+from neuralchat.models.adapters.build import base_model_of
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,8 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    output = decode(
-        model, ids, mask, eos_token_id=list(end_ids), pad_token_id=pad, streamer=streamer, **sampling.options()
-    )
+    with generation_settings(base_model_of(model), sampling, end_ids=end_ids, pad_id=pad) as settings:
+        output = decode(model, ids, mask, settings, streamer=streamer)
     return [cut_answer(tokenizer, row.tolist(), end_ids) for row in output]
 
 

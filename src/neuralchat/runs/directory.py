@@ -42,7 +42,8 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
     "template": {"sha256": TEXT},
     "precision": {"storage": TEXT},
     "results": {
-        "samples": (list,), "steps": (int,), "mean_loss": NUMBER_OR_NONE, "best_step": (int, type(None)), "best_metric": NUMBER_OR_NONE,
+        "samples": (list,), "steps": (int,), "mean_loss": NUMBER_OR_NONE,
+        "best_step": (int, type(None)), "best_metric": NUMBER_OR_NONE,
         "held_out_loss_before": NUMBER_OR_NONE,
         "held_out_loss_after": NUMBER_OR_NONE, "seconds": NUMBER, "training_seconds": NUMBER, "tokens_per_s": NUMBER,
         "peak_memory_mb": NUMBER, "rouge": (dict, type(None)),

@@ -23,6 +23,8 @@ from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
+from neuralchat.inference.generation import end_token_ids
+from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.compat.trainer import (
     CallbackHandler,
@@ -169,6 +171,10 @@ def ready_model(session: Session) -> None:
     base = base_model_of(model)
     base.config.use_cache = False
     align_special_tokens(base, session.tokenizer)
+    # What is saved tells other programs where an answer ends.
+    base.generation_config = with_end_tokens(
+        base.generation_config, end_token_ids(session.tokenizer, session.data.template)
+    )
     if args.activation_checkpointing:
         options: dict[str, Any] = dict(args.activation_checkpointing_kwargs or {})  # type: ignore[arg-type]
         model.activation_checkpointing_enable(

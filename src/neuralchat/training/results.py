@@ -63,6 +63,7 @@ def finish(output: Path, session: Session, results: Results) -> None:
         return
     manifest = make_manifest(session, results)
     if session.training.do_train:
+        base_model_of(session.model).generation_config.save_pretrained(str(output))
         write_atomically(output / "README.md", model_card(manifest, whole=session.arguments.tuning.method.trains_base))
         write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.

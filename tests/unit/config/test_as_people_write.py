@@ -155,7 +155,7 @@ def test_names_of_other_tools_lead_to_flags_that_are_there_and_are_no_flags_them
     [
         ("lr", "learning_rate"), ("LR", "learning_rate"), ("epochs", "num_train_epochs"),
         ("batch-size", "per_device_train_batch_size"), ("lora-r", "lora_rank"), ("learnin_rate", "learning_rate"),
-        ("patience", "early_stopping_patience"), ("seeed", "seed"),
+        ("seeed", "seed"), ("r", "lora_rank"),
     ],
 )  # fmt: skip
 def test_a_flag_that_is_not_ours_is_told_with_ours(written: str, meant: str) -> None:
