@@ -15,7 +15,7 @@ from neuralchat.data.records import Turn
 from neuralchat.data.templates import Template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ArgumentsError
-from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
+from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate, padding_id
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import on_other_base, origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
@@ -83,6 +83,10 @@ class Chatbot:
         with quiet_libraries(), generators_kept():
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
+
+    @property
+    def pad_id(self) -> int:
+        return padding_id(self.tokenizer, self.end_ids)
 
     # A conversation that is remembered
 

@@ -28,6 +28,10 @@ def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
     return [tokenizer.convert_tokens_to_ids(token) for token in template.end_tokens]
 
 
+def padding_id(tokenizer: Any, end_ids: Sequence[int]) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+
+
 @torch.inference_mode()
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], end_ids: Sequence[int], sampling: Sampling,
@@ -35,7 +39,7 @@ def generate(
 ) -> list[Answer]:  # fmt: skip
     """One answer for each prompt; several prompts are padded on the left and answered together."""
     width = max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+    pad = padding_id(tokenizer, end_ids)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     with generation_settings(base_model_of(model), sampling, end_ids=end_ids, pad_id=pad) as settings:

@@ -35,10 +35,11 @@ from neuralchat.models.compat.trainer import (
 )
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
+from neuralchat.training.cautions import Watch
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
-from neuralchat.training.optimizer import make_optimizer, make_scheduler
+from neuralchat.training.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.training.results import model_of_run
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
@@ -98,13 +99,16 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         save_only_model=args.save_only_model,
         initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
     )
+    with refused_by_library(f"--report_to {' '.join(args.report_to or [])}"):
+        trackers = [kind() for kind in get_reporting_integration_callbacks(args.report_to)]
     handler = CallbackHandler(
         [
             DefaultFlowCallback,
-            *get_reporting_integration_callbacks(args.report_to),
+            *trackers,
             MetricsWriter(session.output / METRICS, counters),
             ProgressLine(counters, progress),
             *early_stopping(session.arguments.tuning),
+            Watch(counters, args.learning_rate),
             *callbacks,
         ],
         model, session.tokenizer, optimizer, scheduler,

@@ -129,11 +129,13 @@ class ProgressLine(TrainerCallback):
         if logs and "loss" in logs:
             self.progress.logged(state.global_step, state.epoch or 0.0, logs["loss"], **self.speed(state))
 
-    def speed(self, state: Any) -> dict[str, float]:
-        """tokens_per_s and seconds_left, from this part of the run."""
+    def speed(self, state: Any) -> dict[str, float | None]:
+        """tokens_per_s and seconds_left, from this part of the run; None before its first step."""
         done, total = state.global_step - self.first_step, state.max_steps - self.first_step
+        if not done:
+            return {"tokens_per_s": None, "seconds_left": None}
         elapsed = time.perf_counter() - self.began
         return {
             "tokens_per_s": (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9),
-            "seconds_left": elapsed / max(done, 1) * (total - done),
+            "seconds_left": elapsed / done * (total - done),
         }

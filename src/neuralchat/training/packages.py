@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.suggestions import did_you_mean, nearest
 from neuralchat.errors import ArgumentsError, problem_list
+from neuralchat.training.optimizer import word
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ OPTIMIZERS = {
 
 def check_packages(arguments: FinetuneConfig) -> None:
     """Raises ArgumentsError for everything that is asked for and cannot be had, all at once."""
+    optimizer = word(arguments.training.optim)
     problems = [
         *tracker_problems(arguments.training.report_to),
-        *package_problems(f"--optim {arguments.training.optim}", package_of_optimizer(str(arguments.training.optim))),
+        *package_problems(f"--optim {optimizer}", package_of_optimizer(optimizer)),
         *package_problems("--predict_with_generate", ROUGE if arguments.tuning.predict_with_generate else None),
     ]
     if problems:

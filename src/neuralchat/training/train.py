@@ -25,6 +25,7 @@ from neuralchat.planning.memory import SMALLEST_MICRO_BATCH
 from neuralchat.runs.directory import read_metrics
 from neuralchat.training.announce import announce
 from neuralchat.training.assemble import Training
+from neuralchat.training.cautions import cautions
 from neuralchat.training.results import Results
 from neuralchat.training.session import Session
 from neuralchat.training.stopping import (
@@ -43,6 +44,9 @@ def train(session: Session, training: Training) -> Results:
     trained, total = parameter_counts(session.model)
     results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
     announce(session, training.plan, training.loop.max_steps, results)
+    if args.do_train:
+        for text in cautions(session.arguments, args, training.plan, training.loop.max_steps):
+            note(text)
     with training.progress:
         measure_and_train(session, training, results)
     return results
