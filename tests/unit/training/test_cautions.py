@@ -82,8 +82,8 @@ def test_the_command_says_so(
 ) -> None:
     result = run_cli(
         "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
-        "run", "--learning_rate", 5, "--num_train_epochs", 20, "--per_device_train_batch_size", 4, "--report_samples",
-        0, "--save_strategy", "no", "--lora_all_linear", "--logging_steps", 1,
+        "run", "--learning_rate", 5, "--num_train_epochs", 5, "--peft", "none", "--per_device_train_batch_size", 4,
+        "--report_samples", 0, "--save_strategy", "no",
     )  # fmt: skip
     assert "note: a learning rate of 5 is so high" in result.stderr
     assert result.stderr.count("note: the loss has risen from 6.") == 1, result.stderr
