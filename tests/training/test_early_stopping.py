@@ -1,4 +1,4 @@
-"""Evaluation while training: early stopping, the best checkpoint as the result, a checkpoint in use while the run goes on."""
+"""Evaluation while training: early stopping, the best checkpoint as the result, a checkpoint in use meanwhile."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_patience_goes_on_bit_for_bit(run_cli: Callable[..., Any], words: list[o
     run_cli(*words, *flags, "--output_dir", "whole", check=True)
     whole = Run.load(tmp_path / "whole")
     kept = [int(path.name.removeprefix("checkpoint-")) for path in whole.checkpoints]
-    assert len(kept) > 5
+    assert len(kept) > 4
     # In the middle of its patience, and at the step where it stopped.
     for step in (kept[-3], kept[-1]):
         part = tmp_path / f"from-{step}"
@@ -184,7 +184,7 @@ def test_a_checkpoint_can_be_chatted_with_while_the_run_goes_on(
         # The run itself is none yet, and says what can be talked to.
         early = run_cli("chat", "run", "-p", "Name a fruit.")
         assert early.returncode == 2
-        assert "Its training has not finished" in early.stderr
+        assert "Its training has not finished; its newest checkpoint is run/checkpoint-" in early.stderr
     finally:
         process.kill()
         process.wait()

@@ -137,7 +137,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             raise RunDirectoryError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
-        hint = " Its training has not finished." if checkpoints(path) else ""
+        found = checkpoints(path)
+        hint = f" Its training has not finished; its newest checkpoint is {found[-1]}." if found else ""
         raise RunDirectoryError(f"{path} is not a finished run: it has no {MANIFEST}.{hint}") from None
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path / MANIFEST} is damaged: {error}") from error
