@@ -66,7 +66,7 @@ def prompts_and_completions(options: argparse.Namespace) -> list[dict[str, str]]
     from transformers import AutoTokenizer
 
     from neuralchat.data.records import RecordReport, read_records
-    from neuralchat.data.templates import make_template
+    from neuralchat.data.templates.making import make_template
 
     template = make_template("alpaca", AutoTokenizer.from_pretrained(options.model))
     pairs = []

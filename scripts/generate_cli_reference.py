@@ -1,20 +1,22 @@
-"""Write docs/cli.md from the parsers. With --check, exit 1 if the file is not up to date."""
+"""Write docs/cli.md and what `finetune --help` reads, from the parsers. With --check, exit 1 if one is out of date."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from neuralchat import cli
+from neuralchat.config.help import HELP_FILE
 from neuralchat.config.legacy_flags import LEGACY_FLAGS
-from neuralchat.config.parser import PART_TITLES
+from neuralchat.config.parser import PART_TITLES, help_rows
 from neuralchat.config.schema import SCHEMA, Argument
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+ROOT = Path(__file__).resolve().parent.parent
 HEAD = """\
 # Command line
 
@@ -45,15 +47,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file is not up to date")
     options = parser.parse_args(words)
-    text = reference()
-    if options.check:
-        if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
-            return 0
-        print("docs/cli.md is not up to date: run python scripts/generate_cli_reference.py", file=sys.stderr)
-        return 1
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+    stale = [path for path, text in targets().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if options.check:
+            what = f"{path.relative_to(ROOT)} is not up to date"
+            print(f"{what}: run python scripts/generate_cli_reference.py", file=sys.stderr)
+        else:
+            path.write_text(targets()[path], encoding="utf-8")
+    return int(options.check and bool(stale))
+
+
+def targets() -> dict[Path, str]:
+    """The whole content of each file; a function of the parsers alone."""
+    rows = json.dumps(help_rows(), indent=1, ensure_ascii=False)
+    return {
+        ROOT / "docs" / "cli.md": reference(),
+        ROOT / "src" / "neuralchat" / "config" / HELP_FILE: f"{rows}\n",
+    }
 
 
 def reference() -> str:

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
+from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import report, show_log, show_page
 from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
+TOP_FLAGS = ("-h", "--help", "--version")
 VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run, or to any model",
@@ -28,10 +30,14 @@ VERBS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. A user's mistake is printed without a traceback."""
     words = list(sys.argv[1:] if words is None else words)
-    if words and words[0] == "finetune":
-        return guarded(lambda: run_finetune(words[1:], prog="neuralchat finetune", implied=("--do_train",)))
+    return guarded(lambda: run_verb(words))
+
+
+def run_verb(words: Sequence[str]) -> int:
+    if verb_of(words, list(VERBS), TOP_FLAGS) == "finetune":
+        return run_finetune(words[1:], prog="neuralchat finetune", implied=("--do_train",))
     options = make_parser().parse_args(words)
-    return guarded(lambda: options.work(options))
+    return options.work(options)
 
 
 def run_script(prog: str) -> int:
@@ -67,6 +73,11 @@ def quiet_environment() -> None:
 
 
 def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
+    if any(word in ("-h", "--help") for word in words):
+        from neuralchat.config.help import help_text
+
+        print(help_text(prog), end="")
+        return 0
     from neuralchat.training.finetune import finetune_command
 
     return finetune_command(words, prog=prog, implied=implied)
@@ -111,45 +122,54 @@ def run_fetch(options: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="neuralchat", description=DESCRIPTION, allow_abbrev=False)
+    parser = RaisingParser(prog="neuralchat", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"neuralchat {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=FlagParser)
     verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
 
-    chat = verbs.add_parser("chat", help=VERBS["chat"], description=VERBS["chat"], allow_abbrev=False)
-    chat.add_argument("run", metavar="RUN", help=WHAT_TO_LOAD)
+    chat = verbs.add_parser("chat", help=VERBS["chat"], description=VERBS["chat"])
+    chat.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
     chat.add_argument("-p", "--prompt", help="ask this one question and leave")
     chat.add_argument("--system", help="a system message to begin the conversation with")
+    add_base_model(chat)
     add_sampling(chat)
     chat.set_defaults(work=run_chat)
 
-    scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"], allow_abbrev=False)
-    scores.add_argument("run", metavar="RUN", help=WHAT_TO_LOAD)
-    scores.add_argument("--questions", required=True, help="records with a 'facts' list each")
-    scores.add_argument("--output", help="write every answer to this JSON file")
+    scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"])
+    scores.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
+    scores.add_path("--questions", required=True, help="records with a 'facts' list each")
+    scores.add_path("--output", help="write every answer to this JSON file")
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
+    add_base_model(scores)
     add_sampling(scores)
     scores.set_defaults(work=run_eval)
 
-    merge = verbs.add_parser("merge", help=VERBS["merge"], description=VERBS["merge"], allow_abbrev=False)
-    merge.add_argument("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
-    merge.add_argument("--output", required=True, help="a new directory for the whole model")
+    merge = verbs.add_parser("merge", help=VERBS["merge"], description=VERBS["merge"])
+    merge.add_path("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
+    merge.add_path("--output", required=True, help="a new directory for the whole model")
+    add_base_model(merge)
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     merge.set_defaults(work=run_merge)
 
-    show = verbs.add_parser("show", help=VERBS["show"], description=VERBS["show"], allow_abbrev=False)
-    show.add_argument("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+    show = verbs.add_parser("show", help=VERBS["show"], description=VERBS["show"])
+    show.add_path("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
     show.set_defaults(work=run_show)
 
-    add_plan(verbs.add_parser("plan", help=VERBS["plan"], description=VERBS["plan"], allow_abbrev=False))
+    add_plan(verbs.add_parser("plan", help=VERBS["plan"], description=VERBS["plan"]))
 
-    fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"], allow_abbrev=False)
+    fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"])
     fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")
     fetch.set_defaults(work=run_fetch)
     return parser
 
 
-def add_plan(plan: argparse.ArgumentParser) -> None:
+def add_base_model(parser: FlagParser) -> None:
+    parser.add_path(
+        "--base_model", metavar="PATH", help="where the base model lies now, if it is no more where it was in training"
+    )
+
+
+def add_plan(plan: FlagParser) -> None:
     plan.add_argument("--hardware", action="store_true", required=True, help="plan processes and threads")
     plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
     plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")
@@ -157,7 +177,7 @@ def add_plan(plan: argparse.ArgumentParser) -> None:
     plan.set_defaults(work=run_plan)
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
+def add_sampling(parser: FlagParser) -> None:
     from neuralchat.inference.sampling_flags import add_sampling_flags
 
     add_sampling_flags(parser)

@@ -58,13 +58,6 @@ class DistributedError(NeuralChatError):
     joined = True
 
 
-class MissingExtraError(NeuralChatError):
-    """An optional package that the command needs and that is not installed."""
-
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}': pip install 'neuralchat[{extra}]'")
-
-
 def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlisted: int = 0) -> str:
     """One message for many problems: the title, at most `shown` of them, and how many more there are.
 

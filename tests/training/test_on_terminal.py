@@ -2,60 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.on_terminal import RunOnTerminal
 from support.runs import ROWS
-from support.screens import screen_lines
-
-ROWS_AND_COLUMNS = (40, 90)
-LIMIT_S = 240.0
-
-
-class RunOnTerminal:
-    """A command whose three streams are one terminal."""
-
-    def __init__(self, words: list[object], directory: Path) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *ROWS_AND_COLUMNS, 0, 0))
-        chosen = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")} | chosen
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "neuralchat.cli", *map(str, words)],
-            cwd=directory, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(slave)
-        self.written = b""
-
-    @property
-    def lines(self) -> list[str]:
-        return screen_lines(self.written.decode("utf-8", "replace"))
-
-    def read_until(self, wanted: bytes | None) -> None:
-        """Until the bytes have been written, or with None until the command has ended."""
-        end = time.monotonic() + LIMIT_S
-        while wanted is None or wanted not in self.written:
-            assert time.monotonic() < end, self.written[-2000:]
-            try:
-                block = os.read(self.master, 4096)
-            except OSError:
-                # Linux says so of a terminal that nobody has open any more.
-                block = b""
-            if not block:
-                assert wanted is None, self.lines
-                return
-            self.written += block
 
 
 @pytest.fixture
@@ -75,9 +28,7 @@ def start(
 
     yield start
     for run in runs:
-        run.process.kill()
-        run.process.wait()
-        os.close(run.master)
+        run.end()
 
 
 def test_a_run_to_its_end(start: Callable[..., RunOnTerminal]) -> None:
@@ -99,7 +50,7 @@ def test_a_run_to_its_end(start: Callable[..., RunOnTerminal]) -> None:
 def test_ctrl_c(start: Callable[..., RunOnTerminal]) -> None:
     run = start(num_train_epochs=5000, report_samples=0)
     run.read_until(b" tokens/s")
-    os.write(run.master, b"\x03")
+    run.type(b"\x03")
     run.read_until(None)
     assert run.process.wait() == 130
     lines = run.lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neuralchat import errors
-from neuralchat.errors import MissingExtraError, NeuralChatError, problem_list
+from neuralchat.errors import NeuralChatError, problem_list
 
 
 def test_problem_list_shows_all_of_a_few() -> None:
@@ -17,15 +17,8 @@ def test_problem_list_counts_what_it_leaves_out() -> None:
     assert lines[-1] == "  ... and 1 more"
 
 
-def test_missing_extra_says_how_to_install_it() -> None:
-    error = MissingExtraError("tensorboard", "tensorboard", "--report_to tensorboard")
-    assert str(error) == (
-        "--report_to tensorboard needs the package 'tensorboard': pip install 'neuralchat[tensorboard]'"
-    )
-
-
 def test_every_error_of_a_user_has_status_two_but_that_of_processes() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NeuralChatError)]
-    assert len(kinds) == 11
+    assert len(kinds) == 10
     assert {kind.exit_status for kind in kinds if kind is not errors.DistributedError} == {2}
     assert errors.DistributedError.exit_status == 4

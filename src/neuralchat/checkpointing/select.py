@@ -24,12 +24,13 @@ from neuralchat.runs.directory import (
 )
 
 # There must be a checkpoint.
-NEWEST = ("latest", "true")
+NEWEST = ("latest", "true", "yes", "on")
+NOTHING = ("false", "no", "off")
 
 
 def asks_to_resume(value: str | None) -> bool:
     """Whether a value of --resume_from_checkpoint means to resume at all."""
-    return value is not None and value.lower() != "false"
+    return value is not None and value.lower() not in NOTHING
 
 
 def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAPTER) -> Path | None:

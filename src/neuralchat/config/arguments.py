@@ -48,7 +48,7 @@ class ModelArguments:
     )
     config_name: str | None = harmless(None, "configuration from another place than the model", path=True)
     tokenizer_name: str | None = harmless(None, "tokenizer from another place than the model", path=True)
-    cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept")
+    cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept", path=True)
     use_fast_tokenizer: bool = harmless(True, "accepted for old commands; transformers 5 has one kind of tokenizer")
     model_revision: str = harmless("main", "branch, tag or commit of a hub model")
     use_auth_token: str | None = harmless(
@@ -97,7 +97,7 @@ class DataArguments:
     on_bad_record: str = harmless("fail", "refuse bad records, or skip them and say how many", choices=("fail", "skip"))
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
     overwrite_cache: bool = harmless(False, "tokenize again even if the tokens are cached")
-    dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept")
+    dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept", path=True)
     keep_in_memory: bool = harmless(False, "hold tokenized records in memory instead of mapping the file")
     dataset_seed: int = argument(42, "seed of the validation split and of the mixture")
     max_source_length: int = argument(
@@ -122,7 +122,9 @@ class TuningArguments:
     lora_rank: int = argument(8, "rank of LoRA", minimum=1)
     lora_alpha: int = argument(16, "scale of LoRA: alpha / rank", minimum=1)
     lora_dropout: float = argument(0.05, "dropout before LoRA", minimum=0, below=1)
-    lora_target_modules: list[str] = argument([], "layers that get LoRA; by default those PEFT knows for the model")
+    lora_target_modules: list[str] = argument(
+        [], "layers that get LoRA; by default those PEFT knows for the model", names=True
+    )
     lora_all_linear: bool = argument(False, "LoRA on every linear layer but the head")
     lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower")
     lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
@@ -142,15 +144,23 @@ class TuningArguments:
         choices=("stop", "skip"),
     )
     allow_changed: list[str] = harmless(
-        [], "resume although these arguments (or data, base_model, template) changed", repeated=False
+        [], "resume although these arguments (or data, base_model, template) changed", repeated=False, names=True
     )
     from_run: str | None = harmless(
-        None, "repeat the run of this directory, with its arguments where none are given", repeated=False
+        None, "repeat the run of this directory, with its arguments where none are given", path=True, repeated=False
     )
     overwrite_output_dir: bool = harmless(False, "replace the run that output_dir holds", repeated=False, resumed=False)
     predict_with_generate: bool = harmless(False, "after training, answer the held-out questions and report ROUGE")
     generation_max_length: int = harmless(256, "longest of these answers in tokens", minimum=1)
     generation_num_beams: int = harmless(1, "beams of these answers; 1 is greedy", minimum=1)
+    early_stopping_patience: int | None = argument(
+        None,
+        "stop when so many evaluations in a row have found nothing better; the best checkpoint is the result",
+        minimum=1,
+    )
+    early_stopping_threshold: float | None = argument(
+        None, "by how much a metric must have become better to count as better", minimum=0
+    )
     report_samples: int = harmless(3, "questions answered before and after training, for the report", minimum=0)
     sample_tokens: int = harmless(64, "longest of these answers in tokens", minimum=0)
 

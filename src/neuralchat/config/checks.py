@@ -7,6 +7,7 @@ import difflib
 import math
 from typing import TYPE_CHECKING
 
+from neuralchat.config.implied import MEASURED, metric_name
 from neuralchat.config.methods import METHODS
 
 if TYPE_CHECKING:
@@ -108,6 +109,22 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
         (
             data.special_tokens and not (method and method.trains_added_tokens),
             f"--special_tokens: --peft {tuning.peft} cannot train their embeddings; use {with_tokens}",
+        ),
+        (
+            training.metric_for_best_model is not None and metric_name(training.metric_for_best_model) not in MEASURED,
+            f"--metric_for_best_model is '{training.metric_for_best_model}'; measured are {', '.join(MEASURED)}",
+        ),
+        (
+            training.load_best_model_at_end and training.save_only_model,
+            "--save_only_model keeps no checkpoint that --load_best_model_at_end could take the best from",
+        ),
+        (
+            tuning.early_stopping_patience is not None and training.eval_strategy == "no",
+            "--early_stopping_patience needs evaluations: --eval_strategy epoch, or steps with --eval_steps",
+        ),
+        (
+            tuning.early_stopping_threshold is not None and tuning.early_stopping_patience is None,
+            "--early_stopping_threshold needs --early_stopping_patience",
         ),
         (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
     )

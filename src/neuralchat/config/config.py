@@ -18,12 +18,14 @@ from neuralchat.config.checks import problems_of
 from neuralchat.config.config_file import config_values
 from neuralchat.config.conversion import BARE, converted
 from neuralchat.config.from_run import values_of_run
+from neuralchat.config.implied import implied_values
 from neuralchat.config.methods import METHODS
 from neuralchat.config.names import Named, merged_values, named
 from neuralchat.config.schema import SCHEMA, Argument, Schema
 from neuralchat.config.training_flags import TrainingFlags
 from neuralchat.config.words import words_of
 from neuralchat.errors import ArgumentsError, problem_list
+from neuralchat.paths import expanded_path
 
 # A value of --resume_from_checkpoint: go on if there is something to go on from, else begin; the first start of a job
 # and each later one take the same command.
@@ -64,13 +66,15 @@ class FinetuneConfig:
         config_file: Path | None = None,
         implied: Mapping[str, Any] = MappingProxyType({}),
         stray: Sequence[str] = (),
+        unreadable: Sequence[str] = (),
         schema: Schema = SCHEMA,
     ) -> FinetuneConfig:
         """Checked arguments from names and values: texts, or what Python has for them (Path, int, bool, list, dict).
 
         None says nothing. `values` overrule the config file, and both overrule the run that from_run names; `implied`
-        is what the command itself stands for. `stray`: words that had no name. Raises ArgumentsError with all
-        problems at once, RunDirectoryError if the run to repeat cannot be read.
+        is what the command itself stands for. `stray`: words that had no name; `unreadable`: what was wrong with how
+        the words were written. Raises ArgumentsError with all problems at once, RunDirectoryError if the run to repeat
+        cannot be read.
 
         >>> config = FinetuneConfig.from_values(
         ...     {"model_name_or_path": "m", "train_file": Path("a.json"), "output_dir": "out", "do_train": True}
@@ -80,10 +84,13 @@ class FinetuneConfig:
         """
         sources = all_sources(values, config_file, schema)
         given = merged_values(implied, merged_values(*(source.values for source in sources)))
+        guessed = {name: value for source in sources for name, value in source.guessed.items() if name not in given}
         typed, problems = typed_values(given, schema)
+        typed |= typed_values({**given, **guessed}, schema)[0]
+        typed |= implied_values(typed, given)
         config = cls(
             **parts_of(typed, schema),
-            given=frozenset(given),
+            given=frozenset({**given, **guessed}),
             schema=schema,
             prog=prog,
             said=sources[-1].values,
@@ -93,8 +100,9 @@ class FinetuneConfig:
         problems = [
             *(problem for source in sources for problem in source.problems),
             *problems,
+            *unreadable,
             *(f"'{word}' does not belong to any flag" for word in stray),
-            *missing(config, given),
+            *missing(config, config.given),
             *problems_of(config),
         ]
         if problems:
@@ -184,7 +192,7 @@ def all_sources(values: Mapping[str, Any], config_file: Path | None, schema: Sch
     own = named(values, schema)
     run = merged_values(file.values, own.values).get("from_run")
     # A value of another type is refused where it is converted.
-    repeated = values_of_run(Path(run), schema) if isinstance(run, str | Path) and str(run) else {}
+    repeated = values_of_run(expanded_path(run), schema) if isinstance(run, str | Path) and str(run) else {}
     return named(repeated, schema), file, own
 
 

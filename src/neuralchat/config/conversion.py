@@ -5,14 +5,21 @@ from __future__ import annotations
 import enum
 import json
 import os
+import re
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from neuralchat.config.config_file import Written
 from neuralchat.config.schema import Argument
+from neuralchat.paths import expanded
 
-TRUE_WORDS = ("true", "t", "yes", "y", "1")
-FALSE_WORDS = ("false", "f", "no", "n", "0")
+TRUE_WORDS = ("true", "t", "yes", "y", "1", "on")
+FALSE_WORDS = ("false", "f", "no", "n", "0", "off")
+# What people write for the choice "no".
+NOTHING_WORDS = ("false", "off", "none")
+# Names with commas between them, in brackets and quotes or without; a pattern of names is none of it.
+SEVERAL_NAMES = re.compile(r"""\[?(\s*['"]?[\w.-]+['"]?\s*(,|$|(?=\])))+\]?""")
 
 
 class Mark(enum.Enum):
@@ -48,7 +55,7 @@ def converted(argument: Argument, value: Any) -> Any:
 
 def as_list(argument: Argument, value: Any) -> list[str] | str:
     values = list(value) if isinstance(value, list | tuple) else [value]
-    texts = [as_text(item) for item in values]
+    texts = [text for item in values for text in texts_of(argument, item)]
     # Where one text is allowed too, it stays one.
     return texts[0] if str in argument.kinds and len(texts) == 1 else texts
 
@@ -79,6 +86,19 @@ def as_pairs(value: Any) -> list[str]:
     return pairs
 
 
+def texts_of(argument: Argument, item: Any) -> list[str]:
+    """One item of a list; more where it stands for several names.
+
+    `q_proj,v_proj` and `[q_proj, v_proj]` are two names.
+    """
+    text = as_text(item)
+    if argument.facts.path:
+        return [expanded(text)]
+    if argument.facts.names and SEVERAL_NAMES.fullmatch(text):
+        return re.findall(r"[\w.-]+", text)
+    return [text]
+
+
 def as_one(argument: Argument, value: Any) -> Any:
     kinds = argument.kinds
     if isinstance(value, Mapping) and dict in kinds:
@@ -94,7 +114,24 @@ def as_one(argument: Argument, value: Any) -> Any:
     if float in kinds:
         return as_float(value)
     # What no text can say is refused as a whole, see Facts.rejected.
-    return as_text(value) if any(issubclass(kind, str) for kind in kinds) else value
+    if not any(issubclass(kind, str) for kind in kinds):
+        return value
+    text = as_text(value)
+    if argument.choices:
+        return as_choice(text, argument.choices)
+    return expanded(text) if argument.facts.path else text
+
+
+def as_choice(text: str, choices: tuple[str, ...]) -> str:
+    """`text` as the choice that it stands for, or as it is where it stands for none.
+
+    >>> as_choice("False", ("no", "steps")), as_choice("Steps", ("no", "steps")), as_choice("x", ("no", "steps"))
+    ('no', 'steps', 'x')
+    """
+    word = text.lower()
+    if text not in choices and word in NOTHING_WORDS and "no" in choices:
+        return "no"
+    return word if text not in choices and word in choices else text
 
 
 def as_json(value: Mapping[str, Any]) -> str:
@@ -105,6 +142,7 @@ def as_json(value: Mapping[str, Any]) -> str:
 
 
 def as_int(value: Any) -> int:
+    value = value.value if isinstance(value, Written) else value
     if isinstance(value, bool) or not isinstance(value, str | Integral):
         raise invalid("int", value)
     try:
@@ -114,6 +152,7 @@ def as_int(value: Any) -> int:
 
 
 def as_float(value: Any) -> float:
+    value = value.value if isinstance(value, Written) else value
     if isinstance(value, bool) or not isinstance(value, str | Real):
         raise invalid("float", value)
     try:
@@ -129,7 +168,8 @@ def as_text(value: Any) -> str:
         value = value.value
     if not isinstance(value, str | Real):
         raise invalid("text", value)
-    return str(value)
+    # Written is a str too; what is kept is a plain one.
+    return "".join(value) if isinstance(value, str) else str(value)
 
 
 def invalid(kind: str, value: Any) -> ValueError:

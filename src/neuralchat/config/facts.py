@@ -33,8 +33,10 @@ class Facts:
     pairs: bool = False
     # Never written to a file.
     secret: bool = False
-    # May name a file or directory, which --from_run looks up where the run was started.
+    # May name a file or directory: a leading ~ is expanded, and --from_run looks it up where the run was started.
     path: bool = False
+    # Names, which may also be written with commas between them.
+    names: bool = False
     # Part of what a run was, so that --from_run sets it again.
     repeated: bool = True
     # Part of the command that goes on with a stopped run.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from neuralchat.config.conversion import BARE, TAKEN_BACK, is_true
 from neuralchat.config.legacy_flags import LEGACY_FLAGS, notice, translate
 from neuralchat.config.schema import Schema
+from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, did_you_mean, nearest
 
 
 @dataclasses.dataclass
@@ -19,6 +19,8 @@ class Named:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     notices: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
+    # What an unknown name was probably meant to say: a mistake in writing is told once, not by all that it leaves out.
+    guessed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def named(said: Mapping[str, Any], schema: Schema) -> Named:
@@ -39,7 +41,10 @@ def named(said: Mapping[str, Any], schema: Schema) -> Named:
         if name is None:
             continue
         if name not in schema.arguments:
-            found.problems.append(unknown(written, schema))
+            meant = meant_by(written, schema)
+            found.problems.append(f"unknown flag --{written}{did_you_mean(meant)}")
+            if meant in schema.arguments:
+                found.guessed[meant] = value
             continue
         # What is said again moves to the end.
         found.values.pop(name, None)
@@ -51,10 +56,9 @@ def negated(value: Any) -> Any:
     return value if value is TAKEN_BACK else not (value is BARE or is_true(value))
 
 
-def unknown(written: str, schema: Schema) -> str:
-    known = sorted({*schema.arguments, *schema.negations, *LEGACY_FLAGS})
-    near = difflib.get_close_matches(written.replace("-", "_"), known, n=1, cutoff=0.5)
-    return f"unknown flag --{written}" + (f"; did you mean --{near[0]}?" if near else "")
+def meant_by(written: str, schema: Schema) -> str | None:
+    known = {*schema.arguments, *schema.negations, *LEGACY_FLAGS}
+    return nearest(written.replace("-", "_"), known, FLAGS_OF_OTHER_TOOLS)
 
 
 def merged_values(*sources: Mapping[str, Any]) -> dict[str, Any]:

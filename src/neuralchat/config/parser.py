@@ -1,8 +1,7 @@
-"""The words of a command -> checked arguments; and what `--help` says of them."""
+"""The words of a command -> checked arguments; and what there is to say of each for `--help`."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 
@@ -31,20 +30,17 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], schema: Sc
         config_file=said.config_file,
         implied=read_words(implied, schema).values,
         stray=said.stray,
+        unreadable=said.problems,
         schema=schema,
     )
 
 
-def help_text(prog: str) -> str:
-    """Every flag with its meaning and default, grouped."""
-    parser = argparse.ArgumentParser(
-        prog=prog, usage=f"{prog} [config.yaml] [key=value | --flag value]...", add_help=False
-    )
-    for part in dataclasses.fields(SCHEMA):
-        group = parser.add_argument_group(PART_TITLES[part.name])
-        for argument in SCHEMA.of_part(part.name):
-            group.add_argument(f"--{argument.name}", metavar=metavar_of(argument), help=help_of(argument))
-    return parser.format_help()
+def help_rows() -> dict[str, list[list[str]]]:
+    """Title -> (name, what stands for its value, meaning and default) of each flag; help.json holds them."""
+    return {
+        PART_TITLES[part.name]: [[a.name, metavar_of(a), help_of(a)] for a in SCHEMA.of_part(part.name)]
+        for part in dataclasses.fields(SCHEMA)
+    }
 
 
 def metavar_of(argument: Argument) -> str:

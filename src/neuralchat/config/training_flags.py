@@ -48,7 +48,11 @@ DECIDES, KEEPS_RESULT = decides(), keeps_result()
 # non-finite loss is never hidden.
 TRAINING_FACTS: dict[str, Facts] = {
     "output_dir": keeps_result(
-        "The run directory. Required.", default=None, required="say where the run is to be saved", repeated=False
+        "The run directory. Required.",
+        default=None,
+        required="say where the run is to be saved",
+        path=True,
+        repeated=False,
     ),
     "per_device_train_batch_size": keeps_result(
         "Examples (with --dataset_concatenation: rows) a process and accumulation step.", minimum=1
@@ -65,7 +69,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "adam_beta1": DECIDES,
     "adam_beta2": DECIDES,
     "adam_epsilon": DECIDES,
-    "optim_target_modules": DECIDES,
+    "optim_target_modules": decides(names=True),
     "gradient_accumulation_steps": keeps_result(minimum=1),
     "average_tokens_across_devices": no_effect("the loss is always divided by the supervised tokens of all processes"),
     "max_grad_norm": DECIDES,
@@ -97,7 +101,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "log_level": KEEPS_RESULT,
     "log_level_replica": no_effect("the first process speaks for all"),
     "disable_tqdm": no_effect("the progress line is NeuralChat's own"),
-    "report_to": keeps_result(default="none"),
+    "report_to": keeps_result(default="none", names=True),
     "run_name": keeps_result(repeated=False),
     "project": KEEPS_RESULT,
     "trackio_space_id": KEEPS_RESULT,
@@ -171,7 +175,10 @@ TRAINING_FACTS: dict[str, Facts] = {
     ),
     "do_predict": refused("use 'neuralchat eval' for answers"),
     "resume_from_checkpoint": keeps_result(
-        "A checkpoint directory, or 'auto' for the newest whole one in --output_dir.", repeated=False, resumed=False
+        "A checkpoint directory, or 'auto' for the newest whole one in --output_dir.",
+        path=True,
+        repeated=False,
+        resumed=False,
     ),
     "local_rank": keeps_result(
         # torch.distributed.launch adds it by itself, so nobody is told.

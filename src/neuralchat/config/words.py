@@ -15,6 +15,8 @@ from neuralchat.config.legacy_flags import LEGACY_FLAGS
 from neuralchat.config.schema import Schema
 
 PAIR = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+# What may stand before a space and an equals sign, or, with the sign, before a space.
+NAME_BEFORE_EQUALS = re.compile(r"(?:--)?(?P<name>[A-Za-z_][\w-]*)(?P<equals>=?)")
 
 
 @dataclasses.dataclass
@@ -24,6 +26,8 @@ class Said:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     config_file: Path | None = None
     stray: list[str] = dataclasses.field(default_factory=list)
+    # What is wrong with how the words are written, where what they mean is clear.
+    problems: list[str] = dataclasses.field(default_factory=list)
 
     def say(self, name: str, value: Any) -> None:
         # What is said again moves to the end.
@@ -41,6 +45,12 @@ def read_words(words: Sequence[str], schema: Schema) -> Said:
     if words and is_config_file(words[0], schema):
         said.config_file, position = Path(words[0]), 1
     while position < len(words):
+        if spaced := spaced_pair(words[position:], schema):
+            name, text, count = spaced
+            position += count
+            said.problems.append(f"'{name} = {text}' is to be written without spaces: {name}={text}")
+            said.say(name, value_of(name, [text] if text else [], schema))
+            continue
         word = words[position]
         position += 1
         if word.startswith("--"):
@@ -53,9 +63,32 @@ def read_words(words: Sequence[str], schema: Schema) -> Said:
             name, text = pair.groups()
             # "name=" takes back what stood before it, such as a line of the config file.
             said.say(name, value_of(name, [text], schema) if text else TAKEN_BACK)
+        elif is_flag(word, schema) and words[position : position + 1] and not words[position].startswith("--"):
+            said.problems.append(f"'{word} {words[position]}' lacks its dashes: --{word} {words[position]}")
+            said.say(word, value_of(word, [words[position]], schema))
+            position += 1
         else:
             said.stray.append(word)
     return said
+
+
+def spaced_pair(words: Sequence[str], schema: Schema) -> tuple[str, str, int] | None:
+    """(name, value, number of words) of `name = value`, `name =value` or `name= value`, which a shell takes apart."""
+    first = NAME_BEFORE_EQUALS.fullmatch(words[0])
+    if first is None:
+        return None
+    name, equals = first["name"], first["equals"]
+    rest = list(words[1:])
+    if equals:
+        # "name=" by itself takes back what was said before.
+        is_value = rest and is_flag(name, schema) and not rest[0].startswith("--") and not PAIR.fullmatch(rest[0])
+        return (name, rest[0], 2) if is_value and not NAME_BEFORE_EQUALS.fullmatch(rest[0]) else None
+    if not rest or not rest[0].startswith("="):
+        return None
+    if rest[0] != "=":
+        return name, rest[0][1:], 2
+    value = rest[1] if len(rest) > 1 and not rest[1].startswith("--") else ""
+    return name, value, 3 if value else 2
 
 
 def is_config_file(word: str, schema: Schema) -> bool:
@@ -72,10 +105,13 @@ def values_after(words: Sequence[str], name: str, schema: Schema) -> list[str]:
     argument = schema.arguments.get(name.replace("-", "_"))
     is_one = name.replace("-", "_") in {*LEGACY_FLAGS, *schema.negations} or (argument and not argument.takes_many)
     texts: list[str] = []
-    for word in words[:1] if is_one else words:
+    for position, word in enumerate(words[:1] if is_one else words):
         pair = PAIR.fullmatch(word)
         pairs = argument is not None and argument.facts.pairs
         if word.startswith("--") or (pair and ((texts and not pairs) or is_flag(pair[1], schema))):
+            break
+        spaced = spaced_pair(words[position:], schema)
+        if spaced and is_flag(spaced[0], schema):
             break
         texts.append(word)
     return texts

@@ -163,26 +163,31 @@ class LiveProgress:
         *,
         epoch: float,
         loss: float | None,
-        tokens_per_s: float,
+        tokens_per_s: float | None,
         memory_bytes: int,
-        seconds_left: float,
+        seconds_left: float | None,
     ) -> None:
         """Optimizer step `step` (the first is 1) is done. `loss`: None leaves the one that is shown."""
         self.standing.memory_bytes = memory_bytes
         self.settle(step, epoch, loss, tokens_per_s, seconds_left)
         self.display.step_done(self.standing)
 
-    def logged(self, step: int, epoch: float, loss: float | None, tokens_per_s: float, seconds_left: float) -> None:
+    def logged(
+        self, step: int, epoch: float, loss: float | None, tokens_per_s: float | None, seconds_left: float | None
+    ) -> None:
         """A logging step: elsewhere than on a terminal it has its line."""
         self.settle(step, epoch, loss, tokens_per_s, seconds_left)
         self.display.logged(self.standing)
 
-    def settle(self, step: int, epoch: float, loss: float | None, tokens_per_s: float, seconds_left: float) -> None:
+    def settle(
+        self, step: int, epoch: float, loss: float | None, tokens_per_s: float | None, seconds_left: float | None
+    ) -> None:
         now, standing = self.clock(), self.standing
         self.step_began_at, self.is_end_told = now, True
         standing.step, standing.within_step, standing.epoch = step, None, epoch
         standing.loss = standing.loss if loss is None else loss
-        standing.tokens_per_s, standing.ends_at = tokens_per_s, now + seconds_left
+        standing.tokens_per_s = tokens_per_s
+        standing.ends_at = None if seconds_left is None else now + seconds_left
 
     @contextmanager
     def activity(self, word: str) -> Iterator[Callable[[float], None]]:

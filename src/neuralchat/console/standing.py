@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuralchat.console.units import clock, gib
+from neuralchat.console.units import clock, gib, speed
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Standing:
             "activity": self.activity and f"{self.activity}{activity}",
             "epoch": None if self.epoch is None else f"epoch {self.epoch:.2f}",
             "loss": None if self.loss is None else f"loss {self.loss:.4f}",
-            "speed": None if self.tokens_per_s is None else f"{self.tokens_per_s:.0f} tokens/s",
+            "speed": None if not self.tokens_per_s else f"{speed(self.tokens_per_s)} tokens/s",
             "memory": None if self.memory_bytes is None else gib(self.memory_bytes),
             "left": None if self.ends_at is None else f"{clock(max(0.0, self.ends_at - now))} left",
         }

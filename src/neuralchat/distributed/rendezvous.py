@@ -73,7 +73,8 @@ def plan_cores(world: World, arguments: FinetuneConfig) -> str:
     apply(plan, bind=arguments.distributed.bind_cores and not uses_gpu(arguments))
     # Libraries would set a number of their own where this is not set.
     os.environ["OMP_NUM_THREADS"] = str(plan.threads)
-    return f"{thread_line(plan, rank=world.rank, machine=machine)}{f'; {plan.reason}' if plan.reason else ''}"
+    line = thread_line(plan, rank=world.rank if world.size > 1 else None, machine=machine)
+    return f"{line}; {plan.reason}" if plan.reason else line
 
 
 def meet(world: World, arguments: FinetuneConfig, backend: str) -> tuple[Any, PeerWatch]:

@@ -190,10 +190,14 @@ def threads_of_this_process() -> list[int]:
         return [0]
 
 
-def thread_line(plan: ThreadPlan, *, rank: int, machine: Machine) -> str:
-    """One line, such as: rank 0 on node0: 28 threads on cores 0-27 (NUMA node 0), avx512_bf16"""
+def thread_line(plan: ThreadPlan, *, rank: int | None, machine: Machine) -> str:
+    """One line, such as: rank 0 on node0: 28 threads on cores 0-27 (NUMA node 0), avx512_bf16
+
+    Without a rank, that of a process alone, it begins with the threads.
+    """
     where = f" on core{'s' if len(plan.cpus) > 1 else ''} {cpu_list(plan.cpus)}" if plan.cpus else ""
     node = f" (NUMA node {plan.numa_node})" if plan.numa_node is not None and len(machine.nodes) > 1 else ""
     threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
     isa = f", {machine.isa}" if machine.isa else ""
-    return f"rank {rank} on {machine.hostname}: {threads}{where}{node}{isa}"
+    who = "" if rank is None else f"rank {rank} on {machine.hostname}: "
+    return f"{who}{threads}{where}{node}{isa}"

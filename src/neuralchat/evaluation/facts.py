@@ -48,7 +48,12 @@ def evaluate(options: argparse.Namespace) -> int:
             f"{len(without)} question(s) have no 'facts' (a list of texts that a right answer contains), "
             f"the first is {without[0]}"
         )
-    bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, template=options.template)
+    bot = Chatbot.load(
+        options.run,
+        trust_remote_code=options.trust_remote_code,
+        template=options.template,
+        base_model=options.base_model,
+    )
     answers = [answer.text for answer in bot.answers([record.turns[:-1] for record in records], sampling)]
     right = [states_facts(answer, record.facts) for record, answer in zip(records, answers, strict=True)]
     if options.show:

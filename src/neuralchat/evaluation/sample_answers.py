@@ -9,6 +9,7 @@ from typing import Any
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.data.record_source import find_records
 from neuralchat.data.records import TEXT, Record
+from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
@@ -49,11 +50,24 @@ def ask(
     thaw_linears(model)
     try:
         bot = Chatbot(model.eval(), tokenizer, data.template)
-        answers = bot.answers([r.turns[:-1] for r in records], Sampling(max_new_tokens=max_new_tokens, num_beams=beams))
+        sampling = Sampling(max_new_tokens=max_new_tokens, num_beams=beams)
+        texts = {index: too_long(bot, record, sampling) for index, record in enumerate(records)}
+        asked = [index for index, refusal in texts.items() if refusal is None]
+        answers = bot.answers([records[index].turns[:-1] for index in asked], sampling)
+        texts |= {index: answer.text for index, answer in zip(asked, answers, strict=True)}
     finally:
         freeze_linears(model)
         model.train(was_training)
-    return [answer.text for answer in answers]
+    return [texts[index] or "" for index in range(len(records))]
+
+
+def too_long(bot: Chatbot, record: Record, sampling: Sampling) -> str | None:
+    """What stands in the place of an answer to a question that the model has no positions for; None where it has."""
+    try:
+        bot.prompt(record.turns[:-1], sampling)
+    except ArgumentsError as error:
+        return f"(not asked: {error})"
+    return None
 
 
 def rouge_of_held_out(

@@ -12,12 +12,15 @@ import torch
 
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError, RunDirectoryError
+from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.runs.directory import MANIFEST, read_manifest, why_unwritable, write_atomically
+from neuralchat.runs.model_card import model_card
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -91,17 +94,32 @@ def merge(options: argparse.Namespace) -> int:
         raise AdapterError(f"{run} is a base model: there is no adapter to merge")
     # Before anything is loaded.
     check_mergeable(origin.method)
-    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code)
+    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
     output.mkdir(parents=True, exist_ok=True)
     with quiet_libraries():
+        whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
         whole.save_pretrained(str(output))
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
+    write_atomically(output / "README.md", card_of_merged(manifest, bot, whole))
     write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     print(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
+
+
+def card_of_merged(manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:
+    code = without_neuralchat(
+        ".",
+        bot.template,
+        bot.end_ids,
+        bot.pad_id,
+        method="none",
+        dtype=str(whole.dtype).removeprefix("torch."),
+        encoder_decoder=is_encoder_decoder(whole.config),
+    )
+    return model_card(manifest, with_neuralchat=with_neuralchat(whole=True), without_neuralchat=code)
 
 
 def manifest_of_checkpoint(origin: Origin, bot: Chatbot) -> dict[str, Any]:

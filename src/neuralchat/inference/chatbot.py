@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Unpack
 
+from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ArgumentsError
-from neuralchat.inference.generation import Answer, TextStream, end_token_ids, frame_of, generate
+from neuralchat.inference.generation import Answer, TextStream, end_token_ids, frame_of, generate, padding_id
 from neuralchat.inference.loading import load
-from neuralchat.inference.origin import origin_of
+from neuralchat.inference.origin import on_other_base, origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
 from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
+from neuralchat.inference.window import Prompt, window_of
 from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
+from neuralchat.paths import expanded_path
 from neuralchat.runs.directory import MANIFEST
 
 if TYPE_CHECKING:
@@ -52,26 +56,38 @@ class Chatbot:
         self.last: Answer | None = None
         self.end_ids = end_token_ids(tokenizer, template)
         self.frame = frame_of(tokenizer, template)
-        # The limit is the model's, not training's: a long history is cut by the caller.
+        # The limit is the model's, not training's, see window.py.
+        self.window = window_of(model)
         self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
         # Weak, so that an iterator that nobody holds any more is closed at once.
         self.open_stream: weakref.ref[Generator[str, None, None]] | None = None
 
     @classmethod
     def load(
-        cls, path_or_name: str | os.PathLike[str], *, template: str | None = None, trust_remote_code: bool = False
+        cls,
+        path_or_name: str | os.PathLike[str],
+        *,
+        template: str | None = None,
+        trust_remote_code: bool = False,
+        base_model: str | os.PathLike[str] | None = None,
     ) -> Chatbot:
         """The chatbot of a finished run, a checkpoint of a run, a PEFT adapter from elsewhere, or a base model.
 
         A base model is a directory, a fetched name or a hub id. `template` ("alpaca" or "chat") names the prompt format
         of what does not say its own: an adapter from elsewhere, a base model. Whether code of the base model may run is
-        the caller's word, never that of a directory. Raises RunDirectoryError, AdapterError, ModelError or
-        TemplateError.
+        the caller's word, never that of a directory. `base_model`: where the base model of a run, checkpoint or adapter
+        lies now, if it has moved. Raises RunDirectoryError, AdapterError, ModelError or TemplateError.
         """
         origin = origin_of(path_or_name)
+        if base_model is not None:
+            origin = on_other_base(origin, base_model)
         with quiet_libraries(), generators_kept():
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
+
+    @property
+    def pad_id(self) -> int:
+        return padding_id(self.tokenizer, self.end_ids)
 
     # A conversation that is remembered
 
@@ -174,21 +190,37 @@ class Chatbot:
 
     def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
         stream = TextStream(self.tokenizer, self.end_ids, on_text, self.frame) if on_text else None
-        return self.generated([self.encoder.encode_prompt(turns)], sampling, stream)[0]
+        prompt = self.prompt(turns, sampling)
+        self.window.tell(prompt)
+        return self.generated([prompt], sampling, stream)[0]
 
-    def generated(self, prompts: Sequence[Sequence[int]], sampling: Sampling, stream: Any = None) -> list[Answer]:
-        return generate(self.model, self.tokenizer, prompts, self.end_ids, sampling, self.frame, stream)
+    def prompt(self, turns: Sequence[Turn], sampling: Sampling) -> Prompt:
+        """What the model is given. Raises ArgumentsError for a question that is longer than it has positions for."""
+        return self.window.prompt(turns, self.encoder.encode_prompt, sampling.max_new_tokens)
+
+    def generated(
+        self, prompts: Sequence[Prompt], sampling: Sampling, stream: TextStream | None = None
+    ) -> list[Answer]:
+        """`prompts` have the same room for their answers."""
+        bounded = dataclasses.replace(sampling, max_new_tokens=prompts[0].max_new_tokens)
+        ids = [prompt.ids for prompt in prompts]
+        return generate(self.model, self.tokenizer, ids, self.end_ids, bounded, self.frame, stream)
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
-        """Replies to many conversations, several at a time."""
-        prompts = [self.encoder.encode_prompt(turns) for turns in conversations]
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""
+        prompts = [self.prompt(turns, sampling) for turns in conversations]
+        if cut := sum(prompt.dropped > 0 for prompt in prompts):
+            note(f"{cut} of {len(prompts)} conversation(s) are too long for the model; their first turns are left out")
+        order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].max_new_tokens, len(prompts[i].ids)))
         found: dict[int, Answer] = {}
         with quiet_libraries(), RandomState(sampling.seed).current():
-            for start in range(0, len(order), batch):
-                chosen = order[start : start + batch]
-                replies = self.generated([prompts[i] for i in chosen], sampling)
-                found.update(zip(chosen, replies, strict=True))
+            # Prompts with less room for an answer than others are not answered together with them.
+            for _, alike in groupby(order, key=lambda i: prompts[i].max_new_tokens):
+                left = list(alike)
+                while left:
+                    chosen, left = left[:batch], left[batch:]
+                    replies = self.generated([prompts[i] for i in chosen], sampling)
+                    found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
 
     def __repr__(self) -> str:
@@ -217,7 +249,7 @@ def model_of(model: Any) -> str | os.PathLike[str]:
         output, base = model.get("output_dir"), model.get("model_name_or_path", model.get("model"))
     else:
         output, base = model.output_dir, model.model.model_name_or_path
-    if output is not None and (Path(output) / MANIFEST).is_file():
+    if output is not None and (expanded_path(output) / MANIFEST).is_file():
         return output
     if base is None:
         raise ArgumentsError("--model_name_or_path is missing: name a directory, a hub id or a fetched model")

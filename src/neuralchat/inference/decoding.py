@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from neuralchat.data.packing import VirtualTokens
 from neuralchat.models.adapters.build import base_model_of
@@ -20,10 +21,9 @@ from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.families.table import family_of
 
 
-def decode(model: Any, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
-    """New ids [B, N] for prompts int64 [B, W] and their mask; `options` are those of transformers' generate."""
-    # MPT's configurations turn the cache off, as others do after training; answers need it.
-    options.setdefault("use_cache", True)
+def decode(model: Any, ids: Tensor, mask: Tensor, settings: GenerationConfig, *, streamer: Any = None) -> Tensor:
+    """New ids [B, N] for prompts int64 [B, W] and their mask; `settings` stand in the model too."""
+    options = {"generation_config": settings, "streamer": streamer}
     virtual = virtual_tokens_of(model)
     seq2seq = is_encoder_decoder(base_model_of(model).config)
     if not virtual.count:
@@ -33,7 +33,7 @@ def decode(model: Any, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
         output = base_model_of(model).generate(**embedded_prompts(model, ids, mask, virtual), **options)
         # Given embeddings, a causal model returns what is new only.
         return output[:, 1:] if seq2seq else output
-    return decode_after_prefix(model, ids, mask, virtual, **options)
+    return decode_after_prefix(model, ids, mask, virtual, settings, streamer)
 
 
 def embedded_prompts(model: Any, ids: Tensor, mask: Tensor, virtual: VirtualTokens) -> dict[str, Tensor]:
@@ -51,16 +51,19 @@ def with_ones(mask: Tensor, count: int, *, at_end: bool = False) -> Tensor:
     return torch.cat([mask, ones] if at_end else [ones, mask], dim=1)
 
 
-def decode_after_prefix(model: Any, ids: Tensor, mask: Tensor, virtual: VirtualTokens, **options: Any) -> Tensor:
+def decode_after_prefix(
+    model: Any, ids: Tensor, mask: Tensor, virtual: VirtualTokens, settings: GenerationConfig, streamer: Any
+) -> Tensor:
     """Prefix tuning: its keys and values are a cache of P tokens, which stand before the text."""
     base = base_model_of(model)
     if family_of(base.config).counts_padding and not bool(mask.all()):
         # One prompt at a time has no padding between prefix and text.
-        found = [decode(model, row[keep][None], keep[keep][None].long(), **options)[0] for row, keep in each(ids, mask)]
-        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=options["pad_token_id"])
-    cache = model.get_prompt(batch_size=len(ids) * options.get("num_beams", 1))
+        found = [decode(model, row[keep][None], keep[keep][None].long(), settings)[0] for row, keep in each(ids, mask)]
+        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=settings.pad_token_id)
+    options = {"generation_config": settings, "streamer": streamer}
+    cache = model.get_prompt(batch_size=len(ids) * (settings.num_beams or 1))
     # Transformers counts cached tokens among the ids; which they are does not matter.
-    place = ids.new_full((len(ids), virtual.count), options["pad_token_id"])
+    place = ids.new_full((len(ids), virtual.count), settings.pad_token_id)
     if is_encoder_decoder(base.config):
         start = ids.new_full((len(ids), 1), base.config.decoder_start_token_id)
         decoder_ids = torch.cat([place, start], dim=1)

@@ -11,7 +11,9 @@ import torch
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import encode_runs
 from neuralchat.inference.decoding import decode
+from neuralchat.inference.generation_settings import generation_settings
 from neuralchat.inference.sampling import Sampling
+from neuralchat.models.adapters.build import base_model_of
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
     return [tokenizer.convert_tokens_to_ids(token) for token in template.end_tokens]
 
 
+def padding_id(tokenizer: Any, end_ids: Sequence[int]) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+
+
 @torch.inference_mode()
 def generate(
     model: Any,
@@ -85,12 +91,11 @@ def generate(
 ) -> list[Answer]:
     """One answer for each prompt; several prompts are padded on the left and answered together."""
     width = max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+    pad = padding_id(tokenizer, end_ids)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    output = decode(
-        model, ids, mask, eos_token_id=list(end_ids), pad_token_id=pad, streamer=streamer, **sampling.options()
-    )
+    with generation_settings(base_model_of(model), sampling, end_ids=end_ids, pad_id=pad) as settings:
+        output = decode(model, ids, mask, settings, streamer=streamer)
     return [cut_answer(tokenizer, row.tolist(), end_ids, frame) for row in output]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from neuralchat.console import note
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
+from neuralchat.inference.generation_settings import asked_by_base, asked_text
 from neuralchat.inference.origin import Origin
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
@@ -38,12 +40,17 @@ def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tu
     source = replace(origin.source, trust_remote_code=trust_remote_code)
     # First, since it looks at the base model's files before anything else reads them.
     config = config_of(origin, trust_remote_code=trust_remote_code)
-    if origin.base_sha256 is not None and base_fingerprint(source) != origin.base_sha256:
-        raise ModelError(f"{source.name} is not the base model that {origin.name} was trained on: its files differ")
+    if origin.check_base:
+        check_fingerprint(origin, base_fingerprint(source))
     own_tokenizer = origin.directory is not None and (origin.directory / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source)
     chosen = template_of(origin, tokenizer, config, asked=template)
     model = load_model(source, config, chat_precision(origin, config))
+    if asked := asked_by_base(model):
+        note(
+            f"the generation_config.json of {source.name} asks for {asked_text(asked)}; that is not used, answers are "
+            "as the flags say (the likeliest words unless --temperature is given)"
+        )
     if adapter is not None and origin.directory is not None:
         check_new_tokens(model, origin.directory, adapter, len(tokenizer))
         model = with_adapter(model, origin.directory, len(tokenizer))
@@ -79,7 +86,27 @@ def config_of(origin: Origin, *, trust_remote_code: bool) -> Any:
     except ModelError as error:
         if origin.kind == "base model" and "/" not in origin.name and not Path(origin.name).exists():
             raise RunDirectoryError(f"run directory {origin.name} does not exist; as a model: {error}") from error
+        if origin.method is not None and not origin.is_whole_model:
+            raise ModelError(
+                f"the base model of {origin.name} cannot be loaded: {error}\n"
+                "If it lies elsewhere now, say where: --base_model PATH"
+            ) from error
         raise
+
+
+def check_fingerprint(origin: Origin, found: str) -> None:
+    """Raise ModelError where the base model at its new place is another than that of training."""
+    expected, name = origin.base_sha256, origin.source.name
+    if expected is None or not (is_sha256(expected) and is_sha256(found)):
+        if expected != found:
+            note(f"whether {name} is the base model that {origin.name} was trained on cannot be compared")
+    elif found != expected:
+        raise ModelError(f"{name} is not the base model that {origin.name} was trained on: its files differ")
+
+
+def is_sha256(text: str) -> bool:
+    """False for what tells a model of a hub apart: its name and commit."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def template_of(origin: Origin, tokenizer: Any, config: Any, *, asked: str | None) -> Template:

@@ -13,17 +13,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from neuralchat.config.methods import METHODS
 from neuralchat.console import note
-from neuralchat.errors import RunDirectoryError
+from neuralchat.errors import ArgumentsError, RunDirectoryError
 from neuralchat.models.adapters.files import check_adapter_files
 from neuralchat.models.loading.base_model import ModelSource
 from neuralchat.models.loading.checkpoint_files import read_json_object
 from neuralchat.models.loading.fetch import PACKAGED_MODELS
+from neuralchat.paths import expanded
 from neuralchat.runs.directory import IDENTITY, MANIFEST, METRICS, check_values, read_manifest
 
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
@@ -36,8 +37,8 @@ class Origin:
 
     `method`: the value of --peft, PEFT's own name of it for an adapter from elsewhere, None for a base model.
     `template_name`, `template_sha256`: what is known of the prompt format; `template_variables` and `template_date` are
-    those that its chat template was given. `storage`: dtype of the weights, where it is
-    known. `base_sha256`: the fingerprint of the base model where its place had to be guessed.
+    those that its chat template was given. `storage`: dtype of the weights, where it is known. `base_sha256`: the
+    fingerprint of the base model, None where it is not known.
     """
 
     name: str
@@ -51,6 +52,8 @@ class Origin:
     template_date: str | None = None
     storage: str | None = None
     base_sha256: str | None = None
+    # The base model's place was guessed, or is the caller's word, so that the fingerprint has to be compared.
+    check_base: bool = False
 
     @property
     def is_whole_model(self) -> bool:
@@ -60,7 +63,7 @@ class Origin:
 
 def origin_of(name: str | os.PathLike[str]) -> Origin:
     """Raises RunDirectoryError, AdapterError or ModelError for a directory that is none of the four kinds."""
-    name = os.fspath(name)
+    name = expanded(name)
     path = Path(name)
     if is_base_name(name):
         return Origin(name=name, kind="base model", source=ModelSource(name=name))
@@ -69,6 +72,14 @@ def origin_of(name: str | os.PathLike[str]) -> Origin:
             return read(path)
     # It says what is missing.
     return origin_of_run(path)
+
+
+def on_other_base(origin: Origin, base_model: str | os.PathLike[str]) -> Origin:
+    """The same, on the base model at another place. Raises ArgumentsError where there is none beside it."""
+    if origin.method is None or origin.is_whole_model:
+        raise ArgumentsError(f"--base_model: {origin.name} is a whole model, there is no base model beside it")
+    source = ModelSource(name=expanded(base_model))
+    return replace(origin, source=source, check_base=True)
 
 
 def is_base_name(name: str) -> bool:
@@ -110,6 +121,7 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
         template_variables=mapping_in(definition, "kwargs"),
         template_date=definition.get("date") if isinstance(definition.get("date"), str) else None,
         storage=manifest.get("precision", {}).get("storage"),
+        base_sha256=fingerprint_in(manifest.get("identity")),
         **more,
     )
 
@@ -117,6 +129,12 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
 def mapping_in(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = values.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def fingerprint_in(identity: Any) -> str | None:
+    """The base model's fingerprint in what a run or checkpoint says of itself."""
+    found = identity.get("base_model") if isinstance(identity, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def base_source(base: dict[str, Any]) -> ModelSource:
@@ -138,7 +156,7 @@ def origin_of_checkpoint(path: Path) -> Origin:
         return origin_of_early_checkpoint(path, identity)
     if not isinstance(identity["run"], dict):
         raise RunDirectoryError(f"{file} is damaged: run must hold names and values")
-    manifest = {**identity["run"], "results": {}}
+    manifest = {**identity["run"], "results": {}, "identity": identity}
     check_values(file, manifest)
     return from_manifest(path, "checkpoint", manifest)
 
@@ -149,6 +167,7 @@ def origin_of_early_checkpoint(path: Path, identity: dict[str, Any]) -> Origin:
     if not isinstance(arguments, dict) or str(arguments.get("peft")) not in METHODS:
         raise RunDirectoryError(f"{file} is damaged: it does not say with which arguments the run was begun")
     manifest = {
+        "identity": identity,
         "base_model": {"name": str(identity.get("base_model"))},
         "template": {"name": "", "sha256": identity.get("template")},
         "adapter": {"method": arguments.get("peft")},
@@ -160,7 +179,7 @@ def origin_of_early_checkpoint(path: Path, identity: dict[str, Any]) -> Origin:
     if trains_base(arguments["peft"]):
         return from_manifest(path, "checkpoint", manifest)
     manifest["base_model"] = {"name": place_of_base(path, named_base(path))}
-    return from_manifest(path, "checkpoint", manifest, base_sha256=str(identity.get("base_model")))
+    return from_manifest(path, "checkpoint", manifest, check_base=True)
 
 
 def named_base(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralchat.console.tables import Page
+from neuralchat.paths import expanded_path
 from neuralchat.runs.directory import REPORT, checkpoints, read_manifest, read_metrics
 from neuralchat.runs.results import RunResults
 from neuralchat.runs.summary import summary_of_run
@@ -29,7 +30,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = expanded_path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:

@@ -62,6 +62,8 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
         "samples": (list,),
         "steps": (int,),
         "mean_loss": NUMBER_OR_NONE,
+        "best_step": (int, type(None)),
+        "best_metric": NUMBER_OR_NONE,
         "held_out_loss_before": NUMBER_OR_NONE,
         "held_out_loss_after": NUMBER_OR_NONE,
         "seconds": NUMBER,
@@ -168,7 +170,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             raise RunDirectoryError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
-        hint = " Its training has not finished." if checkpoints(path) else ""
+        found = checkpoints(path)
+        hint = f" Its training has not finished; its newest checkpoint is {found[-1]}." if found else ""
         raise RunDirectoryError(f"{path} is not a finished run: it has no {MANIFEST}.{hint}") from None
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path / MANIFEST} is damaged: {error}") from error

@@ -1,45 +1,69 @@
-"""manifest -> the model card of a run."""
+"""manifest -> the model card of a run, or of a merged model: README.md."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
-def model_card(manifest: dict[str, Any], *, whole: bool) -> str:
-    """The README.md of a run. `whole`: it holds a whole model, not an adapter."""
-    results, base, method = manifest["results"], manifest["base_model"]["name"], manifest["adapter"]["method"]
-    held_out = ""
-    if results["held_out_loss_after"] is not None:
-        before = results["held_out_loss_before"]
-        held_out = f"| held-out loss | {results['held_out_loss_after']:.4f}"
-        held_out += f" (before: {before:.4f}) |\n" if before is not None else " |\n"
-    seq2seq = manifest["template"]["name"] == "alpaca_pairs"
-    kind = "Seq2SeqLM" if seq2seq else "CausalLM"
-    loader, library = (f"AutoModelFor{kind}", "transformers") if whole else (f"AutoPeftModelFor{kind}", "peft")
-    what = f"{base}, all weights" if whole else f"A {method} adapter for {base},"
-    return f"""---
-base_model: {base}
-library_name: {library}
-tags: [{"full" if whole else method}, neuralchat]
----
-# {"Fine-tuned" if whole else "Adapter for"} {base}
+def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neuralchat: str) -> str:
+    """`with_neuralchat`, `without_neuralchat`: Python code that asks one question; the second may be empty."""
+    base, adapter = manifest["base_model"]["name"], manifest["adapter"]
+    method, merged = adapter["method"], adapter.get("merged")
+    whole = method == "none"
+    # The hub takes only names of its own there.
+    is_local = Path(base).is_dir() or base.startswith(("/", ".", "~")) or base.count("/") > 1
+    named = [] if is_local else [f"base_model: {base}"]
+    kind = f"{base} with its {merged} adapter folded in" if merged else f"{base}, all weights"
+    what = f"{kind}, trained" if whole else f"A {method} adapter for {base}, trained"
+    parts = [
+        "---",
+        *named,
+        f"library_name: {'transformers' if whole else 'peft'}",
+        f"tags: [{'full' if whole and not merged else merged or method}, neuralchat]",
+        "---",
+        f"# {'Fine-tuned' if whole else 'Adapter for'} {Path(base).name if is_local else base}",
+        "",
+        f"{what} with NeuralChat{version(manifest)}{on_examples(manifest)}.",
+        f"Prompt template: {manifest['template']['name']}.",
+        *table(manifest),
+        "",
+        "## Use",
+        "",
+        "`neuralchat chat` with this directory talks to it in the terminal. In Python:",
+        "",
+        f"```python\n{with_neuralchat}```",
+    ]
+    if without_neuralchat:
+        parts += ["", "Without NeuralChat:", "", f"```python\n{without_neuralchat}```"]
+    if not whole and is_local:
+        parts += [
+            "",
+            f"The base model was a directory of the machine that trained (`{base}`). Where it lies elsewhere, name its "
+            "place: `neuralchat chat THIS_DIRECTORY --base_model PATH`, or `base` in the code above. "
+            "`adapter_config.json` holds the old place, which PEFT looks at only where it is to find the model itself.",
+        ]
+    parts += ["", "The prompt must be written as in training; `neuralchat.json` holds the template."]
+    return "\n".join(parts) + "\n"
 
-{what} trained with NeuralChat {manifest["neuralchat"]} on {manifest["data"]["counts"]["train"]["examples"]} examples.
-Prompt template: {manifest["template"]["name"]}.
 
-| | |
-|---|---|
-{held_out}| training loss | {results["mean_loss"]:.4f} |
-| steps | {results["steps"]} |
-| trained parameters | {manifest["adapter"]["trained_parameters"]:,} |
+def version(manifest: dict[str, Any]) -> str:
+    return f" {manifest['neuralchat']}" if "neuralchat" in manifest else ""
 
-Talk to it with `neuralchat chat` and this directory, or load it in Python:
 
-```python
-from {library} import {loader}
+def on_examples(manifest: dict[str, Any]) -> str:
+    count = manifest.get("data", {}).get("counts", {}).get("train", {}).get("examples")
+    return f" on {count} examples" if count else ""
 
-model = {loader}.from_pretrained("this directory")
-```
 
-The prompt must be written as in training; `neuralchat.json` holds the template.
-"""
+def table(manifest: dict[str, Any]) -> list[str]:
+    results, trained = manifest["results"], manifest["adapter"].get("trained_parameters")
+    before, after = results.get("held_out_loss_before"), results.get("held_out_loss_after")
+    rows = []
+    if after is not None:
+        rows.append(("held-out loss", f"{after:.4f}" + (f" (before: {before:.4f})" if before is not None else "")))
+    if results.get("mean_loss") is not None:
+        rows += [("training loss", f"{results['mean_loss']:.4f}"), ("steps", str(results["steps"]))]
+    if trained is not None:
+        rows.append(("trained parameters", f"{trained:,}"))
+    return ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)] if rows else []

@@ -14,6 +14,8 @@ from neuralchat.console import clock
 
 WIDTH, HEIGHT = 560, 210
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
+# Through fewer points than this a line would only say that somebody drew it.
+FEWEST_OF_A_LINE = 3
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def point_label(x: float, y: float, value: float) -> str:
+    """The value beside its point, on the side where there is room."""
+    side, anchor = (8, "start") if x < WIDTH / 2 else (-8, "end")
+    return (
+        f'<text class="value" text-anchor="{anchor}" x="{round(x + side, 1)}" y="{round(y - 6, 1)}">{value:.3g}</text>'
+    )
+
+
 def svg(curves: Sequence[Curve], *, from_zero: bool) -> str:
     """A line plot with grid, axis labels and, where there are several curves, a legend."""
     xs = [x for curve in curves for x, _ in curve.points]
@@ -112,14 +122,21 @@ def svg(curves: Sequence[Curve], *, from_zero: bool) -> str:
     for curve in curves:
         placed = [place(x, y) for x, y in curve.points]
         path = " ".join(f"{x},{y}" for x, y in placed)
-        parts.append(f'<polyline class="{curve.style}" points="{path}"/>')
+        is_line = len(placed) >= FEWEST_OF_A_LINE
+        if is_line:
+            parts.append(f'<polyline class="{curve.style}" points="{path}"/>')
         if len(placed) <= 40:
-            parts += [f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in placed]
+            radius = 2.5 if is_line else 4
+            parts += [f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="{radius}"/>' for x, y in placed]
+        if not is_line:
+            parts += [point_label(x, y, value) for (x, y), (_, value) in zip(placed, curve.points, strict=True)]
     if len(curves) > 1:
         for index, curve in enumerate(curves):
             y = TOP + 10 + 16 * index
             parts.append(
                 f'<line class="{curve.style}" x1="{WIDTH - 110}" x2="{WIDTH - 90}" y1="{y - 4}" y2="{y - 4}"/>'
+                if len(curve.points) >= FEWEST_OF_A_LINE
+                else f'<circle class="{curve.style}" cx="{WIDTH - 100}" cy="{y - 4}" r="4"/>'
             )
             parts.append(f'<text class="legend" x="{WIDTH - 84}" y="{y}">{curve.label}</text>')
     return "".join([*parts, "</svg>"])

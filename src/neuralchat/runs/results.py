@@ -14,7 +14,8 @@ class RunResults:
     A run that was interrupted counts `steps`, `skipped_steps` (those that --on_nonfinite skip left out), `tokens` and
     `mean_loss` over all its parts; times, `tokens_this_time` and `tokens_per_s` are those of the last part.
     `samples`: questions with `expected`, `before` and `after`. `rouge`: F-measures from 0 to 1 by name, of the answers
-    to the held-out questions. None or empty is what was not measured.
+    to the held-out questions. `best_step` is the step whose weights are the result where --load_best_model_at_end asks
+    for the best, and `best_metric` what was measured there. None or empty is what was not measured.
     """
 
     trained_parameters: int = 0
@@ -25,6 +26,8 @@ class RunResults:
     tokens_this_time: int = 0
     skipped_steps: int = 0
     mean_loss: float | None = None
+    best_step: int | None = None
+    best_metric: float | None = None
     held_out_loss_before: float | None = None
     held_out_loss_after: float | None = None
     training_seconds: float = 0.0

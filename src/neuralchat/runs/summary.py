@@ -34,6 +34,8 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
     if results.get("rouge"):
         scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
         figures.append(("held-out answers", scores))
+    if results.get("best_step"):
+        figures.append(("best state", f"checkpoint-{results['best_step']}, measured {results['best_metric']:.4f}"))
     if results["steps"]:
         figures += [
             ("training loss", f"{results['mean_loss']:.4f} (mean over {results['steps']} steps)"),

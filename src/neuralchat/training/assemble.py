@@ -18,10 +18,13 @@ from transformers import (
 )
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
+from neuralchat.config.arguments import TuningArguments
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
+from neuralchat.inference.generation import end_token_ids
+from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.compat.trainer import (
     CallbackHandler,
@@ -31,12 +34,13 @@ from neuralchat.models.compat.trainer import (
     neftune_post_forward_hook,
 )
 from neuralchat.runs.directory import METRICS
-from neuralchat.training.callbacks import MetricsWriter, ProgressLine
+from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
+from neuralchat.training.cautions import Watch
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
-from neuralchat.training.optimizer import make_optimizer, make_scheduler
+from neuralchat.training.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
@@ -95,12 +99,16 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         save_only_model=args.save_only_model,
         initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
     )
+    with refused_by_library(f"--report_to {' '.join(args.report_to or [])}"):
+        trackers = [kind() for kind in get_reporting_integration_callbacks(args.report_to)]
     handler = CallbackHandler(
         [
             DefaultFlowCallback,
-            *get_reporting_integration_callbacks(args.report_to),
+            *trackers,
             MetricsWriter(session.output / METRICS, counters),
             ProgressLine(counters, progress),
+            *early_stopping(session.arguments.tuning),
+            Watch(counters, args.learning_rate),
             *callbacks,
         ],
         model,
@@ -135,6 +143,12 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
     return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
 
 
+def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:
+    if tuning.early_stopping_patience is None:
+        return []
+    return [EarlyStopping(tuning.early_stopping_patience, tuning.early_stopping_threshold or 0.0)]
+
+
 def make_batch_plan(session: Session) -> BatchPlan:
     arguments, args = session.arguments, session.training
     order = str(args.train_sampling_strategy)
@@ -164,6 +178,10 @@ def ready_model(session: Session) -> None:
     base = base_model_of(model)
     base.config.use_cache = False
     align_special_tokens(base, session.tokenizer)
+    # What is saved tells other programs where an answer ends.
+    base.generation_config = with_end_tokens(
+        base.generation_config, end_token_ids(session.tokenizer, session.data.template)
+    )
     if args.activation_checkpointing:
         options: dict[str, Any] = dict(args.activation_checkpointing_kwargs or {})  # type: ignore[arg-type]
         model.activation_checkpointing_enable(

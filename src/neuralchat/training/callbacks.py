@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from neuralchat.checkpointing.store import failures_told
+from neuralchat.console import note
 from neuralchat.console.live import LiveProgress
 from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
@@ -63,6 +66,42 @@ class MetricsWriter(TrainerCallback):
             stream.write(json.dumps(line) + "\n")
 
 
+class EarlyStopping(TrainerCallback):
+    """Stops after `patience` evaluations in a row that found nothing better, as transformers' EarlyStoppingCallback.
+
+    That one counts, and its count would have to be saved and restored; here it is read from the history of the run,
+    which a checkpoint holds.
+    """
+
+    def __init__(self, patience: int, threshold: float) -> None:
+        self.patience = patience
+        self.threshold = threshold
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        name = str(args.metric_for_best_model)
+        key = name if name.startswith("eval_") else f"eval_{name}"
+        # What was measured before the first step is no result of training.
+        values = {line["step"]: line[key] for line in state.log_history if key in line and line["step"]}
+        sign = -1 if args.greater_is_better else 1
+        waited = evaluations_without_gain([sign * value for value in values.values()], self.threshold)
+        if state.global_step and waited >= self.patience:
+            note(f"stopping early at step {state.global_step}: {waited} evaluation(s) in a row found no better {key}")
+            control.should_training_stop = True
+
+
+def evaluations_without_gain(values: Sequence[float], threshold: float) -> int:
+    """How many of the last `values`, of which the smallest is best, were not better than all before by `threshold`.
+
+    >>> evaluations_without_gain([3.0, 2.0, 2.5, 1.99], 0.1)
+    2
+    """
+    best, waited = math.inf, 0
+    for value in values:
+        waited = 0 if value < best and best - value > threshold else waited + 1
+        best = min(best, value)
+    return waited
+
+
 class ProgressLine(TrainerCallback):
     """Hands what is known after a step to the progress that a person sees."""
 
@@ -90,11 +129,15 @@ class ProgressLine(TrainerCallback):
         if logs and "loss" in logs:
             self.progress.logged(state.global_step, state.epoch or 0.0, logs["loss"], **self.speed(state))
 
-    def speed(self, state: Any) -> dict[str, float]:
-        """tokens_per_s and seconds_left, from the steps since training began or went on after a lack of memory."""
+    def speed(self, state: Any) -> dict[str, float | None]:
+        """tokens_per_s and seconds_left, from the steps since training began or went on after a lack of memory; None
+        before the first of them.
+        """
         done, total = state.global_step - self.first_step, state.max_steps - self.first_step
+        if not done:
+            return {"tokens_per_s": None, "seconds_left": None}
         elapsed = time.perf_counter() - self.began
         return {
             "tokens_per_s": (self.counters.tokens - self.tokens_before) / max(elapsed, 1e-9),
-            "seconds_left": elapsed / max(done, 1) * (total - done),
+            "seconds_left": elapsed / done * (total - done),
         }

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from neuralchat.checkpointing.select import SharedCheckpoint, asks_to_resume, checkpoint_to_resume
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.parser import help_text, parse
+from neuralchat.config.parser import parse
 from neuralchat.console import note
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.distributed.collectives import run_on_rank_zero
@@ -27,15 +27,13 @@ from neuralchat.runs.lock import RunLock
 from neuralchat.runs.results import RunResults
 from neuralchat.training.assemble import make_training
 from neuralchat.training.manifest import finish
-from neuralchat.training.session import Session, check_extras, make_session
+from neuralchat.training.packages import check_packages
+from neuralchat.training.session import Session, make_session
 from neuralchat.training.train import train
 
 
 def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
     """The whole command; returns the exit status. Raises NeuralChatError for what the user can mend."""
-    if any(word in ("-h", "--help") for word in words):
-        print(help_text(prog), end="")
-        return 0
     world = read_world(os.environ)
     export_world(world, os.environ)
     arguments = parse(words, prog=prog, implied=implied)
@@ -88,7 +86,7 @@ def finetune_locked(
     start = time.perf_counter()
     output, overwrite = arguments.output_dir, arguments.tuning.overwrite_output_dir
     checkpoint = run_on_rank_zero(lambda: chosen_checkpoint(arguments, output, lock))
-    check_extras(arguments)
+    check_packages(arguments)
     if not arguments.model.use_fast_tokenizer:
         note("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
     shared = SharedCheckpoint(checkpoint)

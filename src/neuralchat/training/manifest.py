@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat.console import is_log_shown, show_page
+from neuralchat.export.python_code import place_of_base, with_neuralchat, without_neuralchat
+from neuralchat.inference.generation import end_token_ids
 from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
 from neuralchat.runs.directory import MANIFEST, REPORT, read_metrics, write_atomically
@@ -32,12 +35,30 @@ def finish(output: Path, session: Session, results: RunResults) -> None:
         return
     manifest = make_manifest(session, results)
     if session.training.do_train:
-        write_atomically(output / "README.md", model_card(manifest, whole=session.arguments.tuning.method.trains_base))
+        base_model_of(session.model).generation_config.save_pretrained(str(output))
+        write_atomically(output / "README.md", card_of(session, manifest))
         write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
         write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     if is_log_shown():
         show_page(summary(output, manifest))
+
+
+def card_of(session: Session, manifest: dict[str, Any]) -> str:
+    template, config = session.data.template, base_model_of(session.model).config
+    code = without_neuralchat(
+        place_of_base(manifest["base_model"]),
+        template,
+        end_token_ids(session.tokenizer, template),
+        session.tokenizer.pad_token_id,
+        method=session.arguments.tuning.peft,
+        dtype=manifest["precision"]["storage"],
+        encoder_decoder=is_encoder_decoder(config),
+        revision=session.source.revision,
+        tokens_added=bool(session.arguments.data.special_tokens),
+    )
+    whole = session.arguments.tuning.method.trains_base
+    return model_card(manifest, with_neuralchat=with_neuralchat(whole=whole), without_neuralchat=code)
 
 
 def model_of_run(session: Session) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from transformers import AddedToken, set_seed
 from neuralchat.checkpointing.fingerprint import check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
 from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS, is_true
 from neuralchat.console import gib, inform, note
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
@@ -24,7 +25,7 @@ from neuralchat.data.tokenization import Example
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
-from neuralchat.errors import ArgumentsError, MissingExtraError, PackingError, problem_list
+from neuralchat.errors import ArgumentsError, PackingError, problem_list
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.rehearsal import rehearse
 from neuralchat.models.families.architecture import is_encoder_decoder
@@ -93,17 +94,6 @@ class Session:
         data = self.arguments.data
         encoder_decoder = self.layout is not None and self.layout.decoder_start_id is not None
         return data.max_source_length + data.max_target_length if encoder_decoder else data.max_seq_length
-
-
-def check_extras(arguments: FinetuneConfig) -> None:
-    from importlib.util import find_spec
-
-    trackers = arguments.training.report_to
-    names = [trackers] if isinstance(trackers, str) else (trackers or [])
-    if "tensorboard" in names and find_spec("tensorboard") is None:
-        raise MissingExtraError("tensorboard", "tensorboard", "--report_to tensorboard")
-    if arguments.tuning.predict_with_generate and find_spec("rouge_score") is None:
-        raise MissingExtraError("rouge_score", "rouge", "--predict_with_generate")
 
 
 def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: Sequence[GivenRecords] = ()) -> Session:
@@ -270,17 +260,14 @@ def keep_initial_adapter(model: Any) -> tempfile.TemporaryDirectory[str]:
 
 
 def source_of(arguments: FinetuneConfig) -> ModelSource:
-    model = arguments.model
-    token = {"True": True, "true": True, "False": None, "false": None}.get(
-        model.use_auth_token or "False", model.use_auth_token
-    )
+    model, token = arguments.model, arguments.model.use_auth_token
     return ModelSource(
         name=model.model_name_or_path,
         tokenizer_name=model.tokenizer_name,
         config_name=model.config_name,
         revision=model.model_revision,
         cache_dir=model.cache_dir,
-        token=token,
+        token=(is_true(token) or None) if (token or "no").lower() in (*TRUE_WORDS, *FALSE_WORDS) else token,
         trust_remote_code=model.trust_remote_code,
     )
 

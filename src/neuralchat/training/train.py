@@ -27,6 +27,7 @@ from neuralchat.runs.directory import read_metrics
 from neuralchat.runs.results import RunResults
 from neuralchat.training.announce import announce
 from neuralchat.training.assemble import Training
+from neuralchat.training.cautions import cautions
 from neuralchat.training.counters import Counters
 from neuralchat.training.session import Session
 from neuralchat.training.stopping import (
@@ -45,6 +46,9 @@ def train(session: Session, training: Training) -> RunResults:
     trained, total = parameters = parameter_counts(session.model)
     announce(session, training.plan, training.loop.max_steps, parameters)
     results = RunResults(trained_parameters=trained, total_parameters=total, packed=session.packed)
+    if args.do_train:
+        for text in cautions(session.arguments, args, training.plan, training.loop.max_steps):
+            note(text)
     with training.progress:
         return measure_and_train(session, training, results)
 
@@ -68,6 +72,9 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
         run_steps(training, session)
         seconds = time.perf_counter() - start
         results = with_counts(results, training.counters, steps=training.state.global_step, training_seconds=seconds)
+        if args.load_best_model_at_end:
+            best = training.state
+            results = replace(results, best_step=best.best_global_step, best_metric=best.best_metric)
         # Before anything else, so that nothing that follows can cost it.
         run_on_rank_zero(training.checkpointer.save_result)
         with saved_if_stopped(training, session):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fuzzing import time_limit
 
-from neuralchat.config.config_file import MAX_CONFIG_BYTES, config_values
+from neuralchat.config.config_file import MAX_CONFIG_BYTES, Written, as_read, config_values
 from neuralchat.errors import ArgumentsError
 
 
@@ -25,13 +26,40 @@ def values(tmp_path: Path, content: str | bytes, name: str = "a.yaml") -> dict[s
         # YAML takes 1e-4 for text.
         ('e: true\nf: "no"\ng: 1e-4\nh:\ni: 1.0e-3', {"e": True, "f": "no", "g": "1e-4", "h": None, "i": 0.001}),
         ('{"a": 1, "b": ["x"]}', {"a": 1, "b": ["x"]}),
-        ("a: 2001-01-01", {"a": "2001-01-01"}),
+        ("a: 2001-01-01", {"a": datetime.date(2001, 1, 1)}),
         ("a: &name 1\n", {"a": 1}),
         ("\ufeffa: 1", {"a": 1}),
     ],
 )
 def test_values(tmp_path: Path, content: str, expected: dict[str, Any]) -> None:
-    assert values(tmp_path, content) == expected
+    assert as_read(values(tmp_path, content)) == expected
+
+
+def test_what_yaml_takes_for_something_else_is_kept_as_it_is_written(tmp_path: Path) -> None:
+    found = values(tmp_path, "a: no\nb: 1.10\nc: [off, 010]\nd: 2001-01-01\ne: 'yes'")
+    assert found == {"a": "no", "b": "1.10", "c": ["off", "010"], "d": "2001-01-01", "e": "yes"}
+    assert (found["a"].value, found["b"].value) == (False, 1.1)
+    assert not isinstance(found["e"], Written)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "column"),
+    [
+        ("a: 1\nb: [1, 2\n", 3, 1),
+        ("a: 1\n\tb: 2\n", 2, 1),
+        ("a: 1\nb: 2: 3\n", 2, 5),
+        ("a: 1\nb: 'open\n", 3, 1),
+        ("a: 1\nb: *c\n", 2, 4),
+        ("a: 1\nb: \x07\n", 2, 4),
+    ],
+)
+def test_an_error_names_file_line_and_column(tmp_path: Path, content: str, line: int, column: int) -> None:
+    with pytest.raises(ArgumentsError) as caught:
+        values(tmp_path, content)
+    message = str(caught.value)
+    assert message.startswith(f"config file {tmp_path / 'a.yaml'} is not YAML: ")
+    assert f"line {line}, column {column}" in message
+    assert "unicode string" not in message
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.parser import help_text, parse
+from neuralchat.config.help import help_text
+from neuralchat.config.parser import help_rows, parse
 from neuralchat.config.schema import SCHEMA
 from neuralchat.errors import ArgumentsError
 
@@ -363,6 +365,12 @@ def test_help_names_every_flag() -> None:
     text = help_text("neuralchat finetune")
     assert [name for name in SCHEMA.arguments if f"--{name} " not in text] == []
     assert text.startswith("usage: neuralchat finetune [config.yaml]")
+
+
+def test_help_is_written_down_as_the_arguments_are() -> None:
+    """Reading it needs no transformers, so it is kept in a file: scripts/generate_cli_reference.py writes that."""
+    kept = json.loads(files("neuralchat.config").joinpath("help.json").read_text(encoding="utf-8"))
+    assert kept == help_rows()
 
 
 def test_a_flag_without_effect_is_told() -> None:

@@ -62,6 +62,7 @@ def test_secrets_paths_and_what_is_not_repeated() -> None:
     assert named("secret") == {"use_auth_token", "hub_token"}
     assert named("path") == {
         "model_name_or_path", "tokenizer_name", "config_name", "train_file", "validation_file", "dataset_name",
+        "cache_dir", "dataset_cache_directory", "output_dir", "resume_from_checkpoint", "from_run",
         "chat_template", "mix",
     }  # fmt: skip
     assert named("pairs") == {"mix", "columns"}

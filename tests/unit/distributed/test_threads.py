@@ -184,6 +184,7 @@ def test_describe(tmp_path: Path) -> None:
     assert line == "rank 2 on node0: 4 threads on cores 0-3 (NUMA node 0), amx_bf16"
     alone = dataclasses.replace(first, threads=1, cpus=(), numa_node=None)
     assert thread_line(alone, rank=0, machine=dataclasses.replace(found, isa="")) == "rank 0 on node0: 1 thread"
+    assert thread_line(first, rank=None, machine=found) == "4 threads on cores 0-3 (NUMA node 0), amx_bf16"
 
 
 APPLIED = """

@@ -84,7 +84,7 @@ def run_evaluate(write_records: Callable[..., Path], monkeypatch: pytest.MonkeyP
     def run(rows: list[dict[str, Any]], answers: Sequence[str], **options: Any) -> tuple[int, SilentBot]:
         bot = SilentBot(answers)
 
-        def load(path: Path, *, trust_remote_code: bool, template: object) -> SilentBot:
+        def load(path: Path, *, trust_remote_code: bool, template: object, base_model: object) -> SilentBot:
             bot.trusts_remote_code = trust_remote_code
             return bot
 
@@ -92,6 +92,7 @@ def run_evaluate(write_records: Callable[..., Path], monkeypatch: pytest.MonkeyP
         parser = argparse.ArgumentParser()
         add_sampling_flags(parser)
         parser.set_defaults(**{"run": "run", "questions": str(write_records(rows)), "show": False, "output": None})
+        parser.set_defaults(base_model=None)
         parser.set_defaults(**options)
         return evaluate(parser.parse_args([])), bot
 

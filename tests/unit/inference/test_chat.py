@@ -19,7 +19,7 @@ class ScriptedBot:
 
     def __init__(self) -> None:
         self.history: list[Turn] = []
-        self.last = SimpleNamespace(finished=True)
+        self.last = SimpleNamespace(finished=True, token_ids=())
         self.options: list[dict[str, Any]] = []
 
     def stream(self, text: str, **options: Any) -> Iterator[str]:
@@ -31,20 +31,22 @@ class ScriptedBot:
                 self.history = [*self.history, Turn("user", text), Turn("assistant", word)]
                 raise KeyboardInterrupt
         self.history = [*self.history, Turn("user", text), Turn("assistant", text.upper())]
-        self.last = SimpleNamespace(finished=text != "long")
+        count = 9 if text == "long" else 4
+        self.last = SimpleNamespace(finished=text not in ("long", "wide"), token_ids=range(count))
 
     def reset(self) -> None:
         self.history = []
 
 
 def test_a_conversation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["name it", "", "stop here", "/help", "long"]
+    lines = ["name it", "", "stop here", "/help", "long", "/hlp", "wide"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     bot: Any = ScriptedBot()
     assert converse(bot, Sampling(max_new_tokens=9, seed=4)) == 0
-    expected = f"NAMEIT\nSTOP [stopped]\n{HELP}\nLONG [cut at --max_new_tokens]\n\n"
+    expected = f"NAMEIT\nSTOP [stopped]\n{HELP}\nLONG [cut at --max_new_tokens]\n"
+    expected += f"unknown command /hlp\n{HELP}\nWIDE [cut: the model has no positions for more]\n\n"
     assert capsys.readouterr().out == expected
-    assert [turn.content for turn in bot.history] == ["name it", "NAME IT", "long", "LONG"]
+    assert [turn.content for turn in bot.history] == ["name it", "NAME IT", "long", "LONG", "wide", "WIDE"]
     assert all(options["max_new_tokens"] == 9 and options["seed"] == 4 for options in bot.options)
 
 

@@ -1,0 +1,102 @@
+"""The parser of a verb with a few flags: argparse, whose errors are ours and say what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from neuralchat.config.suggestions import VERBS_OF_OTHER_TOOLS, did_you_mean, nearest
+from neuralchat.errors import ArgumentsError, problem_list
+from neuralchat.paths import expanded
+
+ALIASES = MappingProxyType(
+    {
+        "temp": "temperature",
+        "max_tokens": "max_new_tokens",
+        "max_length": "max_new_tokens",
+        "max_new": "max_new_tokens",
+        "penalty": "repetition_penalty",
+        "question": "prompt",
+        "ask": "prompt",
+        "system_prompt": "system",
+        "base": "base_model",
+        "model_name_or_path": "base_model",
+        "chat_template": "template",
+        "data": "questions",
+        "file": "questions",
+        "out": "output",
+        "output_dir": "output",
+    }
+)
+
+
+class RaisingParser(argparse.ArgumentParser):
+    """Raises ArgumentsError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentsError(f"{message} (see {self.prog} --help)")
+
+
+class FlagParser(RaisingParser):
+    """Tells all unknown flags at once, and nothing else then. `--a-b` is taken for `--a_b`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # Before argparse adds --help.
+        self.flags: list[str] = []
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
+        action = super().add_argument(*args, **options)
+        self.flags += action.option_strings
+        return action
+
+    def add_path(self, *names: str, **options: Any) -> argparse.Action:
+        """An argument that names a file or directory, or may do so."""
+        return self.add_argument(*names, type=expanded, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words, problems = checked_words(args or (), self.flags)
+        if problems:
+            raise ArgumentsError(problem_list(f"{self.prog} cannot be run so:", problems))
+        return super().parse_known_args(words, namespace)
+
+
+def checked_words(words: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(words with flags as they are known, what is wrong with the others)."""
+    checked: list[str] = []
+    problems: list[str] = []
+    for position, word in enumerate(words):
+        if word == "--":
+            return [*checked, *words[position:]], problems
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            checked.append(word)
+            continue
+        known = name if name in flags else f"--{name[2:].replace('-', '_')}"
+        if known not in flags:
+            names = [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
+            problems.append(f"unknown flag {name}{did_you_mean(nearest(known[2:], names, ALIASES))}")
+        checked.append(f"{known}{equals}{value}")
+    return checked, problems
+
+
+def verb_of(words: Sequence[str], verbs: Sequence[str], flags: Sequence[str]) -> str | None:
+    """The verb that a command begins with; None where it begins with a flag that is known.
+
+    Raises ArgumentsError for a command that is empty or begins with something unknown.
+    """
+    if not words:
+        raise ArgumentsError(f"say what to do: one of {', '.join(verbs)} (see neuralchat --help)")
+    word = words[0]
+    if word in verbs:
+        return word
+    if word in flags:
+        return None
+    if word.startswith("-"):
+        meant = nearest(word.strip("-"), [flag.removeprefix("--") for flag in flags if flag.startswith("--")])
+        begins = "" if meant else f"; a command begins with one of {', '.join(verbs)}"
+        raise ArgumentsError(f"unknown flag {word}{did_you_mean(meant)}{begins}")
+    meant = nearest(word, verbs, VERBS_OF_OTHER_TOOLS)
+    raise ArgumentsError(f"unknown command '{word}'{did_you_mean(meant, '')} (there are: {', '.join(verbs)})")

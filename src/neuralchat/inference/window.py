@@ -1,0 +1,113 @@
+"""A conversation and the positions of a model -> the prompt that fits, and how long its answer may become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuralchat.console import note
+from neuralchat.data.records import Turn
+from neuralchat.errors import ArgumentsError
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
+from neuralchat.models.families.architecture import is_encoder_decoder, position_limit
+
+Encode = Callable[[Sequence[Turn]], list[int]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`dropped`: turns at the beginning, besides the system's, that are left out."""
+
+    ids: list[int]
+    max_new_tokens: int
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens that prompt and answer may have together.
+
+    `limit`: with more the model fails, None where nothing fails. `trained`: what the model has learned to follow, and
+    beyond which answers become nonsense. `apart`: source and answer have positions of their own (encoder-decoder).
+    """
+
+    limit: int | None
+    trained: int | None
+    apart: bool = False
+
+    def prompt(self, turns: Sequence[Turn], encode: Encode, max_new_tokens: int) -> Prompt:
+        """The prompt of as many of the latest turns as leave room for an answer.
+
+        The system's turn always stays. Raises ArgumentsError where the last question alone is too long.
+        """
+        system, spoken = turns_apart(turns)
+        kept, dropped = spoken, 0
+        ids = encode(turns)
+        while not self.has_room(ids, max_new_tokens) and len(kept) > 1:
+            # A question goes with its answer.
+            count = next((n for n, turn in enumerate(kept[1:], start=1) if turn.role == "user"), len(kept) - 1)
+            kept, dropped = kept[count:], dropped + count
+            ids = encode([*system, *kept])
+        left = self.left(ids)
+        if left is not None and left < 1:
+            raise ArgumentsError(self.too_long(ids, dropped))
+        return Prompt(ids, max_new_tokens if left is None else min(max_new_tokens, left), dropped)
+
+    def has_room(self, ids: Sequence[int], max_new_tokens: int) -> bool:
+        """Whether a prompt leaves as much room as an answer may want, though never more than half."""
+        size = self.trained if self.limit is None else self.limit
+        if size is None:
+            return True
+        return len(ids) + (0 if self.apart else min(max_new_tokens, size // 2)) <= size
+
+    def left(self, ids: Sequence[int]) -> int | None:
+        """Positions for the answer; None where they are not bounded."""
+        if self.limit is None:
+            return None
+        if self.apart:
+            # One for the token that answers begin after.
+            return self.limit - 1 if len(ids) <= self.limit else 0
+        return self.limit - len(ids)
+
+    def too_long(self, ids: Sequence[int], dropped: int) -> str:
+        alone = ", without what was said before," if dropped else ""
+        return (
+            f"the question is too long: with its template{alone} it has {len(ids)} tokens, and the model has positions "
+            f"for {self.limit} tokens, the answer included; ask a shorter one"
+        )
+
+    def tell(self, prompt: Prompt) -> None:
+        """What the person should know of how the conversation was fitted."""
+        size = self.trained if self.limit is None else self.limit
+        if prompt.dropped:
+            note(
+                f"the conversation has become longer than the {size} tokens that the model can follow; its first "
+                f"{prompt.dropped} turn(s) are left out of this answer (/new begins a new one)"
+            )
+        if self.trained is not None and len(prompt.ids) > self.trained:
+            note(
+                f"the question has {len(prompt.ids)} tokens with its template, the model was made for {self.trained}; "
+                "its answer may be nonsense"
+            )
+
+
+def turns_apart(turns: Sequence[Turn]) -> tuple[list[Turn], list[Turn]]:
+    """(the system's turn at the beginning, the others)"""
+    count = 1 if turns and turns[0].role == "system" else 0
+    return list(turns[:count]), list(turns[count:])
+
+
+def window_of(model: Any) -> Window:
+    """Virtual tokens of the adapter stand in positions too."""
+    config = base_model_of(model).config
+    limit, virtual = position_limit(config), virtual_tokens_of(model).count
+    trained = getattr(config, "max_position_embeddings", None)
+    if not isinstance(trained, int) or isinstance(trained, bool) or trained < 1:
+        trained = None
+    return Window(
+        None if limit is None else limit - virtual,
+        None if trained is None else trained - virtual,
+        apart=is_encoder_decoder(config),
+    )

@@ -1,0 +1,78 @@
+"""A base model that lies elsewhere than in training: chat, eval and merge are told where, and compare it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import ROWS
+from support.small_models import save_checkpoint, small_model
+
+from neuralchat.errors import ArgumentsError, ModelError
+from neuralchat.inference.chatbot import Chatbot
+
+CUT = " [cut at --max_new_tokens]"
+
+
+@pytest.fixture
+def moved(run_cli: Callable[..., Any], write_records: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path, str]:
+    """(run with a checkpoint, where its base model lies now, the answer that it gave before)."""
+    base = save_checkpoint(tmp_path / "models" / "base")
+    run_cli(
+        "finetune", "--model_name_or_path", "models/base", "--train_file", write_records(ROWS), "--output_dir", "run",
+        "--max_steps", 4, "--save_steps", 2, "--learning_rate", "0.05", "--report_samples", 0, check=True,
+    )  # fmt: skip
+    answer = run_cli("chat", "run", "-p", "Name a fruit.", "--max_new_tokens", 8, check=True).stdout
+    base.rename(tmp_path / "elsewhere")
+    return tmp_path / "run", tmp_path / "elsewhere", answer
+
+
+def test_every_verb_takes_the_new_place(
+    run_cli: Callable[..., Any], moved: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place, answer = moved
+    chat = ("-p", "Name a fruit.", "--max_new_tokens", 8)
+    gone = run_cli("chat", run, *chat)
+    assert gone.returncode == 2
+    assert "If it lies elsewhere now, say where: --base_model PATH" in gone.stderr
+    assert run_cli("chat", run, *chat, "--base_model", place, check=True).stdout == answer
+    assert run_cli("chat", run / "checkpoint-4", *chat, "--base_model", place, check=True).stdout == answer
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{"instruction": "Name a fruit.", "output": "x", "facts": ["x"]}]))
+    scored = run_cli("eval", run, "--questions", questions, "--base_model", place, "--max_new_tokens", 2, check=True)
+    assert "of 1 answers" in scored.stdout
+    run_cli("merge", run, "--output", "merged", "--base_model", place, check=True)
+    assert run_cli("chat", "merged", *chat, check=True).stdout == answer
+    # With a home directory, as every path.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_cli("chat", "~/run", *chat, "--base_model=~/elsewhere", check=True).stdout == answer
+
+
+def test_another_model_is_refused(moved: tuple[Path, Path, str], tmp_path: Path) -> None:
+    run, place, _ = moved
+    other = shutil.copytree(place, tmp_path / "other")
+    small_model("llama", 400, seed=1).save_pretrained(other)
+    for directory in (run, run / "checkpoint-2"):
+        with pytest.raises(ModelError, match=r"is not the base model that .* was trained on: its files differ"):
+            Chatbot.load(directory, base_model=other)
+
+
+def test_what_has_no_base_model_beside_it(llama_checkpoint: Path) -> None:
+    with pytest.raises(ArgumentsError, match="is a whole model, there is no base model beside it"):
+        Chatbot.load(llama_checkpoint, base_model="elsewhere")
+
+
+def test_an_adapter_from_elsewhere_cannot_be_compared(
+    moved: tuple[Path, Path, str], tmp_path: Path, said: list[str]
+) -> None:
+    run, place, answer = moved
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(run / name, tmp_path / "adapter")
+    bot = Chatbot.load(tmp_path / "adapter", base_model=place, template="alpaca")
+    assert any("cannot be compared" in text for text in said)
+    assert bot.predict("Name a fruit.", max_new_tokens=8) == answer.removesuffix("\n").removesuffix(CUT)
