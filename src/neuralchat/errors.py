@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from neuralchat.secrets import masked
+
 EXIT_USER_ERROR = 2
 EXIT_DISTRIBUTED = 4
 EXIT_INTERRUPTED = 130
@@ -17,6 +19,10 @@ class NeuralChatError(Exception):
     told = False
     # It came up after the ranks had met, so that it may concern this rank alone.
     joined = False
+
+    def __str__(self) -> str:
+        """What a library answers may quote the token that it was given."""
+        return masked(super().__str__())
 
 
 class ArgumentsError(NeuralChatError):

@@ -27,11 +27,12 @@ NAME = r"[A-Za-z_][\w-]*"
 TOKEN_OF_A_SERVICE = re.compile(
     r"\b(?:hf_|api_org_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abp]-|AKIA)[A-Za-z0-9_-]{16,}"
 )
-CREDENTIALS_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@'\"]+@", re.IGNORECASE)
+CREDENTIALS_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@'\"]{1,300}@", re.IGNORECASE)
 BEARER = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-# hub_token=x, hub_token: x, "hub_token": "x", --hub_token x. A single word, such as token, is a word of prose too.
+# hub_token=x, hub_token: x, "hub_token": "x", --hub_token x. Every length is bounded, so that the search takes a time
+# that grows with the text and no faster.
 NAMED_VALUE = re.compile(
-    rf"(?P<before>(?P<flag>--)?(?P<name>{NAME}[_-]{NAME}|password)(?:['\"]?\s*[=:]\s*|(?(flag)\s+|(?!)))['\"]?)"
+    r"(?<![\w-])(?P<before>(?P<flag>--)?(?P<name>[A-Za-z_][\w-]{2,60})(?:['\"]?\s{0,4}[=:]\s{0,4}|(?(flag)\s{1,4}|(?!)))['\"]?)"
     r"(?P<value>[^\s'\",;&]+)"
 )
 
@@ -94,7 +95,10 @@ def masked(text: str) -> str:
 
 
 def masked_value(match: re.Match[str]) -> str:
-    is_secret = is_secret_name(match["name"]) and match["value"].lower() not in NO_SECRETS
+    name = match["name"].replace("-", "_")
+    # A single word, such as token, is a word of prose too.
+    is_secret = ("_" in name or name.lower() == "password") and is_secret_name(name)
+    is_secret = is_secret and match["value"].lower() not in NO_SECRETS
     return f"{match['before']}{MASK}" if is_secret else match[0]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from support.fuzzing import time_limit
 
 from neuralchat import secrets
 from neuralchat.config.schema import SCHEMA
@@ -119,12 +120,18 @@ def test_ps_shows_no_secret_of_a_process_nor_of_its_forks() -> None:
         "import os, sys; from pathlib import Path; from neuralchat.secrets import hide_in_process_title\n"
         "hide_in_process_title([sys.argv[2]])\n"
         "child = os.fork()\n"
+        "child and os.waitpid(child, 0)\n"
         "words = Path(f'/proc/{os.getpid()}/cmdline').read_bytes().split(bytes(1))\n"
-        "print(words[3:5], sys.argv[2], flush=True)\n"
-        "child and os.waitpid(child, 0)"
+        "print(words[3:5], sys.argv[2], flush=True)"
     )
     command = [sys.executable, "-c", code, "--hub_token", TOKEN]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     # The program itself still has it.
     stars = "*" * len(TOKEN)
     assert result.stdout.splitlines() == [f"[b'--hub_token', b'{stars}'] {TOKEN}"] * 2
+
+
+@pytest.mark.parametrize("text", ["a" * 300_000, "a_-" * 100_000, "x://" * 100_000, "--a " * 100_000, "a: " * 100_000])
+def test_no_text_takes_long(text: str) -> None:
+    with time_limit(20):
+        assert masked(text) == text
