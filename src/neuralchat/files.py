@@ -35,6 +35,7 @@ class NotARegularFileError(OSError):
 
 def kind_of_mode(mode: int) -> str:
     kinds = (
+        (stat.S_ISREG, "a file"),
         (stat.S_ISDIR, "a directory"),
         (stat.S_ISLNK, "a link"),
         (stat.S_ISFIFO, "a pipe"),
@@ -87,10 +88,11 @@ def append_line(path: Path, line: str) -> None:
             stream.write((line + "\n").encode("utf-8", "backslashreplace"))
 
 
-def open_own(path: Path, parent: int, flags: int) -> int:
+def open_own(path: Path, parent: int, flags: int, *, keep_if_locked: bool = False) -> int:
     """Open the regular file `path` in the directory `parent`, for writing; what is a link is deleted first.
 
-    A second name of another file (a hard link) is deleted too, so that the other keeps its content.
+    A second name of another file (a hard link) is deleted too, so that the other keeps its content; with
+    `keep_if_locked` not where a process has locked the file, and then that one is opened.
     """
     for _ in range(3):
         try:
@@ -101,13 +103,27 @@ def open_own(path: Path, parent: int, flags: int) -> int:
                 raise
         else:
             status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            # 0: the name was deleted after it was opened; whoever needs it to stay looks for that.
+            if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+                return descriptor
+            if keep_if_locked and stat.S_ISREG(status.st_mode) and is_locked(descriptor):
                 return descriptor
             os.close(descriptor)
             if stat.S_ISDIR(status.st_mode):
                 raise NotARegularFileError(path, status.st_mode)
         os.unlink(path.name, dir_fd=parent)
     raise OSError(errno.EBUSY, "is replaced again and again by another process", str(path))
+
+
+def is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
 
 
 @contextmanager
@@ -162,8 +178,8 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as stream:
+    """Hex SHA-256 of a file's bytes, read in blocks. Raises OSError for what is no file, which might never end."""
+    with open(open_regular(path), "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -221,8 +237,13 @@ def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename within a file system; a file in the place of `target` is replaced at once."""
+    """Give a directory its name."""
     os.rename(source, target)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Put a file that is whole into its place; what was there, a link as such, is gone at once."""
+    os.replace(source, target)
 
 
 @contextmanager

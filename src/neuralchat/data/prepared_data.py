@@ -23,7 +23,7 @@ from neuralchat.data.records import Record, RecordReport, read_records, records_
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, problem_list
-from neuralchat.runs.directory import file_sha256
+from neuralchat.files import file_sha256
 
 PROGRESS_SECONDS = 5.0
 

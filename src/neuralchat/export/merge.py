@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError, RunDirectoryError
+from neuralchat.files import make_directory, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, read_manifest, write_atomically
+from neuralchat.runs.directory import MANIFEST, json_text, read_manifest
 
 
 def check_mergeable(method: str) -> None:
@@ -45,12 +45,12 @@ def merge(options: argparse.Namespace) -> int:
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     with quiet_libraries():
         whole.save_pretrained(str(output))
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
-    write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_file(output / MANIFEST, json_text(manifest))
     print(f"{output} is a whole model; talk to it with: neuralchat chat {output}")
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -15,10 +14,11 @@ import torch
 from neuralchat import __version__
 from neuralchat.console import is_log_shown, show_page
 from neuralchat.evaluation.sample_answers import Sample
+from neuralchat.files import write_file
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
-from neuralchat.runs.directory import MANIFEST, REPORT, read_metrics, write_atomically
+from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
 from neuralchat.runs.report import render_report
 from neuralchat.runs.summary import summary
@@ -60,10 +60,10 @@ def finish(output: Path, session: Session, results: Results) -> None:
         return
     manifest = make_manifest(session, results)
     if session.training.do_train:
-        write_atomically(output / "README.md", model_card(manifest, whole=session.arguments.tuning.method.trains_base))
-        write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
+        write_file(output / "README.md", model_card(manifest, whole=session.arguments.tuning.method.trains_base))
+        write_file(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
-        write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_file(output / MANIFEST, json_text(manifest))
     if is_log_shown():
         show_page(summary(output, manifest))
 

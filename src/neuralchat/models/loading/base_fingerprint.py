@@ -9,8 +9,8 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from neuralchat.cache import cache_directory
+from neuralchat.files import file_sha256, write_file
 from neuralchat.models.loading.base_model import ModelSource, resolve
-from neuralchat.runs.directory import file_sha256, write_atomically
 
 HASHED = ("config.json", "*.safetensors", "*.bin", "*.index.json")
 
@@ -47,7 +47,7 @@ def remembered_sha256(file: Path) -> str:
         found = file_sha256(file)
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(remembered, json.dumps({"file": str(file), "sha256": found}))
+        write_file(remembered, json.dumps({"file": str(file), "sha256": found}))
     except OSError:
         # Only time is lost where the cache cannot be written.
         pass

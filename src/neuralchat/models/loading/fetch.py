@@ -22,8 +22,8 @@ from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import FetchError
+from neuralchat.files import file_sha256
 from neuralchat.models.compat.transformers import forget_quantization
-from neuralchat.runs.directory import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
