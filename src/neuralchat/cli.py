@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
-from neuralchat.console import report, show_log, show_page
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
+from neuralchat.console import put, report, show_log, show_page
+from neuralchat.console.output import OutputLostError, sturdy_streams
+from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_line
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -29,30 +30,78 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. A user's mistake is printed without a traceback."""
     words = list(sys.argv[1:] if words is None else words)
     if words and words[0] == "finetune":
-        return guarded(lambda: run_finetune(words[1:], prog="neuralchat finetune", implied=("--do_train",)))
+        # The run directory is the work; what is printed on the way may be lost.
+        return guarded(
+            lambda: run_finetune(words[1:], prog="neuralchat finetune", implied=("--do_train",)), output_is_work=False
+        )
+    return guarded(lambda: run_verb(words))
+
+
+def run_verb(words: Sequence[str]) -> int:
     options = make_parser().parse_args(words)
-    return guarded(lambda: options.work(options))
+    return options.work(options)
 
 
 def run_script(prog: str) -> int:
     """What finetune_clm.py is: the same fine-tuning, with the flags of the original."""
-    return guarded(lambda: run_finetune(sys.argv[1:], prog=prog, implied=()))
+    return guarded(lambda: run_finetune(sys.argv[1:], prog=prog, implied=()), output_is_work=False)
 
 
-def guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
+    """The exit status of `work`, or that of its error, which is told. `output_is_work`: see sturdy_streams."""
     quiet_environment()
     show_log()
+    with sturdy_streams(output_is_work=output_is_work):
+        try:
+            look_at_surroundings()
+            return written_out(work)
+        except OutputLostError as error:
+            if error.is_reader_gone:
+                return 0
+            report(error)
+            return error.exit_status
+        except NeuralChatError as error:
+            report(error)
+            return error.exit_status
+        except KeyboardInterrupt:
+            put("\ninterrupted", sys.stderr)
+            return EXIT_INTERRUPTED
+        except OSError as error:
+            # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
+            report(NeuralChatError(system_error_line(error)))
+            return NeuralChatError.exit_status
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            report(NeuralChatError(f"a library gave up: {error}. Is the model or its tokenizer damaged?"))
+            return NeuralChatError.exit_status
+
+
+def written_out(work: Callable[[], int]) -> int:
+    """The exit status of `work`, when all that it printed has left this process."""
     try:
-        return work()
-    except NeuralChatError as error:
-        report(error)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        status = work()
+    except SystemExit:
+        # After --help.
+        flush_output()
+        raise
+    flush_output()
+    return status
+
+
+def flush_output() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def look_at_surroundings() -> None:
+    """Raise NeuralChatError where nothing can work: libraries end the process with riddles."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise NeuralChatError(
+            f"the working directory cannot be used ({error.strerror}): it was deleted or replaced; cd to another"
+        ) from error
 
 
 def quiet_environment() -> None:

@@ -80,3 +80,18 @@ def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlist
     if more := len(problems) - len(problems[:shown]) + unlisted:
         lines.append(f"  ... and {more} more")
     return "\n".join(lines)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust (tokenizers, safetensors) gave up: such an error is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
+def system_error_line(error: OSError) -> str:
+    """What the system refused, and of which file.
+
+    >>> system_error_line(FileNotFoundError(2, "No such file or directory", "/x"))
+    '/x: No such file or directory'
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason

@@ -29,10 +29,10 @@ TOKEN_OF_A_SERVICE = re.compile(
 )
 CREDENTIALS_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@'\"]{1,300}@", re.IGNORECASE)
 BEARER = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-# hub_token=x, hub_token: x, "hub_token": "x", --hub_token x. Every length is bounded, so that the search takes a time
-# that grows with the text and no faster.
+# hub_token=x, hub_token: x, "hub_token": "x", --hub_token=x; what follows "--hub_token:" or "--hub_token " in a message
+# is prose. Every length is bounded, so that the search takes a time that grows with the text and no faster.
 NAMED_VALUE = re.compile(
-    r"(?<![\w-])(?P<before>(?P<flag>--)?(?P<name>[A-Za-z_][\w-]{2,60})(?:['\"]?\s{0,4}[=:]\s{0,4}|(?(flag)\s{1,4}|(?!)))['\"]?)"
+    r"(?<![\w-])(?P<before>(?P<flag>--)?(?P<name>[A-Za-z_][\w-]{2,60})(?:(?(flag)=|['\"]?\s{0,4}[=:]\s{0,4}))['\"]?)"
     r"(?P<value>[^\s'\",;&]+)"
 )
 
@@ -84,8 +84,8 @@ def masked(text: str) -> str:
 
     >>> masked("https://me:pass@hub.example/a?b with hf_ABCDEFGHIJKLMNOPQRSTUVWX")
     'https://***@hub.example/a?b with ***'
-    >>> masked("config.yaml, line 3: hub_token: abc; --hub_token abc; end_token: </s>; the end token: </s>")
-    'config.yaml, line 3: hub_token: ***; --hub_token ***; end_token: </s>; the end token: </s>'
+    >>> masked("line 3: hub_token: abc; --hub_token=abc; --hub_token is missing; end_token: </s>; the end token: </s>")
+    'line 3: hub_token: ***; --hub_token=***; --hub_token is missing; end_token: </s>; the end token: </s>'
     """
     text = without_remembered(text)
     if "://" in text:

@@ -83,7 +83,7 @@ def test_flags_that_say_where_the_secret_is_stay() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "hub_token: {}", "hub_token: '{}'", '"hub_token": "{}"', "--hub_token {}", "hub_token={}", "HF_TOKEN={}",
+        "hub_token: {}", "hub_token: '{}'", '"hub_token": "{}"', "--hub_token={}", "hub_token={}", "HF_TOKEN={}",
         "https://me:{}@hub.example/x", "Authorization: Bearer {}", "password={}", "aws_secret_access_key = {}",
     ],
 )  # fmt: skip
@@ -96,6 +96,7 @@ def test_messages(text: str) -> None:
     [
         "end_token: </s>", "the end token: </s>", "micro_batch_tokens=512", "--special_tokens <a>", "pad_token = <pad>",
         "see https://github.com/a/b@main", "100 tokens/s", "author: me", "--seed 1", "use_auth_token: True",
+        "--hub_token: expected a value", "--hub_token is missing",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:

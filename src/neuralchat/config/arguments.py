@@ -24,13 +24,15 @@ class ModelArguments:
     )
     config_name: str | None = harmless(None, "configuration from another place than the model", path=True)
     tokenizer_name: str | None = harmless(None, "tokenizer from another place than the model", path=True)
-    cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept")
+    cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept", repeated=False)
     use_fast_tokenizer: bool = harmless(True, "accepted for old commands; transformers 5 has one kind of tokenizer")
     model_revision: str = harmless("main", "branch, tag or commit of a hub model")
     use_auth_token: str | None = harmless(
         None, "hub token, or True for the one you logged in with", secret=True, bare="True"
     )
-    trust_remote_code: bool = harmless(False, "run code of the checkpoint where transformers has no class of its own")
+    trust_remote_code: bool = harmless(
+        False, "run code of the checkpoint where transformers has no class of its own", repeated=False
+    )
 
 
 @dataclass(kw_only=True)
@@ -52,7 +54,7 @@ class DataArguments:
     on_bad_record: str = harmless("fail", "refuse bad records, or skip them and say how many", choices=("fail", "skip"))
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
     overwrite_cache: bool = harmless(False, "tokenize again even if the tokens are cached")
-    dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept")
+    dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept", repeated=False)
     keep_in_memory: bool = harmless(False, "hold tokenized records in memory instead of mapping the file")
     dataset_seed: int = argument(42, "seed of the validation split")
     max_source_length: int = argument(

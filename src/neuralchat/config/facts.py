@@ -33,7 +33,8 @@ class Facts:
     secret: bool = False
     # May name a file or directory, which --from_run looks up where the run was started.
     path: bool = False
-    # Part of what a run was, so that --from_run sets it again.
+    # Part of what a run was, so that --from_run sets it again. Never what runs code, reaches out or is believed: the
+    # run may be a stranger's.
     repeated: bool = True
     # Part of the command that goes on with a stopped run.
     resumed: bool = True

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -13,7 +14,7 @@ from neuralchat.checkpointing.select import SharedCheckpoint, asks_to_resume, ch
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.parser import help_text, parse
-from neuralchat.console import note
+from neuralchat.console import is_first_rank, is_log_shown, note, put, show_page
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
@@ -23,6 +24,7 @@ from neuralchat.export.hub import HubUpload
 from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
+from neuralchat.runs.summary import summary
 from neuralchat.training.assemble import make_training
 from neuralchat.training.results import Results, finish
 from neuralchat.training.session import Session, check_extras, make_session
@@ -32,7 +34,7 @@ from neuralchat.training.train import train
 def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
     """The whole command; returns the exit status. Raises NeuralChatError for what the user can mend."""
     if any(word in ("-h", "--help") for word in words):
-        print(help_text(prog), end="")
+        put(help_text(prog), end="")
         return 0
     world = read_world(os.environ)
     export_world(world, os.environ)
@@ -94,8 +96,11 @@ def finetune_locked(
 
     def prepare() -> None:
         prepare_output_directory(output, overwrite=False)
-        # Before anything is deleted: it might be another run's.
-        lock.take()
+        if not lock.is_held:
+            # Before anything is deleted: it might be another run's. Which may have begun, and even ended, since the
+            # directory was found empty.
+            lock.take()
+            check_output_directory(output, overwrite=overwrite, resume=False)
         prepare_output_directory(output, overwrite=overwrite)
         check_room(output, 2 * checkpoint_bytes(session.model, session.training.optim))
 
@@ -104,15 +109,18 @@ def finetune_locked(
     results = train(session, make_training(session, [*uploads, *callbacks]))
     results.seconds = time.perf_counter() - start
     results.peak_memory_mb = peak_memory_mb()
-    run_on_rank_zero(lambda: write_results(output, session, results))
+    manifest = run_on_rank_zero(lambda: write_results(output, session, results))
+    if manifest is not None and is_log_shown() and is_first_rank():
+        show_page(summary(output, manifest))
     for upload in uploads:
         run_on_rank_zero(upload.upload_result)
     return results
 
 
-def write_results(output: Path, session: Session, results: Results) -> None:
+def write_results(output: Path, session: Session, results: Results) -> dict[str, Any] | None:
+    """The manifest; None where this process writes none. What is shown of it is no part of saving it."""
     with failures_told(output, MANIFEST):
-        finish(output, session, results)
+        return finish(output, session, results)
 
 
 def chosen_checkpoint(arguments: FinetuneConfig, output: Path, lock: RunLock) -> Path | None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuralchat import __version__
-from neuralchat.console import is_log_shown, show_page
 from neuralchat.evaluation.sample_answers import Sample
 from neuralchat.files import write_file
 from neuralchat.models.adapters.build import base_model_of
@@ -21,7 +20,6 @@ from neuralchat.models.loading.base_model import resolve
 from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
 from neuralchat.runs.report import render_report
-from neuralchat.runs.summary import summary
 
 if TYPE_CHECKING:
     from neuralchat.training.session import Session
@@ -54,18 +52,17 @@ class Results:
         return self.tokens_this_time / self.training_seconds if self.training_seconds else 0.0
 
 
-def finish(output: Path, session: Session, results: Results) -> None:
-    """Write what a finished run holds; where the log is shown, print the summary."""
+def finish(output: Path, session: Session, results: Results) -> dict[str, Any] | None:
+    """Write what a finished run holds; returns its manifest, or None where another process writes it."""
     if not session.training.should_save:
-        return
+        return None
     manifest = make_manifest(session, results)
     if session.training.do_train:
         write_file(output / "README.md", model_card(manifest, whole=session.arguments.tuning.method.trains_base))
         write_file(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
         write_file(output / MANIFEST, json_text(manifest))
-    if is_log_shown():
-        show_page(summary(output, manifest))
+    return manifest
 
 
 def model_of_run(session: Session) -> dict[str, Any]:
@@ -114,7 +111,7 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
         },
         "identity": session.identity,
         "arguments": arguments.as_dict(),
-        "working_directory": str(Path.cwd()),
+        "working_directory": session.started_in,
         "results": {**asdict(results), "tokens_per_s": round(results.tokens_per_s, 1)},
         "versions": {
             "python": platform.python_version(),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class Session:
     link: Link | None
     # PiSSA changes the base weights; the adapter as it began is what turns the result into a plain one.
     initial_adapter: tempfile.TemporaryDirectory[str] | None = None
+    # Read once: the directory may be gone when the run ends.
+    started_in: str = field(default_factory=os.getcwd)
 
     @property
     def packed(self) -> bool:
