@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neuralchat.cache import cache_directory
+from neuralchat.cache import cache_directory, keep_within_limit, trusted_directory
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
@@ -22,7 +23,7 @@ from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
-from neuralchat.errors import DataError, NeuralChatError, problem_list
+from neuralchat.errors import DataError, NeuralChatError, problem_list, system_error_line
 from neuralchat.files import file_sha256
 
 PROGRESS_SECONDS = 5.0
@@ -60,6 +61,10 @@ class RecordSource:
                 # A name that is too long, or has a NUL in it.
                 problems.append(f"{name[:60]!r} cannot be the name of a file: {getattr(error, 'strerror', error)}")
         return problems
+
+    @property
+    def name(self) -> str:
+        return self.given.name if self.given else self.dataset[0] if self.dataset else ", ".join(self.files)
 
     def fingerprint(self) -> str:
         if self.given:
@@ -189,9 +194,9 @@ def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, enc
 
 
 def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
-    root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
+    content = source.fingerprint()
     fingerprint = fingerprint_of(
-        source.fingerprint(),
+        content,
         tokenizer_fingerprint(encoder.tokenizer),
         encoder.template.fingerprint(),
         str(encoder.max_seq_length),
@@ -206,6 +211,9 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         notice = report.settle(data.on_bad_record)
         if not counts.examples:
             raise DataError(problem_list("no record can be trained on:", counts.unusable, unlisted=counts.unlisted))
+        if source.fingerprint() != content:
+            # What was read is neither the old file nor the new one.
+            raise DataError(f"the records changed while they were read: {source.name}; start again when they are whole")
         ignored = sorted(map(str, report.ignored_fields))
         notices = [notice] if notice else []
         notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
@@ -215,11 +223,34 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
             "notices": notices + counts.notices(encoder.limit),
         }
 
+    named = data.dataset_cache_directory
+    with cache_failures_told(named):
+        root = Path(named) if named else trusted_directory(cache_directory() / "tokenized")
+        found = stored(
+            root,
+            fingerprint,
+            overwrite=data.overwrite_cache,
+            in_memory=data.keep_in_memory,
+            # A directory that several users share is their word.
+            own=not named,
+            make=make,
+        )
+        if not named:
+            for entry in keep_within_limit(keep=root / fingerprint):
+                note(f"{entry.path} was deleted: the cache is larger than $NEURALCHAT_CACHE_GIB allows")
+        return found
+
+
+@contextmanager
+def cache_failures_told(named: str | None) -> Iterator[None]:
+    """Whatever the system refuses of the cache of tokens becomes an error that says what helps."""
     try:
-        return stored(root, fingerprint, overwrite=data.overwrite_cache, in_memory=data.keep_in_memory, make=make)
-    except PermissionError as error:
+        yield
+    except OSError as error:
+        place = named or "of tokenized records"
         raise NeuralChatError(
-            f"the cache {root} cannot be written: {error.strerror}; name another place with --dataset_cache_directory"
+            f"the cache {place} cannot be written: {system_error_line(error)}; name another place with "
+            "--dataset_cache_directory, or make room with 'neuralchat cache clear'"
         ) from error
 
 

@@ -22,7 +22,7 @@ from neuralchat.data.prepared_data import PreparedData, prepare
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
-from neuralchat.errors import ArgumentsError, MissingExtraError, problem_list
+from neuralchat.errors import ArgumentsError, MissingExtraError, ModelError, problem_list
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.families.packed_layout import take_packed_rows
@@ -131,6 +131,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         note(notice)
     inform(f"loading {source.name}")
     model = load_model(source, config, precision)
+    if base_fingerprint(source) != identity["base_model"]:
+        raise ModelError(f"the files of {source.name} changed while they were loaded; start again when they are whole")
     if added:
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)
