@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 WRITING = ".writing"
 NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -143,14 +144,21 @@ def refuse_directory(path: Path, parent: int) -> None:
             raise NotARegularFileError(path, mode)
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write a block at a time, in a directory of our own; synced. FileExistsError if the name is taken."""
+    with parent_of(path) as parent:
+        descriptor = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666, dir_fd=parent)
+        with open(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(descriptor)
+
+
 def copy_file(source: Path, target: Path) -> None:
     """A copy with the content of `source` and no more of it, in a directory of our own; synced."""
-    with parent_of(target) as parent, open(open_regular(source), "rb") as stream:
-        descriptor = os.open(target.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666, dir_fd=parent)
-        with open(descriptor, "wb") as sink:
-            shutil.copyfileobj(stream, sink, 1 << 20)
-            sink.flush()
-            os.fsync(descriptor)
+    with open(open_regular(source), "rb") as stream, new_file(target) as sink:
+        shutil.copyfileobj(stream, sink, 1 << 20)
 
 
 # Reading

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.config.methods import METHODS
+from neuralchat.console import put
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.files import make_directory, write_file
 from neuralchat.inference.chatbot import Chatbot
@@ -51,7 +52,7 @@ def merge(options: argparse.Namespace) -> int:
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_file(output / MANIFEST, json_text(manifest))
-    print(f"{output} is a whole model; talk to it with: neuralchat chat {output}")
+    put(f"{output} is a whole model; talk to it with: neuralchat chat {output}")
     return 0
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import sys
 
+from neuralchat.console import put
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
@@ -32,31 +33,32 @@ def converse(bot: Chatbot, sampling: Sampling) -> int:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     if sys.stdin.isatty():
-        print(HELP)
+        put(HELP)
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
+        # OSError: of a terminal that was closed.
+        except (EOFError, KeyboardInterrupt, OSError):
+            put("")
             return 0
         if line in ("/exit", "/quit"):
             return 0
         if line == "/new":
             bot.reset()
         elif line.startswith("/"):
-            print(HELP)
+            put(HELP)
         elif line:
             said_before = bot.history
             try:
                 reply(bot, line, sampling)
             except KeyboardInterrupt:
                 # The unanswered question is forgotten, so that the history stays question and answer in turn.
-                print(" [stopped]")
+                put(" [stopped]")
                 bot.history = said_before
 
 
 def reply(bot: Chatbot, question: str, sampling: Sampling) -> None:
     for piece in bot.stream(question, **dataclasses.asdict(sampling)):
-        print(piece, end="", flush=True)
+        put(piece, end="")
     assert bot.last is not None
-    print("" if bot.last.finished else " [cut at --max_new_tokens]")
+    put("" if bot.last.finished else " [cut at --max_new_tokens]")

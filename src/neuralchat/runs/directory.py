@@ -162,12 +162,12 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
         raise RunDirectoryError(f"{path} is damaged: results.samples must be questions with answers before and after")
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, *, indent: int = 2) -> str:
     """JSON as it is kept: readable in any script, and nothing in it that a terminal obeys. Known secrets are masked.
 
     What JSON need not write as \\uXXXX, and a terminal heeds or text is reordered by, is written so.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
     escapes = {code: f"\\u{code:04x}" for code in VISIBLE if code >= 0x7F}
     return without_remembered(text.translate(escapes)) + "\n"
 

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from neuralchat.checkpointing.store import failures_told
 from neuralchat.console.live import LiveProgress
+from neuralchat.files import append_line
 from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
@@ -56,11 +57,8 @@ class MetricsWriter(TrainerCallback):
         }
 
     def write(self, line: dict[str, Any]) -> None:
-        with (
-            failures_told(self.metrics_file.parent, METRICS),
-            self.metrics_file.open("a", encoding="utf-8") as stream,
-        ):
-            stream.write(json.dumps(line) + "\n")
+        with failures_told(self.metrics_file.parent, METRICS):
+            append_line(self.metrics_file, json.dumps(line))
 
 
 class ProgressLine(TrainerCallback):

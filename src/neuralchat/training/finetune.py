@@ -18,7 +18,7 @@ from neuralchat.console import is_first_rank, is_log_shown, note, put, show_page
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
-from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks
+from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks, words_of_rank
 from neuralchat.distributed.rendezvous import joined
 from neuralchat.export.hub import HubUpload
 from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
@@ -38,6 +38,7 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
         return 0
     world = read_world(os.environ)
     export_world(world, os.environ)
+    words = words_of_rank(words, os.environ)
     arguments = parse(words, prog=prog, implied=implied)
     if (ranks := wants_local_ranks(arguments.distributed.num_processes, os.environ)) > 1:
         grace = arguments.distributed.peer_timeout
