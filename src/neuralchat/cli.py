@@ -111,6 +111,8 @@ def quiet_environment() -> None:
     # Some bars, as that of reading GGUF weights, heed no setting of transformers.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Where a library in Rust gives up, its frames tell a user nothing.
+    os.environ.setdefault("RUST_BACKTRACE", "0")
     # Deprecations inside the libraries are ours to follow, not the user's.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from neuralchat.secrets import masked
 
@@ -85,6 +86,20 @@ def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlist
 def is_panic(error: BaseException) -> bool:
     """Whether a library written in Rust (tokenizers, safetensors) gave up: such an error is no Exception."""
     return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def panics_told(what: str) -> Iterator[None]:
+    """A panic becomes a ModelError that begins with `what`, such as a tokenizer's name."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise ModelError(
+            f"{what} gave up: {error}. A regular expression of its tokenizer.json may take too long; take the "
+            "tokenizer from where the model was published."
+        ) from None
 
 
 def system_error_line(error: OSError) -> str:

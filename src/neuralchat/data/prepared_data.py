@@ -23,7 +23,7 @@ from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
 from neuralchat.data.templates import Template, make_template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
-from neuralchat.errors import DataError, NeuralChatError, problem_list, system_error_line
+from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_list, system_error_line
 from neuralchat.files import file_sha256
 
 PROGRESS_SECONDS = 5.0
@@ -224,7 +224,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         }
 
     named = data.dataset_cache_directory
-    with cache_failures_told(named):
+    with cache_failures_told(named), panics_told(f"the tokenizer of '{encoder.tokenizer.name_or_path}'"):
         root = Path(named) if named else trusted_directory(cache_directory() / "tokenized")
         found = stored(
             root,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from neuralchat.data.records import Turn
 from neuralchat.data.templates import Template
 from neuralchat.data.tokenization import Encoder
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, panics_told
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import origin_of
@@ -173,13 +173,15 @@ class Chatbot:
 
     def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
         stream = TextStream(self.tokenizer, self.end_ids, on_text) if on_text else None
-        return generate(
-            self.model, self.tokenizer, [self.encoder.encode_prompt(turns)], self.end_ids, sampling, stream
-        )[0]
+        return generate(self.model, self.tokenizer, self.prompts([turns]), self.end_ids, sampling, stream)[0]
+
+    def prompts(self, conversations: Sequence[Sequence[Turn]]) -> list[Any]:
+        with panics_told(f"the tokenizer of {self.name or 'the model'}"):
+            return [self.encoder.encode_prompt(turns) for turns in conversations]
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
         """Replies to many conversations, several at a time."""
-        prompts = [self.encoder.encode_prompt(turns) for turns in conversations]
+        prompts = self.prompts(conversations)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         found: dict[int, Answer] = {}
         with quiet_libraries(), RandomState(sampling.seed).current():
