@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,54 @@ def test_a_broken_pipe_that_is_no_output_is_no_success(
     monkeypatch.setattr(cli, "run_finetune", broken)
     assert cli.main(["finetune"]) == 2
     assert "Broken pipe" in capsys.readouterr().err
+
+
+def slow_steps(seconds: float) -> Callable[[], None]:
+    """Steps that take long by the clock of the run."""
+
+    def prepare() -> None:
+        from neuralchat.training import run_clock
+
+        true_clock, true_loss, slept = run_clock.seconds_since_boot, step_module.packed_loss_sum, 0.0
+
+        def loss(*words: Any, **named: Any) -> Any:
+            nonlocal slept
+            slept += seconds
+            return true_loss(*words, **named)
+
+        step_module.packed_loss_sum = loss
+        run_clock.seconds_since_boot = lambda: true_clock() + slept
+
+    return prepare
+
+
+def test_a_run_ends_before_its_hours_are_over_and_goes_on(place: Place, expected: Result) -> None:
+    """Steps of half an hour: two fit into 1.6 hours, and a third would not."""
+    starts = 0
+    status = 75
+    while status == 75:
+        status, said = place.run(
+            "run", "--max_hours", "1.6", "--resume_from_checkpoint", "auto", prepare=slow_steps(1800)
+        )
+        starts += 1
+        assert starts < 9
+        if status == 75:
+            assert "--max_hours 1.6 would be over after the next step; step" in said
+            assert "--resume_from_checkpoint auto" in said
+    assert status == 0, said
+    assert starts > 2
+    assert place.result("run") == expected
+
+
+def test_a_checkpoint_every_so_many_minutes(place: Place, expected: Result) -> None:
+    status, said = place.run("run", "--save_every_minutes", "50", prepare=slow_steps(1800))
+    assert status == 0, said
+    steps = sorted(int(path.name.rpartition("-")[2]) for path in (place.directory / "run").glob("checkpoint-*"))
+    assert len(steps) == 3
+    assert {later - earlier for earlier, later in pairwise(steps)} == {2}
+    assert place.result("run") == expected
+    for path in (place.directory / "run").glob(f"checkpoint-{steps[-1]}"):
+        shutil.rmtree(path)
+    status, said = place.run("run", "--resume_from_checkpoint", "auto")
+    assert status == 0, said
+    assert place.result("run") == expected

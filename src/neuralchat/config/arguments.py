@@ -100,6 +100,10 @@ class TuningArguments:
         None, "repeat the run of this directory, with its arguments where none are given", repeated=False
     )
     overwrite_output_dir: bool = harmless(False, "replace the run that output_dir holds", repeated=False, resumed=False)
+    max_hours: float | None = harmless(
+        None, "save and end after so many hours, exit status 75; --resume_from_checkpoint auto goes on", minimum=0
+    )
+    save_every_minutes: float | None = harmless(None, "save a checkpoint every so many minutes, too", minimum=0)
     predict_with_generate: bool = harmless(False, "after training, answer the held-out questions and report ROUGE")
     generation_max_length: int = harmless(256, "longest of these answers in tokens", minimum=1)
     generation_num_beams: int = harmless(1, "beams of these answers; 1 is greedy", minimum=1)

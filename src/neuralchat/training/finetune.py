@@ -27,6 +27,7 @@ from neuralchat.runs.lock import RunLock
 from neuralchat.runs.summary import summary
 from neuralchat.training.assemble import make_training
 from neuralchat.training.results import Results, finish
+from neuralchat.training.run_clock import RunClock
 from neuralchat.training.session import Session, check_extras, make_session
 from neuralchat.training.train import train
 
@@ -86,7 +87,7 @@ def finetune_locked(
     given_records: Sequence[GivenRecords],
     lock: RunLock,
 ) -> Results:
-    start = time.perf_counter()
+    start, clock = time.perf_counter(), RunClock(arguments.tuning.max_hours, arguments.tuning.save_every_minutes)
     output, overwrite = arguments.output_dir, arguments.tuning.overwrite_output_dir
     checkpoint = run_on_rank_zero(lambda: chosen_checkpoint(arguments, output, lock))
     check_extras(arguments)
@@ -107,7 +108,7 @@ def finetune_locked(
 
     run_on_rank_zero(prepare)
     uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
-    results = train(session, make_training(session, [*uploads, *callbacks]))
+    results = train(session, make_training(session, [*uploads, *callbacks], clock))
     results.seconds = time.perf_counter() - start
     results.peak_memory_mb = peak_memory_mb()
     manifest = run_on_rank_zero(lambda: write_results(output, session, results))

@@ -38,6 +38,13 @@ class InterruptedTrainingError(NeuralChatError):
         self.exit_status = 128 + number
 
 
+class OutOfTimeError(NeuralChatError):
+    """The time of --max_hours is over; nothing is lost."""
+
+    # EX_TEMPFAIL of sysexits.h: the same command, later, goes on.
+    exit_status = 75
+
+
 class FailureKind(IntEnum):
     """Why a step is given up; the places of a vector that ranks add up."""
 
