@@ -85,8 +85,18 @@ def append_line(path: Path, line: str) -> None:
     """Add a line to a file, in one piece; a link in its place makes way for a new file."""
     with parent_of(path) as parent:
         descriptor = open_own(path, parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        with open(descriptor, "ab", buffering=0) as stream:
-            stream.write((line + "\n").encode("utf-8", "backslashreplace"))
+        content = (line + "\n").encode("utf-8", "backslashreplace")
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                if os.write(descriptor, content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            except OSError:
+                # No part of a line stays.
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def open_own(path: Path, parent: int, flags: int, *, keep_if_locked: bool = False) -> int:

@@ -39,8 +39,10 @@ def test_killed(started: Path, number: signal.Signals, monkeypatch: pytest.Monke
     path = os.pathsep.join([str(started.parent / "fake"), *sys.path])
     fetch = subprocess.Popen(
         [sys.executable, "-m", "neuralchat.cli", "fetch"],
-        env={**os.environ, "PYTHONPATH": path, "PIP_STARTED": str(started)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": path, "PIP_STARTED": str(started)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not started.exists():
         assert fetch.poll() is None, fetch.communicate()[1]

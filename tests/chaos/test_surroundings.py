@@ -18,6 +18,7 @@ from support.forks import end_of, fork, run_forked
 from support.runs import digest, stable_metrics
 
 from neuralchat import cli
+from neuralchat.training import callbacks as callbacks_module
 from neuralchat.training import finetune as finetune_module
 from neuralchat.training import step as step_module
 
@@ -37,10 +38,29 @@ class Place:
 
     def words(self, output: str | Path, *extra: str) -> list[str]:
         return [
-            "finetune", "--model_name_or_path", str(self.model), "--train_file", str(self.records), "--output_dir",
-            str(output), "--num_train_epochs", "2", "--per_device_train_batch_size", "4", "--learning_rate", "0.05",
-            "--logging_steps", "1", "--save_strategy", "no", "--sample_tokens", "4", "--report_samples", "1", *extra,
-        ]  # fmt: skip
+            "finetune",
+            "--model_name_or_path",
+            str(self.model),
+            "--train_file",
+            str(self.records),
+            "--output_dir",
+            str(output),
+            "--num_train_epochs",
+            "2",
+            "--per_device_train_batch_size",
+            "4",
+            "--learning_rate",
+            "0.05",
+            "--logging_steps",
+            "1",
+            "--save_strategy",
+            "no",
+            "--sample_tokens",
+            "4",
+            "--report_samples",
+            "1",
+            *extra,
+        ]
 
     def run(self, output: str, *extra: str, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
         self.log.unlink(missing_ok=True)
@@ -230,9 +250,10 @@ def test_a_run_that_began_and_ended_meanwhile_is_not_replaced(place: Place) -> N
 @pytest.mark.parametrize("verb", ["show", "chat", "help"])
 def test_a_reader_that_has_enough_ends_a_verb_quietly(place: Place, whole: Path, verb: str) -> None:
     words = {
-        "show": ["show", str(whole)], "chat": ["chat", str(whole), "-p", "a", "--max_new_tokens", "3"],
+        "show": ["show", str(whole)],
+        "chat": ["chat", str(whole), "-p", "a", "--max_new_tokens", "3"],
         "help": ["--help"],
-    }  # fmt: skip
+    }
 
     for target, status in ((None, 0), ("/dev/full", 2)):
         place.log.unlink(missing_ok=True)
@@ -303,4 +324,27 @@ def test_a_checkpoint_every_so_many_minutes(place: Place, expected: Result) -> N
         shutil.rmtree(path)
     status, said = place.run("run", "--resume_from_checkpoint", "auto")
     assert status == 0, said
+    assert place.result("run") == expected
+
+
+@pytest.mark.parametrize("number", [28, 122, 30, 5, 116])
+def test_a_disk_that_does_not_take_the_metrics_for_a_while(place: Place, expected: Result, number: int) -> None:
+    """Full, quota, read-only, input or output error, stale handle of a network file system."""
+
+    def prepare() -> None:
+        true_append, calls = callbacks_module.append_line, 0
+
+        def append(path: Path, line: str) -> None:
+            nonlocal calls
+            calls += 1
+            if 3 <= calls <= 5:
+                raise OSError(number, os.strerror(number))
+            true_append(path, line)
+
+        callbacks_module.append_line = append
+
+    status, said = place.run("run", prepare=prepare)
+    assert status == 0, said
+    assert f"metrics.jsonl cannot be written ({os.strerror(number)}); training goes on" in said
+    assert said.count("training goes on") == 1
     assert place.result("run") == expected

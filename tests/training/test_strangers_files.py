@@ -73,10 +73,15 @@ def test_from_run_does_not_repeat_what_runs_code_or_reaches_out(desk: Desk) -> N
     model, mark = with_code(desk)
     manifest = json.loads((desk.directory / "run" / "neuralchat.json").read_text())
     manifest["arguments"] |= {
-        "model_name_or_path": str(model), "trust_remote_code": True, "push_to_hub": True, "hub_model_id": "evil/evil",
-        "report_to": ["tensorboard"], "hub_token": TOKEN, "cache_dir": str(desk.directory / "evil"),
+        "model_name_or_path": str(model),
+        "trust_remote_code": True,
+        "push_to_hub": True,
+        "hub_model_id": "evil/evil",
+        "report_to": ["tensorboard"],
+        "hub_token": TOKEN,
+        "cache_dir": str(desk.directory / "evil"),
         "dataset_cache_directory": str(desk.directory / "evil"),
-    }  # fmt: skip
+    }
     (desk.directory / "run" / "neuralchat.json").write_text(json.dumps(manifest))
     status, said = desk.run("finetune", "--from_run", "run", "--output_dir", "again")
     assert status == 2
@@ -120,9 +125,17 @@ def test_a_record_file_that_changes_while_it_is_read(desk: Desk) -> None:
     (desk.directory / "records.json").write_text(json.dumps(ROWS))
     assert desk.train()[0] == 0
     fresh = desk.run(
-        "finetune", "--model_name_or_path", str(desk.model), "--train_file", "records.json", "--output_dir", "fresh",
-        "--dataset_cache_directory", "fresh cache", *FLAGS,
-    )  # fmt: skip
+        "finetune",
+        "--model_name_or_path",
+        str(desk.model),
+        "--train_file",
+        "records.json",
+        "--output_dir",
+        "fresh",
+        "--dataset_cache_directory",
+        "fresh cache",
+        *FLAGS,
+    )
     assert fresh[0] == 0
     one, two = (read_manifest(desk.directory / name)["identity"]["data"] for name in ("run", "fresh"))
     assert one == two

@@ -78,10 +78,18 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "null", "[]", '{"version": 1}', '{"version": 1, "files": 3}', '{"version": 1, "files": {"file": 3}}',
-        '{"version": 1, "files": {"file": [1, 2, 3]}}', '{"version": 1, "files": {"../x": [1, "a"]}}', "[" * 100000,
+        "",
+        "{",
+        "null",
+        "[]",
+        '{"version": 1}',
+        '{"version": 1, "files": 3}',
+        '{"version": 1, "files": {"file": 3}}',
+        '{"version": 1, "files": {"file": [1, 2, 3]}}',
+        '{"version": 1, "files": {"../x": [1, "a"]}}',
+        "[" * 100000,
     ],
-)  # fmt: skip
+)
 def test_a_seal_of_any_content_is_broken(content: str) -> None:
     path = entry("tokenized", "a", 10, 1)
     assert broken_seal(path) is None

@@ -44,10 +44,18 @@ def test_the_secret_arguments_are_those_with_secret_names() -> None:
 
 
 SPELLINGS = [
-    ["--hub_token", TOKEN], [f"--hub_token={TOKEN}"], [f"hub_token={TOKEN}"], ["--hub-token", TOKEN],
-    [f"--hub-token={TOKEN}"], ["--use_auth_token", TOKEN], [f"use_auth_token={TOKEN}"], [f"--HUB_TOKEN={TOKEN}"],
-    ["--hub_token", "a", TOKEN], [f"--wandb_api_key={TOKEN}"], [f"--hub_token=a={TOKEN}"],
-]  # fmt: skip
+    ["--hub_token", TOKEN],
+    [f"--hub_token={TOKEN}"],
+    [f"hub_token={TOKEN}"],
+    ["--hub-token", TOKEN],
+    [f"--hub-token={TOKEN}"],
+    ["--use_auth_token", TOKEN],
+    [f"use_auth_token={TOKEN}"],
+    [f"--HUB_TOKEN={TOKEN}"],
+    ["--hub_token", "a", TOKEN],
+    [f"--wandb_api_key={TOKEN}"],
+    [f"--hub_token=a={TOKEN}"],
+]
 
 
 @pytest.mark.parametrize("words", SPELLINGS)
@@ -83,10 +91,18 @@ def test_flags_that_say_where_the_secret_is_stay() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "hub_token: {}", "hub_token: '{}'", '"hub_token": "{}"', "--hub_token={}", "hub_token={}", "HF_TOKEN={}",
-        "https://me:{}@hub.example/x", "Authorization: Bearer {}", "password={}", "aws_secret_access_key = {}",
+        "hub_token: {}",
+        "hub_token: '{}'",
+        '"hub_token": "{}"',
+        "--hub_token={}",
+        "hub_token={}",
+        "HF_TOKEN={}",
+        "https://me:{}@hub.example/x",
+        "Authorization: Bearer {}",
+        "password={}",
+        "aws_secret_access_key = {}",
     ],
-)  # fmt: skip
+)
 def test_messages(text: str) -> None:
     assert TOKEN not in masked(f"line 3: {text.format(TOKEN)}")
 
@@ -94,11 +110,20 @@ def test_messages(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "end_token: </s>", "the end token: </s>", "micro_batch_tokens=512", "--special_tokens <a>", "pad_token = <pad>",
-        "see https://github.com/a/b@main", "100 tokens/s", "author: me", "--seed 1", "use_auth_token: True",
-        "--hub_token: expected a value", "--hub_token is missing",
+        "end_token: </s>",
+        "the end token: </s>",
+        "micro_batch_tokens=512",
+        "--special_tokens <a>",
+        "pad_token = <pad>",
+        "see https://github.com/a/b@main",
+        "100 tokens/s",
+        "author: me",
+        "--seed 1",
+        "use_auth_token: True",
+        "--hub_token: expected a value",
+        "--hub_token is missing",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert masked(text) == text
 

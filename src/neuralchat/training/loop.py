@@ -184,9 +184,8 @@ class TrainingLoop:
     def agree(self, share: StepShare) -> tuple[int, int]:
         """(supervised tokens, tokens) of the step on all ranks. What signals ask for is heeded by all alike."""
         self.clock.step_begins()
-        asked = (
-            self.signals.stop is not None, self.clock.is_up(), self.signals.save or self.clock.is_save_due()
-        )  # fmt: skip
+        save_now = self.signals.save or self.clock.is_save_due()
+        asked = (self.signals.stop is not None, self.clock.is_up(), save_now)
         totals = all_reduce_sum((share.supervised_tokens, share.tokens, *map(float, asked)), self.args.device)
         supervised_tokens, tokens, stop, time_is_up, save = map(int, totals)
         if stop or time_is_up:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -117,8 +118,14 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "tokenizers")},
         },
-        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
+        "machine": {"platform": system_name(), "threads": torch.get_num_threads()},
     }
+
+
+def system_name() -> str:
+    """As platform.platform() says it, which starts a program for a part that it leaves out here."""
+    system = os.uname()
+    return f"{system.sysname}-{system.release}-{system.machine}-with-{''.join(platform.libc_ver())}"
 
 
 def absolute(name: str) -> str:

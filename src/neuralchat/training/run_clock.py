@@ -21,6 +21,7 @@ class RunClock:
         self.save_every_minutes = save_every_minutes
         self.began = self.saved_at = seconds_since_boot()
         self.step_began: float | None = None
+        self.steps_begun = 0
         self.longest_step = self.longest_save = 0.0
         # Whether the ranks have agreed to end for it.
         self.has_ended_run = False
@@ -31,6 +32,7 @@ class RunClock:
         if self.step_began is not None:
             self.longest_step = max(self.longest_step, now - self.step_began)
         self.step_began = now
+        self.steps_begun += 1
 
     def saved(self, seconds: float) -> None:
         """A checkpoint was written, for whatever reason."""
@@ -39,7 +41,8 @@ class RunClock:
 
     def is_up(self) -> bool:
         """Whether the run is to be saved now, and to end."""
-        if self.max_hours is None:
+        if self.max_hours is None or self.steps_begun < 2:
+            # However short the time, each start takes a step further.
             return False
         elapsed = seconds_since_boot() - self.began
         return elapsed + self.longest_step + self.longest_save >= self.max_hours * 3600
