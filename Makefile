@@ -66,6 +66,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/generate_cli_reference.py --check
 	$(BIN)/python scripts/generate_support_matrix.py --check
+	$(BIN)/python scripts/generate_template_table.py --check
 	$(BIN)/python -m pip check
 	@$(BIN)/python -m pip install --quiet --dry-run --no-index --no-deps -r locked/requirements.txt || \
 	  { echo 'what is installed is not what is locked; make setup installs it'; exit 1; }

@@ -106,6 +106,7 @@ def main(words: list[str]) -> int:
         install_torch(environment, torch, build)
         if not words:
             environment.install("--no-deps", "--no-build-isolation", "--editable", ".")
+            say("ready; source .venv/bin/activate makes 'neuralchat' known to this shell")
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1

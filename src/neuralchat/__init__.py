@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from neuralchat.config.config import FinetuneConfig
     from neuralchat.errors import NeuralChatError
     from neuralchat.inference.chatbot import Chatbot, build_chatbot
-    from neuralchat.runs.run import Run
-    from neuralchat.training.api import finetune, finetune_model
+    from neuralchat.library.finetune import finetune, finetune_model
+    from neuralchat.library.run import Run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,10 +36,10 @@ MODULES = {
     "Chatbot": "neuralchat.inference.chatbot",
     "FinetuneConfig": "neuralchat.config.config",
     "NeuralChatError": "neuralchat.errors",
-    "Run": "neuralchat.runs.run",
+    "Run": "neuralchat.library.run",
     "build_chatbot": "neuralchat.inference.chatbot",
-    "finetune": "neuralchat.training.api",
-    "finetune_model": "neuralchat.training.api",
+    "finetune": "neuralchat.library.finetune",
+    "finetune_model": "neuralchat.library.finetune",
 }
 
 

@@ -142,7 +142,7 @@ def run_merge(options: argparse.Namespace) -> int:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    from neuralchat.runs.run import Run
+    from neuralchat.library.run import Run
 
     show_page(Run.load(options.run).page())
     return 0

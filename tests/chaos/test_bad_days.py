@@ -123,12 +123,12 @@ def test_disk_full_at_the_very_end(bench: Bench) -> None:
     """The adapter is there, the manifest is not: a message, and no finished run."""
 
     def prepare() -> None:
-        from neuralchat.training import results
+        from neuralchat.training import manifest
 
         def full(path: Path, _text: str) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        results.write_file = full
+        manifest.write_file = full
 
     assert bench.run("run", prepare=prepare) == 2
     bench.said(r"neuralchat.json could not be saved: the disk of run is full", "checkpoint-8 is whole: go on from it")

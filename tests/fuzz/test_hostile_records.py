@@ -16,7 +16,7 @@ from support.fuzzing import measured, time_limit
 from neuralchat.data import record_files, records, tokenization
 from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
 from neuralchat.data.records import RecordReport, Turn, read_records, records_of_rows
-from neuralchat.data.templates import AlpacaTemplate
+from neuralchat.data.templates.alpaca import AlpacaTemplate
 from neuralchat.data.tokenization import Encoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError
 

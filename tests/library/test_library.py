@@ -54,7 +54,7 @@ def test_importing_the_package_imports_the_standard_library_only(tmp_path: Path)
     )
     lines = in_fresh_process(code, cwd=tmp_path).stdout.splitlines()
     assert lines[:2] == ["['neuralchat']", f"{sorted(PUBLIC)} True"]
-    assert lines[2] == "False <class 'neuralchat.runs.run.Run'> False"
+    assert lines[2] == "False <class 'neuralchat.library.run.Run'> False"
 
 
 EXAMPLE = """

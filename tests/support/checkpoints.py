@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neuralchat.config.arguments import TuningArguments
-from neuralchat.data.templates import make_template
+from neuralchat.data.templates.making import make_template
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.loading.base_model import ModelSource, load_config, load_model, load_tokenizer

@@ -156,7 +156,7 @@ def test_pissa_ends_as_a_plain_adapter(
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama_checkpoint), tmp_path / "run")
     assert plain.peft_config["default"].r == 16
     from neuralchat.data.records import RecordReport, read_records
-    from neuralchat.data.templates import make_template
+    from neuralchat.data.templates.making import make_template
     from neuralchat.data.tokenization import Encoder, TokenizationCounts
     from neuralchat.models.losses.loss_sum import padded_loss_sum
 

@@ -14,9 +14,15 @@ from neuralchat.distributed.threads import threads_of_this_process
 
 # What export_world, rendezvous and the plan of cores set.
 ENVIRONMENT = (
-    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "OMP_NUM_THREADS",
     "GLOO_SOCKET_IFNAME",
-)  # fmt: skip
+)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ transformers, see training_flags.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from neuralchat.config.facts import argument, harmless
 from neuralchat.config.methods import METHODS, Method
+from neuralchat.config.named_values import parse_named_values
 
 
 @dataclass(kw_only=True)
@@ -50,6 +52,15 @@ class DataArguments:
     max_train_samples: int | None = argument(None, "train on only the first records", minimum=1)
     max_eval_samples: int | None = harmless(None, "evaluate on only the first records", minimum=1)
     template: str = argument("auto", "prompt format; chat is the tokenizer's own", choices=("auto", "alpaca", "chat"))
+    chat_template: str | None = harmless(
+        None, "file with a chat template to use in the place of the tokenizer's; the run keeps it", path=True
+    )
+    chat_template_kwargs: dict[str, Any] | str | None = harmless(
+        None, "variables for the chat template, such as enable_thinking=false, or a JSON object; the run keeps them"
+    )
+    template_date: str | None = harmless(
+        None, "the day, YYYY-MM-DD, that a chat template takes for today; by default that of the run's first start"
+    )
     train_on_inputs: bool = argument(False, "train on the prompt too, not only on the answer")
     on_bad_record: str = harmless("fail", "refuse bad records, or skip them and say how many", choices=("fail", "skip"))
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
@@ -64,6 +75,11 @@ class DataArguments:
         256, "encoder-decoder models: longest target; longer ones are left out, counted", minimum=1
     )
     special_tokens: list[str] = argument([], "tokens to add to the vocabulary and to train with LoRA")
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """--chat_template_kwargs by name. Raises ValueError where they are neither a JSON object nor name=value."""
+        return parse_named_values(self.chat_template_kwargs)
 
 
 @dataclass(kw_only=True)

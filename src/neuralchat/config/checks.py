@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING
 
 from neuralchat.config.methods import METHODS
@@ -19,6 +20,7 @@ def problems_of(config: FinetuneConfig) -> list[str]:
         *range_problems(config),
         *choice_problems(config),
         *pair_problems(config),
+        *template_problems(config),
         *data_problems(config),
         *process_problems(config),
     ]
@@ -100,6 +102,24 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
         (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
     )
     return [message for wrong, message in together if wrong]
+
+
+def template_problems(config: FinetuneConfig) -> list[str]:
+    data, problems = config.data, []
+    try:
+        variables = data.template_variables
+    except ValueError as error:
+        variables = {}
+        problems.append(f"--chat_template_kwargs: {error}")
+    for name, value in (("chat_template", data.chat_template), ("chat_template_kwargs", variables)):
+        if value and data.template == "alpaca":
+            problems.append(f"--{name}: --template alpaca does not use a chat template; give one of the two")
+    if data.template_date is not None:
+        try:
+            datetime.date.fromisoformat(data.template_date)
+        except ValueError:
+            problems.append(f"--template_date must be YYYY-MM-DD, found {data.template_date}")
+    return problems
 
 
 def data_problems(config: FinetuneConfig) -> list[str]:

@@ -122,32 +122,55 @@ def llama_adapter_config(tuning: TuningArguments, model: Any, _token_ids: Collec
 
 ROWS = (
     Method(
-        name="lora", learning_rate=3e-4, peft_type="LORA", make_config=lora_config, trains_added_tokens=True,
+        name="lora",
+        learning_rate=3e-4,
+        peft_type="LORA",
+        make_config=lora_config,
+        trains_added_tokens=True,
         remedy="Name the layers with --lora_target_modules",
     ),
     Method(
-        name="ptun", learning_rate=5e-3, peft_type="P_TUNING", make_config=ptun_config, virtual_tokens=True,
+        name="ptun",
+        learning_rate=5e-3,
+        peft_type="P_TUNING",
+        make_config=ptun_config,
+        virtual_tokens=True,
         unmergeable="its virtual tokens stand before the text, they are no part of any weight",
     ),
     Method(
-        name="prefix", learning_rate=3e-2, peft_type="PREFIX_TUNING", make_config=prefix_config, virtual_tokens=True,
+        name="prefix",
+        learning_rate=3e-2,
+        peft_type="PREFIX_TUNING",
+        make_config=prefix_config,
+        virtual_tokens=True,
         unmergeable="its keys and values stand before the text, they are no part of any weight",
     ),
     Method(
-        name="prompt", learning_rate=1e-1, peft_type="PROMPT_TUNING", make_config=prompt_config, virtual_tokens=True,
+        name="prompt",
+        learning_rate=1e-1,
+        peft_type="PROMPT_TUNING",
+        make_config=prompt_config,
+        virtual_tokens=True,
         unmergeable="its virtual tokens stand before the text, they are no part of any weight",
     ),
     Method(
-        name="llama_adapter", learning_rate=2e-2, peft_type="ADAPTION_PROMPT", make_config=llama_adapter_config,
+        name="llama_adapter",
+        learning_rate=2e-2,
+        peft_type="ADAPTION_PROMPT",
+        make_config=llama_adapter_config,
         unmergeable="its prompts enter attention beside the weights, through a gate",
         model_types=("gpt2", "llama", "mistral"),
     ),
     Method(name="ia3", learning_rate=2e-2, peft_type="IA3", make_config=ia3_config),
     Method(
-        name="none", learning_rate=2e-5, peft_type=None, make_config=None, trains_added_tokens=True,
+        name="none",
+        learning_rate=2e-5,
+        peft_type=None,
+        make_config=None,
+        trains_added_tokens=True,
         unmergeable="all weights were trained, so the run is a whole model already",
     ),
-)  # fmt: skip
+)
 METHODS: dict[str, Method] = {row.name: row for row in ROWS}
 
 

@@ -69,9 +69,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "adam_epsilon": DECIDES,
     "optim_target_modules": DECIDES,
     "gradient_accumulation_steps": keeps_result(minimum=1),
-    "average_tokens_across_devices": no_effect(
-        "the loss is always divided by the supervised tokens of all processes"
-    ),
+    "average_tokens_across_devices": no_effect("the loss is always divided by the supervised tokens of all processes"),
     "max_grad_norm": DECIDES,
     "label_smoothing_factor": DECIDES,
     "bf16": decides("Keep the base weights in bf16. Arithmetic is bf16 where the machine has bf16 units, else fp32."),
@@ -96,9 +94,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "logging_steps": keeps_result(default=10),
     "logging_first_step": KEEPS_RESULT,
     "log_on_each_node": no_effect("the first process speaks for all"),
-    "logging_nan_inf_filter": no_effect(
-        "a loss that is no number is never hidden, see --on_nonfinite", default=False
-    ),
+    "logging_nan_inf_filter": no_effect("a loss that is no number is never hidden, see --on_nonfinite", default=False),
     "include_num_input_tokens_seen": KEEPS_RESULT,
     "log_level": KEEPS_RESULT,
     "log_level_replica": no_effect("the first process speaks for all"),
@@ -163,7 +159,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     "ddp_static_graph": no_effect(NO_DDP),
     "ddp_backend": keeps_result(
         "What adds up over processes; by default gloo, on GPUs nccl. One not installed gives way to gloo.",
-        choices=BACKENDS
+        choices=BACKENDS,
     ),
     "ddp_timeout": KEEPS_RESULT,
     "fsdp": refused(HOLDS_WHOLE_MODEL),
@@ -181,8 +177,11 @@ TRAINING_FACTS: dict[str, Facts] = {
     ),
     "local_rank": keeps_result(
         # torch.distributed.launch adds it by itself, so nobody is told.
-        "No effect: launchers give the rank in the environment.", repeated=False, resumed=False),
-}  # fmt: skip
+        "No effect: launchers give the rank in the environment.",
+        repeated=False,
+        resumed=False,
+    ),
+}
 
 
 class TrainingFlags(TrainingArguments):

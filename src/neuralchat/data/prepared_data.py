@@ -21,7 +21,8 @@ from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Record, RecordReport, read_records, records_of_rows
-from neuralchat.data.templates import Template, make_template
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
 from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_list, system_error_line
 from neuralchat.files import file_sha256
@@ -144,14 +145,25 @@ def prepare(
     encoder_decoder: bool = False,
     cache_dir: str | None = None,
     given: Sequence[GivenRecords] = (),
+    template_date: str | None = None,
 ) -> PreparedData:
     """Read, check, render and tokenize, or take the same from the cache.
 
     Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
     """
     train_source, validation_source = sources(data, cache_dir, given)
-    conversations = data.template == "auto" and train_source.is_conversation()
-    template = make_template(data.template, tokenizer, conversations=conversations, encoder_decoder=encoder_decoder)
+    asked = bool(data.chat_template or data.template_variables)
+    conversations = data.template == "auto" and (asked or train_source.is_conversation())
+    template = make_template(
+        data.template,
+        tokenizer,
+        conversations=conversations,
+        encoder_decoder=encoder_decoder,
+        kwargs=data.template_variables,
+        date=template_date,
+    )
+    for notice in template.notices:
+        note(notice)
     encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
     stores: dict[str, ExampleStore] = {}
     all_counts: dict[str, Any] = {}

@@ -122,8 +122,6 @@ class StepLoader:
     ) -> None:
         self.shares = shares
         self.sampler = Steps()
-        # Workers have copies of the shares, made when they start.
-        self.loaded_with = shares.micro_batch_tokens
         self.options: dict[str, Any] = {}
         if workers:
             self.options = {
@@ -137,9 +135,12 @@ class StepLoader:
     def make(self) -> DataLoader[StepShare]:
         return DataLoader(self.shares, batch_size=None, sampler=self.sampler, collate_fn=whole_item, **self.options)
 
+    def set_micro_batch_tokens(self, micro_batch_tokens: int) -> None:
+        """From the next pass on. Workers have copies of the shares, made when they start: others replace them."""
+        self.shares.micro_batch_tokens = micro_batch_tokens
+        self.loader = self.make()
+
     def steps(self, first: int, end: int) -> Iterator[StepShare]:
         """The shares of optimizer steps [first, end). Takes one number from torch's generator, as every loader does."""
         self.sampler.range = range(first, end)
-        if self.loaded_with != self.shares.micro_batch_tokens:
-            self.loader, self.loaded_with = self.make(), self.shares.micro_batch_tokens
         return iter(self.loader)

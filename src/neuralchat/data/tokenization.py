@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from neuralchat.data.records import Record, Turn
-from neuralchat.data.templates import Piece, Template
-from neuralchat.errors import DataError
+from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
+from neuralchat.errors import DataError, TemplateError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
@@ -51,6 +51,8 @@ class TokenizationCounts:
     longest: int = 0
     cut_examples: int = 0
     cut_tokens: int = 0
+    lost_reasoning: int = 0
+    split_records: int = 0
     unusable: list[str] = field(default_factory=list)
     unlisted: int = 0
 
@@ -68,6 +70,13 @@ class TokenizationCounts:
                 f"{self.cut_examples} of {self.examples} examples were longer than {limit}: "
                 f"{self.cut_tokens} tokens of prompt text were cut, answers are whole"
             )
+        if self.lost_reasoning:
+            found.append(f"the template leaves out the reasoning of {self.lost_reasoning} answer(s)")
+        if self.split_records:
+            found.append(
+                f"{self.split_records} record(s) became several examples, one for each answer: the template writes an "
+                "answer otherwise once more is said"
+            )
         if self.unusable:
             count = len(self.unusable) + self.unlisted
             shown = "; ".join(self.unusable[:5])
@@ -76,9 +85,9 @@ class TokenizationCounts:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        counts = asdict(self)
-        # Most data has no more than can be listed.
-        return counts if self.unlisted else {key: value for key, value in counts.items() if key != "unlisted"}
+        # Most data has no more than can be listed, and a template that writes all of it in one way.
+        rare = ("lost_reasoning", "split_records", "unlisted")
+        return {key: value for key, value in asdict(self).items() if value or key not in rare}
 
 
 class Encoder:
@@ -100,24 +109,39 @@ class Encoder:
         """The message for an example that does not fit however much of its prompt is cut."""
         return f"the answer alone ({int(supervised.sum())} tokens) does not fit into {self.limit}"
 
-    def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """Ids of a conversation that ends with the user's turn: what chat sends to the model.
+    def encode_prompt(self, turns: Sequence[Turn], tools: Tools = ()) -> list[int]:
+        """Ids of a conversation that ends with the user's turn or a tool's: what chat sends to the model.
 
         Raises DataError for what is not text: bytes of a terminal in another encoding arrive as halves of surrogates.
         """
         for text in (text for turn in turns for text in (turn.content, turn.context)):
             if any("\ud800" <= character < "\ue000" for character in text):
                 raise DataError(f"the {turns[-1].role}'s text is not UTF-8: {ascii(text)[:100]}; type it as UTF-8")
-        return encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0][0].tolist()
+        return self.encode_pieces([self.template.render(turns, tools)])[0][0].tolist()
+
+    def encode_pieces(self, conversations: Iterable[Iterable[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        merged = [merge_runs(pieces) for pieces in conversations]
+        return encode_runs(self.tokenizer, merged, joins_answers=self.template.joins_answers)
+
+    def renderings(self, record: Record, counts: TokenizationCounts) -> list[Rendering]:
+        """The examples that a record becomes. Raises TemplateError, which names the record."""
+        try:
+            renderings = self.template.renderings(record.turns, record.tools)
+        except TemplateError as error:
+            raise TemplateError(f"{record.source}: {error}") from error
+        counts.lost_reasoning += sum(rendering.lost_reasoning for rendering in renderings)
+        counts.split_records += len(renderings) > 1
+        return renderings
 
     def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
         """Examples of `records`, in order; those with nothing to train on are counted and left out."""
-        encoded = encode_runs(self.tokenizer, [merge_runs(self.template.render(record.turns)) for record in records])
+        renderings = [(record, rendering) for record in records for rendering in self.renderings(record, counts)]
+        encoded = self.encode_pieces(rendering.pieces for _, rendering in renderings)
         examples = []
-        for record, (ids, supervised) in zip(records, encoded, strict=True):
+        for (record, rendering), (ids, supervised) in zip(renderings, encoded, strict=True):
             cut = 0
             if self.excess(supervised) > 0:
-                shorter = self.shorten(record, supervised)
+                shorter = self.shorten(rendering.turns, record.tools, supervised)
                 if shorter is None:
                     counts.leave_out(f"{record.source}: {self.too_long(supervised)}")
                     continue
@@ -133,9 +157,11 @@ class Encoder:
             self.count(examples[-1], counts)
         return examples
 
-    def shorten(self, record: Record, supervised: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def shorten(
+        self, whole: Sequence[Turn], tools: Tools, supervised: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """Cut prompt text from the end of the longest prompt part until the example fits; None if it cannot."""
-        turns = list(record.turns)
+        turns = list(whole)
         # How many characters a token spans is known on average only, so the cut is approached in rounds.
         while (place := longest_prompt_part(turns)) is not None:
             index, name = place
@@ -143,7 +169,7 @@ class Encoder:
             spent = len(encode_texts(self.tokenizer, [text])[0])
             keep = max(0, int(len(text) * (1 - self.excess(supervised) / max(spent, 1))) - 1)
             turns[index] = shortened_turn(turns[index], name, text[:keep])
-            ids, supervised = encode_runs(self.tokenizer, [merge_runs(self.template.render(turns))])[0]
+            ids, supervised = self.encode_pieces([self.template.render(turns, tools)])[0]
             if self.excess(supervised) <= 0:
                 return ids, supervised
         return None
@@ -210,20 +236,51 @@ def merge_runs(pieces: Iterable[Piece]) -> list[Piece]:
     return merged
 
 
-def encode_runs(tokenizer: Any, conversations: Sequence[Sequence[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(ids int32 [T], supervised bool [T]) of each conversation; all plain texts go to the tokenizer at once."""
-    texts = [piece.text for pieces in conversations for piece in pieces if not piece.special]
-    encoded = iter(encode_texts(tokenizer, texts))
+def encode_runs(
+    tokenizer: Any, conversations: Sequence[Sequence[Piece]], *, joins_answers: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(ids int32 [T], supervised bool [T]) of each conversation; all plain texts go to the tokenizer at once.
+
+    With `joins_answers` neighbouring plain pieces are encoded as the one text that they are, where a token of it ends
+    at each border: then the ids are the tokenizer's own of the whole, and those of the prompt are what chat sends.
+    """
+    texts = [text for pieces in conversations for text in texts_to_encode(pieces, joins_answers)]
+    encoded = dict(zip(texts, encode_texts(tokenizer, texts), strict=True)) if joins_answers else {}
+    in_order = iter(() if joins_answers else encode_texts(tokenizer, texts))
     results = []
     for pieces in conversations:
         ids: list[int] = []
         supervised: list[bool] = []
+        before = ""
+        ids_before: list[int] = []
         for piece in pieces:
-            new = [tokenizer.convert_tokens_to_ids(piece.text)] if piece.special else next(encoded)
+            if piece.special:
+                new, before, ids_before = [tokenizer.convert_tokens_to_ids(piece.text)], "", []
+            elif joins_answers:
+                whole = encoded[before + piece.text]
+                joined = whole[: len(ids_before)] == ids_before
+                new = whole[len(ids_before) :] if joined else encoded[piece.text]
+                before, ids_before = before + piece.text, ids_before + new
+            else:
+                new = next(in_order)
             ids += new
             supervised += [piece.supervised] * len(new)
         results.append((np.array(ids, dtype=np.int32), np.array(supervised, dtype=bool)))
     return results
+
+
+def texts_to_encode(pieces: Sequence[Piece], joins_answers: bool) -> list[str]:
+    """The plain pieces, and where pieces are joined each with all plain text right before it."""
+    texts, before = [], ""
+    for piece in pieces:
+        if piece.special:
+            before = ""
+            continue
+        texts.append(piece.text)
+        if joins_answers and before:
+            texts.append(before + piece.text)
+        before += piece.text
+    return texts
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

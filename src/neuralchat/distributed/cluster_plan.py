@@ -81,11 +81,15 @@ def plan_page(machine: Machine, cluster: Cluster, launchers: Sequence[str]) -> P
 def plans_of(machine: Machine, per_node: int) -> list[ThreadPlan]:
     return [
         plan_threads(
-            machine, local_rank=rank, local_size=per_node, environ={}, launcher_omp=False,
+            machine,
+            local_rank=rank,
+            local_size=per_node,
+            environ={},
+            launcher_omp=False,
             launcher_cpus=len(machine.cpus),
         )
         for rank in range(per_node)
-    ]  # fmt: skip
+    ]
 
 
 def machine_lines(machine: Machine) -> list[str]:

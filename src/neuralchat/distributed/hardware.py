@@ -163,8 +163,9 @@ def cpu_quota(root: Path) -> float | None:
     quotas = []
     for directory in cgroup_directories(root, "cpu"):
         words = read(directory / "cpu.max").split() or [
-            read(directory / "cpu.cfs_quota_us"), read(directory / "cpu.cfs_period_us")
-        ]  # fmt: skip
+            read(directory / "cpu.cfs_quota_us"),
+            read(directory / "cpu.cfs_period_us"),
+        ]
         if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]) > 0:
             quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)

@@ -83,10 +83,16 @@ class LocalRanks:
         )
 
         config = LaunchConfig(
-            min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-            rdzv_endpoint=f"{LOCALHOST}:0", local_addr=LOCALHOST, max_restarts=0,
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=size,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{LOCALHOST}:0",
+            local_addr=LOCALHOST,
+            max_restarts=0,
             shutdown_timeout=max(1, round(self.grace)),
-        )  # fmt: skip
+        )
         os.environ[STARTED_HERE] = str(size)
         previous = signal.signal(signal.SIGUSR1, hand_on)
         # The ranks have told what is wrong; a table of exit codes would only hide it.

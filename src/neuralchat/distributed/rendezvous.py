@@ -100,9 +100,12 @@ def meet(world: World, arguments: FinetuneConfig, backend: str) -> tuple[Any, Pe
     store.set(f"alive/{world.rank}", "0")
     try:
         dist.init_process_group(
-            backend, store=dist.PrefixStore(f"{attempt}/group", root), rank=world.rank, world_size=world.size,
+            backend,
+            store=dist.PrefixStore(f"{attempt}/group", root),
+            rank=world.rank,
+            world_size=world.size,
             timeout=timedelta(seconds=arguments.training.ddp_timeout),
-        )  # fmt: skip
+        )
     except (RuntimeError, ValueError) as error:
         raise DistributedError(
             f"the ranks have met at {world.master_addr}:{world.master_port} but cannot connect to each other over "

@@ -81,9 +81,10 @@ def plan_threads(
     node = nodes.pop() if len(nodes) == 1 else None
     if len(machine.nodes) > 1:
         reasons.append(
-            LOCAL_MEMORY if node is not None
+            LOCAL_MEMORY
+            if node is not None
             else "cores of several NUMA nodes; --num_processes auto starts a process for each"
-        )  # fmt: skip
+        )
     return ThreadPlan(threads, INTEROP_THREADS, cpus, node, "; ".join(reasons) or "one thread per physical core")
 
 

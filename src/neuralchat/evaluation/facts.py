@@ -13,7 +13,7 @@ from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
-from neuralchat.runs.directory import json_text
+from neuralchat.runs.directory import json_text, why_unwritable
 
 
 def states_facts(answer: str, facts: Sequence[str]) -> bool:
@@ -33,6 +33,10 @@ def evaluate(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     if options.output and not Path(options.output).absolute().parent.is_dir():
         raise ArgumentsError(f"--output {options.output}: the directory {Path(options.output).parent} does not exist")
+    if options.output and Path(options.output).is_dir():
+        raise ArgumentsError(f"--output {options.output} is a directory; name a file")
+    if options.output and (reason := why_unwritable(Path(options.output))):
+        raise ArgumentsError(f"--output {options.output} cannot be written: {reason}")
     report = RecordReport()
     records = list(read_records([options.questions], report))
     notice = report.settle("fail")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -12,16 +11,6 @@ from neuralchat.data.records import Record
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
-
-
-@dataclass
-class Sample:
-    """A question, the answer the record gives, and what the model said before and after."""
-
-    question: str
-    expected: str
-    before: str
-    after: str = ""
 
 
 def sample_records(data: PreparedData, count: int) -> list[Record]:
@@ -35,6 +24,14 @@ def sample_records(data: PreparedData, count: int) -> list[Record]:
 def question_of(record: Record) -> str:
     turn = record.turns[-2]
     return f"{turn.content}\n{turn.context}" if turn.context else turn.content
+
+
+def samples_of(records: Sequence[Record], before: Sequence[str], after: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """For each record its question, the answer that it gives, and what the model said before and after training."""
+    return tuple(
+        {"question": question_of(record), "expected": record.turns[-1].content, "before": old, "after": new}
+        for record, old, new in zip(records, before, after, strict=True)
+    )
 
 
 def ask(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from neuralchat.config.methods import METHODS
@@ -13,7 +14,7 @@ from neuralchat.files import make_directory, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, json_text, read_manifest
+from neuralchat.runs.directory import MANIFEST, json_text, read_manifest, why_unwritable
 
 
 def check_mergeable(method: str) -> None:
@@ -35,6 +36,8 @@ def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RunDirectoryError(f"--output {output} is not empty; name a directory that is new")
+    if reason := why_unwritable(output):
+        raise RunDirectoryError(f"--output {output} cannot be written: {reason}")
     origin = origin_of(run) if run.is_dir() else origin_of_run(run)
     # Without a manifest of ours the merged model could not say how it wants to be asked.
     if origin.kind == "adapter":
@@ -52,7 +55,7 @@ def merge(options: argparse.Namespace) -> int:
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_file(output / MANIFEST, json_text(manifest))
-    put(f"{output} is a whole model; talk to it with: neuralchat chat {output}")
+    put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
 
 

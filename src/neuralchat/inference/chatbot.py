@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from neuralchat.data.records import Turn
-from neuralchat.data.templates import Template
+from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.errors import ArgumentsError, panics_told
-from neuralchat.inference.generation import Answer, TextStream, end_token_ids, generate
+from neuralchat.inference.generation import Answer, TextStream, end_token_ids, frame_of, generate
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
@@ -51,6 +51,7 @@ class Chatbot:
         self.history: list[Turn] = []
         self.last: Answer | None = None
         self.end_ids = end_token_ids(tokenizer, template)
+        self.frame = frame_of(tokenizer, template)
         # The limit is the model's, not training's: a long history is cut by the caller.
         self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
         # Weak, so that an iterator that nobody holds any more is closed at once.
@@ -172,12 +173,15 @@ class Chatbot:
             return self.computed(turns, sampling, on_text)
 
     def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
-        stream = TextStream(self.tokenizer, self.end_ids, on_text) if on_text else None
-        return generate(self.model, self.tokenizer, self.prompts([turns]), self.end_ids, sampling, stream)[0]
+        stream = TextStream(self.tokenizer, self.end_ids, on_text, self.frame) if on_text else None
+        return self.generated(self.prompts([turns]), sampling, stream)[0]
 
     def prompts(self, conversations: Sequence[Sequence[Turn]]) -> list[Any]:
         with panics_told(f"the tokenizer of {self.name or 'the model'}"):
             return [self.encoder.encode_prompt(turns) for turns in conversations]
+
+    def generated(self, prompts: Sequence[Sequence[int]], sampling: Sampling, stream: Any = None) -> list[Answer]:
+        return generate(self.model, self.tokenizer, prompts, self.end_ids, sampling, self.frame, stream)
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
         """Replies to many conversations, several at a time."""
@@ -187,7 +191,7 @@ class Chatbot:
         with quiet_libraries(), RandomState(sampling.seed).current():
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
-                replies = generate(self.model, self.tokenizer, [prompts[i] for i in chosen], self.end_ids, sampling)
+                replies = self.generated([prompts[i] for i in chosen], sampling)
                 found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
 

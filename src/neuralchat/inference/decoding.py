@@ -65,9 +65,13 @@ def decode_after_prefix(model: Any, ids: Tensor, mask: Tensor, virtual: VirtualT
         start = ids.new_full((len(ids), 1), base.config.decoder_start_token_id)
         decoder_ids = torch.cat([place, start], dim=1)
         output = base.generate(
-            input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids,
-            decoder_attention_mask=torch.ones_like(decoder_ids), cache=cache, **options,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            decoder_input_ids=decoder_ids,
+            decoder_attention_mask=torch.ones_like(decoder_ids),
+            cache=cache,
+            **options,
+        )
         return output[:, decoder_ids.shape[1] :]
     text = torch.cat([place, ids], dim=1)
     output = base.generate(input_ids=text, attention_mask=with_ones(mask, virtual.count), cache=cache, **options)

@@ -10,7 +10,8 @@ import torch
 
 from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note
-from neuralchat.data.templates import Template, make_template
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
 from neuralchat.inference.origin import Origin
 from neuralchat.models.adapters.build import base_model_of
@@ -86,7 +87,9 @@ def template_of(origin: Origin, tokenizer: Any, config: Any, *, asked: str | Non
     encoder_decoder = is_encoder_decoder(config)
     if origin.template_sha256 is not None:
         return template_of_training(origin, tokenizer, encoder_decoder=encoder_decoder, asked=asked)
-    template = make_template(asked or "auto", tokenizer, conversations=True, encoder_decoder=encoder_decoder)
+    template = make_template(
+        asked or "auto", tokenizer, conversations=True, encoder_decoder=encoder_decoder, own_prompt=True
+    )
     # A model's own chat template is no guess.
     if asked is None and (origin.kind == "adapter" or template.name != "chat"):
         note(f"{origin.name} says nothing of its prompt format; taking {template.name} (--template names another)")
@@ -104,7 +107,13 @@ def template_of_training(origin: Origin, tokenizer: Any, *, encoder_decoder: boo
         )
     if asked not in (None, name):
         raise TemplateError(f"{origin.name} was trained with the template {name}, not {asked}; leave --template out")
-    template = make_template(name, tokenizer, encoder_decoder=encoder_decoder)
+    template = make_template(
+        name,
+        tokenizer,
+        encoder_decoder=encoder_decoder,
+        kwargs=origin.template_variables,
+        date=origin.template_date,
+    )
     if template.fingerprint() != origin.template_sha256:
         raise TemplateError(
             f"the template of {origin.name} has changed since training: its fingerprint is "

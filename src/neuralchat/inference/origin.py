@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class Origin:
     """`directory`: where the trained weights lie; None for a base model.
 
     `method`: the value of --peft, PEFT's own name of it for an adapter from elsewhere, None for a base model.
-    `template_name`, `template_sha256`: what is known of the prompt format. `storage`: dtype of the weights, where it is
+    `template_name`, `template_sha256`: what is known of the prompt format; `template_variables` and `template_date` are
+    those that its chat template was given. `storage`: dtype of the weights, where it is
     known. `base_sha256`: the fingerprint of the base model where its place had to be guessed.
     """
 
@@ -46,6 +47,8 @@ class Origin:
     method: str | None = None
     template_name: str | None = None
     template_sha256: str | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+    template_date: str | None = None
     storage: str | None = None
     base_sha256: str | None = None
 
@@ -93,6 +96,7 @@ def origin_of_run(path: Path) -> Origin:
 
 def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) -> Origin:
     method, template = manifest["adapter"]["method"], manifest["template"]
+    definition = mapping_in(template, "definition")
     return Origin(
         name=str(path),
         kind=kind,
@@ -103,9 +107,16 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
         method=method,
         template_name=template.get("name"),
         template_sha256=str(template.get("sha256")),
+        template_variables=mapping_in(definition, "kwargs"),
+        template_date=definition.get("date") if isinstance(definition.get("date"), str) else None,
         storage=manifest.get("precision", {}).get("storage"),
         **more,
     )
+
+
+def mapping_in(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def base_source(base: dict[str, Any]) -> ModelSource:

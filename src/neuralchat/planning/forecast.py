@@ -11,7 +11,7 @@ from neuralchat.distributed.preflight import Link
 class TimeForecast:
     """`tokens_per_step`: of all ranks together, the mean. `gradient_bytes`: what an all-reduce carries.
 
-    seconds of a step = tokens of a rank x seconds a token + latency + gradient bytes / bandwidth
+    seconds of a step = tokens of a rank x seconds per token + latency + gradient bytes / bandwidth
     """
 
     steps: int
@@ -22,21 +22,21 @@ class TimeForecast:
     link: Link | None = None
 
     @property
-    def computing(self) -> float:
-        """Seconds a step, on each rank."""
+    def computing_seconds(self) -> float:
+        """Per step, on each rank."""
         return self.tokens_per_step * self.seconds_per_token / self.world_size
 
     @property
-    def communicating(self) -> float:
-        """Seconds a step."""
+    def communicating_seconds(self) -> float:
+        """Per step."""
         return 0.0 if self.link is None else self.link.seconds(self.gradient_bytes)
 
     @property
-    def seconds(self) -> float:
+    def training_seconds(self) -> float:
         """Of all steps, without evaluation and checkpoints."""
-        return self.steps * (self.computing + self.communicating)
+        return self.steps * (self.computing_seconds + self.communicating_seconds)
 
     @property
     def communication_share(self) -> float:
-        step = self.computing + self.communicating
-        return self.communicating / step if step else 0.0
+        step_seconds = self.computing_seconds + self.communicating_seconds
+        return self.communicating_seconds / step_seconds if step_seconds else 0.0

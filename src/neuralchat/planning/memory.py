@@ -1,4 +1,4 @@
-"""How much memory a run will need, told before it starts: weights, trained state, and what backward keeps a token.
+"""How much memory a run will need, told before it starts: weights, trained state, what backward keeps per token.
 
 What backward keeps is counted, not modelled: a forward pass over a few real examples, every tensor that autograd saves,
 each storage once. It grows with the tokens of a micro-batch and nothing else, since no mask and no logits are kept.
@@ -28,28 +28,30 @@ SLACK = 1.15
 # fp32 values an optimizer keeps for each trained one, besides the gradient.
 OPTIMIZER_VALUES = {"sgd": 0, "adafactor": 1, "adagrad": 1, "rmsprop": 1}
 USUAL_OPTIMIZER_VALUES = 2
-SMALLEST_MICRO_BATCH = 64
+SMALLEST_MICRO_BATCH_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class MemoryForecast:
-    """Bytes. `now`: of this process before training; `state`: gradients and optimizer; `token`: what backward keeps."""
+    """`now_bytes`: of this process before training; `state_bytes`: gradients and optimizer; `bytes_per_token`: what
+    backward keeps. `longest_example_tokens`: a micro-batch is never smaller than an example.
+    """
 
-    now: int
-    state: int
-    token: float
+    now_bytes: int
+    state_bytes: int
+    bytes_per_token: float
     micro_batch_tokens: int
-    longest: int
+    longest_example_tokens: int
 
-    def peak(self, micro_batch_tokens: int | None = None) -> int:
-        tokens = max(micro_batch_tokens or self.micro_batch_tokens, self.longest)
-        return int(self.now + SLACK * (self.state + self.token * tokens) + FIXED_BYTES)
+    def peak_bytes(self, micro_batch_tokens: int | None = None) -> int:
+        tokens = max(micro_batch_tokens or self.micro_batch_tokens, self.longest_example_tokens)
+        return int(self.now_bytes + SLACK * (self.state_bytes + self.bytes_per_token * tokens) + FIXED_BYTES)
 
-    def largest_micro_batch(self, limit: int) -> int | None:
-        """The largest halving of micro_batch_tokens whose peak is within `limit`; None if none is."""
+    def largest_micro_batch_tokens(self, limit_bytes: int) -> int | None:
+        """The largest halving of micro_batch_tokens whose peak is within `limit_bytes`; None if none is."""
         tokens = self.micro_batch_tokens
-        while tokens >= max(SMALLEST_MICRO_BATCH, self.longest // 2):
-            if self.peak(tokens) <= limit:
+        while tokens >= max(SMALLEST_MICRO_BATCH_TOKENS, self.longest_example_tokens // 2):
+            if self.peak_bytes(tokens) <= limit_bytes:
                 return tokens
             tokens //= 2
         return None
@@ -106,13 +108,14 @@ def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size
 
     `local_size` processes share this machine. With `auto` a smaller micro-batch is taken where one is needed.
     """
-    limit = machine.memory_limit() // local_size
-    free = machine.available_memory // local_size + forecast.now
-    peak = forecast.peak()
-    if peak <= min(limit, free):
+    limit_bytes = machine.memory_limit() // local_size
+    free_bytes = machine.available_memory // local_size + forecast.now_bytes
+    obtainable = min(limit_bytes, free_bytes)
+    peak = forecast.peak_bytes()
+    if peak <= obtainable:
         return forecast.micro_batch_tokens
-    smaller = forecast.largest_micro_batch(min(limit, free))
-    told = f"training will need about {gib(peak)} of memory, {gib(min(limit, free))} can be had"
+    smaller = forecast.largest_micro_batch_tokens(obtainable)
+    told = f"training will need about {gib(peak)} of memory, {gib(obtainable)} can be had"
     if smaller is not None and auto:
         note(f"{told}: --micro_batch_tokens {forecast.micro_batch_tokens} becomes {smaller}, which changes no result")
         return smaller
@@ -121,7 +124,7 @@ def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size
         if smaller is not None
         else "use --gradient_checkpointing, shorter examples (--max_seq_length), --bf16 True or a smaller model"
     )
-    if peak > limit:
+    if peak > limit_bytes:
         raise ArgumentsError(f"{told}; {advice}")
     note(f"{told} now: close other programs, or {advice}")
     return forecast.micro_batch_tokens

@@ -25,10 +25,21 @@ IDENTITY = "checkpoint.json"
 LOCK = ".neuralchat.lock"
 # Names that belong to a run; only these are deleted by --overwrite_output_dir.
 RUN_FILES = (
-    MANIFEST, METRICS, REPORT, ADAPTER, WHOLE_MODEL, "adapter_config.json", "config.json", "generation_config.json",
-    "README.md", "chat_template.jinja",
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
-)  # fmt: skip
+    MANIFEST,
+    METRICS,
+    REPORT,
+    ADAPTER,
+    WHOLE_MODEL,
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "README.md",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+)
 
 
 # A manifest holds a few answers, metrics a line for each logging step.
@@ -37,36 +48,58 @@ MAX_MANIFEST_BYTES, MAX_METRICS_BYTES = 16 << 20, 1 << 30
 TEXT, NUMBER, TEXT_OR_NONE, NUMBER_OR_NONE = (str,), (int, float), (str, type(None)), (int, float, type(None))
 # Part of the manifest -> what it must hold, and of which type.
 NEEDED_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
-    "base_model": {"name": TEXT}, "template": {"name": TEXT}, "adapter": {"method": TEXT}, "results": {},
-}  # fmt: skip
+    "base_model": {"name": TEXT},
+    "template": {"name": TEXT},
+    "adapter": {"method": TEXT},
+    "results": {},
+}
 # The same for what may be left out.
 OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
     "base_model": {
-        "path": TEXT_OR_NONE, "config_name": TEXT_OR_NONE, "revision": TEXT_OR_NONE, "cache_dir": TEXT_OR_NONE,
+        "path": TEXT_OR_NONE,
+        "config_name": TEXT_OR_NONE,
+        "revision": TEXT_OR_NONE,
+        "cache_dir": TEXT_OR_NONE,
     },
     "template": {"sha256": TEXT},
     "precision": {"storage": TEXT},
     "results": {
-        "samples": (list,), "steps": (int,), "mean_loss": NUMBER_OR_NONE, "held_out_loss_before": NUMBER_OR_NONE,
-        "held_out_loss_after": NUMBER_OR_NONE, "seconds": NUMBER, "training_seconds": NUMBER, "tokens_per_s": NUMBER,
-        "peak_memory_mb": NUMBER, "rouge": (dict, type(None)),
+        "samples": (list,),
+        "steps": (int,),
+        "mean_loss": NUMBER_OR_NONE,
+        "held_out_loss_before": NUMBER_OR_NONE,
+        "held_out_loss_after": NUMBER_OR_NONE,
+        "seconds": NUMBER,
+        "training_seconds": NUMBER,
+        "tokens_per_s": NUMBER,
+        "peak_memory_mb": NUMBER,
+        "rouge": (dict, type(None)),
     },
-}  # fmt: skip
+}
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself, or the closest of its parents that is there."""
-    return next(p for p in (path, *path.absolute().parents) if p.exists())
+    """The path itself, or the closest of its parents that is there and may be looked at."""
+    return next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
+
+
+def why_unwritable(path: Path) -> str | None:
+    """Why neither a file nor a directory can be written at `path`; None if one can. Creates nothing."""
+    place = nearest_existing(path)
+    if place != path and not place.is_dir():
+        return f"{place} is a file"
+    if not os.access(place, os.W_OK | os.X_OK if place.is_dir() else os.W_OK):
+        return f"no permission to write to {place}"
+    return None
 
 
 def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None:
     """Raise RunDirectoryError unless a run may be written to `path`. Creates and deletes nothing."""
     try:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):
             raise RunDirectoryError(f"--output_dir {path} is a file; give a directory")
-        parent = nearest_existing(path)
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise RunDirectoryError(f"--output_dir {path} cannot be written: no permission to write to {parent}")
+        if reason := why_unwritable(path):
+            raise RunDirectoryError(f"--output_dir {path} cannot be written: {reason}")
         if not path.exists():
             return
         if not overwrite and not resume and any(p.name != LOCK for p in path.iterdir()):

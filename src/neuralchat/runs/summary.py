@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from neuralchat.console import clock
@@ -41,8 +42,10 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
             ("peak memory", f"{results['peak_memory_mb']} MiB"),
         ]
         pointers = [
-            ("run", str(output)), ("report", str(output / REPORT)), ("chat", f"neuralchat chat {output}"),
-        ]  # fmt: skip
+            ("run", str(output)),
+            ("report", str(output / REPORT)),
+            ("chat", f"neuralchat chat {quote(str(output))}"),
+        ]
     return results_table(samples, figures, pointers)
 
 

@@ -7,33 +7,45 @@ import torch
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.planning.forecast import TimeForecast
-from neuralchat.training.results import Results
 from neuralchat.training.session import Session
 
 
-def announce(session: Session, plan: BatchPlan, max_steps: int, results: Results) -> None:
+def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tuple[int, int]) -> None:
+    """`parameters`: how many are trained, and how many there are."""
     label = "train" if session.data.train is not None else "validation"
     counts = session.data.counts[label]
-    units = "rows" if plan.row_tokens else "examples"
+    batch = many(min(plan.units_per_step, len(plan.units)), "row" if plan.row_tokens else "example")
     precision = session.precision.as_dict()
     method = session.arguments.tuning.peft
+    trained, total = parameters
     rows = {
-        "data": f"{counts['examples']} examples, {counts['tokens']} tokens, template {session.data.template.name}",
+        "data": f"{many(counts['examples'], 'example')}, {many(counts['tokens'], 'token')}, "
+        f"template {session.data.template.name}",
         method: (
-            f"{method}: {results.trained_parameters:,} of {results.total_parameters:,} parameters trained; "
+            f"{method}: {trained:,} of {total:,} parameters trained; "
             f"weights {precision['storage']}, arithmetic {precision['compute']}"
         ),
         "steps": (
-            f"{plan.steps} steps per epoch of {plan.units_per_step} {units}, "
-            f"{'packed' if session.packed else 'padded'}, {torch.get_num_threads()} threads, "
+            f"{many(plan.steps, 'step')} per epoch of {batch}, "
+            f"{'packed' if session.packed else 'padded'}, {many(torch.get_num_threads(), 'thread')}, "
             f"{session.kernels} kernels; output in {session.output}"
         ),
     }
     if session.training.do_train:
-        forecast = time_forecast(session, plan, max_steps, results.trained_parameters)
+        forecast = time_forecast(session, plan, max_steps, trained)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
-        rows["forecast"] = f"forecast: {forecast.steps} steps, about {clock(forecast.seconds)} of training{shared}"
+        rows["forecast"] = (
+            f"forecast: {many(forecast.steps, 'step')}, about {clock(forecast.training_seconds)} of training{shared}"
+        )
     show_plan(rows)
+
+
+def many(count: int, thing: str) -> str:
+    """
+    >>> many(1, "step"), many(2, "step")
+    ('1 step', '2 steps')
+    """
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def time_forecast(session: Session, plan: BatchPlan, max_steps: int, trained_parameters: int) -> TimeForecast:

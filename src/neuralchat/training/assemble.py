@@ -35,8 +35,8 @@ from neuralchat.training.callbacks import MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
+from neuralchat.training.manifest import model_of_run
 from neuralchat.training.optimizer import make_optimizer, make_scheduler
-from neuralchat.training.results import model_of_run
 from neuralchat.training.run_clock import RunClock
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
@@ -106,8 +106,11 @@ def make_training(
             ProgressLine(counters, progress),
             *callbacks,
         ],
-        model, session.tokenizer, optimizer, scheduler,
-    )  # fmt: skip
+        model,
+        session.tokenizer,
+        optimizer,
+        scheduler,
+    )
     control = TrainerControl()
     state = make_state(args, max_steps, plan.steps, [*handler.callbacks, control])
     control = handler.on_init_end(args, state, control)
@@ -131,7 +134,7 @@ def make_training(
         control=control,
         signals=signals,
         progress=progress,
-        clock=clock,
+        clock=clock or RunClock(),
     )
     return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
 

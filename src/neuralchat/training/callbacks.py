@@ -86,12 +86,12 @@ class ProgressLine(TrainerCallback):
     def __init__(self, counters: Counters, progress: LiveProgress) -> None:
         self.counters = counters
         self.progress = progress
-        self.first_step = 0
+        self.first_step = self.tokens_before = 0
         self.began = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self.began = time.perf_counter()
-        self.first_step = state.global_step
+        self.first_step, self.tokens_before = state.global_step, self.counters.tokens
         self.progress.begin(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -108,10 +108,10 @@ class ProgressLine(TrainerCallback):
             self.progress.logged(state.global_step, state.epoch or 0.0, logs["loss"], **self.speed(state))
 
     def speed(self, state: Any) -> dict[str, float]:
-        """tokens_per_s and seconds_left, from this part of the run."""
+        """tokens_per_s and seconds_left, from the steps since training began or went on after a lack of memory."""
         done, total = state.global_step - self.first_step, state.max_steps - self.first_step
         elapsed = time.perf_counter() - self.began
         return {
-            "tokens_per_s": (self.counters.tokens - self.counters.tokens_before) / max(elapsed, 1e-9),
+            "tokens_per_s": (self.counters.tokens - self.tokens_before) / max(elapsed, 1e-9),
             "seconds_left": elapsed / max(done, 1) * (total - done),
         }

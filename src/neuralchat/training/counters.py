@@ -31,10 +31,11 @@ class Counters:
     tokens_before: int = field(default=0, compare=False)
 
     def start(self) -> None:
-        """This part of the run begins now."""
+        """This part of the run begins now, or goes on after a step that was given up."""
+        if self.began is None:
+            self.tokens_before = self.tokens
         self.seconds_before = self.seconds()
         self.began = time.perf_counter()
-        self.tokens_before = self.tokens
 
     def seconds(self) -> float:
         """Seconds of training so far, over all parts of the run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from neuralchat.export.hub import HubUpload
 from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
+from neuralchat.runs.results import RunResults
 from neuralchat.runs.summary import summary
 from neuralchat.training.assemble import make_training
-from neuralchat.training.results import Results, finish
+from neuralchat.training.manifest import finish
 from neuralchat.training.run_clock import RunClock
 from neuralchat.training.session import Session, check_extras, make_session
 from neuralchat.training.train import train
@@ -53,7 +55,7 @@ def finetune_in(
     arguments: FinetuneConfig,
     callbacks: Sequence[TrainerCallback] = (),
     given_records: Sequence[GivenRecords] = (),
-) -> Results:
+) -> RunResults:
     """Fine-tune as this process's part of the `world` that its launcher has started."""
     for text in arguments.notices:
         note(text)
@@ -68,7 +70,7 @@ def finetune(
     arguments: FinetuneConfig,
     callbacks: Sequence[TrainerCallback] = (),
     given_records: Sequence[GivenRecords] = (),
-) -> Results:
+) -> RunResults:
     """Check, load, train, save. Nothing is written to output_dir before everything has been checked.
 
     `given_records` stand for the files of their names (data/given_records.py).
@@ -86,7 +88,7 @@ def finetune_locked(
     callbacks: Sequence[TrainerCallback],
     given_records: Sequence[GivenRecords],
     lock: RunLock,
-) -> Results:
+) -> RunResults:
     start, clock = time.perf_counter(), RunClock(arguments.tuning.max_hours, arguments.tuning.save_every_minutes)
     output, overwrite = arguments.output_dir, arguments.tuning.overwrite_output_dir
     checkpoint = run_on_rank_zero(lambda: chosen_checkpoint(arguments, output, lock))
@@ -108,9 +110,8 @@ def finetune_locked(
 
     run_on_rank_zero(prepare)
     uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
-    results = train(session, make_training(session, [*uploads, *callbacks], clock))
-    results.seconds = time.perf_counter() - start
-    results.peak_memory_mb = peak_memory_mb()
+    found = train(session, make_training(session, [*uploads, *callbacks], clock))
+    results = replace(found, seconds=time.perf_counter() - start, peak_memory_mb=peak_memory_mb())
     manifest = run_on_rank_zero(lambda: write_results(output, session, results))
     if manifest is not None and is_log_shown() and is_first_rank():
         show_page(summary(output, manifest))
@@ -119,7 +120,7 @@ def finetune_locked(
     return results
 
 
-def write_results(output: Path, session: Session, results: Results) -> dict[str, Any] | None:
+def write_results(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:
     """The manifest; None where this process writes none. What is shown of it is no part of saving it."""
     with failures_told(output, MANIFEST):
         return finish(output, session, results)

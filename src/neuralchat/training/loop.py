@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -49,49 +49,39 @@ class Position:
     skipped: int = 0
 
 
+@dataclass(kw_only=True, eq=False)
 class TrainingLoop:
     """Trains in place. `state` and `control` are those that callbacks know from transformers."""
 
-    def __init__(
-        self,
-        *,
-        args: TrainingArguments,
-        loader: StepLoader,
-        max_steps: int,
-        gradients: GradientSum,
-        held_out: HeldOut | None,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        counters: Counters,
-        checkpointer: Checkpointer,
-        callbacks: CallbackHandler,
-        state: TrainerState,
-        control: TrainerControl,
-        signals: StopSignals,
-        progress: LiveProgress,
-        clock: RunClock | None = None,
-    ) -> None:
-        self.clock = clock or RunClock()
-        self.args = args
-        self.loader = loader
-        self.steps_per_epoch = loader.shares.plan.steps
-        self.max_steps = max_steps
-        self.gradients = gradients
-        self.held_out = held_out
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.counters = counters
-        self.checkpointer = checkpointer
-        self.callbacks = callbacks
-        self.state = state
-        self.control = control
-        self.signals = signals
-        self.progress = progress
-        self.position = Position()
-        # After the last finished step; a step that is given up has used random numbers of its own.
-        self.rng = rng_state()
-        # What a checkpoint says was still due at its step.
-        self.due: dict[str, bool] = {}
+    args: TrainingArguments
+    loader: StepLoader
+    max_steps: int
+    gradients: GradientSum
+    held_out: HeldOut | None
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    counters: Counters
+    checkpointer: Checkpointer
+    callbacks: CallbackHandler
+    state: TrainerState
+    control: TrainerControl
+    signals: StopSignals
+    progress: LiveProgress
+    clock: RunClock = field(default_factory=RunClock)
+    position: Position = field(default_factory=Position, init=False)
+    # As the last finished step left it: a step that is given up has drawn random numbers of its own.
+    rng: dict[str, Any] = field(default_factory=rng_state, init=False)
+    # Of the checkpoint gone on from: what was still to be done at its step, by the names of `control`.
+    due: dict[str, bool] = field(default_factory=dict, init=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.loader.shares.plan.steps
+
+    @property
+    def next_step(self) -> int:
+        """Which step of the plan comes next, counted on over the epochs."""
+        return self.position.epoch * self.steps_per_epoch + self.position.step
 
     # The loop
 
@@ -102,31 +92,26 @@ class TrainingLoop:
         self.control = self.callbacks.on_train_begin(self.args, self.state, self.control)
         self.counters.start()
         set_rng_state(self.rng)
+        # After on_train_begin, which clears some of them.
         due, self.due = self.due, {}
         for name, value in due.items():
             setattr(self.control, name, value)
         self.log_evaluate_save()
-        while not self.finished():
+        while not (self.position.ended and self.is_over()):
             self.run_epoch()
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
             self.checkpointer.load_best(self.state.best_model_checkpoint)
         self.control = self.callbacks.on_train_end(self.args, self.state, self.control)
 
-    def finished(self) -> bool:
-        """Whether all is done; begins the next epoch where one is left."""
-        position, stop = self.position, self.control.should_training_stop
-        if not position.ended:
-            return False
-        if stop or self.state.global_step >= self.max_steps:
-            return True
-        if position.step >= self.steps_per_epoch:
-            self.position = Position(position.epoch + 1, skipped=position.skipped)
-        else:
-            # A run that was longer before, or is longer now, ends its epochs elsewhere.
-            position.ended = False
-        return False
+    def is_over(self) -> bool:
+        return self.control.should_training_stop or self.state.global_step >= self.max_steps
 
     def run_epoch(self) -> None:
+        """What is left of the epoch at hand, or the next one where that has ended."""
+        if self.position.ended and self.position.step >= self.steps_per_epoch:
+            self.position = Position(self.position.epoch + 1, skipped=self.position.skipped)
+        # A run that ended within an epoch and was made longer goes on in it.
+        self.position.ended = False
         if self.position.step == 0:
             self.control = self.callbacks.on_epoch_begin(self.args, self.state, self.control)
         for share in self.shares_of_epoch():
@@ -145,20 +130,18 @@ class TrainingLoop:
         """This rank's shares of the steps that are left in this epoch."""
         if self.control.should_epoch_stop or self.control.should_training_stop:
             return iter(())
-        first = self.position.epoch * self.steps_per_epoch + self.position.step
         left = min(self.steps_per_epoch - self.position.step, self.max_steps - self.state.global_step)
-        shares = self.loader.steps(first, first + left)
+        shares = self.loader.steps(self.next_step, self.next_step + left)
         if self.position.step:
-            # The loader has taken a number, which counts at the beginning of an epoch only.
+            # The loader has drawn a random number, which an undisturbed run does at the beginning of an epoch only.
             set_rng_state(self.rng)
         return shares
 
     def train_step(self, share: StepShare) -> None:
         supervised_tokens, tokens = self.agree(share)
         self.control = self.callbacks.on_step_begin(self.args, self.state, self.control)
-        index = self.position.epoch * self.steps_per_epoch + self.position.step
         result = self.gradients.step(
-            share, supervised_tokens, self.state.global_step + 1, lambda: self.loader.shares.sources(index)
+            share, supervised_tokens, self.state.global_step + 1, lambda: self.loader.shares.sources(self.next_step)
         )
         self.control = self.callbacks.on_pre_optimizer_step(self.args, self.state, self.control)
         self.optimizer.step()
@@ -258,7 +241,7 @@ class TrainingLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Position, and what is due at it. That --max_steps are reached is no part of it: a run may be made longer."""
-        due = {field.name: bool(getattr(self.control, field.name)) for field in fields(self.control)}
+        due = {flag.name: bool(getattr(self.control, flag.name)) for flag in fields(self.control)}
         due["should_training_stop"] &= self.state.global_step < self.max_steps
         return {"position": asdict(self.position), "due": due}
 

@@ -19,6 +19,7 @@ from neuralchat.console import gib, inform, note
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
+from neuralchat.data.templates.making import read_template
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
@@ -46,9 +47,10 @@ from neuralchat.planning.memory import (
     state_bytes,
 )
 from neuralchat.planning.packing_proof import proof_examples, prove_packing
+from neuralchat.runs.directory import read_manifest
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """What the stages of one run share."""
 
@@ -67,7 +69,7 @@ class Session:
     resume: Path | None
     identity: dict[str, Any]
     micro_batch_tokens: int
-    # Seconds that a forward and backward pass takes for each token, by the proof's examples.
+    # Of a forward and backward pass, by the proof's examples.
     seconds_per_token: float
     # What a sum over the ranks costs; None for a single process.
     link: Link | None
@@ -112,6 +114,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     config = load_config(source)
     check_architecture(arguments, config)
     tokenizer = load_tokenizer(source)
+    if arguments.data.chat_template:
+        tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
     added = add_tokens(tokenizer, arguments.data.special_tokens)
     data = run_first_on_each_host(
         lambda: prepare(
@@ -120,6 +124,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
             encoder_decoder=is_encoder_decoder(config),
             cache_dir=source.cache_dir,
             given=given_records,
+            template_date=template_date(arguments, resume),
         )
     )
     training = arguments.training_arguments()
@@ -160,6 +165,18 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     )
 
 
+def template_date(arguments: FinetuneConfig, resume: Path | None) -> str | None:
+    """The day that a chat template takes for today: as asked for, or as in the run that goes on or is repeated."""
+    if arguments.data.template_date:
+        return arguments.data.template_date
+    said = {}
+    if resume is not None:
+        said = stored_identity(resume).get("run", {})
+    elif arguments.tuning.from_run is not None:
+        said = read_manifest(Path(arguments.tuning.from_run))
+    return said.get("template", {}).get("definition", {}).get("date")
+
+
 def checked_identity(
     arguments: FinetuneConfig,
     training: transformers.TrainingArguments,
@@ -176,9 +193,12 @@ def checked_identity(
         stored, where = identity_of_run(Path(tuning.from_run)), tuning.from_run
     own = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     identity = identity_of(
-        arguments, data, base_fingerprint(source),
-        units_per_step=global_batch(stored, own, training.world_size), world_size=training.world_size,
-    )  # fmt: skip
+        arguments,
+        data,
+        base_fingerprint(source),
+        units_per_step=global_batch(stored, own, training.world_size),
+        world_size=training.world_size,
+    )
     if stored is not None:
         for notice in check_identity(stored, identity, tuning.allow_changed, where=where):
             note(notice)
@@ -188,7 +208,7 @@ def checked_identity(
 def settled_micro_batch(
     model: Any, arguments: FinetuneConfig, data: PreparedData, layout: Layout | None, tokenizer: Any
 ) -> tuple[int, float]:
-    """(micro_batch_tokens that memory allows, seconds that a token takes)."""
+    """(micro_batch_tokens that memory allows, seconds per token)."""
     tuning, examples = arguments.tuning, proof_examples(data.trained_on)
 
     def loss_of(chosen: Any) -> Any:
@@ -196,15 +216,15 @@ def settled_micro_batch(
             return packed_loss_sum(model, layout.pack(chosen))
         return padded_loss_sum(model, chosen, pad_id=tokenizer.pad_token_id)
 
-    token_bytes, seconds = cost_per_token(model, loss_of, examples)
+    bytes_per_token, seconds = cost_per_token(model, loss_of, examples)
     forecast = MemoryForecast(
-        now=resident_bytes(),
-        state=state_bytes(model, str(arguments.training.optim)),
-        token=token_bytes,
+        now_bytes=resident_bytes(),
+        state_bytes=state_bytes(model, str(arguments.training.optim)),
+        bytes_per_token=bytes_per_token,
         micro_batch_tokens=tuning.micro_batch_tokens,
-        longest=int(data.trained_on.lengths.max()),
+        longest_example_tokens=int(data.trained_on.lengths.max()),
     )
-    inform(f"memory forecast: {gib(forecast.peak())} at the peak, {gib(forecast.now)} now")
+    inform(f"memory forecast: {gib(forecast.peak_bytes())} at the peak, {gib(forecast.now_bytes)} now")
     settled = settle_micro_batch(forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch)
     # A step is as fast as its slowest rank.
     return settled, max(all_gather_object(seconds))

@@ -106,9 +106,11 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             handlers = {
-                signal.SIGINT: self.ask_to_stop, signal.SIGTERM: self.ask_to_stop, signal.SIGHUP: self.ask_to_stop,
+                signal.SIGINT: self.ask_to_stop,
+                signal.SIGTERM: self.ask_to_stop,
+                signal.SIGHUP: self.ask_to_stop,
                 signal.SIGUSR1: self.ask_to_save,
-            }  # fmt: skip
+            }
             if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
                 del handlers[signal.SIGHUP]
             self.previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}

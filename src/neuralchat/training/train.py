@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from neuralchat.checkpointing.select import restore_metrics
@@ -19,13 +20,14 @@ from neuralchat.distributed.collectives import (
     told_by_first,
 )
 from neuralchat.errors import NeuralChatError
-from neuralchat.evaluation.sample_answers import Sample, ask, question_of, rouge_of_held_out, sample_records
+from neuralchat.evaluation.sample_answers import ask, rouge_of_held_out, sample_records, samples_of
 from neuralchat.models.loading.base_model import parameter_counts
-from neuralchat.planning.memory import SMALLEST_MICRO_BATCH
+from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
 from neuralchat.runs.directory import read_metrics
+from neuralchat.runs.results import RunResults
 from neuralchat.training.announce import announce
 from neuralchat.training.assemble import Training
-from neuralchat.training.results import Results
+from neuralchat.training.counters import Counters
 from neuralchat.training.session import Session
 from neuralchat.training.stopping import (
     FailureKind,
@@ -36,20 +38,20 @@ from neuralchat.training.stopping import (
 )
 
 
-def train(session: Session, training: Training) -> Results:
+def train(session: Session, training: Training) -> RunResults:
     """Measure, train, measure again. The trained weights are in the run directory afterwards."""
     args = session.training
     if session.packed and args.train_sampling_strategy == "group_by_length":
         note("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
-    trained, total = parameter_counts(session.model)
-    results = Results(trained_parameters=trained, total_parameters=total, packed=session.packed)
-    announce(session, training.plan, training.loop.max_steps, results)
+    trained, total = parameters = parameter_counts(session.model)
+    announce(session, training.plan, training.loop.max_steps, parameters)
+    results = RunResults(trained_parameters=trained, total_parameters=total, packed=session.packed)
     with training.progress:
-        measure_and_train(session, training, results)
-    return results
+        return measure_and_train(session, training, results)
 
 
-def measure_and_train(session: Session, training: Training, results: Results) -> None:
+def measure_and_train(session: Session, training: Training, results: RunResults) -> RunResults:
+    """`results` and what is found besides."""
     tuning, args = session.arguments.tuning, session.training
     if args.do_train:
         run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
@@ -57,23 +59,35 @@ def measure_and_train(session: Session, training: Training, results: Results) ->
     with training.progress.activity("answering questions"):
         before = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
     if session.data.validation is not None:
-        results.held_out_loss_before = loss_before(training, session)
+        results = replace(results, held_out_loss_before=loss_before(training, session))
     if not args.do_train:
-        return
+        return results
     if session.resume is not None:
         training.loop.rng = training.checkpointer.restore(session.resume, training.state, training.parts)
     start = time.perf_counter()
     with training.signals:
         run_steps(training, session)
-        results.training_seconds = time.perf_counter() - start
-        counters = training.counters
-        results.steps, results.mean_loss = training.state.global_step, counters.mean_loss
-        results.tokens, results.tokens_this_time = counters.tokens, counters.tokens - counters.tokens_before
-        results.skipped_steps = counters.skipped_steps
+        seconds = time.perf_counter() - start
+        results = with_counts(results, training.counters, steps=training.state.global_step, training_seconds=seconds)
         # Before anything else, so that nothing that follows can cost it.
         run_on_rank_zero(training.checkpointer.save_result)
         with saved_if_stopped(training, session):
-            measure_after(training, session, records, before, results)
+            return measure_after(training, session, records, before, results)
+
+
+def with_counts(results: RunResults, counters: Counters, *, steps: int, training_seconds: float) -> RunResults:
+    """`results` and what was counted on the way."""
+    tokens = counters.tokens - counters.tokens_before
+    return replace(
+        results,
+        steps=steps,
+        skipped_steps=counters.skipped_steps,
+        mean_loss=counters.mean_loss,
+        tokens=counters.tokens,
+        tokens_this_time=tokens,
+        training_seconds=training_seconds,
+        tokens_per_s=round(tokens / training_seconds, 1),
+    )
 
 
 def loss_before(training: Training, session: Session) -> float | None:
@@ -84,25 +98,24 @@ def loss_before(training: Training, session: Session) -> float | None:
 
 
 def measure_after(
-    training: Training, session: Session, records: Sequence[Record], before: Sequence[str], results: Results
-) -> None:
+    training: Training, session: Session, records: Sequence[Record], before: Sequence[str], results: RunResults
+) -> RunResults:
+    """`results` and what the trained model does."""
     tuning = session.arguments.tuning
     if session.data.validation is not None:
-        results.held_out_loss_after = training.loop.evaluate()["eval_loss"]
+        results = replace(results, held_out_loss_after=training.loop.evaluate()["eval_loss"])
     with training.progress.activity("answering questions"):
         after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
         if tuning.predict_with_generate:
-            results.rouge = rouge_of_held_out(
+            rouge = rouge_of_held_out(
                 session.model,
                 session.tokenizer,
                 session.data,
                 max_new_tokens=tuning.generation_max_length,
                 beams=tuning.generation_num_beams,
             )
-    results.samples = [
-        Sample(question_of(record), record.turns[-1].content, old, new)
-        for record, old, new in zip(records, before, after, strict=True)
-    ]
+            results = replace(results, rouge=rouge)
+    return replace(results, samples=samples_of(records, before, after))
 
 
 def run_steps(training: Training, session: Session) -> None:
@@ -181,7 +194,7 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
     smaller = shares.micro_batch_tokens // 2
     told = f"memory ran out at step {training.state.global_step + 1} ({what}); the steps before it are saved. "
     error: OutOfMemoryError | None = None
-    if smaller < max(SMALLEST_MICRO_BATCH, longest // 2):
+    if smaller < max(SMALLEST_MICRO_BATCH_TOKENS, longest // 2):
         error = OutOfMemoryError(
             f"{told}--micro_batch_tokens {shares.micro_batch_tokens} is too small to halve for examples of {longest} "
             f"tokens. Go on with{how_to_go_on(session, gradient_checkpointing=True)}"
@@ -194,4 +207,4 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
     if error is not None:
         raise told_by_first(error)
     note(f"{told}Going on with --micro_batch_tokens {smaller}, which changes no result")
-    shares.micro_batch_tokens = session.micro_batch_tokens = smaller
+    training.loop.loader.set_micro_batch_tokens(smaller)

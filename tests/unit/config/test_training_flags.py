@@ -27,7 +27,8 @@ KEEPS_RESULT = """
     model_name_or_path config_name tokenizer_name cache_dir use_fast_tokenizer model_revision use_auth_token
     trust_remote_code train_file validation_file dataset_name dataset_config_name max_eval_samples overwrite_cache
     dataset_cache_directory keep_in_memory on_bad_record no_packing verify_packing compile_kernels micro_batch_tokens
-    auto_micro_batch allow_changed from_run overwrite_output_dir predict_with_generate generation_max_length
+    chat_template chat_template_kwargs template_date auto_micro_batch allow_changed from_run
+    overwrite_output_dir predict_with_generate generation_max_length
     generation_num_beams report_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout
     peer_timeout output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
     per_device_eval_batch_size per_device_train_batch_size gradient_accumulation_steps log_level log_level_replica
@@ -38,7 +39,7 @@ KEEPS_RESULT = """
     dataloader_persistent_workers dataloader_prefetch_factor disable_tqdm run_name report_to project trackio_space_id
     push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision
     skip_memory_metrics include_num_input_tokens_seen gradient_checkpointing gradient_checkpointing_kwargs local_rank
-    average_tokens_across_devices debug
+    average_tokens_across_devices debug max_hours save_every_minutes
 """
 
 
@@ -58,8 +59,10 @@ def test_what_changes_the_result_is_what_version_0_1_compared() -> None:
 
 def test_secrets_paths_and_what_is_not_repeated() -> None:
     assert named("secret") == {"use_auth_token", "hub_token"}
-    paths = {"model_name_or_path", "tokenizer_name", "config_name", "train_file", "validation_file", "dataset_name"}
-    assert named("path") == paths
+    assert named("path") == {
+        "model_name_or_path", "tokenizer_name", "config_name", "train_file", "validation_file", "dataset_name",
+        "chat_template",
+    }  # fmt: skip
     assert set(SCHEMA.arguments) - named("repeated") == {
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "from_run", "allow_changed", "local_rank",
         "num_processes", "run_name",

@@ -33,6 +33,17 @@ def test_order_does_not_depend_on_workers(workers: int) -> None:
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_smaller_micro_batches_hold_from_the_next_pass_on(workers: int) -> None:
+    """Workers that live on over epochs, too, have the new size."""
+    plan = BatchPlan("f", (6,) * 4, seed=1, units_per_step=4)
+    shares = StepShares(examples_of([6] * 4), plan, rank=0, world_size=1, micro_batch_tokens=24, layout=None)
+    loader = StepLoader(shares, workers=workers, persistent=bool(workers))
+    assert [share.micro_batches for share in loader.steps(0, 1)] == [1]
+    loader.set_micro_batch_tokens(12)
+    assert [share.micro_batches for share in loader.steps(1, 2)] == [2]
+
+
 def test_padded_batches_stay_within_the_budget_with_their_padding() -> None:
     examples = examples_of([9, 2, 5, 5, 30, 1])
     batches = split_padded(examples, 12)

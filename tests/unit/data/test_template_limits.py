@@ -7,13 +7,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from support.small_models import make_tokenizer
 
 from neuralchat.data import template_limits
+from neuralchat.data.records import Turn
 from neuralchat.data.template_limits import check_rendered_size, time_limit, tried_in_child
+from neuralchat.data.templates import chat_text
 from neuralchat.errors import TemplateError
 
 LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -171,3 +175,35 @@ def test_a_text_of_any_length_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> N
     assert check_rendered_size("a" * 10, "it") == "a" * 10
     with pytest.raises(TemplateError, match="it yields 11 characters; at most 10 are allowed"):
         check_rendered_size("a" * 11, "it")
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        (LOOPS, "takes longer than 5 s"),
+        (DOUBLING, "takes more than 1024 MiB of memory"),
+        ("{{ 'a' * 20000000000 }}", "takes more than 1024 MiB of memory"),
+        ("{% if messages[0]['role'] == 'system' %}" + LOOPS + "{% endif %}a", "takes longer than 5 s"),
+    ],
+)
+def test_a_hostile_chat_template_is_told_before_anything_is_rendered_here(
+    source: str, match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_text, "tried_in_child", partial(tried_in_child, seconds=1))
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = source
+    with pytest.raises(TemplateError, match=match.replace("5 s", "1 s")):
+        chat_text.ChatText(tokenizer)
+
+
+def test_a_template_that_is_hostile_to_some_texts_only_is_told_when_it_meets_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chat_text, "RENDER_SECONDS", 0.3)
+    tokenizer = make_tokenizer()
+    when = "{% if 'now' in messages[0]['content'] %}" + LOOPS + "{% endif %}"
+    tokenizer.chat_template = when + tokenizer.chat_template
+    text = chat_text.ChatText(tokenizer)
+    assert "a fruit" in text.text([Turn("user", "a fruit")])
+    with pytest.raises(TemplateError, match="the chat template of this tokenizer takes longer than"):
+        text.text([Turn("user", "now")])

@@ -13,7 +13,9 @@ from support.small_models import make_tokenizer
 
 from neuralchat.data import tokenization
 from neuralchat.data.records import Record, Turn
-from neuralchat.data.templates import AlpacaTemplate, Piece, make_template
+from neuralchat.data.templates.alpaca import AlpacaTemplate
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.template import Piece
 from neuralchat.data.tokenization import (
     Encoder,
     Example,
@@ -158,7 +160,7 @@ def test_train_on_inputs_supervises_all_but_the_first_token() -> None:
 class AnswerOnlyTemplate(AlpacaTemplate):
     """Renders one supervised token and nothing before it, so there is nothing that could predict it."""
 
-    def render(self, turns: Any) -> list[Piece]:
+    def render(self, turns: Any, tools: Any = ()) -> list[Piece]:
         return [Piece(self.end_token, special=True, supervised=True)]
 
 

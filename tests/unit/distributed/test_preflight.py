@@ -42,7 +42,7 @@ def test_a_forecast_adds_up() -> None:
         steps=100, tokens_per_step=8000, seconds_per_token=0.001, world_size=4, gradient_bytes=10_000_000,
         link=Link(latency_s=0.001, bytes_per_s=1e8),
     )  # fmt: skip
-    assert forecast.seconds == pytest.approx(210.1)
+    assert forecast.training_seconds == pytest.approx(210.1)
     assert forecast.communication_share == pytest.approx(0.101 / 2.101)
     alone = TimeForecast(steps=10, tokens_per_step=100, seconds_per_token=0.01)
-    assert (alone.seconds, alone.communication_share) == (pytest.approx(10), 0)
+    assert (alone.training_seconds, alone.communication_share) == (pytest.approx(10), 0)

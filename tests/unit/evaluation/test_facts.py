@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import doctest
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,6 +138,19 @@ def test_bad_questions(run_evaluate: Evaluate) -> None:
 def test_output_that_cannot_be_written_is_told_before_anything_is_read(run_evaluate: Evaluate, tmp_path: Path) -> None:
     with pytest.raises(ArgumentsError, match=r"--output .*answers\.json: the directory .*none does not exist$"):
         run_evaluate([{"output": "b"}], [], output=str(tmp_path / "none" / "answers.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("", "is a directory; name a file"), ("locked/a.json", "cannot be written: no permission to write to .*locked")],
+)
+def test_output_that_cannot_be_a_file_is_told_before_anything_is_read(
+    run_evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
+    with pytest.raises(ArgumentsError, match=f"--output .* {reason}$"):
+        run_evaluate([{"output": "b"}], [], output=str(tmp_path / name))
 
 
 def test_remote_code_runs_only_where_it_was_asked_for(run_evaluate: Evaluate) -> None:

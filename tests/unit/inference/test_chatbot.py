@@ -14,7 +14,7 @@ from support.small_models import make_tokenizer, save_checkpoint, small_model
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.data.records import Turn
-from neuralchat.data.templates import make_template
+from neuralchat.data.templates.making import make_template
 from neuralchat.errors import ArgumentsError, NeuralChatError, RunDirectoryError, TemplateError
 from neuralchat.inference import loading
 from neuralchat.inference.chatbot import Chatbot, build_chatbot

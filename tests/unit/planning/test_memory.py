@@ -1,4 +1,4 @@
-"""training/memory.py: what backward keeps, counted against torch itself; and what follows from it."""
+"""planning/memory.py: what backward keeps, counted against torch itself; and what follows from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from neuralchat.models.losses.loss_sum import packed_loss_sum
 from neuralchat.planning.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
 
 GIB = 1 << 30
-FORECAST = MemoryForecast(now=GIB, state=GIB // 8, token=GIB / 1024, micro_batch_tokens=4096, longest=200)
+FORECAST = MemoryForecast(
+    now_bytes=GIB, state_bytes=GIB // 8, bytes_per_token=GIB / 1024, micro_batch_tokens=4096, longest_example_tokens=200
+)
 
 
 def machine(memory: int, available: int | None = None) -> Machine:
@@ -95,7 +97,7 @@ def test_memory_that_others_use_now_is_a_warning(said: list[str]) -> None:
 
 
 def test_an_example_is_never_split() -> None:
-    long = replace(FORECAST, longest=4000)
-    assert long.peak(64) == long.peak(4000)
+    long = replace(FORECAST, longest_example_tokens=4000)
+    assert long.peak_bytes(64) == long.peak_bytes(4000)
     with pytest.raises(ArgumentsError, match=r"use --gradient_checkpointing, shorter examples \(--max_seq_length\)"):
         settle_micro_batch(long, machine(4 * GIB), local_size=1, auto=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import neuralchat
+
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -48,3 +50,8 @@ def test_every_locked_package_has_a_hash_and_none_is_for_gpus(file: str) -> None
 def test_the_package_does_not_pin() -> None:
     """It has to install beside others."""
     assert [text for text in PROJECT["project"]["dependencies"] if "==" in text] == []
+
+
+def test_the_version_is_the_same_in_both_places() -> None:
+    """`neuralchat --version` has the one, a run's manifest and the ranks' comparison that of the installed package."""
+    assert PROJECT["project"]["version"] == neuralchat.__version__

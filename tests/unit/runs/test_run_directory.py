@@ -40,7 +40,7 @@ def test_output_that_is_a_file(tmp_path: Path) -> None:
 
 def test_output_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirectoryError, match=r"out cannot be written: no permission to write to .*file$"):
+    with pytest.raises(RunDirectoryError, match=r"out cannot be written: .*file is a file$"):
         check(tmp_path / "file" / "out")
 
 

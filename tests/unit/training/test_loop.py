@@ -254,3 +254,12 @@ def test_counters_that_no_run_can_have_are_refused() -> None:
     for wrong in ({"tokens": -1}, {"tokens": 1.5}, {"total_loss": float("nan")}, {"total_loss": "much"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
             Counters().load_state_dict({**Counters().state_dict(), **wrong})
+
+
+def test_tokens_of_this_part_of_the_run_are_counted_over_a_step_that_is_tried_again() -> None:
+    earlier, counters = Counters(tokens=100), Counters()
+    counters.load_state_dict(earlier.state_dict())
+    for tokens in (20, 30):
+        counters.start()
+        counters.step_done(1.0, 1.0, 0.1, tokens=tokens, supervised_tokens=tokens)
+    assert counters.tokens - counters.tokens_before == 50

@@ -1,4 +1,4 @@
-"""training/api.py: what a call takes, and which errors it shares with the command."""
+"""library/finetune.py: what a call takes, and which errors it shares with the command."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from neuralchat.config.config import PYTHON_CALL, FinetuneConfig
 from neuralchat.config.parser import parse
 from neuralchat.console import log_shown
 from neuralchat.errors import ArgumentsError, DataError
-from neuralchat.training import api
-from neuralchat.training.api import finetune, finetune_model
+from neuralchat.library import finetune as module
+from neuralchat.library.finetune import finetune, finetune_model
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[FinetuneC
 
     def call(*args: Any, function: Callable[..., Any] = finetune, **kwargs: Any) -> tuple[FinetuneConfig, dict]:
         seen: list[Any] = []
-        monkeypatch.setattr(api, "run_of", lambda config, **more: seen.append((config, more)))
+        monkeypatch.setattr(module, "run_of", lambda config, **more: seen.append((config, more)))
         function(*args, **kwargs)
         return seen[0]
 
@@ -152,6 +152,6 @@ def test_what_goes_on_with_a_stopped_call() -> None:
 
 
 def test_doctests() -> None:
-    outcome = doctest.testmod(api)
+    outcome = doctest.testmod(module)
     assert outcome.attempted >= 2
     assert outcome.failed == 0

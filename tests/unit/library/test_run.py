@@ -1,4 +1,4 @@
-"""runs/run.py and summary.py: a run's directory as Python sees it."""
+"""library/run.py, and runs/summary.py below it: a run's directory as Python sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.runs.run import Run, RunResults
+from neuralchat.library.run import Run
+from neuralchat.runs.results import RunResults
 from neuralchat.runs.summary import one_line, summary
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
@@ -54,6 +55,13 @@ def test_text_is_the_summary() -> None:
     assert f"training loss  {run.results.mean_loss:.4f} (mean over {run.results.steps} steps)" in text
 
 
+def test_the_command_to_go_on_with_can_be_typed(tmp_path: Path) -> None:
+    run = tmp_path / "my runs"
+    run.mkdir()
+    (run / "neuralchat.json").write_bytes((FIXTURE / "neuralchat.json").read_bytes())
+    assert f"chat           neuralchat chat '{run}'" in Run.load(run).summary()
+
+
 def test_a_notebook_shows_it_with_no_tag_of_an_answer(tmp_path: Path) -> None:
     manifest = json.loads((FIXTURE / "neuralchat.json").read_text())
     manifest["results"]["samples"] = [{"question": "<script>", "expected": "a", "before": "b", "after": "&"}]
@@ -90,7 +98,7 @@ def test_long_answers_become_one_line() -> None:
 
 def test_reading_a_run_imports_nothing_heavy() -> None:
     code = (
-        f"import sys; from neuralchat.runs.run import Run; Run.load({str(FIXTURE)!r}).summary();"
+        f"import sys; from neuralchat.library.run import Run; Run.load({str(FIXTURE)!r}).summary();"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

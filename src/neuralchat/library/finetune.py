@@ -15,8 +15,8 @@ from neuralchat.console import log_shown
 from neuralchat.data.given_records import TRAIN_RECORDS, VALIDATION_RECORDS, GivenRecords
 from neuralchat.distributed.launchers import export_world, read_world
 from neuralchat.errors import ArgumentsError
+from neuralchat.library.run import Run
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.run import Run
 from neuralchat.training.finetune import finetune_in
 
 PathLike = str | os.PathLike[str]

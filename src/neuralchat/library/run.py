@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralchat.console.tables import Page
 from neuralchat.runs.directory import REPORT, checkpoints, read_manifest, read_metrics
+from neuralchat.runs.results import RunResults
 from neuralchat.runs.summary import summary_of_run
 
 if TYPE_CHECKING:
     from neuralchat.inference.chatbot import Chatbot
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResults:
-    """What a run found. Losses are means over supervised tokens; memory is the process's peak in MiB.
-
-    `samples`: questions with `expected`, `before` and `after`. `rouge`: F-measures from 0 to 1 by name. None or empty
-    is what was not measured.
-    """
-
-    steps: int = 0
-    skipped_steps: int = 0
-    tokens: int = 0
-    mean_loss: float | None = None
-    held_out_loss_before: float | None = None
-    held_out_loss_after: float | None = None
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    tokens_per_s: float = 0.0
-    peak_memory_mb: int = 0
-    trained_parameters: int = 0
-    total_parameters: int = 0
-    packed: bool = False
-    rouge: Mapping[str, float] | None = None
-    samples: tuple[Mapping[str, str], ...] = ()
 
 
 class Run:
@@ -71,9 +45,7 @@ class Run:
 
     @property
     def results(self) -> RunResults:
-        found = self.manifest["results"]
-        known = {field.name: found[field.name] for field in fields(RunResults) if field.name in found}
-        return RunResults(**{**known, "samples": tuple(known.get("samples", ()))})
+        return RunResults.from_manifest(self.manifest)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -97,7 +69,7 @@ class Run:
 
     def chatbot(self, *, trust_remote_code: bool = False) -> Chatbot:
         """The chatbot of this run. Errors are those of `Chatbot.load`."""
-        # The one call upwards of this layer, made when it is used.
+        # Imported here, so that looking at a run takes no torch.
         from neuralchat.inference.chatbot import Chatbot
 
         return Chatbot.load(self.path, trust_remote_code=trust_remote_code)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neuralchat import __version__
-from neuralchat.evaluation.sample_answers import Sample
 from neuralchat.files import write_file
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_fingerprint import commit_of
@@ -21,39 +19,13 @@ from neuralchat.models.loading.base_model import resolve
 from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
 from neuralchat.runs.report import render_report
+from neuralchat.runs.results import RunResults
 
 if TYPE_CHECKING:
     from neuralchat.training.session import Session
 
 
-@dataclass
-class Results:
-    """Numbers of a run. Losses are means over supervised tokens; memory is the process's peak in MiB."""
-
-    trained_parameters: int
-    total_parameters: int
-    packed: bool
-    steps: int = 0
-    tokens: int = 0
-    tokens_this_time: int = 0
-    # Steps left out by --on_nonfinite skip.
-    skipped_steps: int = 0
-    mean_loss: float | None = None
-    held_out_loss_before: float | None = None
-    held_out_loss_after: float | None = None
-    training_seconds: float = 0.0
-    seconds: float = 0.0
-    peak_memory_mb: int = 0
-    # F-measures of the answers to the held-out questions, with --predict_with_generate.
-    rouge: dict[str, float] | None = None
-    samples: list[Sample] = field(default_factory=list)
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens_this_time / self.training_seconds if self.training_seconds else 0.0
-
-
-def finish(output: Path, session: Session, results: Results) -> dict[str, Any] | None:
+def finish(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:
     """Write what a finished run holds; returns its manifest, or None where another process writes it."""
     if not session.training.should_save:
         return None
@@ -91,11 +63,11 @@ def model_of_run(session: Session) -> dict[str, Any]:
     }
 
 
-def make_manifest(session: Session, results: Results) -> dict[str, Any]:
+def make_manifest(session: Session, results: RunResults) -> dict[str, Any]:
     arguments, data = session.arguments, session.data
     model = model_of_run(session)
     return {
-        "neuralchat": __version__,
+        "neuralchat": version("neuralchat"),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **model,
         "adapter": {
@@ -113,7 +85,7 @@ def make_manifest(session: Session, results: Results) -> dict[str, Any]:
         "identity": session.identity,
         "arguments": arguments.as_dict(),
         "working_directory": session.started_in,
-        "results": {**asdict(results), "tokens_per_s": round(results.tokens_per_s, 1)},
+        "results": asdict(results),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "tokenizers")},

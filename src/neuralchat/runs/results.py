@@ -1,0 +1,42 @@
+"""What a run found: filled while it trains, kept in its manifest, read back by programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """What a run found. Losses are means over supervised tokens; memory is the process's peak in MiB.
+
+    A run that was interrupted counts `steps`, `skipped_steps` (those that --on_nonfinite skip left out), `tokens` and
+    `mean_loss` over all its parts; times, `tokens_this_time` and `tokens_per_s` are those of the last part.
+    `samples`: questions with `expected`, `before` and `after`. `rouge`: F-measures from 0 to 1 by name, of the answers
+    to the held-out questions. None or empty is what was not measured.
+    """
+
+    trained_parameters: int = 0
+    total_parameters: int = 0
+    packed: bool = False
+    steps: int = 0
+    tokens: int = 0
+    tokens_this_time: int = 0
+    skipped_steps: int = 0
+    mean_loss: float | None = None
+    held_out_loss_before: float | None = None
+    held_out_loss_after: float | None = None
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mb: int = 0
+    rouge: Mapping[str, float] | None = None
+    samples: tuple[Mapping[str, str], ...] = ()
+    tokens_per_s: float = 0.0
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
+        """What an earlier or later version wrote besides is left out."""
+        stored = manifest["results"]
+        known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
+        return cls(**{**known, "samples": tuple(known.get("samples", ()))})
