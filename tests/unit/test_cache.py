@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralchat import cache
+from neuralchat import cache, cli
 from neuralchat.cache import (
     UntrustedCacheError,
     broken_seal,
@@ -143,3 +143,19 @@ def test_of_a_link_the_link_is_cleared(tmp_path: Path) -> None:
     assert [found.path.name for found in clear_cache()] == ["a"]
     assert (tmp_path / "mine" / "notes").read_text() == "mine"
     assert cache.cache_entries() == []
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    entry("tokenized", "a", 1 << 20, 86_400)
+    entry("models", "c", 10, 3 * 86_400)
+    assert cli.main(["cache", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(cache_directory())
+    assert [line.split()[0] for line in lines[1:]] == ["kind", "tokenized", "fetched", "0.0"]
+    assert "1970-01-0" in lines[2]
+    assert cli.main(["cache", "clear"]) == 0
+    assert "deleted 1 entries (tokenized records), 1.0 MiB" in capsys.readouterr().out
+    assert cli.main(["cache", "clear", "--kinds", "models", "kernels"]) == 0
+    assert "fetched models" in capsys.readouterr().out
+    assert cli.main(["cache", "clear", "--kinds", "models"]) == 0
+    assert "there was nothing to delete" in capsys.readouterr().out

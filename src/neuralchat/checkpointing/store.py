@@ -19,6 +19,7 @@ from neuralchat.files import (
     WRITING,
     file_sha256,
     make_directory,
+    make_new_directory,
     move,
     remove_file,
     remove_tree,
@@ -84,7 +85,7 @@ def beside_its_place(output: Path, name: str) -> Iterator[Path]:
     try:
         with failures_told(output, name, beside):
             remove_tree(beside, ignore_errors=True)
-            beside.mkdir()
+            make_new_directory(beside)
             yield beside
     finally:
         remove_tree(beside, ignore_errors=True)

@@ -30,7 +30,7 @@ class ModelArguments:
     use_fast_tokenizer: bool = harmless(True, "accepted for old commands; transformers 5 has one kind of tokenizer")
     model_revision: str = harmless("main", "branch, tag or commit of a hub model")
     use_auth_token: str | None = harmless(
-        None, "hub token, or True for the one you logged in with", secret=True, bare="True"
+        None, "hub token, or True for the one you logged in with", secret=True, bare="True", repeated=False
     )
     trust_remote_code: bool = harmless(
         False, "run code of the checkpoint where transformers has no class of its own", repeated=False

@@ -26,13 +26,8 @@ OPENING, CLOSING = "\ue000", "\ue001"
 PLACEHOLDER = re.compile(f"{OPENING}(\\d+){CLOSING}")
 # How messages of a template's cost begin, and the conversations that it is tried with.
 WHAT = "the chat template of this tokenizer"
-TRIED = (
-    ("user",),
-    ("system", "user"),
-    ("user", "assistant", "user"),
-    ("user", "assistant"),
-    ("system", "user", "assistant"),
-)
+ASKED, ANSWERED, TOLD = Turn("user", "question"), Turn("assistant", "answer"), Turn("system", "rule")
+TRIED = ((ASKED,), (TOLD, ASKED), (ASKED, ANSWERED, ASKED), (ASKED, ANSWERED), (TOLD, ASKED, ANSWERED))
 # Some templates want nine letters or digits.
 CALL_ID = "call{:05}"
 DATE_CALL = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
@@ -71,9 +66,9 @@ class ChatText:
 
     def try_out(self) -> None:
         """Render conversations of several shapes. What is wrong with one is met again; only what they cost is not."""
-        for roles in TRIED:
+        for turns in TRIED:
             try:
-                self.rendered([Turn(role, mark("m")) for role in roles], (), prompt=True, as_text=False)
+                self.rendered(turns, (), prompt=True, as_text=False)
             except MemoryError:
                 raise
             except Exception:  # noqa: S112 - see above
