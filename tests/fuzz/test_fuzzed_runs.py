@@ -19,7 +19,7 @@ import pytest
 from support.forks import run_forked
 from support.fuzzing import time_limit
 from support.runs import ROWS
-from support.strange_runs import OBEYED, Stranger
+from support.strangers.runs import OBEYED, Stranger
 
 LONG = os.environ.get("NEURALCHAT_LONG") == "1"
 CASES = int(os.environ.get("NEURALCHAT_FUZZ_RUNS") or (5000 if LONG else 160))

@@ -19,7 +19,7 @@ from neuralchat.console.messages import (
     show_plan,
     warn_of_rank,
 )
-from neuralchat.console.output import put, shown
+from neuralchat.console.output import put, shown_text
 from neuralchat.console.units import clock, gib, mib
 
 __all__ = [
@@ -39,6 +39,6 @@ __all__ = [
     "show_log",
     "show_page",
     "show_plan",
-    "shown",
+    "shown_text",
     "warn_of_rank",
 ]

@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from neuralchat.console.messages import HANDLER
-from neuralchat.console.output import Sturdy, shown
+from neuralchat.console.output import Sturdy, shown_text
 from neuralchat.console.standing import Standing
 from neuralchat.console.tables import Answers, Figures, Page, Part, Plan, Pointers, Table
 from neuralchat.console.terminal import is_terminal, shows_unicode
@@ -67,7 +67,7 @@ class Screen(Console):
 
 
 def as_it_is(text: str, style: str = "") -> Text:
-    return Text(shown(text), style=style)
+    return Text(shown_text(text), style=style)
 
 
 def drawn(part: Part) -> RenderableType:
@@ -83,7 +83,7 @@ def drawn(part: Part) -> RenderableType:
         case Pointers():
             width = max(cell_len(name) for name, _ in part.rows)
             return Text("\n").join(
-                Text.assemble("  ", (name.ljust(width), "cyan"), "  ", shown(value)) for name, value in part.rows
+                Text.assemble("  ", (name.ljust(width), "cyan"), "  ", shown_text(value)) for name, value in part.rows
             )
         case Figures():
             return two_columns(part.rows)
@@ -157,7 +157,7 @@ def waiting_bar(
         transient=True,
         redirect_stdout=is_terminal(sys.stdout),
     )
-    bar.add_task(shown(word), total=total_bytes)
+    bar.add_task(shown_text(word), total=total_bytes)
     bar.done_bytes = done_bytes
     with messages_above(screen), bar:
         yield

@@ -26,7 +26,7 @@ class OutputLostError(NeuralChatError):
         super().__init__(f"standard output cannot be written: {reason_of(error)}")
 
 
-def shown(text: str) -> str:
+def shown_text(text: str) -> str:
     """What may be written anywhere: no control characters, nothing that reorders text, no secrets."""
     return masked(visible(text))
 
@@ -37,7 +37,7 @@ def put(text: object, stream: Any = None, *, end: str = "\n") -> None:
     # None: the stream was closed when the program began.
     if stream is not None:
         sturdy = stream if isinstance(stream, Sturdy) else Sturdy(stream)
-        sturdy.write(shown(str(text)) + end)
+        sturdy.write(shown_text(str(text)) + end)
         sturdy.flush()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuralchat import secrets
-from neuralchat.console.output import OutputLostError, Sturdy, put, shown, sturdy_streams
+from neuralchat.console.output import OutputLostError, Sturdy, put, shown_text, sturdy_streams
 from neuralchat.console.terminal import visible
 
 ESCAPES = {
@@ -38,7 +38,7 @@ FORBIDDEN -= set("\n\t")
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_nothing_that_a_terminal_obeys_is_shown(name: str) -> None:
-    text = shown(f"before {ESCAPES[name]} after")
+    text = shown_text(f"before {ESCAPES[name]} after")
     assert not FORBIDDEN & set(text)
     assert text.startswith("before ")
     assert text.endswith(" after")

@@ -60,9 +60,9 @@ __attribute__((constructor)) static void run(void) { FILE *f = fopen("%s", "w");
 def planted(kept: Path, work: Path) -> Path:
     """Put a library that leaves a mark when it is loaded in the place of a kernel; returns the mark."""
     mark = work / "mark"
-    (work / "evil.c").write_text(CONSTRUCTOR % mark)
+    (work / "planted.c").write_text(CONSTRUCTOR % mark)
     kept.unlink()
-    subprocess.run(["gcc", "-shared", "-fPIC", str(work / "evil.c"), "-o", str(kept)], check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", str(work / "planted.c"), "-o", str(kept)], check=True)
     subprocess.run([sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(kept)!r})"], check=True)
     assert mark.exists()
     mark.unlink()
@@ -91,7 +91,7 @@ def test_a_damaged_kernel_is_compiled_again(
     elif damage == "seal of another version":
         (kept.parent / SEAL).write_text('{"version": 99, "files": {}}')
     else:
-        mark = planted(kept, tmp_path_factory.mktemp("evil"))
+        mark = planted(kept, tmp_path_factory.mktemp("planted"))
         if damage == "planted with a seal":
             (kept.parent / SEAL).unlink()
             seal(kept.parent)
@@ -111,7 +111,7 @@ def test_what_lies_in_a_directory_that_others_can_write_to_is_thrown_away(
 ) -> None:
     assert compiled.library("elementwise", BF16=0) is not None
     (kept,) = (empty_home / "kernels").glob("*/kernel.so")
-    mark = planted(kept, tmp_path_factory.mktemp("evil"))
+    mark = planted(kept, tmp_path_factory.mktemp("planted"))
     (kept.parent / SEAL).unlink()
     seal(kept.parent)
     (empty_home / "kernels").chmod(0o777)
