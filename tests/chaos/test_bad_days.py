@@ -128,7 +128,7 @@ def test_disk_full_at_the_very_end(bench: Bench) -> None:
         def full(path: Path, _text: str) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        manifest.write_atomically = full
+        manifest.write_file = full
 
     assert bench.run("run", prepare=prepare) == 2
     bench.said(r"neuralchat.json could not be saved: the disk of run is full", "checkpoint-8 is whole: go on from it")

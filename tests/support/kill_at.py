@@ -81,7 +81,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "evaluation": (held_out, "loss_sums", before),
     "log": (callbacks.MetricsWriter, "write", half_a_line),
     "save begins": (checkpointer, "write_checkpoint", before),
-    "save state": (state_file, "write_bytes_synced", half_written),
+    "save state": (state_file, "write_new_file", half_written),
     "hash": (checkpoints, "file_sha256", before),
     "sync": (checkpoints, "sync_file", before),
     "rename": (os, "rename", before),

@@ -7,7 +7,6 @@ What has state of its own (optimizer, schedule, loop, counters) gives it by `sta
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from neuralchat.checkpointing.validate import check_like, check_shapes, fits, re
 from neuralchat.checkpointing.versions import upgraded
 from neuralchat.distributed.collectives import all_gather_object, rank, run_on_rank_zero
 from neuralchat.errors import RunDirectoryError
+from neuralchat.files import copy_file, write_new_file
 from neuralchat.runs.directory import METRICS, checkpoints
 
 
@@ -84,9 +84,9 @@ class Checkpointer:
             if not self.save_only_model:
                 write_state(directory / STATE, self.state(rng_of_ranks, states))
             trainer_state.save_to_json(str(directory / TRAINER_STATE))
-            (directory / IDENTITY).write_text(json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+            write_new_file(directory / IDENTITY, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
             if (self.output / METRICS).exists():
-                shutil.copyfile(self.output / METRICS, directory / METRICS)
+                copy_file(self.output / METRICS, directory / METRICS)
 
         def save() -> Path:
             path = write_checkpoint(self.output, trainer_state.global_step, write)

@@ -13,14 +13,15 @@ from neuralchat.config.config import NEWEST_CHECKPOINT
 from neuralchat.console import note
 from neuralchat.distributed.collectives import all_gather_object, rank, run_on_rank_zero
 from neuralchat.errors import RunDirectoryError, problem_list
+from neuralchat.files import make_directory, read_file, write_file, write_new_file
 from neuralchat.runs.directory import (
     ADAPTER,
     MANIFEST,
+    MAX_MANIFEST_BYTES,
     METRICS,
     checkpoints,
     read_manifest,
     read_metrics,
-    write_atomically,
 )
 
 # There must be a checkpoint.
@@ -70,8 +71,8 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
 def stored_identity(checkpoint: Path) -> dict[str, Any]:
     """What the run of this checkpoint was. Raises RunDirectoryError if that cannot be read."""
     try:
-        found = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_file(checkpoint / IDENTITY, MAX_MANIFEST_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{checkpoint / IDENTITY} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{checkpoint / IDENTITY} is damaged: it holds no names and values")
@@ -117,12 +118,12 @@ class SharedCheckpoint:
         self.copy = tempfile.TemporaryDirectory(prefix="neuralchat-")
         self.path = Path(self.copy.name) / checkpoint.name
         for name, content in files.items():
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.path / name).write_bytes(content)
+            make_directory((self.path / name).parent)
+            write_new_file(self.path / name, content)
 
 
 def restore_metrics(output: Path, checkpoint: Path | None) -> None:
     """Give OUTPUT/metrics.jsonl the lines of the checkpoint, so that each step done again has one line; or none."""
     kept = read_metrics(checkpoint) if checkpoint is not None else []
     if kept or (output / METRICS).exists():
-        write_atomically(output / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        write_file(output / METRICS, "".join(json.dumps(line) + "\n" for line in kept))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from neuralchat.errors import RunDirectoryError
-from neuralchat.runs.directory import write_bytes_synced
+from neuralchat.files import write_new_file
 
 STRUCTURE = "structure"
 PLAIN = (str, int, float, bool, type(None))
@@ -26,7 +26,7 @@ def write_state(path: Path, state: Any) -> None:
     """Write nested dicts, lists and tuples of tensors, numpy arrays and plain values; synced to disk."""
     tensors: dict[str, torch.Tensor] = {}
     structure = json.dumps(taken_apart(state, tensors))
-    write_bytes_synced(path, save(tensors, metadata={STRUCTURE: structure}))
+    write_new_file(path, save(tensors, metadata={STRUCTURE: structure}))
 
 
 def read_state(path: Path) -> Any:

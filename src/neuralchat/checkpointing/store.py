@@ -15,22 +15,32 @@ from pathlib import Path
 
 from neuralchat.console import mib
 from neuralchat.errors import NeuralChatError, RunDirectoryError
+from neuralchat.files import (
+    WRITING,
+    file_sha256,
+    make_directory,
+    make_new_directory,
+    move,
+    remove_file,
+    remove_tree,
+    replace_file,
+    sync_directory,
+    sync_file,
+    write_new_file,
+)
 from neuralchat.runs.directory import (
     IDENTITY as IDENTITY,
 )
 from neuralchat.runs.directory import (
     checkpoints,
-    file_sha256,
+    is_checkpoint_name,
     nearest_existing,
-    sync_directory,
-    sync_file,
-    write_bytes_synced,
 )
 
 SUMS = "SHA256SUMS"
 STATE = "training_state.safetensors"
 TRAINER_STATE = "trainer_state.json"
-WRITING, DELETING = ".writing", ".deleting"
+DELETING = ".deleting"
 
 
 def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> Path:
@@ -44,13 +54,13 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> 
         write(beside)
         for file in files_of(beside):
             sync_file(beside / file)
-        write_bytes_synced(beside / SUMS, sums_of(beside).encode())
+        write_new_file(beside / SUMS, sums_of(beside).encode())
         for directory in {(beside / file).parent for file in files_of(beside)}:
             sync_directory(directory)
         if target.exists():
             # A damaged one of the same step, from before a resumption.
             discard(target)
-        os.rename(beside, target)
+        move(beside, target)
         sync_directory(output)
     return target
 
@@ -63,8 +73,8 @@ def write_files(output: Path, write: Callable[[Path], None]) -> None:
         for name in names:
             sync_file(beside / name)
         for name in names:
-            (output / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(beside / name, output / name)
+            make_directory((output / name).parent)
+            replace_file(beside / name, output / name)
         sync_directory(output)
 
 
@@ -74,11 +84,11 @@ def beside_its_place(output: Path, name: str) -> Iterator[Path]:
     beside = output / f".{name}{WRITING}"
     try:
         with failures_told(output, name, beside):
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
+            remove_tree(beside, ignore_errors=True)
+            make_new_directory(beside)
             yield beside
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        remove_tree(beside, ignore_errors=True)
 
 
 @contextmanager
@@ -176,10 +186,10 @@ def damage(checkpoint: Path, *needed: str) -> str | None:
 def discard(checkpoint: Path) -> None:
     """Delete a checkpoint so that a crash on the way leaves no part of it under its name."""
     leaving = checkpoint.with_name(f".{checkpoint.name}{DELETING}")
-    shutil.rmtree(leaving, ignore_errors=True)
-    os.rename(checkpoint, leaving)
+    remove_tree(leaving, ignore_errors=True)
+    move(checkpoint, leaving)
     sync_directory(checkpoint.parent)
-    shutil.rmtree(leaving, ignore_errors=True)
+    remove_tree(leaving, ignore_errors=True)
 
 
 def keep_newest(output: Path, limit: int | None, *, best: Path | None = None) -> None:
@@ -203,7 +213,12 @@ def sweep(output: Path) -> None:
     """
     for leftover in sorted(output.glob(f".checkpoint-*{WRITING}")):
         target = output / leftover.name.removeprefix(".").removesuffix(WRITING)
-        if not target.exists() and target.name.removeprefix("checkpoint-").isdecimal() and damage(leftover) is None:
-            os.rename(leftover, target)
+        is_own = is_checkpoint_name(target.name) and not leftover.is_symlink()
+        if is_own and not os.path.lexists(target) and damage(leftover) is None:
+            move(leftover, target)
     for leftover in (*output.glob(f".checkpoint-*{WRITING}"), *output.glob(f".checkpoint-*{DELETING}")):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_tree(leftover, ignore_errors=True)
+    # Files that were being written beside their places.
+    for leftover in output.glob(f".*{WRITING}"):
+        if not leftover.is_dir():
+            remove_file(leftover)

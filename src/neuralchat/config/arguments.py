@@ -48,13 +48,15 @@ class ModelArguments:
     )
     config_name: str | None = harmless(None, "configuration from another place than the model", path=True)
     tokenizer_name: str | None = harmless(None, "tokenizer from another place than the model", path=True)
-    cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept", path=True)
+    cache_dir: str | None = harmless(None, "where models and data sets from a hub are kept", path=True, repeated=False)
     use_fast_tokenizer: bool = harmless(True, "accepted for old commands; transformers 5 has one kind of tokenizer")
     model_revision: str = harmless("main", "branch, tag or commit of a hub model")
     use_auth_token: str | None = harmless(
-        None, "hub token, or True for the one you logged in with", secret=True, bare="True"
+        None, "hub token, or True for the one you logged in with", secret=True, bare="True", repeated=False
     )
-    trust_remote_code: bool = harmless(False, "run code of the checkpoint where transformers has no class of its own")
+    trust_remote_code: bool = harmless(
+        False, "run code of the checkpoint where transformers has no class of its own", repeated=False
+    )
 
 
 @dataclass(kw_only=True)
@@ -97,7 +99,7 @@ class DataArguments:
     on_bad_record: str = harmless("fail", "refuse bad records, or skip them and say how many", choices=("fail", "skip"))
     dataset_concatenation: bool = argument(False, "fill each row to max_seq_length with several whole examples")
     overwrite_cache: bool = harmless(False, "tokenize again even if the tokens are cached")
-    dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept", path=True)
+    dataset_cache_directory: str | None = harmless(None, "where tokenized records are kept", path=True, repeated=False)
     keep_in_memory: bool = harmless(False, "hold tokenized records in memory instead of mapping the file")
     dataset_seed: int = argument(42, "seed of the validation split and of the mixture")
     max_source_length: int = argument(
@@ -150,6 +152,10 @@ class TuningArguments:
         None, "repeat the run of this directory, with its arguments where none are given", path=True, repeated=False
     )
     overwrite_output_dir: bool = harmless(False, "replace the run that output_dir holds", repeated=False, resumed=False)
+    max_hours: float | None = harmless(
+        None, "save and end after so many hours, exit status 75; --resume_from_checkpoint auto goes on", minimum=0
+    )
+    save_every_minutes: float | None = harmless(None, "save a checkpoint every so many minutes, too", minimum=0)
     predict_with_generate: bool = harmless(False, "after training, answer the held-out questions and report ROUGE")
     generation_max_length: int = harmless(256, "longest of these answers in tokens", minimum=1)
     generation_num_beams: int = harmless(1, "beams of these answers; 1 is greedy", minimum=1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from neuralchat.config.implied import MEASURED, metric_name
 from neuralchat.config.methods import METHODS
+from neuralchat.secrets import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ def problems_of(config: FinetuneConfig) -> list[str]:
     """Everything that is wrong, as the user is to read it."""
     return [
         *rejected_problems(config),
+        *text_problems(config),
         *range_problems(config),
         *choice_problems(config),
         *pair_problems(config),
@@ -37,6 +39,19 @@ def rejected_problems(config: FinetuneConfig) -> list[str]:
         and argument.name in config.given
         and config.value(argument) not in (argument.default, None, "", [])
     ]
+
+
+def text_problems(config: FinetuneConfig) -> list[str]:
+    """Names that no library can open, told before anything is trained; and secrets copied from a message."""
+    found = []
+    for argument in config.schema.arguments.values():
+        value = config.value(argument)
+        for text in value if isinstance(value, list) else [value]:
+            if argument.facts.secret and text == MASK:
+                found.append(f"--{argument.name} is '{MASK}', which stands for a secret in messages; give the secret")
+            elif isinstance(text, str) and not text.isascii() and any("\ud800" <= c < "\ue000" for c in text):
+                found.append(f"--{argument.name}: the name {text} is not UTF-8; rename it, or lead to it by a link")
+    return found
 
 
 def range_problems(config: FinetuneConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,6 +27,14 @@ from neuralchat.config.training_flags import TrainingFlags
 from neuralchat.config.words import words_of
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.paths import expanded_path
+from neuralchat.secrets import (
+    hide_in_process_title,
+    masked_words,
+    remember_credentials,
+    remember_environment,
+    remember_secret,
+    remembered,
+)
 
 # A value of --resume_from_checkpoint: go on if there is something to go on from, else begin; the first start of a job
 # and each later one take the same command.
@@ -83,6 +92,7 @@ class FinetuneConfig:
         (['a.json'], 0.0003)
         """
         sources = all_sources(values, config_file, schema)
+        remember_secrets_of(sources, schema)
         given = merged_values(implied, merged_values(*(source.values for source in sources)))
         guessed = {name: value for source in sources for name, value in source.guessed.items() if name not in given}
         typed, problems = typed_values(given, schema)
@@ -183,7 +193,8 @@ class FinetuneConfig:
         file = [] if self.config_file is None else [str(self.config_file)]
         kept = {name: value for name, value in said.items() if name not in more}
         added = {name: BARE if value is True else value for name, value in more.items()}
-        return shlex.join([*program, *file, *words_of({**kept, **added})])
+        # A token is given again by whoever types the command.
+        return shlex.join([*program, *file, *masked_words(words_of({**kept, **added}))])
 
 
 def all_sources(values: Mapping[str, Any], config_file: Path | None, schema: Schema) -> tuple[Named, Named, Named]:
@@ -192,8 +203,24 @@ def all_sources(values: Mapping[str, Any], config_file: Path | None, schema: Sch
     own = named(values, schema)
     run = merged_values(file.values, own.values).get("from_run")
     # A value of another type is refused where it is converted.
-    repeated = values_of_run(expanded_path(run), schema) if isinstance(run, str | Path) and str(run) else {}
-    return named(repeated, schema), file, own
+    repeated, notices = (
+        values_of_run(expanded_path(run), schema) if isinstance(run, str | Path) and str(run) else ({}, [])
+    )
+    of_run = named(repeated, schema)
+    of_run.notices += notices
+    return of_run, file, own
+
+
+def remember_secrets_of(sources: Sequence[Named], schema: Schema) -> None:
+    """Before anything is said of them: no message, log or file quotes a token, however it was given."""
+    remember_environment(os.environ)
+    for source in sources:
+        for name, value in source.values.items():
+            if schema.arguments[name].facts.secret:
+                remember_secret(value)
+            for text in value if isinstance(value, list | tuple) else [value]:
+                remember_credentials(str(text))
+    hide_in_process_title(sorted(remembered))
 
 
 def typed_values(given: Mapping[str, Any], schema: Schema) -> tuple[dict[str, Any], list[str]]:

@@ -37,7 +37,8 @@ class Facts:
     path: bool = False
     # Names, which may also be written with commas between them.
     names: bool = False
-    # Part of what a run was, so that --from_run sets it again.
+    # Part of what a run was, so that --from_run sets it again. Never what runs code, reaches out or is believed: the
+    # run may be a stranger's.
     repeated: bool = True
     # Part of the command that goes on with a stopped run.
     resumed: bool = True

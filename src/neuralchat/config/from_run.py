@@ -10,9 +10,12 @@ from neuralchat.config.schema import Schema
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import MANIFEST, read_manifest
 
+# Without these the run may not be the same, or not end where it was wanted.
+TOLD_IF_LEFT_OUT = ("trust_remote_code", "push_to_hub", "report_to")
 
-def values_of_run(run: Path, schema: Schema) -> dict[str, Any]:
-    """The arguments of the run; relative paths are looked up where the run was started.
+
+def values_of_run(run: Path, schema: Schema) -> tuple[dict[str, Any], list[str]]:
+    """(the arguments of the run, notices); relative paths are looked up where the run was started.
 
     Where the run was, and how it was begun, are not part of what it was. What is as it is by default was not asked
     for; if a later version has another default, the comparison with the run's identity tells. Raises
@@ -23,15 +26,24 @@ def values_of_run(run: Path, schema: Schema) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise RunDirectoryError(f"{run / MANIFEST} holds no arguments; the run cannot be repeated")
     values: dict[str, Any] = {}
+    left_out: list[str] = []
     for name, value in arguments.items():
         argument = schema.arguments.get(name)
-        if value is None or value == [] or (argument and (not argument.facts.repeated or value == argument.default)):
+        if value is None or value == [] or (argument and value == argument.default):
+            continue
+        if argument and not argument.facts.repeated:
+            left_out += [name] if name in TOLD_IF_LEFT_OUT else []
             continue
         if argument and argument.facts.path and isinstance(started_in, str):
             find = pair_found_again if argument.facts.pairs else found_again
             value = find(value, Path(started_in))
         values[name] = value
-    return values
+    notices = [
+        f"{run} was made with --{name}, which is not repeated: it runs code or reaches out. Give it yourself if you "
+        "trust where it leads."
+        for name in left_out
+    ]
+    return values, notices
 
 
 def pair_found_again(value: Any, started_in: Path) -> Any:

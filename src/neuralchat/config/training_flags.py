@@ -44,6 +44,8 @@ def refused(reason: str) -> Facts:
 
 
 DECIDES, KEEPS_RESULT = decides(), keeps_result()
+# What reaches out to others is the word of whoever starts a run, and not that of the run it repeats.
+OF_THE_USER = keeps_result(repeated=False)
 # `default` stands where ours is another than transformers': nothing is sent to a tracker unless asked, and a
 # non-finite loss is never hidden.
 TRAINING_FACTS: dict[str, Facts] = {
@@ -101,12 +103,12 @@ TRAINING_FACTS: dict[str, Facts] = {
     "log_level": KEEPS_RESULT,
     "log_level_replica": no_effect("the first process speaks for all"),
     "disable_tqdm": no_effect("the progress line is NeuralChat's own"),
-    "report_to": keeps_result(default="none", names=True),
+    "report_to": keeps_result(default="none", names=True, repeated=False),
     "run_name": keeps_result(repeated=False),
-    "project": KEEPS_RESULT,
-    "trackio_space_id": KEEPS_RESULT,
-    "trackio_bucket_id": DECIDES,
-    "trackio_static_space_id": DECIDES,
+    "project": OF_THE_USER,
+    "trackio_space_id": OF_THE_USER,
+    "trackio_bucket_id": decides(repeated=False),
+    "trackio_static_space_id": decides(repeated=False),
     "eval_strategy": KEEPS_RESULT,
     "eval_steps": KEEPS_RESULT,
     "eval_delay": KEEPS_RESULT,
@@ -124,13 +126,13 @@ TRAINING_FACTS: dict[str, Facts] = {
     "save_on_each_node": no_effect("the first process writes checkpoints, all read them"),
     "save_total_limit": KEEPS_RESULT,
     "enable_jit_checkpoint": refused(NOT_YET),
-    "push_to_hub": KEEPS_RESULT,
-    "hub_token": keeps_result(secret=True),
-    "hub_private_repo": KEEPS_RESULT,
-    "hub_model_id": KEEPS_RESULT,
-    "hub_strategy": KEEPS_RESULT,
+    "push_to_hub": OF_THE_USER,
+    "hub_token": keeps_result(secret=True, repeated=False),
+    "hub_private_repo": OF_THE_USER,
+    "hub_model_id": OF_THE_USER,
+    "hub_strategy": OF_THE_USER,
     "hub_always_push": no_effect("an upload is waited for"),
-    "hub_revision": KEEPS_RESULT,
+    "hub_revision": OF_THE_USER,
     "load_best_model_at_end": DECIDES,
     "metric_for_best_model": DECIDES,
     "greater_is_better": DECIDES,

@@ -19,6 +19,7 @@ from neuralchat.console.messages import (
     show_plan,
     warn_of_rank,
 )
+from neuralchat.console.output import put, shown_text
 from neuralchat.console.units import clock, gib, mib
 
 __all__ = [
@@ -32,10 +33,12 @@ __all__ = [
     "log_shown",
     "mib",
     "note",
+    "put",
     "rank_mark",
     "report",
     "show_log",
     "show_page",
     "show_plan",
+    "shown_text",
     "warn_of_rank",
 ]

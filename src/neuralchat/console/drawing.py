@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich import box
 from rich.cells import cell_len
@@ -18,9 +18,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from neuralchat.console.messages import HANDLER
+from neuralchat.console.output import Sturdy, shown_text
 from neuralchat.console.standing import Standing
 from neuralchat.console.tables import Answers, Figures, Page, Part, Plan, Pointers, Table
-from neuralchat.console.terminal import is_terminal, shows_unicode, visible
+from neuralchat.console.terminal import is_terminal, shows_unicode
 
 LONGEST_BAR = 40
 SHORTEST_BAR = 12
@@ -40,7 +41,7 @@ class Screen(Console):
 
     def __init__(self, stream: TextIO, **options: Any) -> None:
         super().__init__(
-            file=stream,
+            file=cast(TextIO, stream if isinstance(stream, Sturdy) else Sturdy(stream)),
             force_terminal=True,
             force_interactive=True,
             force_jupyter=False,
@@ -66,7 +67,7 @@ class Screen(Console):
 
 
 def as_it_is(text: str, style: str = "") -> Text:
-    return Text(visible(text), style=style)
+    return Text(shown_text(text), style=style)
 
 
 def drawn(part: Part) -> RenderableType:
@@ -82,7 +83,7 @@ def drawn(part: Part) -> RenderableType:
         case Pointers():
             width = max(cell_len(name) for name, _ in part.rows)
             return Text("\n").join(
-                Text.assemble("  ", (name.ljust(width), "cyan"), "  ", visible(value)) for name, value in part.rows
+                Text.assemble("  ", (name.ljust(width), "cyan"), "  ", shown_text(value)) for name, value in part.rows
             )
         case Figures():
             return two_columns(part.rows)
@@ -156,7 +157,7 @@ def waiting_bar(
         transient=True,
         redirect_stdout=is_terminal(sys.stdout),
     )
-    bar.add_task(visible(word), total=total_bytes)
+    bar.add_task(shown_text(word), total=total_bytes)
     bar.done_bytes = done_bytes
     with messages_above(screen), bar:
         yield

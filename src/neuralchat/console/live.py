@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from neuralchat.console.messages import is_first_rank, is_log_shown
+from neuralchat.console.output import put
 from neuralchat.console.standing import Standing
 from neuralchat.console.terminal import is_terminal
 
@@ -86,7 +87,7 @@ class PlainLines:
         self.printed_at, self.owed = self.clock(), False
         fields = standing.fields(self.printed_at)
         text = "  ".join(fields[name] for name in fields if name not in NOT_IN_PLAIN_LINES)
-        print(text, file=self.stream or sys.stderr, flush=True)
+        put(text, self.stream or sys.stderr)
 
 
 class LiveProgress:

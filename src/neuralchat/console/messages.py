@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from neuralchat.console.output import put
 from neuralchat.console.tables import Page, Plan
-from neuralchat.console.terminal import is_terminal, visible
+from neuralchat.console.terminal import is_terminal
 from neuralchat.errors import NeuralChatError
+from neuralchat.secrets import masked
 
 if TYPE_CHECKING:
     from neuralchat.console.drawing import Screen
@@ -41,17 +43,17 @@ def rank_mark() -> str:
 
 def note(text: str) -> None:
     """Tell the user something that is no error, once for all ranks."""
-    log.log(NOTE, "%s", text)
+    log.log(NOTE, "%s", masked(text))
 
 
 def inform(text: str) -> None:
     """A line about what is going on, once for all ranks."""
-    log.info("%s", text)
+    log.info("%s", masked(text))
 
 
 def warn_of_rank(text: str) -> None:
     """Something that concerns this process alone, with its rank where there are several."""
-    log.warning("%s", text)
+    log.warning("%s", masked(text))
 
 
 def show_plan(rows: Mapping[str, str]) -> None:
@@ -128,15 +130,15 @@ def show_page(page: Page) -> None:
 
 
 def write(page: Page, stream: TextIO) -> None:
-    """Tables are drawn on a terminal, and control characters are spelled out there; elsewhere the text as it is."""
+    """Tables are drawn on a terminal; elsewhere they are lines of text."""
     if not is_terminal(stream):
-        print(page, file=stream, flush=True)
+        put(page, stream)
         return
     if not is_first_rank():
         # The first rank may have a live line on the same terminal, and the cursor stands at its end.
         stream.write(ERASE_LINE)
     if all(isinstance(part, str) for part in page.parts):
-        print(visible(str(page)), file=stream, flush=True)
+        put(page, stream)
         return
     from neuralchat.console.drawing import Screen
 

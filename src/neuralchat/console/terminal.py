@@ -8,7 +8,13 @@ from typing import Any
 
 # Written to a terminal, these move the cursor, change colours or titles, or ring; they are shown as \x1b and so on.
 CONTROL_CHARACTERS = [*range(0x20), *range(0x7F, 0xA0)]
-VISIBLE = {code: f"\\x{code:02x}" for code in CONTROL_CHARACTERS if chr(code) not in "\n\t"}
+# These change the order in which the text around them is shown, or end a line. The marks that Arabic and Hebrew text
+# needs (U+200E, U+200F, U+061C) are none of them: they have no effect beyond their neighbours.
+REORDERING_CHARACTERS = [0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+VISIBLE = {
+    **{code: f"\\x{code:02x}" for code in CONTROL_CHARACTERS if chr(code) not in "\n\t"},
+    **{code: f"\\u{code:04x}" for code in REORDERING_CHARACTERS},
+}
 
 
 def is_terminal(stream: Any, environ: Mapping[str, str] = os.environ) -> bool:
@@ -30,9 +36,11 @@ def shows_unicode(encoding: str | None, environ: Mapping[str, str] = os.environ)
 
 
 def visible(text: str) -> str:
-    """`text` with its control characters spelled out; line ends and tabs stay.
+    """`text` with its control characters spelled out, and those that reorder it; line ends and tabs stay.
 
-    >>> visible("a" + chr(27) + "[31m")
-    'a\\\\x1b[31m'
+    >>> visible("a" + chr(27) + "[31m" + chr(0x202e))
+    'a\\\\x1b[31m\\\\u202e'
     """
-    return text.translate(VISIBLE).encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isascii() and text.isprintable():
+        return text
+    return text.replace("\r\n", "\n").translate(VISIBLE).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neuralchat.cache import WORK_PREFIX, broken_seal, seal
+from neuralchat.console import note
 from neuralchat.data.tokenization import Example
+from neuralchat.files import (
+    make_directory,
+    make_private_directory,
+    move,
+    remove_tree,
+    sweep_abandoned,
+    working_directory_in,
+    write_new_file,
+)
 
 EXAMPLE_SCHEMA = pa.schema(
     [
@@ -130,29 +139,48 @@ def stored(
     *,
     overwrite: bool = False,
     in_memory: bool = False,
+    own: bool = True,
     make: Callable[[Path], dict[str, Any]],
 ) -> tuple[ExampleStore, dict[str, Any]]:
     """The store for `fingerprint` below `root`; `make(directory)` writes the examples and returns the counts.
 
-    A store appears whole or not at all: it is written beside its place and renamed.
+    A store appears whole or not at all: it is written beside its place, sealed and renamed. One that is not what was
+    stored, or (`own`) that somebody else may have written, is made again. Raises OSError where it cannot be written.
     """
     target = root / fingerprint
-    if overwrite and target.exists():
-        shutil.rmtree(target)
-    if not target.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".writing-") as work:
-            directory = Path(work) / "store"
-            directory.mkdir()
-            counts = make(directory)
-            (directory / COUNTS_FILE).write_text(json.dumps(counts))
-            try:
-                os.rename(directory, target)
-            except OSError:
-                # Another process stored the same examples first; the fingerprint says they are equal.
-                if not target.exists():
-                    raise
-    return ExampleStore.open(target, fingerprint, in_memory=in_memory)
+    if overwrite:
+        remove_tree(target)
+    for is_last in (False, True):
+        if os.path.lexists(target) and (broken := broken_seal(target, own=own)) is not None:
+            note(f"the tokens that were kept in {target} are not used: {broken}; tokenizing again")
+            remove_tree(target)
+        if not target.exists():
+            write_store(root, target, make)
+        try:
+            return ExampleStore.open(target, fingerprint, in_memory=in_memory)
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            # Deleted or damaged by another process a moment after it was looked at.
+            if is_last:
+                raise
+            remove_tree(target)
+    raise AssertionError("the loop ends by itself")
+
+
+def write_store(root: Path, target: Path, make: Callable[[Path], dict[str, Any]]) -> None:
+    make_private_directory(root)
+    sweep_abandoned(root, WORK_PREFIX)
+    with working_directory_in(root, WORK_PREFIX) as work:
+        directory = work / "store"
+        make_directory(directory)
+        counts = make(directory)
+        write_new_file(directory / COUNTS_FILE, json.dumps(counts))
+        seal(directory)
+        try:
+            move(directory, target)
+        except OSError:
+            # Another process stored the same examples first; the fingerprint says they are equal.
+            if not target.exists():
+                raise
 
 
 def fingerprint_of(*parts: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuralchat.cache import cache_directory
+from neuralchat.cache import cache_directory, keep_within_limit, trusted_directory
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
@@ -22,7 +23,7 @@ from neuralchat.data.records import RecordReport
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
-from neuralchat.errors import DataError, NeuralChatError, problem_list
+from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_list, system_error_line
 
 PROGRESS_SECONDS = 5.0
 
@@ -119,9 +120,9 @@ def make_encoder(data: DataArguments, tokenizer: Any, template: Template, *, enc
 
 
 def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tuple[ExampleStore, dict[str, Any]]:
-    root = Path(data.dataset_cache_directory) if data.dataset_cache_directory else cache_directory() / "tokenized"
+    content = source.fingerprint()
     fingerprint = fingerprint_of(
-        source.fingerprint(),
+        content,
         tokenizer_fingerprint(encoder.tokenizer),
         encoder.template.fingerprint(),
         str(encoder.max_seq_length),
@@ -137,6 +138,9 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         notice = report.settle(data.on_bad_record)
         if not counts.examples:
             raise DataError(problem_list("no record can be trained on:", counts.unusable, unlisted=counts.unlisted))
+        if source.fingerprint() != content:
+            # What was read is neither the old file nor the new one.
+            raise DataError(f"the records changed while they were read: {source.name}; start again when they are whole")
         ignored = sorted(map(str, report.ignored_fields))
         notices = [notice] if notice else []
         notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
@@ -146,11 +150,34 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
             "notices": notices + counts.notices(encoder.limit),
         }
 
+    named = data.dataset_cache_directory
+    with cache_failures_told(named), panics_told(f"the tokenizer of '{encoder.tokenizer.name_or_path}'"):
+        root = Path(named) if named else trusted_directory(cache_directory() / "tokenized")
+        found = stored(
+            root,
+            fingerprint,
+            overwrite=data.overwrite_cache,
+            in_memory=data.keep_in_memory,
+            # A directory that several users share is their word.
+            own=not named,
+            make=make,
+        )
+        if not named:
+            for entry in keep_within_limit(keep=root / fingerprint):
+                note(f"{entry.path} was deleted: the cache is larger than $NEURALCHAT_CACHE_GIB allows")
+        return found
+
+
+@contextmanager
+def cache_failures_told(named: str | None) -> Iterator[None]:
+    """Whatever the system refuses of the cache of tokens becomes an error that says what helps."""
     try:
-        return stored(root, fingerprint, overwrite=data.overwrite_cache, in_memory=data.keep_in_memory, make=make)
-    except PermissionError as error:
+        yield
+    except OSError as error:
+        place = named or "of tokenized records"
         raise NeuralChatError(
-            f"the cache {root} cannot be written: {error.strerror}; name another place with --dataset_cache_directory"
+            f"the cache {place} cannot be written: {system_error_line(error)}; name another place with "
+            "--dataset_cache_directory, or make room with 'neuralchat cache clear'"
         ) from error
 
 

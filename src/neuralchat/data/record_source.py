@@ -16,7 +16,7 @@ from neuralchat.data.mixture import shares_of
 from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, read_records, records_of_rows
 from neuralchat.errors import DataError, problem_list
-from neuralchat.runs.directory import file_sha256
+from neuralchat.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class RecordSource:
     @property
     def is_empty(self) -> bool:
         return not (self.files or self.dataset or self.given)
+
+    @property
+    def name(self) -> str:
+        return self.given.name if self.given else self.dataset[0] if self.dataset else ", ".join(self.files)
 
     def check(self) -> list[str]:
         """What is wrong with the files before they are read."""

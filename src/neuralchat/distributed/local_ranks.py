@@ -8,20 +8,27 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from types import FrameType
 from typing import Any
 
 import psutil
 
+from neuralchat.console import put
 from neuralchat.distributed.hardware import Machine, read_machine
 from neuralchat.distributed.launchers import LOCALHOST, read_world
 from neuralchat.errors import ArgumentsError
+from neuralchat.secrets import hand_down, handed_down, without_secret_words
 
 # A rank that finds this in its environment was started here.
 STARTED_HERE = "NEURALCHAT_LOCAL_RANKS"
 # Seconds that ranks have to end after a second signal.
 LAST_SECONDS = 5.0
+
+
+def words_of_rank(words: Sequence[str], environ: MutableMapping[str, str]) -> list[str]:
+    """The words of this command, with what was left out of them when it was started here."""
+    return [*words, *handed_down(environ)] if STARTED_HERE in environ else list(words)
 
 
 def wants_local_ranks(num_processes: str, environ: Mapping[str, str]) -> int:
@@ -48,6 +55,9 @@ def start_local_ranks(words: Sequence[str], *, prog: str, num_processes: int, gr
     Each rank writes to this terminal itself. A signal is handed on once, so a second Ctrl-C is a second one. `grace`:
     seconds that ranks have to end after a signal; after the failure of one, torch's launcher gives the others 30.
     """
+    # Everybody on the machine can read the words of a process, its owner alone the environment.
+    words, secrets = without_secret_words(words)
+    hand_down(secrets, os.environ)
     return LocalRanks(command_of(words, prog), grace).run(num_processes)
 
 
@@ -129,5 +139,5 @@ def status_of(rank: int, code: int) -> int:
         return code
     name = signal.Signals(-code).name
     hint = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
-    print(f"error: rank {rank} was ended by {name}{hint}", file=sys.stderr, flush=True)
+    put(f"error: rank {rank} was ended by {name}{hint}", sys.stderr)
     return 128 - code

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from neuralchat.console import put
 from neuralchat.data.records import TEXT, Record, RecordReport, read_records
 from neuralchat.errors import ArgumentsError, DataError
+from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
-from neuralchat.runs.directory import why_unwritable
+from neuralchat.runs.directory import json_text, why_unwritable
 
 
 def states_facts(answer: str, facts: Sequence[str]) -> bool:
@@ -63,12 +64,12 @@ def evaluate(options: argparse.Namespace) -> int:
             {"question": record.question.content, "answer": answer, "facts": list(record.facts), "right": ok}
             for record, answer, ok in zip(records, answers, right, strict=True)
         ]
-        Path(options.output).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{sum(right)} of {len(right)} answers state the right fact ({sum(right) / len(right):.0%})")
+        write_file(Path(options.output), json_text(rows, indent=1))
+    put(f"{sum(right)} of {len(right)} answers state the right fact ({sum(right) / len(right):.0%})")
     return 0
 
 
 def print_wrong(records: Sequence[Record], answers: Sequence[str], right: Sequence[bool]) -> None:
     for record, answer, ok in zip(records, answers, right, strict=True):
         if not ok:
-            print(f"wrong  {record.question.content}\n       said: {answer}\n       facts: {', '.join(record.facts)}")
+            put(f"wrong  {record.question.content}\n       said: {answer}\n       facts: {', '.join(record.facts)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,15 +10,17 @@ from typing import Any
 import torch
 
 from neuralchat.config.methods import METHODS
+from neuralchat.console import put
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
+from neuralchat.files import make_directory, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, read_manifest, why_unwritable, write_atomically
+from neuralchat.runs.directory import MANIFEST, json_text, read_manifest, why_unwritable
 from neuralchat.runs.model_card import model_card
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
@@ -97,15 +98,15 @@ def merge(options: argparse.Namespace) -> int:
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     with quiet_libraries():
         whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
         whole.save_pretrained(str(output))
         bot.tokenizer.save_pretrained(str(output))
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
-    write_atomically(output / "README.md", card_of_merged(manifest, bot, whole))
-    write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    print(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
+    write_file(output / "README.md", card_of_merged(manifest, bot, whole))
+    write_file(output / MANIFEST, json_text(manifest))
+    put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
 
 

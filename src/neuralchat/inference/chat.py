@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from neuralchat.console import report
+from neuralchat.console import put, report
 from neuralchat.console.questions import Questions
 from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.inference.chatbot import Chatbot
@@ -40,17 +40,17 @@ def chat(options: argparse.Namespace) -> int:
 def converse(bot: Chatbot, sampling: Sampling) -> int:
     questions = Questions()
     if questions.on_terminal:
-        print("Ask away; /help says what else can be typed here, /exit or Ctrl-D leaves.")
+        put("Ask away; /help says what else can be typed here, /exit or Ctrl-D leaves.")
     for line in questions:
         if line in LEAVE:
             return 0
         if line == "/new":
             bot.reset()
         elif line.startswith("/") and "\n" not in line and " " not in line:
-            print(HELP if line in ("/help", "/?") else f"unknown command {line}\n{HELP}")
+            put(HELP if line in ("/help", "/?") else f"unknown command {line}\n{HELP}")
         else:
             answer_in_turn(bot, line, sampling, goes_on=questions.on_terminal)
-    print()
+    put("")
     return 0
 
 
@@ -61,7 +61,7 @@ def answer_in_turn(bot: Chatbot, question: str, sampling: Sampling, *, goes_on: 
         reply(bot, question, sampling)
     except KeyboardInterrupt:
         # The unanswered question is forgotten, so that the history stays question and answer in turn.
-        print(" [stopped]")
+        put(" [stopped]")
         bot.history = said_before
     except NeuralChatError as error:
         if not goes_on:
@@ -71,11 +71,11 @@ def answer_in_turn(bot: Chatbot, question: str, sampling: Sampling, *, goes_on: 
 
 def reply(bot: Chatbot, question: str, sampling: Sampling) -> None:
     for piece in bot.stream(question, **dataclasses.asdict(sampling)):
-        print(piece, end="", flush=True)
+        put(piece, end="")
     assert bot.last is not None
     if bot.last.finished:
-        print()
+        put("")
         return
     # Where the model has positions for fewer tokens than were allowed, those ended it.
     whole = len(bot.last.token_ids) >= sampling.max_new_tokens
-    print(" [cut at --max_new_tokens]" if whole else " [cut: the model has no positions for more]")
+    put(" [cut at --max_new_tokens]" if whole else " [cut: the model has no positions for more]")

@@ -14,7 +14,7 @@ from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, panics_told
 from neuralchat.inference.generation import Answer, TextStream, end_token_ids, frame_of, generate, padding_id
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import on_other_base, origin_of
@@ -196,7 +196,8 @@ class Chatbot:
 
     def prompt(self, turns: Sequence[Turn], sampling: Sampling) -> Prompt:
         """What the model is given. Raises ArgumentsError for a question that is longer than it has positions for."""
-        return self.window.prompt(turns, self.encoder.encode_prompt, sampling.max_new_tokens)
+        with panics_told(f"the tokenizer of {self.name or 'the model'}"):
+            return self.window.prompt(turns, self.encoder.encode_prompt, sampling.max_new_tokens)
 
     def generated(
         self, prompts: Sequence[Prompt], sampling: Sampling, stream: TextStream | None = None

@@ -1,15 +1,17 @@
-"""What a finished run holds on disk, and writing it so that a file is whole or absent."""
+"""What a finished run holds on disk: its names, where it may be written, and reading what others have written."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuralchat.errors import RunDirectoryError
+from neuralchat.console.terminal import VISIBLE
+from neuralchat.errors import RunDirectoryError, problem_list
+from neuralchat.files import kind_of_mode, make_directory, read_file, remove_file, remove_tree
+from neuralchat.secrets import without_remembered
 
 MANIFEST = "neuralchat.json"
 METRICS = "metrics.jsonl"
@@ -39,6 +41,9 @@ RUN_FILES = (
     "special_tokens_map.json",
 )
 
+
+# A manifest holds a few answers, metrics a line for each logging step.
+MAX_MANIFEST_BYTES, MAX_METRICS_BYTES = 16 << 20, 1 << 30
 
 TEXT, NUMBER, TEXT_OR_NONE, NUMBER_OR_NONE = (str,), (int, float), (str, type(None)), (int, float, type(None))
 # Part of the manifest -> what it must hold, and of which type.
@@ -75,44 +80,6 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
-    beside = path.with_name(f".{path.name}.writing")
-    # Undecodable bytes of a path become \\udcxx, which JSON reads back.
-    write_bytes_synced(beside, text.encode("utf-8", "backslashreplace"))
-    beside.replace(path)
-    sync_directory(path.parent)
-
-
-def write_bytes_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def sync_file(path: Path) -> None:
-    """Wait until what was written to `path` is on the disk."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until names created, renamed or deleted in a directory are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def nearest_existing(path: Path) -> Path:
     """The path itself, or the closest of its parents that is there and may be looked at."""
     return next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
@@ -130,34 +97,58 @@ def why_unwritable(path: Path) -> str | None:
 
 def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None:
     """Raise RunDirectoryError unless a run may be written to `path`. Creates and deletes nothing."""
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise RunDirectoryError(f"--output_dir {path} is a file; give a directory")
-    if reason := why_unwritable(path):
-        raise RunDirectoryError(f"--output_dir {path} cannot be written: {reason}")
-    if path.exists() and any(p.name != LOCK for p in path.iterdir()) and not overwrite and not resume:
-        raise RunDirectoryError(
-            f"--output_dir {path} is not empty; choose another, replace its run with --overwrite_output_dir, "
-            "or go on with it by --resume_from_checkpoint auto"
-        )
+    try:
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise RunDirectoryError(f"--output_dir {path} is a file; give a directory")
+        if reason := why_unwritable(path):
+            raise RunDirectoryError(f"--output_dir {path} cannot be written: {reason}")
+        if not path.exists():
+            return
+        if not overwrite and not resume and any(p.name != LOCK for p in path.iterdir()):
+            raise RunDirectoryError(
+                f"--output_dir {path} is not empty; choose another, replace its run with --overwrite_output_dir, "
+                "or go on with it by --resume_from_checkpoint auto"
+            )
+        problems = list(misplaced(path))
+    except OSError as error:
+        raise RunDirectoryError(f"--output_dir {path} cannot be used: {error.strerror or error}") from error
+    if problems:
+        title = f"--output_dir {path} cannot be written; move away what is in the place of the run's own files:"
+        raise RunDirectoryError(problem_list(title, problems))
+
+
+def misplaced(path: Path) -> Iterator[str]:
+    """What stands where the run would write something of another kind, and is not ours to delete."""
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        mode = entry.stat(follow_symlinks=False).st_mode
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if entry.name in (*RUN_FILES, LOCK) and is_directory:
+            yield f"{entry.name} is a directory, not a file"
+        elif is_checkpoint_name(entry.name) and not is_directory:
+            yield f"{entry.name} is {kind_of_mode(mode)}, not a directory"
 
 
 def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
     """Create the directory; with `overwrite`, delete the files of an earlier run and nothing else."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
+        if not overwrite:
+            return
+        for name in RUN_FILES:
+            remove_file(path / name)
+        for checkpoint in checkpoints(path):
+            remove_tree(checkpoint)
     except OSError as error:
         raise RunDirectoryError(f"--output_dir {path} cannot be written: {error.strerror}") from error
-    if not overwrite:
-        return
-    for name in RUN_FILES:
-        (path / name).unlink(missing_ok=True)
-    for checkpoint in checkpoints(path):
-        shutil.rmtree(checkpoint)
+
+
+def is_checkpoint_name(name: str) -> bool:
+    return name.startswith("checkpoint-") and name.removeprefix("checkpoint-").isdecimal()
 
 
 def checkpoints(path: Path) -> list[Path]:
-    """Directories checkpoint-N, oldest step first."""
-    found = [p for p in path.glob("checkpoint-*") if p.is_dir() and p.name.removeprefix("checkpoint-").isdecimal()]
+    """Directories checkpoint-N, oldest step first; what is a link to one is none of the run's."""
+    found = [p for p in path.glob("checkpoint-*") if is_checkpoint_name(p.name) and p.is_dir() and not p.is_symlink()]
     return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
 
 
@@ -166,7 +157,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise RunDirectoryError(f"run directory {path} does not exist")
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_file(path / MANIFEST, MAX_MANIFEST_BYTES).decode("utf-8"))
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             raise RunDirectoryError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
@@ -207,6 +198,16 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
         raise RunDirectoryError(f"{path} is damaged: results.samples must be questions with answers before and after")
 
 
+def json_text(value: Any, *, indent: int = 2) -> str:
+    """JSON as it is kept: readable in any script, and nothing in it that a terminal obeys. Known secrets are masked.
+
+    What JSON need not write as \\uXXXX, and a terminal heeds or text is reordered by, is written so.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    escapes = {code: f"\\u{code:04x}" for code in VISIBLE if code >= 0x7F}
+    return without_remembered(text.translate(escapes)) + "\n"
+
+
 def is_plain(text: str) -> bool:
     return len(text) <= 4096 and not any(c == "\0" or "\ud800" <= c < "\ue000" for c in text)
 
@@ -223,7 +224,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
     file = path / METRICS
     try:
-        lines = file.read_bytes().splitlines() if file.exists() else []
+        lines = read_file(file, MAX_METRICS_BYTES).splitlines() if file.exists() else []
     except OSError as error:
         raise RunDirectoryError(f"{file} cannot be read: {error.strerror}") from error
     found = []

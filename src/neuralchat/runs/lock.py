@@ -9,11 +9,15 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from neuralchat.console import note
 from neuralchat.errors import RunDirectoryError
+from neuralchat.files import open_own, parent_of
 from neuralchat.runs.directory import LOCK
+from neuralchat.secrets import masked_words
+
+# Of what another run says of itself.
+MAX_HOLDER_BYTES = 4096
 
 
 class RunLock:
@@ -21,40 +25,67 @@ class RunLock:
 
     def __init__(self, output: Path) -> None:
         self.path = output / LOCK
-        self.stream: Any = None
+        self.descriptor: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self.descriptor is not None
 
     def take(self) -> None:
         """Raises RunDirectoryError naming the run that has the directory. Taking it twice is taking it once."""
-        if self.stream is not None:
+        if self.is_held:
             return
-        stream = self.path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip()
-            stream.close()
-            raise RunDirectoryError(
-                f"another run is writing to {self.path.parent}: {holder_name(holder)}. Wait for it, stop it, or choose "
-                "another --output_dir."
-            ) from None
+            with parent_of(self.path) as parent:
+                descriptor = self.locked(parent)
         except OSError as error:
-            note(f"{self.path.parent} cannot be locked ({error.strerror}); see that no other run writes to it")
-        stream.truncate(0)
+            raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror or error}") from error
         me = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
-        stream.write(json.dumps({**me, "command": " ".join(sys.argv)[:500]}))
-        stream.flush()
-        self.stream = stream
+        command = " ".join(masked_words(sys.argv))[:500]
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({**me, "command": command}).encode())
+        except OSError:
+            # A full disk: the lock holds without a name.
+            pass
+        self.descriptor = descriptor
+
+    def locked(self, parent: int) -> int:
+        """The lock's file, ours alone. What stood in its place and is no file of its own is deleted, not written to."""
+        while True:
+            # A name that many hold together is ours only when nobody has locked it.
+            descriptor = open_own(self.path, parent, os.O_RDWR | os.O_CREAT, keep_if_locked=True)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, MAX_HOLDER_BYTES, 0).decode("utf-8", "replace").strip()
+                os.close(descriptor)
+                raise RunDirectoryError(
+                    f"another run is writing to {self.path.parent}: {holder_name(holder)}. Wait for it, stop it, or "
+                    "choose another --output_dir."
+                ) from None
+            except OSError as error:
+                note(f"{self.path.parent} cannot be locked ({error.strerror}); see that no other run writes to it")
+            if self.is_still_there(parent, descriptor):
+                return descriptor
+            os.close(descriptor)
+
+    def is_still_there(self, parent: int, descriptor: int) -> bool:
+        """Whether the name still leads to what was locked: whoever had it before may have deleted it."""
+        try:
+            return os.path.samestat(os.stat(self.path.name, dir_fd=parent, follow_symlinks=False), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
-            self.stream = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
 
 def holder_name(holder: str) -> str:
     try:
         other = json.loads(holder)
         return f"process {other['pid']} on {other['host']}, started {other['started']} ({other['command']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "a process that left no name"

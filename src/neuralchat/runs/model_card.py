@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from neuralchat.console.terminal import visible
+from neuralchat.secrets import without_remembered
+
+# What Markdown, or the HTML in it, would take for more than text.
+MARKUP = re.compile(r"[\\`*\[\]<>|#&]")
 
 
 def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neuralchat: str) -> str:
@@ -13,19 +22,21 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
     whole = method == "none"
     # The hub takes only names of its own there.
     is_local = Path(base).is_dir() or base.startswith(("/", ".", "~")) or base.count("/") > 1
-    named = [] if is_local else [f"base_model: {base}"]
-    kind = f"{base} with its {merged} adapter folded in" if merged else f"{base}, all weights"
-    what = f"{kind}, trained" if whole else f"A {method} adapter for {base}, trained"
+    facts: dict[str, Any] = {} if is_local else {"base_model": plain(base)}
+    facts["library_name"] = "transformers" if whole else "peft"
+    facts["tags"] = ["full" if whole and not merged else plain(merged or method), "neuralchat"]
+    written = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
+    shown, title = in_text(base), in_text(Path(base).name if is_local else base)
+    kind = f"{shown} with its {merged} adapter folded in" if merged else f"{shown}, all weights"
+    what = f"{kind}, trained" if whole else f"A {in_text(method)} adapter for {shown}, trained"
     parts = [
         "---",
-        *named,
-        f"library_name: {'transformers' if whole else 'peft'}",
-        f"tags: [{'full' if whole and not merged else merged or method}, neuralchat]",
+        written,
         "---",
-        f"# {'Fine-tuned' if whole else 'Adapter for'} {Path(base).name if is_local else base}",
+        f"# {'Fine-tuned' if whole else 'Adapter for'} {title}",
         "",
         f"{what} with NeuralChat{version(manifest)}{on_examples(manifest)}.",
-        f"Prompt template: {manifest['template']['name']}.",
+        f"Prompt template: {in_text(manifest['template']['name'])}.",
         *table(manifest),
         "",
         "## Use",
@@ -39,7 +50,7 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
     if not whole and is_local:
         parts += [
             "",
-            f"The base model was a directory of the machine that trained (`{base}`). Where it lies elsewhere, name its "
+            f"The base model was a directory of the machine that trained ({shown}). Where it lies elsewhere, name its "
             "place: `neuralchat chat THIS_DIRECTORY --base_model PATH`, or `base` in the code above. "
             "`adapter_config.json` holds the old place, which PEFT looks at only where it is to find the model itself.",
         ]
@@ -67,3 +78,17 @@ def table(manifest: dict[str, Any]) -> list[str]:
     if trained is not None:
         rows.append(("trained parameters", f"{trained:,}"))
     return ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)] if rows else []
+
+
+def plain(text: str) -> str:
+    """A name as one line without secrets and control characters."""
+    return " ".join(visible(without_remembered(text)).split())
+
+
+def in_text(text: str) -> str:
+    """A name within Markdown.
+
+    >>> in_text("models/my_model"), in_text("a<script>\\n# b")
+    ('models/my_model', 'a\\\\<script\\\\> \\\\# b')
+    """
+    return MARKUP.sub(r"\\\g<0>", plain(text))

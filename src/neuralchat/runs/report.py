@@ -11,6 +11,8 @@ from typing import Any
 import jinja2
 
 from neuralchat.console import clock
+from neuralchat.console.terminal import visible
+from neuralchat.secrets import without_remembered
 
 WIDTH, HEIGHT = 560, 210
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
@@ -31,7 +33,7 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         files("neuralchat.runs").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
-    return template.render(
+    page = template.render(
         manifest=manifest,
         results=manifest["results"],
         counts=manifest["data"]["counts"],
@@ -40,6 +42,7 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
         clock=clock,
         perplexity=lambda loss: math.exp(min(loss, 700.0)),
     )
+    return without_remembered(visible(page))
 
 
 def shown_arguments(arguments: dict[str, Any]) -> dict[str, str]:

@@ -41,6 +41,7 @@ from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
 from neuralchat.training.optimizer import make_optimizer, make_scheduler, refused_by_library
+from neuralchat.training.run_clock import RunClock
 from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
@@ -70,8 +71,10 @@ class Training:
         return {"loop": self.loop, "counters": self.counters}
 
 
-def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -> Training:
-    """Everything ready to train, at its first step. `callbacks` are the user's."""
+def make_training(
+    session: Session, callbacks: Sequence[TrainerCallback] = (), clock: RunClock | None = None
+) -> Training:
+    """Everything ready to train, at its first step. `callbacks` are the user's; `clock` began with the run."""
     args, model = session.training, session.model
     (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
     plan = make_batch_plan(session)
@@ -139,6 +142,7 @@ def make_training(session: Session, callbacks: Sequence[TrainerCallback] = ()) -
         control=control,
         signals=signals,
         progress=progress,
+        clock=clock or RunClock(),
     )
     return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from neuralchat.checkpointing.store import failures_told
 from neuralchat.console import note
 from neuralchat.console.live import LiveProgress
+from neuralchat.files import append_line
 from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
@@ -27,6 +28,7 @@ class MetricsWriter(TrainerCallback):
     def __init__(self, metrics_file: Path, counters: Counters) -> None:
         self.metrics_file = metrics_file
         self.counters = counters
+        self.unwritten: list[str] = []
         self.tokens_at_log = 0
         self.time_at_log = time.perf_counter()
 
@@ -59,11 +61,25 @@ class MetricsWriter(TrainerCallback):
         }
 
     def write(self, line: dict[str, Any]) -> None:
-        with (
-            failures_told(self.metrics_file.parent, METRICS),
-            self.metrics_file.open("a", encoding="utf-8") as stream,
-        ):
-            stream.write(json.dumps(line) + "\n")
+        """Lines that the disk does not take wait for the next one: they are not worth a run."""
+        self.unwritten.append(json.dumps(line))
+        try:
+            while self.unwritten:
+                append_line(self.metrics_file, self.unwritten[0])
+                del self.unwritten[0]
+        except OSError as error:
+            if not self.metrics_file.parent.is_dir():
+                # Then there is no run any more.
+                with failures_told(self.metrics_file.parent, METRICS):
+                    raise
+            if len(self.unwritten) == 1:
+                note(
+                    f"{METRICS} cannot be written ({error.strerror}); training goes on, its lines wait until it can be"
+                )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if self.unwritten:
+            note(f"{METRICS} lacks its last {len(self.unwritten)} line(s): they could not be written")
 
 
 class EarlyStopping(TrainerCallback):

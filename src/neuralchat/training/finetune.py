@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -14,20 +15,22 @@ from neuralchat.checkpointing.select import SharedCheckpoint, asks_to_resume, ch
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.parser import parse
-from neuralchat.console import note
+from neuralchat.console import is_first_rank, is_log_shown, note, show_page
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
-from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks
+from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks, words_of_rank
 from neuralchat.distributed.rendezvous import joined
 from neuralchat.export.hub import HubUpload
 from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
 from neuralchat.runs.results import RunResults
+from neuralchat.runs.summary import summary
 from neuralchat.training.assemble import make_training
 from neuralchat.training.manifest import finish
 from neuralchat.training.packages import check_packages
+from neuralchat.training.run_clock import RunClock
 from neuralchat.training.session import Session, make_session
 from neuralchat.training.train import train
 
@@ -36,6 +39,7 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
     """The whole command; returns the exit status. Raises NeuralChatError for what the user can mend."""
     world = read_world(os.environ)
     export_world(world, os.environ)
+    words = words_of_rank(words, os.environ)
     arguments = parse(words, prog=prog, implied=implied)
     if (ranks := wants_local_ranks(arguments.distributed.num_processes, os.environ)) > 1:
         grace = arguments.distributed.peer_timeout
@@ -83,7 +87,7 @@ def finetune_locked(
     given_records: Sequence[GivenRecords],
     lock: RunLock,
 ) -> RunResults:
-    start = time.perf_counter()
+    start, clock = time.perf_counter(), RunClock(arguments.tuning.max_hours, arguments.tuning.save_every_minutes)
     output, overwrite = arguments.output_dir, arguments.tuning.overwrite_output_dir
     checkpoint = run_on_rank_zero(lambda: chosen_checkpoint(arguments, output, lock))
     check_packages(arguments)
@@ -94,24 +98,30 @@ def finetune_locked(
 
     def prepare() -> None:
         prepare_output_directory(output, overwrite=False)
-        # Before anything is deleted: it might be another run's.
-        lock.take()
+        if not lock.is_held:
+            # Before anything is deleted: it might be another run's. Which may have begun, and even ended, since the
+            # directory was found empty.
+            lock.take()
+            check_output_directory(output, overwrite=overwrite, resume=False)
         prepare_output_directory(output, overwrite=overwrite)
         check_room(output, 2 * checkpoint_bytes(session.model, session.training.optim))
 
     run_on_rank_zero(prepare)
     uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
-    found = train(session, make_training(session, [*uploads, *callbacks]))
+    found = train(session, make_training(session, [*uploads, *callbacks], clock))
     results = replace(found, seconds=time.perf_counter() - start, peak_memory_mb=peak_memory_mb())
-    run_on_rank_zero(lambda: write_results(output, session, results))
+    manifest = run_on_rank_zero(lambda: write_results(output, session, results))
+    if manifest is not None and is_log_shown() and is_first_rank():
+        show_page(summary(output, manifest))
     for upload in uploads:
         run_on_rank_zero(upload.upload_result)
     return results
 
 
-def write_results(output: Path, session: Session, results: RunResults) -> None:
+def write_results(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:
+    """The manifest; None where this process writes none. What is shown of it is no part of saving it."""
     with failures_told(output, MANIFEST):
-        finish(output, session, results)
+        return finish(output, session, results)
 
 
 def chosen_checkpoint(arguments: FinetuneConfig, output: Path, lock: RunLock) -> Path | None:

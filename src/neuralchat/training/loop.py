@@ -14,6 +14,7 @@ from a checkpoint does what the undisturbed one would have done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -31,6 +32,7 @@ from neuralchat.models.compat.trainer import CallbackHandler
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.optimizer import steps_by_metric
+from neuralchat.training.run_clock import RunClock
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
 
@@ -65,6 +67,7 @@ class TrainingLoop:
     control: TrainerControl
     signals: StopSignals
     progress: LiveProgress
+    clock: RunClock = field(default_factory=RunClock)
     position: Position = field(default_factory=Position, init=False)
     # As the last finished step left it: a step that is given up has drawn random numbers of its own.
     rng: dict[str, Any] = field(default_factory=rng_state, init=False)
@@ -163,10 +166,13 @@ class TrainingLoop:
 
     def agree(self, share: StepShare) -> tuple[int, int]:
         """(supervised tokens, tokens) of the step on all ranks. What signals ask for is heeded by all alike."""
-        asked = (self.signals.stop is not None, self.signals.save)
+        self.clock.step_begins()
+        save_now = self.signals.save or self.clock.is_save_due()
+        asked = (self.signals.stop is not None, self.clock.is_up(), save_now)
         totals = all_reduce_sum((share.supervised_tokens, share.tokens, *map(float, asked)), self.args.device)
-        supervised_tokens, tokens, stop, save = map(int, totals)
-        if stop:
+        supervised_tokens, tokens, stop, time_is_up, save = map(int, totals)
+        if stop or time_is_up:
+            self.clock.has_ended_run = not stop
             raise StepAbandonedError(FailureKind.STOP)
         if save:
             self.signals.save = False
@@ -221,8 +227,10 @@ class TrainingLoop:
         return True
 
     def save(self) -> None:
+        before = time.monotonic()
         with self.progress.activity("saving"):
             self.checkpointer.save(self.state, self.rng, {"loop": self, "counters": self.counters})
+        self.clock.saved(time.monotonic() - before)
 
     def save_now(self) -> None:
         """A checkpoint of the last finished step, unless it has one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import time
 from dataclasses import asdict
@@ -12,36 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neuralchat.console import is_log_shown, show_page
 from neuralchat.export.python_code import place_of_base, with_neuralchat, without_neuralchat
+from neuralchat.files import write_file
 from neuralchat.inference.generation import end_token_ids
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
-from neuralchat.runs.directory import MANIFEST, REPORT, read_metrics, write_atomically
+from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
 from neuralchat.runs.report import render_report
 from neuralchat.runs.results import RunResults
-from neuralchat.runs.summary import summary
 
 if TYPE_CHECKING:
     from neuralchat.training.session import Session
 
 
-def finish(output: Path, session: Session, results: RunResults) -> None:
-    """Write what a finished run holds; where the log is shown, print the summary."""
+def finish(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:
+    """Write what a finished run holds; returns its manifest, or None where another process writes it."""
     if not session.training.should_save:
-        return
+        return None
     manifest = make_manifest(session, results)
     if session.training.do_train:
         base_model_of(session.model).generation_config.save_pretrained(str(output))
-        write_atomically(output / "README.md", card_of(session, manifest))
-        write_atomically(output / REPORT, render_report(manifest, read_metrics(output)))
+        write_file(output / "README.md", card_of(session, manifest))
+        write_file(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.
-        write_atomically(output / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    if is_log_shown():
-        show_page(summary(output, manifest))
+        write_file(output / MANIFEST, json_text(manifest))
+    return manifest
 
 
 def card_of(session: Session, manifest: dict[str, Any]) -> str:
@@ -107,14 +105,20 @@ def make_manifest(session: Session, results: RunResults) -> dict[str, Any]:
         },
         "identity": session.identity,
         "arguments": arguments.as_dict(),
-        "working_directory": str(Path.cwd()),
+        "working_directory": session.started_in,
         "results": asdict(results),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "tokenizers")},
         },
-        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
+        "machine": {"platform": system_name(), "threads": torch.get_num_threads()},
     }
+
+
+def system_name() -> str:
+    """As platform.platform() says it, which starts a program for a part that it leaves out here."""
+    system = os.uname()
+    return f"{system.sysname}-{system.release}-{system.machine}-with-{''.join(platform.libc_ver())}"
 
 
 def absolute(name: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from neuralchat.data.tokenization import Example
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
-from neuralchat.errors import ArgumentsError, PackingError, problem_list
+from neuralchat.errors import ArgumentsError, ModelError, PackingError, problem_list
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.rehearsal import rehearse
 from neuralchat.models.families.architecture import is_encoder_decoder
@@ -79,6 +80,8 @@ class Session:
     link: Link | None
     # PiSSA changes the base weights; the adapter as it began is what turns the result into a plain one.
     initial_adapter: tempfile.TemporaryDirectory[str] | None = None
+    # Read once: the directory may be gone when the run ends.
+    started_in: str = field(default_factory=os.getcwd)
 
     @property
     def packed(self) -> bool:
@@ -129,6 +132,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         note(notice)
     inform(f"loading {source.name}")
     model = load_model(source, config, precision)
+    if base_fingerprint(source) != identity["base_model"]:
+        raise ModelError(f"the files of {source.name} changed while they were loaded; start again when they are whole")
     if added:
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)

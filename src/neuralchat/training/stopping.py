@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from neuralchat.console import is_log_shown
+from neuralchat.console import is_log_shown, put
 from neuralchat.errors import NeuralChatError
 
 
@@ -36,6 +36,13 @@ class InterruptedTrainingError(NeuralChatError):
         super().__init__(message)
         # What a shell reports of a process that a signal ended: 130 for SIGINT, 143 for SIGTERM.
         self.exit_status = 128 + number
+
+
+class OutOfTimeError(NeuralChatError):
+    """The time of --max_hours is over; nothing is lost."""
+
+    # EX_TEMPFAIL of sysexits.h: the same command, later, goes on.
+    exit_status = 75
 
 
 class FailureKind(IntEnum):
@@ -81,7 +88,10 @@ def nonfinite_message(failure: Failure, step: int) -> str:
 
 
 class StopSignals:
-    """SIGINT and SIGTERM: finish the micro-batch, save, stop; a second one stops at once. SIGUSR1: save, go on.
+    """SIGINT, SIGTERM and SIGHUP: finish the micro-batch, save, stop. SIGUSR1: save, go on.
+
+    A second SIGINT or SIGTERM stops at once. SIGHUP is what a terminal that is closed sends, often twice, and with it
+    SIGTERM at the end of a session: none of that is impatience. Where it is ignored, as by nohup, it stays so.
 
     Use as a context; the signals go back to whoever had them before. Signals belong to the main thread: in another
     one, as a notebook may have, nothing is changed.
@@ -98,8 +108,11 @@ class StopSignals:
             handlers = {
                 signal.SIGINT: self.ask_to_stop,
                 signal.SIGTERM: self.ask_to_stop,
+                signal.SIGHUP: self.ask_to_stop,
                 signal.SIGUSR1: self.ask_to_save,
             }
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+                del handlers[signal.SIGHUP]
             self.previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
@@ -112,16 +125,14 @@ class StopSignals:
 
     def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
         if self.stop is not None:
-            raise KeyboardInterrupt
-        self.stop = number
-        if not is_log_shown():
+            if signal.SIGHUP not in (number, self.stop):
+                raise KeyboardInterrupt
             return
-        print(
-            f"\n{signal.Signals(number).name}: finishing this micro-batch, then saving; once more stops at once "
-            "without saving",
-            file=sys.stderr,
-            flush=True,
-        )
+        self.stop = number
+        if is_log_shown():
+            name = signal.Signals(number).name
+            again = "" if number == signal.SIGHUP else "; once more stops at once without saving"
+            put(f"\n{name}: finishing this micro-batch, then saving{again}", sys.stderr)
 
     def ask_to_save(self, _number: int, _frame: FrameType | None) -> None:
         self.save = True

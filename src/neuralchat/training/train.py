@@ -34,6 +34,7 @@ from neuralchat.training.stopping import (
     FailureKind,
     InterruptedTrainingError,
     OutOfMemoryError,
+    OutOfTimeError,
     StepAbandonedError,
 )
 
@@ -160,7 +161,9 @@ def saved_if_stopped(training: Training, session: Session) -> Iterator[None]:
         raise interrupted(training, session) from None
 
 
-def interrupted(training: Training, session: Session) -> InterruptedTrainingError:
+def interrupted(training: Training, session: Session) -> NeuralChatError:
+    if training.loop.clock.has_ended_run:
+        return out_of_time(training, session)
     number = next((n for n in all_gather_object(training.signals.stop) if n is not None), signal.SIGTERM)
     state = training.state
     checkpoint = training.checkpointer.directory(state.global_step)
@@ -170,6 +173,17 @@ def interrupted(training: Training, session: Session) -> InterruptedTrainingErro
         number,
     )
     return told_by_first(error)
+
+
+def out_of_time(training: Training, session: Session) -> OutOfTimeError:
+    state = training.state
+    return told_by_first(
+        OutOfTimeError(
+            f"--max_hours {session.arguments.tuning.max_hours:g} would be over after the next step; step "
+            f"{state.global_step} of {state.max_steps} is saved in "
+            f"{training.checkpointer.directory(state.global_step)}. Go on with{how_to_go_on(session)}"
+        )
+    )
 
 
 def how_to_go_on(session: Session, **more: Any) -> str:

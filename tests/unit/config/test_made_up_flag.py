@@ -82,5 +82,9 @@ def test_it_is_repeated_by_from_run(tmp_path: Path) -> None:
 
 def test_it_stands_in_the_command_that_goes_on() -> None:
     stopped = made_up(*WORDS)
-    again = parse(shlex.split(stopped.command_to_resume())[1:], prog="t", implied=["--do_train"], schema=SCHEMA)
-    assert values(again) == values(stopped)
+    words = shlex.split(stopped.command_to_resume())[1:]
+    assert "hush" not in " ".join(words)
+    with pytest.raises(ArgumentsError, match=r"--toe_token is '\*\*\*', which stands for a secret in messages"):
+        parse(words, prog="t", implied=["--do_train"], schema=SCHEMA)
+    words[words.index("***")] = "hush"
+    assert values(parse(words, prog="t", implied=["--do_train"], schema=SCHEMA)) == values(stopped)

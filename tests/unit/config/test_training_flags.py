@@ -40,7 +40,7 @@ KEEPS_RESULT = """
     dataloader_persistent_workers dataloader_prefetch_factor disable_tqdm run_name report_to project trackio_space_id
     push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision
     skip_memory_metrics include_num_input_tokens_seen gradient_checkpointing gradient_checkpointing_kwargs local_rank
-    average_tokens_across_devices debug
+    average_tokens_across_devices debug max_hours save_every_minutes
 """
 
 
@@ -69,6 +69,10 @@ def test_secrets_paths_and_what_is_not_repeated() -> None:
     assert set(SCHEMA.arguments) - named("repeated") == {
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "from_run", "allow_changed", "local_rank",
         "num_processes", "run_name",
+        # What runs code, reaches out, or is believed, of a run that may be a stranger's.
+        "trust_remote_code", "use_auth_token", "cache_dir", "dataset_cache_directory", "report_to", "project",
+        "push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision",
+        "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
     }  # fmt: skip
     not_resumed = {"overwrite_output_dir", "resume_from_checkpoint", "local_rank"}
     assert set(SCHEMA.arguments) - named("resumed") == not_resumed

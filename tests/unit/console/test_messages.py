@@ -26,7 +26,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     inform("loading")
     note("100% [new]")
     warn_of_rank(HOSTILE)
-    assert capsys.readouterr().err == f"loading\nnote: 100% [new]\nwarning: {HOSTILE}\n"
+    assert capsys.readouterr().err == f"loading\nnote: 100% [new]\nwarning: {SHOWN}\n"
 
 
 @pytest.mark.usefixtures("shown_log")
@@ -104,7 +104,8 @@ DISAGREEMENT = Page(["the ranks differ:", Table(("", "rank", "[b]"), (("->", "1"
 def test_an_error_may_hold_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     error = DistributedError(DISAGREEMENT)
     report(error)
-    assert capsys.readouterr().err == f"error: {error}\n"
+    text = f"the ranks differ:\n    rank  [b]\n->  1     {SHOWN}\nMend it."
+    assert capsys.readouterr().err == f"error: {text}\n"
     assert str(error) == f"the ranks differ:\n    rank  [b]\n->  1     {HOSTILE}\nMend it."
 
 
@@ -134,7 +135,7 @@ def test_an_error_that_another_rank_tells(capsys: pytest.CaptureFixture[str]) ->
 def test_a_page_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     show_page(DISAGREEMENT)
     found = capsys.readouterr()
-    assert found.out == f"{DISAGREEMENT}\n"
+    assert found.out == f"the ranks differ:\n    rank  [b]\n->  1     {SHOWN}\nMend it.\n"
     assert found.err == ""
 
 

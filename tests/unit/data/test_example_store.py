@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,90 @@ def test_fingerprint_changes_with_the_format(monkeypatch: pytest.MonkeyPatch) ->
     before = fingerprint_of("a")
     monkeypatch.setattr(example_store, "FORMAT", example_store.FORMAT + 1)
     assert fingerprint_of("a") != before
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def one_id_changed(path: Path) -> None:
+    content = path.read_bytes()
+    ids = EXAMPLES[4].input_ids.tobytes()
+    assert content.count(ids) == 1
+    path.write_bytes(content.replace(ids, bytes([ids[0] ^ 1]) + ids[1:]))
+
+
+def other_owner(path: Path) -> None:
+    os.chown(path, 4711, -1)
+
+
+def writable_by_all(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, os.remove, one_id_changed, other_owner, writable_by_all, pipe])
+@pytest.mark.parametrize("name", ["examples.arrow", "counts.json", "seal.json"])
+def test_a_store_that_is_not_what_was_stored_is_made_again(
+    tmp_path: Path, said: list[str], damage: Callable[[Path], None], name: str
+) -> None:
+    if damage is one_id_changed and name != "examples.arrow":
+        pytest.skip("there are no ids")
+    if damage is other_owner and os.geteuid():
+        pytest.skip("only root can give files away")
+    store_of(tmp_path, EXAMPLES)
+    damage(tmp_path / "f" / name)
+    again = store_of(tmp_path, EXAMPLES)
+    assert [content(again[i]) for i in range(5)] == [content(example) for example in EXAMPLES]
+    assert "are not used: " in said[0]
+    assert "tokenizing again" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_store_of_an_earlier_version_is_made_again(tmp_path: Path, said: list[str]) -> None:
+    """It had no seal."""
+    store_of(tmp_path, EXAMPLES)
+    (tmp_path / "f" / "seal.json").unlink()
+    assert len(store_of(tmp_path, EXAMPLES[:2])) == 2
+    assert "it was not finished" in said[0]
+
+
+def test_a_link_in_the_place_of_a_store(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "f").symlink_to(tmp_path / "mine")
+    assert len(store_of(tmp_path / "root", EXAMPLES)) == 5
+    assert (tmp_path / "mine" / "notes").read_text() == "mine"
+
+
+def test_a_shared_directory_may_hold_what_others_stored(tmp_path: Path, said: list[str]) -> None:
+    store_of(tmp_path, EXAMPLES)
+    (tmp_path / "f" / "examples.arrow").chmod(0o664)
+    assert len(store_of(tmp_path, EXAMPLES[:2], own=False)) == 5
+    assert said == []
+
+
+def test_a_store_that_vanishes_after_it_was_checked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_of(tmp_path, EXAMPLES)
+    true_check, calls = example_store.broken_seal, []
+
+    def check(entry: Path, **options: Any) -> str | None:
+        found = true_check(entry, **options)
+        if not calls:
+            shutil.rmtree(entry)
+        calls.append(found)
+        return found
+
+    monkeypatch.setattr(example_store, "broken_seal", check)
+    assert len(store_of(tmp_path, EXAMPLES)) == 5

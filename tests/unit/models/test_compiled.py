@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from neuralchat.cache import SEAL, seal
 from neuralchat.models.kernels import compiled
 from neuralchat.models.kernels.elementwise import kernels_for
 
@@ -25,7 +29,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @needs_gcc
 def test_compiled_once_and_found_again(empty_home: Path) -> None:
     assert compiled.library("elementwise", BF16=0) is not None
-    (kept,) = (empty_home / "kernels").iterdir()
+    (kept,) = (empty_home / "kernels").glob("*/kernel.so")
     written = kept.stat().st_mtime_ns
     compiled.compiled.cache_clear()
     assert compiled.library("elementwise", BF16=0) is not None
@@ -45,6 +49,90 @@ def test_none_where_it_cannot_be_had(trouble: str, empty_home: Path, monkeypatch
     assert compiled.library("elementwise", BF16=0) is None
     assert kernels_for(torch.zeros(1)) is None
     compiled.compiled.cache_clear()
+
+
+CONSTRUCTOR = """
+#include <stdio.h>
+__attribute__((constructor)) static void run(void) { FILE *f = fopen("%s", "w"); if (f) fclose(f); }
+"""
+
+
+def planted(kept: Path, work: Path) -> Path:
+    """Put a library that leaves a mark when it is loaded in the place of a kernel; returns the mark."""
+    mark = work / "mark"
+    (work / "planted.c").write_text(CONSTRUCTOR % mark)
+    kept.unlink()
+    subprocess.run(["gcc", "-shared", "-fPIC", str(work / "planted.c"), "-o", str(kept)], check=True)
+    subprocess.run([sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(kept)!r})"], check=True)
+    assert mark.exists()
+    mark.unlink()
+    return mark
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    "damage", ["cut", "emptied", "gone", "no seal", "seal of another version", "planted", "planted with a seal"]
+)
+def test_a_damaged_kernel_is_compiled_again(
+    empty_home: Path, damage: str, said: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert compiled.library("elementwise", BF16=0) is not None
+    compiled.compiled.cache_clear()
+    (kept,) = (empty_home / "kernels").glob("*/kernel.so")
+    whole, mark = kept.read_bytes(), empty_home / "no mark"
+    if damage in ("cut", "emptied"):
+        # The file that was loaded stays as it is.
+        kept.unlink()
+        kept.write_bytes(whole[: len(whole) // 2 if damage == "cut" else 0])
+    elif damage == "gone":
+        kept.unlink()
+    elif damage == "no seal":
+        (kept.parent / SEAL).unlink()
+    elif damage == "seal of another version":
+        (kept.parent / SEAL).write_text('{"version": 99, "files": {}}')
+    else:
+        mark = planted(kept, tmp_path_factory.mktemp("planted"))
+        if damage == "planted with a seal":
+            (kept.parent / SEAL).unlink()
+            seal(kept.parent)
+            # Somebody else can do all that in a directory that is open to all.
+            kept.chmod(0o666)
+    assert compiled.library("elementwise", BF16=0) is not None
+    assert not mark.exists()
+    assert "is not used" in said[-1]
+    assert "compiling it again" in said[-1]
+    assert len(kept.read_bytes()) == len(whole)
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+
+
+@needs_gcc
+def test_what_lies_in_a_directory_that_others_can_write_to_is_thrown_away(
+    empty_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert compiled.library("elementwise", BF16=0) is not None
+    (kept,) = (empty_home / "kernels").glob("*/kernel.so")
+    mark = planted(kept, tmp_path_factory.mktemp("planted"))
+    (kept.parent / SEAL).unlink()
+    seal(kept.parent)
+    (empty_home / "kernels").chmod(0o777)
+    compiled.compiled.cache_clear()
+    assert compiled.library("elementwise", BF16=0) is not None
+    assert not mark.exists()
+    assert (empty_home / "kernels").stat().st_mode & 0o022 == 0
+
+
+@needs_gcc
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["directory", "entry", "file"])
+def test_what_belongs_to_another_user_is_not_loaded(empty_home: Path, what: str, said: list[str]) -> None:
+    assert compiled.library("elementwise", BF16=0) is not None
+    compiled.compiled.cache_clear()
+    (kept,) = (empty_home / "kernels").glob("*/kernel.so")
+    os.chown({"directory": kept.parent.parent, "entry": kept.parent, "file": kept}[what], 4711, -1)
+    found = compiled.library("elementwise", BF16=0)
+    assert (found is None) == (what == "directory")
+    assert ("there are no compiled kernels" if what == "directory" else "compiling it again") in said[-1]
+    assert "belongs to another user (id 4711)" in said[-1]
 
 
 def test_other_dtypes_take_the_twins() -> None:

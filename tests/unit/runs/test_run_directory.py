@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from neuralchat.errors import RunDirectoryError
+from neuralchat.files import write_file
 from neuralchat.runs.directory import (
     RUN_FILES,
     check_output_directory,
     checkpoints,
-    file_sha256,
+    json_text,
     prepare_output_directory,
     read_manifest,
     read_metrics,
-    write_atomically,
 )
 
 MANIFEST = {"base_model": {"name": "m"}, "template": {"name": "alpaca"}, "adapter": {"method": "lora"}, "results": {}}
@@ -30,25 +30,6 @@ def names(path: Path) -> set[str]:
 
 def check(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
     check_output_directory(path, overwrite=overwrite, resume=resume)
-
-
-def test_write_atomically_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    for text in ("old", "new é"):
-        write_atomically(tmp_path / "a.txt", text)
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new é"
-    assert names(tmp_path) == {"a.txt"}
-
-
-def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_atomically(tmp_path / "a.txt", "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space left"):
-        write_atomically(tmp_path / "a.txt", "new")
-    assert (tmp_path / "a.txt").read_text() == "old"
 
 
 def test_output_that_is_a_file(tmp_path: Path) -> None:
@@ -124,7 +105,7 @@ def test_checkpoints_are_sorted_by_step(tmp_path: Path) -> None:
 
 
 def test_manifest_comes_back(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "neuralchat.json", json.dumps({**MANIFEST, "more": "é"}))
+    write_file(tmp_path / "neuralchat.json", json.dumps({**MANIFEST, "more": "é"}))
     assert read_manifest(tmp_path) == {**MANIFEST, "more": "é"}
 
 
@@ -171,12 +152,6 @@ def test_metrics(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.5}, {"step": 2}]
 
 
-def test_hash_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    # The test vector of FIPS 180-2.
-    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
 def test_names_that_only_look_like_a_step(tmp_path: Path) -> None:
     for name in ("checkpoint-²", "checkpoint-", "checkpoint-3x", "checkpoint-12"):
         (tmp_path / name).mkdir()
@@ -184,5 +159,74 @@ def test_names_that_only_look_like_a_step(tmp_path: Path) -> None:
 
 
 def test_bytes_of_a_path_that_are_no_text_survive(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "file", json.dumps({"path": "caf\udce9"}, ensure_ascii=False))
+    write_file(tmp_path / "file", json.dumps({"path": "caf\udce9"}, ensure_ascii=False))
     assert json.loads((tmp_path / "file").read_text()) == {"path": "caf\udce9"}
+
+
+MISPLACED = {
+    "README.md": "README.md is a directory, not a file",
+    "report.html": "report.html is a directory, not a file",
+    ".neuralchat.lock": ".neuralchat.lock is a directory, not a file",
+}
+
+
+@pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}])
+def test_directories_in_the_place_of_files_are_refused_together(tmp_path: Path, how: dict[str, bool]) -> None:
+    for name in MISPLACED:
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(RunDirectoryError, match="cannot be written; move away what is in the place") as caught:
+        check(tmp_path, **how)
+    assert all(text in str(caught.value) for text in MISPLACED.values())
+    assert "notes" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}])
+def test_what_is_called_a_checkpoint_and_is_none_is_refused(tmp_path: Path, how: dict[str, bool]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "run" / "checkpoint-4").symlink_to(tmp_path / "mine")
+    (tmp_path / "run" / "checkpoint-6").symlink_to(tmp_path / "nothing")
+    (tmp_path / "run" / "checkpoint-8").write_text("mine")
+    with pytest.raises(RunDirectoryError, match=r"checkpoint-4 is a link, not a directory") as caught:
+        check(tmp_path / "run", **how)
+    assert "checkpoint-6 is a link, not a directory" in str(caught.value)
+    assert "checkpoint-8 is a device, not a directory" not in str(caught.value)
+    assert "checkpoint-8 is a file, not a directory" in str(caught.value)
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_links_to_the_victims_files_are_deleted_as_links(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "run").mkdir()
+    for name in ("README.md", "neuralchat.json", "metrics.jsonl"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "victim")
+    check(tmp_path / "run", overwrite=True)
+    prepare_output_directory(tmp_path / "run", overwrite=True)
+    assert names(tmp_path / "run") == set()
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["neuralchat.json", "metrics.jsonl"])
+def test_what_never_ends_is_refused(tmp_path: Path, name: str) -> None:
+    read = read_manifest if name == "neuralchat.json" else read_metrics
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RunDirectoryError, match="cannot be read: is a pipe, not a file"):
+        read(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(RunDirectoryError, match="cannot be read: is a device, not a file"):
+        read(tmp_path)
+
+
+def test_a_name_that_no_file_system_takes(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="cannot be used: File name too long"):
+        check(tmp_path / ("a" * 300))
+
+
+def test_json_that_is_kept_holds_nothing_that_a_terminal_obeys() -> None:
+    value = {"answer": "\x1b[2J\x9b2J\x7f\u202e\u2028 é 你"}
+    text = json_text(value)
+    assert json.loads(text) == value
+    assert not set("\x1b\x9b\x7f\u202e\u2028") & set(text)
+    assert "é 你" in text

@@ -17,12 +17,17 @@ from typing import Any
 from tokenizers import AddedToken
 
 from neuralchat.data.records import Turn
+from neuralchat.data.template_limits import RENDER_SECONDS, check_rendered_size, time_limit, tried_in_child
 from neuralchat.data.templates.template import Tools
 from neuralchat.errors import TemplateError
 
 # Characters of Unicode's private use area; those of a user are swapped as special tokens are.
 OPENING, CLOSING = "\ue000", "\ue001"
 PLACEHOLDER = re.compile(f"{OPENING}(\\d+){CLOSING}")
+# How messages of a template's cost begin, and the conversations that it is tried with.
+WHAT = "the chat template of this tokenizer"
+ASKED, ANSWERED, TOLD = Turn("user", "question"), Turn("assistant", "answer"), Turn("system", "rule")
+TRIED = ((ASKED,), (TOLD, ASKED), (ASKED, ANSWERED, ASKED), (ASKED, ANSWERED), (TOLD, ASKED, ANSWERED))
 # Some templates want nine letters or digits.
 CALL_ID = "call{:05}"
 DATE_CALL = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
@@ -56,7 +61,18 @@ class ChatText:
         self.swapped = re.compile("|".join(map(re.escape, [*self.special_names, OPENING])))
         self.numbers = {name: number for number, name in enumerate([*self.special_names, OPENING])}
         self.as_parts = False
+        tried_in_child(self.try_out, WHAT)
         self.as_parts = self.takes_parts_only()
+
+    def try_out(self) -> None:
+        """Render conversations of several shapes. What is wrong with one is met again; only what they cost is not."""
+        for turns in TRIED:
+            try:
+                self.rendered(turns, (), prompt=True, as_text=False)
+            except MemoryError:
+                raise
+            except Exception:  # noqa: S112 - see above
+                continue
 
     def takes_parts_only(self) -> bool:
         """Whether contents must be lists of parts, as templates of models for pictures want them."""
@@ -76,6 +92,8 @@ class ChatText:
         """What the template writes; with `prompt` up to where it has the assistant begin. Raises TemplateError."""
         try:
             return self.rendered(turns, tools, prompt=prompt, as_text=False)
+        except TemplateError:
+            raise
         except Exception as error:  # a template may raise anything, by design of its language
             if any(turn.tool_calls for turn in turns):
                 # Some templates want the arguments of a call as an object, some as the text of one.
@@ -90,14 +108,16 @@ class ChatText:
         source = self.source
         if not isinstance(source, str):
             source = self.tokenizer.get_chat_template(None, list(tools) or None)
-        return self.tokenizer.apply_chat_template(
-            messages_of(turns, as_text=as_text, as_parts=self.as_parts),
-            tools=list(tools) or None,
-            chat_template=self.sources[source],
-            tokenize=False,
-            add_generation_prompt=prompt,
-            **self.kwargs,
-        )
+        with time_limit(RENDER_SECONDS, WHAT):
+            text = self.tokenizer.apply_chat_template(
+                messages_of(turns, as_text=as_text, as_parts=self.as_parts),
+                tools=list(tools) or None,
+                chat_template=self.sources[source],
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self.kwargs,
+            )
+        return check_rendered_size(text, WHAT)
 
     def swapped_turns(self, turns: Sequence[Turn]) -> list[Turn]:
         """The turns with placeholders in the place of special tokens that a content spells out."""

@@ -1,7 +1,8 @@
 """C kernels, compiled for this machine at first use and kept; every one has a slower twin in torch.
 
 No compiler, another system, a failing compilation: `library` gives None and callers take the twin. Compiled files
-lie under `cache_directory()/kernels`, named by what went into them, so a new compiler or CPU compiles anew.
+lie under `cache_directory()/kernels`, named by what went into them, so a new compiler or CPU compiles anew. One that is
+not what was compiled here, or that another user could have put there, is never loaded.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from neuralchat.cache import cache_directory
+from neuralchat.cache import (
+    WORK_PREFIX,
+    UntrustedCacheError,
+    broken_seal,
+    cache_directory,
+    seal,
+    trusted_directory,
+)
+from neuralchat.console import note
+from neuralchat.files import make_directory, move, remove_tree, sweep_abandoned, working_directory_in
 from neuralchat.models.compat.torch import openmp_entry
 
 # No -ffast-math: infinities mean something in the kernels, and so does the order of sums.
 FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 COMPILE_SECONDS = 120
 KERNELS = Path(__file__).parent
+LIBRARY = "kernel.so"
 
 # Set on the modules of a model that is to do without kernels.
 REFUSES_KERNELS = "neuralchat_refuses_kernels"
@@ -68,26 +78,43 @@ def compiled(name: str, defines: tuple[tuple[str, int], ...]) -> ctypes.CDLL | N
         code = [file.read_text(encoding="utf-8") for file in (source, *sorted(KERNELS.glob("*.h")))]
         parts = [*code, *flags, version, cpu_features(), str(threads)]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-        target = cache_directory() / "kernels" / f"{name}-{digest}.so"
-        if not target.is_file():
+        target = trusted_directory(cache_directory() / "kernels") / f"{name}-{digest}"
+        if (broken := broken_seal(target)) is not None:
+            if os.path.lexists(target):
+                note(f"the compiled kernel {target} is not used: {broken}; compiling it again")
             build(compiler, flags, source, threads, target)
-        return ctypes.CDLL(str(target))
+        return ctypes.CDLL(str(target / LIBRARY))
+    except UntrustedCacheError as error:
+        note(f"there are no compiled kernels, which makes training slower: {error}")
+        return None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def build(compiler: str, flags: list[str], source: Path, threads: Path, target: Path) -> None:
-    """Compile beside the target and rename, so that two runs may do it at once."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as work:
-        part, whole = (Path(work) / f"kernel.{ending}" for ending in ("o", "so"))
+    """Compile beside the target, seal and rename, so that two runs may do it at once."""
+    sweep_abandoned(target.parent, WORK_PREFIX)
+    with working_directory_in(target.parent, WORK_PREFIX) as work:
+        part, whole = work / "kernel.o", work / "entry" / LIBRARY
+        make_directory(whole.parent)
         # Linked against the OpenMP that torch runs with: a second one would fight it for the cores.
         for command in (
             [compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(part)],
             [compiler, "-shared", str(part), str(threads), "-lm", "-o", str(whole)],
         ):
-            subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
-        os.replace(whole, target)
+            environ = {**os.environ, "TMPDIR": str(work)}
+            subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS, env=environ)
+        # By the umask other members of a group could write to it.
+        whole.chmod(0o700)
+        whole.parent.chmod(0o700)
+        seal(whole.parent)
+        remove_tree(target)
+        try:
+            move(whole.parent, target)
+        except OSError:
+            # Another run was faster.
+            if broken_seal(target) is not None:
+                raise
 
 
 class SymbolPlace(ctypes.Structure):

