@@ -28,7 +28,8 @@ model learns the format that its maker chose. Chat, evaluation and the report as
   run keeps both. A template that prints today's date prints the day of the run's start ever after (`--template_date`).
 
 The table is made by `scripts/generate_template_table.py` from templates in the manner of published ones
-(`tests/support/templates/styles.py`); `tests/unit/data/test_chat_styles.py` holds each against transformers' rendering.
+(`tests/support/templates/styles.py`); `tests/unit/data/templates/test_chat_styles.py` holds each against the rendering
+of transformers.
 
 | in the manner of | system | reasoning | tools | two answers | the model begins with | an answer stops at |
 |---|---|---|---|---|---|---|

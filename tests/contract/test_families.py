@@ -19,6 +19,8 @@ from support.packed import RELATIVE, one_by_one, random_examples
 from neuralchat.data.tokenization import Example
 from neuralchat.export.merge import merged, tried_logits
 from neuralchat.inference.decoding import decode
+from neuralchat.inference.generation_settings import generation_settings
+from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.files import load_adapter
 from neuralchat.models.families.packed_layout import take_packed_rows
@@ -128,9 +130,8 @@ def test_answers_equal_whole_passes_over_what_was_said(family: str, method: str)
     take_packed_rows(model)
     prompt = list(range(3, 33))
     ids = torch.tensor([prompt])
-    [answer] = decode(
-        model, ids, torch.ones_like(ids), max_new_tokens=5, do_sample=False, eos_token_id=None, pad_token_id=0
-    ).tolist()
+    with generation_settings(base_model_of(model), Sampling(max_new_tokens=5), end_ids=[-1], pad_id=0) as settings:
+        [answer] = decode(model, ids, torch.ones_like(ids), settings).tolist()
     if base_model_of(plain).config.is_encoder_decoder:
         inputs = {"input_ids": ids, "decoder_input_ids": torch.tensor([[2, *answer[:-1]]])}
     else:

@@ -20,6 +20,8 @@ from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
 from neuralchat.export.merge import merged
 from neuralchat.inference.decoding import decode
+from neuralchat.inference.generation_settings import generation_settings
+from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
@@ -161,9 +163,8 @@ def test_a_plain_peft_adapter_loads_here(family: str, method: str, tmp_path: Any
 def answers_of(model: Any, prompts: list[list[int]]) -> list[list[int]]:
     """Greedy answers, each with its end token."""
     ids = torch.tensor(prompts)
-    found = decode(
-        model.eval(), ids, torch.ones_like(ids), max_new_tokens=8, do_sample=False, eos_token_id=2, pad_token_id=0
-    )
+    with generation_settings(base_model_of(model), Sampling(max_new_tokens=8), end_ids=[2], pad_id=0) as settings:
+        found = decode(model.eval(), ids, torch.ones_like(ids), settings)
     return [row[: row.index(2) + 1] if 2 in row else row for row in found.tolist()]
 
 
@@ -229,7 +230,8 @@ def test_answers_equal_whole_passes_over_what_was_said(family: str, method: str)
     prompts = [list(range(3, 13)), list(range(20, 26))]
     ids = torch.tensor([prompts[0], [0] * 4 + prompts[1]])
     mask = torch.tensor([[1] * 10, [0] * 4 + [1] * 6])
-    answers = decode(model, ids, mask, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=0)
+    with generation_settings(base_model_of(model), Sampling(max_new_tokens=6), end_ids=[-1], pad_id=0) as settings:
+        answers = decode(model, ids, mask, settings)
     assert answers.shape == (2, 6)
     for prompt, answer in zip(prompts, answers.tolist(), strict=True):
         inside = {"decoder_input_ids": torch.tensor([[0, *answer[:-1]]])} if pairs else {}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.on_terminal import RunOnTerminal
 from support.small_models import make_tokenizer, small_config
+from support.terminals.on_terminal import RunOnTerminal
 from transformers import AutoModelForCausalLM
 
 UP = b"\x1b[A"

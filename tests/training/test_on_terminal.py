@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.on_terminal import RunOnTerminal
 from support.runs import ROWS
+from support.terminals.on_terminal import RunOnTerminal
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ def converted(argument: Argument, value: Any) -> Any:
     if isinstance(value, enum.Enum):
         value = value.value
     if argument.facts.pairs:
-        return as_pairs(value)
+        pairs = as_pairs(value)
+        return [expanded(pair) for pair in pairs] if argument.facts.path else pairs
     if argument.takes_many:
         return as_list(argument, value)
     return as_one(argument, value)

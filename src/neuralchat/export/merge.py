@@ -24,7 +24,7 @@ from neuralchat.runs.directory import MANIFEST, json_text, read_manifest, why_un
 from neuralchat.runs.model_card import model_card
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+MERGE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 TRIED_TOKENS, TRIED_IDS = 16, 1000
 
 
@@ -49,7 +49,7 @@ def merged(model: Any, method: str) -> Any:
     untie_adapted_head(base_model_of(model))
     whole = model.merge_and_unload()
     difference = float((tried_logits(whole) - expected).norm() / expected.norm())
-    if not difference <= TOLERANCE.get(whole.dtype, TOLERANCE[torch.bfloat16]):
+    if not difference <= MERGE_TOLERANCE.get(whole.dtype, MERGE_TOLERANCE[torch.bfloat16]):
         raise AdapterError(
             f"the merged model is another one than base model and adapter: its logits differ by {difference:.0e} of "
             "their size, more than rounding explains. Nothing was written; use the adapter as it is"

@@ -97,7 +97,7 @@ def prompt_lines(template: Template) -> list[str]:
     return ["prompt = (", *(f"    {piece}" for piece in pieces), f').replace("{PLACE}", question)']
 
 
-def place_of_base(base: dict[str, Any]) -> str:
+def written_base(base: dict[str, Any]) -> str:
     """Where the base model of a manifest lies, or its name."""
     path = base.get("path")
     return path if isinstance(path, str) and Path(path).is_absolute() else str(base["name"])

@@ -205,7 +205,7 @@ class Chatbot:
         """`prompts` have the same room for their answers."""
         bounded = dataclasses.replace(sampling, max_new_tokens=prompts[0].max_new_tokens)
         ids = [prompt.ids for prompt in prompts]
-        return generate(self.model, self.tokenizer, ids, self.end_ids, bounded, self.frame, stream)
+        return generate(self.model, self.tokenizer, ids, self.end_ids, bounded, stream, frame=self.frame)
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
         """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""

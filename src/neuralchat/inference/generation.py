@@ -55,6 +55,9 @@ class Frame:
         return text[: len(text) - begun]
 
 
+NO_FRAME = Frame()
+
+
 def end_of_last(part: Sequence[int], ids: Sequence[int]) -> int | None:
     """
     >>> end_of_last([7, 8], [1, 7, 8, 2, 7, 8, 3])
@@ -86,8 +89,9 @@ def generate(
     prompts: Sequence[Sequence[int]],
     end_ids: Sequence[int],
     sampling: Sampling,
-    frame: Frame,
     streamer: Any = None,
+    *,
+    frame: Frame = NO_FRAME,
 ) -> list[Answer]:
     """One answer for each prompt; several prompts are padded on the left and answered together."""
     width = max(map(len, prompts))

@@ -66,7 +66,9 @@ def alone(model: Any, trained: dict[str, Any], examples: Sequence[Example], pad_
         return loss_and_gradients(trained, sum(losses[1:], losses[0]))
     except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
         family = type(base_model_of(model)).__name__
-        raise ModelError(f"{family} cannot be trained: its own forward pass fails with {told(error)}") from error
+        raise ModelError(
+            f"{family} cannot be trained: its own forward pass fails with {first_line_of(error)}"
+        ) from error
 
 
 def packed(model: Any, trained: dict[str, Any], batch: Any) -> dict[str, torch.Tensor]:
@@ -74,10 +76,10 @@ def packed(model: Any, trained: dict[str, Any], batch: Any) -> dict[str, torch.T
     try:
         return loss_and_gradients(trained, packed_loss_sum(model, batch))
     except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
-        raise PackingError(f"its layers do not take a packed row: {told(error)}") from error
+        raise PackingError(f"its layers do not take a packed row: {first_line_of(error)}") from error
 
 
-def told(error: Exception) -> str:
+def first_line_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 

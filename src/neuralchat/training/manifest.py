@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neuralchat.export.python_code import place_of_base, with_neuralchat, without_neuralchat
+from neuralchat.export.python_code import with_neuralchat, without_neuralchat, written_base
 from neuralchat.files import write_file
 from neuralchat.inference.generation import end_token_ids
 from neuralchat.models.adapters.build import base_model_of
@@ -45,7 +45,7 @@ def finish(output: Path, session: Session, results: RunResults) -> dict[str, Any
 def card_of(session: Session, manifest: dict[str, Any]) -> str:
     template, config = session.data.template, base_model_of(session.model).config
     code = without_neuralchat(
-        place_of_base(manifest["base_model"]),
+        written_base(manifest["base_model"]),
         template,
         end_token_ids(session.tokenizer, template),
         session.tokenizer.pad_token_id,

@@ -37,7 +37,9 @@ def refusal(*words: str) -> list[str]:
 
 
 def test_every_path_is_expanded_from_flag_file_and_call(home: Path, tmp_path: Path) -> None:
-    names = [name for name, argument in SCHEMA.arguments.items() if argument.facts.path and name != "from_run"]
+    # --mix has a test of its own.
+    other = {"from_run", "mix"}
+    names = [name for name, argument in SCHEMA.arguments.items() if argument.facts.path and name not in other]
     assert len(names) > 9
     # Either of them is a source of records.
     given = {name: f"~/{name}" for name in names if name != "dataset_name"}
@@ -54,6 +56,12 @@ def test_every_path_is_expanded_from_flag_file_and_call(home: Path, tmp_path: Pa
             found = config.value(SCHEMA.arguments[name])
             expected = str(home / name)
             assert (source, found) == (source, [expected] if isinstance(found, list) else expected)
+
+
+def test_paths_of_a_mixture_are_expanded(home: Path) -> None:
+    expected = [f"{home}/a.json=0.7", "b.json=0.3"]
+    common = ("--model_name_or_path", "m", "--output_dir", "out")
+    assert parsed("--mix", "~/a.json=0.7", "b.json=0.3", *common).data.mix == expected
 
 
 def test_what_is_no_path_and_names_without_a_tilde_stay(home: Path) -> None:
@@ -175,7 +183,7 @@ def test_a_mistake_in_writing_brings_no_others() -> None:
         "unknown flag --model; did you mean --model_name_or_path?",
         "--seed: invalid int value: 'x'",
         "--output_dir is missing: say where the run is to be saved",
-        "no records to train on: give --train_file or --dataset_name",
+        "no records to train on: give --train_file, --mix or --dataset_name",
     ]
 
 

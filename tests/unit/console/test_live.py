@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from support.screens import Terminal, use_terminal
+from support.terminals.screens import Terminal, use_terminal
 
 from neuralchat.console import inform, log, note
 from neuralchat.console.live import LiveProgress

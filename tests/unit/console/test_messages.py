@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from support.screens import Terminal, use_terminal
+from support.terminals.screens import Terminal, use_terminal
 
 from neuralchat.console import inform, log, note, report, show_log, show_page, show_plan, warn_of_rank
 from neuralchat.console.messages import HANDLER

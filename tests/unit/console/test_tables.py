@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.screens import Terminal
+from support.terminals.screens import Terminal
 
 from neuralchat.console.drawing import Screen
 from neuralchat.console.tables import Page, Plan, Table, results_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.screens import use_terminal
+from support.terminals.screens import use_terminal
 
 from neuralchat.console import inform, log
 from neuralchat.console.messages import HANDLER

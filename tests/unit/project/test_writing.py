@@ -86,7 +86,7 @@ def found() -> list[tuple[str, str, int, str]]:
 
 
 # /dev/null, opened so that what is printed goes nowhere.
-HARMLESS = {("console/output.py", "os.open"), ("data/template_limits.py", "os.open")}
+HARMLESS = {("console/output.py", "os.open"), ("data/templates/limits.py", "os.open")}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class UnpackedStream(io.RawIOBase):
 
 def unpacking(path: Path, kind: str) -> Any:
     if kind == GZIP:
-        return gzip.open(path)
+        return gzip.GzipFile(path, mode="rb")
     import pyarrow
 
     return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), ZSTD)

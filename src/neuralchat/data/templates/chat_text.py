@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from neuralchat.data.records import Turn
-from neuralchat.data.template_limits import RENDER_SECONDS, check_rendered_size, time_limit, tried_in_child
+from neuralchat.data.templates.limits import RENDER_SECONDS, check_rendered_size, time_limit, tried_in_child
 from neuralchat.data.templates.template import Tools
 from neuralchat.errors import TemplateError
 

@@ -19,7 +19,7 @@ from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.files import check_config
 from neuralchat.models.families.architecture import is_encoder_decoder
 
-Shapes = dict[str, tuple[int, ...]]
+StateShapes = dict[str, tuple[int, ...]]
 WHAT_WORKS = (
     "Models that continue a text can be tuned (LLaMA, Mistral, Qwen, Gemma, Phi, GPT and the like), and models that "
     "encode one and answer it (T5 and the like); docs/support.md lists them"
@@ -91,7 +91,7 @@ def check_readable(config: Any, adapted: Any) -> None:
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     name = adapted.active_adapter
-    saved = json.loads(json.dumps(adapted.peft_config[name].to_dict(), default=as_list))
+    saved = json.loads(json.dumps(adapted.peft_config[name].to_dict(), default=as_plain_list))
     check_config(Path("adapter_config.json"), saved)
     with torch.device("meta"):
         again = get_peft_model(skeleton_of(config), LoraConfig(**without_notes_of_peft(saved)))
@@ -104,7 +104,7 @@ def check_readable(config: Any, adapted: Any) -> None:
         )
 
 
-def as_list(value: Any) -> Any:
+def as_plain_list(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
@@ -113,5 +113,5 @@ def without_notes_of_peft(saved: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in saved.items() if name not in ("peft_type", "peft_version", "auto_mapping")}
 
 
-def shapes(state: dict[str, torch.Tensor]) -> Shapes:
+def shapes(state: dict[str, torch.Tensor]) -> StateShapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}

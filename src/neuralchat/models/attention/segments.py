@@ -94,7 +94,7 @@ def segment_attention(
         return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **kwargs)
     refuse_other_attention(module, attention_mask, kwargs)
     if sliding_window == NOT_GIVEN:
-        sliding_window = window_of(module)
+        sliding_window = sliding_window_of(module)
     if leading_keys_values is not None:
         leading_keys, leading_values = leading_keys_values[int(module.layer_idx)]  # type: ignore[arg-type]
         key = torch.cat([leading_keys.to(key.dtype), key], dim=2)
@@ -156,7 +156,7 @@ def refuse_other_attention(module: torch.nn.Module, mask: Tensor | None, argumen
         raise PackingError(f"{type(module).__name__} needs {', '.join(asked)}, which packed attention does not compute")
 
 
-def window_of(module: torch.nn.Module) -> int | None:
+def sliding_window_of(module: torch.nn.Module) -> int | None:
     """The sliding window of a layer that does not hand it over, since transformers puts it into the mask alone."""
     config: Any = getattr(module, "config", None)
     kinds, layer = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neuralchat.errors import PackingError
 
 # How far, in norm, the scaled matrix may be from the model's own logits in fp32.
-TOLERANCE = 1e-5
+HEAD_TOLERANCE = 1e-5
 TRIED_STATES = 4
 
 
@@ -78,7 +78,7 @@ def measured_head(base: Any, dtype: torch.dtype) -> Head:
         return Head(own, module)
     # A scale can be measured in fp32 only, and be moved from logits to states only where no bias is added between.
     scales = dtype == torch.float32 and getattr(module, "bias", None) is None
-    return Head(own, module, scale) if scales and worst <= TOLERANCE else Head(own, None)
+    return Head(own, module, scale) if scales and worst <= HEAD_TOLERANCE else Head(own, None)
 
 
 def logits_after_body(base: Any, states: Tensor) -> Callable[[Tensor], Tensor]:

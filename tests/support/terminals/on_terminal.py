@@ -13,7 +13,7 @@ import termios
 import time
 from pathlib import Path
 
-from support.screens import screen_lines
+from support.terminals.screens import screen_lines
 
 ROWS_AND_COLUMNS = (40, 90)
 LIMIT_S = 120.0

@@ -1,4 +1,4 @@
-"""data/template_limits.py: what takes too long, too much memory or yields too much is told, in any thread."""
+"""data/templates/limits.py: what takes too long, too much memory or yields too much is told, in any thread."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from support.small_models import make_tokenizer
 
-from neuralchat.data import template_limits
 from neuralchat.data.records import Turn
-from neuralchat.data.template_limits import check_rendered_size, time_limit, tried_in_child
-from neuralchat.data.templates import chat_text
+from neuralchat.data.templates import chat_text, limits
+from neuralchat.data.templates.limits import check_rendered_size, time_limit, tried_in_child
 from neuralchat.errors import TemplateError
 
 LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -71,7 +70,7 @@ def test_what_takes_too_long_is_told(place: Callable) -> None:
 
 @PLACES
 def test_what_takes_too_much_memory_is_told(place: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_limits, "MAX_GROWTH_BYTES", 64 << 20)
+    monkeypatch.setattr(limits, "MAX_GROWTH_BYTES", 64 << 20)
     error = place(lambda: limited(DOUBLING, 60))
     assert isinstance(error, TemplateError)
     assert "takes more than 64 MiB of memory" in str(error)
@@ -171,7 +170,7 @@ def test_a_child_that_dies_is_told() -> None:
 
 
 def test_a_text_of_any_length_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_limits, "MAX_RENDERED_CHARACTERS", 10)
+    monkeypatch.setattr(limits, "MAX_RENDERED_CHARACTERS", 10)
     assert check_rendered_size("a" * 10, "it") == "a" * 10
     with pytest.raises(TemplateError, match="it yields 11 characters; at most 10 are allowed"):
         check_rendered_size("a" * 11, "it")

@@ -1,0 +1,1 @@
+"""Terminals that tests read and type on."""
