@@ -20,6 +20,8 @@ from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows, reada
 from neuralchat.errors import DataError, problem_list
 
 Role = Literal["system", "user", "assistant", "tool"]
+# A text that a right answer contains, or several of which one is enough.
+Fact = str | tuple[str, ...]
 # What is kept of the problems and field names of a file, so that a file of bad rows takes no memory.
 KEPT_PROBLEMS = 100
 KEPT_FIELDS = 50
@@ -59,14 +61,14 @@ class Turn:
 class Record:
     """A conversation that ends with the assistant's turn, and where it came from.
 
-    `kind` is the format it came in: Alpaca, messages or ShareGPT. `facts` are texts that a right answer must
+    `kind` is the format it came in: Alpaca, messages or ShareGPT. `facts` are what a right answer must
     contain; only `neuralchat eval` reads them. `tools`: the functions that the assistant may call, as JSON schemas.
     """
 
     turns: tuple[Turn, ...]
     source: str
     kind: str
-    facts: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -230,10 +232,16 @@ def alpaca_problems(value: dict[str, Any]) -> list[str]:
 
 def facts_problems(value: dict[str, Any]) -> list[str]:
     facts = value.get("facts", [])
-    if isinstance(facts, list) and all(isinstance(fact, str) and fact for fact in facts):
-        problems = (text_problem(fact, "facts", may_be_empty=True) for fact in facts)
-        return [problem for problem in problems if problem][:1]
-    return [f"field 'facts' must be a list of texts, found {summary_of(facts)}"]
+    if isinstance(facts, list) and all(fact and isinstance(fact, str | list) for fact in facts):
+        texts = [text for fact in facts for text in ([fact] if isinstance(fact, str) else fact)]
+        if all(isinstance(text, str) and text for text in texts):
+            problems = (text_problem(text, "facts", may_be_empty=True) for text in texts)
+            return [problem for problem in problems if problem][:1]
+    return [f"field 'facts' must be a list of texts or of lists of alternatives, found {summary_of(facts)}"]
+
+
+def facts_of(value: Mapping[str, Any]) -> tuple[Fact, ...]:
+    return tuple(fact if isinstance(fact, str) else tuple(fact) for fact in value.get("facts", ()))
 
 
 def conversation_problems(value: dict[str, Any], key: str, role_key: str, text_key: str) -> list[str]:
@@ -271,12 +279,12 @@ def order_problems(roles: Sequence[str | None], key: str) -> list[str]:
 
 def alpaca_record(value: dict[str, Any], source: str) -> Record:
     user = Turn("user", value["instruction"], value.get("input") or "")
-    return Record((user, Turn("assistant", value["output"])), source, "Alpaca", tuple(value.get("facts", ())))
+    return Record((user, Turn("assistant", value["output"])), source, "Alpaca", facts_of(value))
 
 
 def conversation_record(value: dict[str, Any], source: str, key: str, role_key: str, text_key: str) -> Record:
     turns = tuple(Turn(ROLE_NAMES[turn[role_key]], turn[text_key]) for turn in value[key])
-    return Record(turns, source, "messages" if key == "messages" else "ShareGPT", tuple(value.get("facts", ())))
+    return Record(turns, source, "messages" if key == "messages" else "ShareGPT", facts_of(value))
 
 
 MESSAGES = ("messages", "role", "content")
