@@ -35,7 +35,7 @@ TEXTS = st.lists(st.sampled_from(NASTY) | st.text(max_size=3), max_size=4).map("
 PLAIN = st.sampled_from(["Name a fruit.", "yes", "An apple."])
 CONTENTS = PLAIN | PLAIN | TEXTS
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.lists(PLAIN, max_size=2) | st.just({"a": [{}]})
-FACTS = st.lists(CONTENTS, max_size=2) | ODD
+FACTS = st.lists(CONTENTS | st.lists(CONTENTS, max_size=2), max_size=2) | ODD
 
 
 def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -227,7 +227,10 @@ def joined(content: Any) -> Any:
 def answers_of(value: Any, kind: str) -> list[str] | None:
     """The assistant's texts of a good row, else None."""
     facts = [] if is_absent(value.get("facts")) else value["facts"]
-    if not isinstance(facts, list) or not all(is_text(fact, empty=True) and fact for fact in facts):
+    if not isinstance(facts, list):
+        return None
+    alternatives = [fact if isinstance(fact, list) else [fact] for fact in facts]
+    if not all(choices and all(text and is_text(text, empty=True) for text in choices) for choices in alternatives):
         return None
     for key, role, text in (("messages", "role", "content"), ("conversations", "from", "value")):
         if key == kind:

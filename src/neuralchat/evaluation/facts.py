@@ -8,25 +8,47 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuralchat.console import put
-from neuralchat.data.records import TEXT, Record, RecordReport, read_records
+from neuralchat.data.records import TEXT, Fact, Record, RecordReport, read_records
 from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.runs.directory import json_text, why_unwritable
 
+# Scripts that set no spaces between words, or add endings to them: Thai, kana, Han, Hangul.
+UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+WORD = rf"(?:[^\W{UNSPACED}]|-)"
+# Where a fact may begin and end: neither is it a piece of a word nor of a number such as 0.8 or 8,000. Compiled once,
+# since such ranges take milliseconds.
+BEGINNING, END = re.compile(rf"(?<!{WORD})(?<!\d[.,])"), re.compile(rf"(?!{WORD})(?![.,]\d)")
 
-def states_facts(answer: str, facts: Sequence[str]) -> bool:
-    """Whether every fact stands in the answer as words of its own.
+
+def states_facts(answer: str, facts: Sequence[Fact]) -> bool:
+    """Whether every fact, or one of its alternatives, stands in the answer as words of its own.
 
     >>> states_facts("Use --lora_rank; the default is 8.", ["--lora_rank", "8"])
     True
     >>> states_facts("Use --lora_ranks.", ["--lora_rank"])
     False
+    >>> states_facts("Eight of them.", [("8", "eight")])
+    True
     """
-    # Neither a piece of a word nor of a number such as 0.8 or 8,000.
-    before, after = r"(?<![\w-])(?<!\d[.,])", r"(?![\w-])(?![.,]\d)"
-    return all(re.search(before + re.escape(fact) + after, answer, re.IGNORECASE) for fact in facts)
+    return all(any(states(folded(answer), folded(text)) for text in alternatives_of(fact)) for fact in facts)
+
+
+def folded(text: str) -> str:
+    """With the typewriter's apostrophe."""
+    return text.replace("\u2019", "'")
+
+
+def states(answer: str, text: str) -> bool:
+    # Looked for ahead, so that places may overlap.
+    places = re.finditer(f"(?=({re.escape(text)}))", answer, re.IGNORECASE)
+    return any(BEGINNING.match(answer, place.start()) and END.match(answer, place.end(1)) for place in places)
+
+
+def alternatives_of(fact: Fact) -> tuple[str, ...]:
+    return (fact,) if isinstance(fact, str) else fact
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -72,4 +94,5 @@ def evaluate(options: argparse.Namespace) -> int:
 def print_wrong(records: Sequence[Record], answers: Sequence[str], right: Sequence[bool]) -> None:
     for record, answer, ok in zip(records, answers, right, strict=True):
         if not ok:
-            put(f"wrong  {record.question.content}\n       said: {answer}\n       facts: {', '.join(record.facts)}")
+            facts = ", ".join(" or ".join(alternatives_of(fact)) for fact in record.facts)
+            put(f"wrong  {record.question.content}\n       said: {answer}\n       facts: {facts}")

@@ -32,9 +32,9 @@ def only_problem(value: Any) -> str:
 
 
 def test_alpaca_record() -> None:
-    row = {"instruction": "Add.", "input": "1 and 2", "output": "3", "facts": ["3"]}
+    row = {"instruction": "Add.", "input": "1 and 2", "output": "3", "facts": ["3", ["sum", "total"]]}
     turns = (Turn("user", "Add.", "1 and 2"), Turn("assistant", "3"))
-    assert read(row)[0] == [Record(turns, "file.json row 1", "Alpaca", ("3",))]
+    assert read(row)[0] == [Record(turns, "file.json row 1", "Alpaca", ("3", ("sum", "total")))]
 
 
 @pytest.mark.parametrize("row", [GOOD, {**GOOD, "input": ""}, {**GOOD, "input": None}])
@@ -70,6 +70,7 @@ ROLES = (
     "system, developer, user, human, assistant, gpt, bot, model, function_call, tool, function, observation, ipython"
 )
 KINDS = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
+FACTS = "field 'facts' must be a list of texts or of lists of alternatives"
 PROBLEMS: list[tuple[Any, str]] = [
     (7, "expected an object with fields, found int 7"),
     (None, "expected an object with fields, found null"),
@@ -83,8 +84,16 @@ PROBLEMS: list[tuple[Any, str]] = [
     ({"instruction": "a", "output": " \n"}, "field 'output' is empty"),
     ({**GOOD, "input": ["a"]}, "field 'input' must be text, found list ['a']"),
     ({**GOOD, "output": "ab\ud83d"}, "field 'output' holds half of a surrogate pair at character 2, which is not text"),
-    ({**GOOD, "facts": "a"}, "field 'facts' must be a list of texts, found str 'a'"),
-    ({**GOOD, "facts": [""]}, "field 'facts' must be a list of texts, found list ['']"),
+    ({**GOOD, "facts": "a"}, f"{FACTS}, found str 'a'"),
+    ({**GOOD, "facts": [""]}, f"{FACTS}, found list ['']"),
+    ({**GOOD, "facts": ["a", []]}, f"{FACTS}, found list ['a', []]"),
+    ({**GOOD, "facts": [["a", 5]]}, f"{FACTS}, found list [['a', 5]]"),
+    ({**GOOD, "facts": [["a", ""]]}, f"{FACTS}, found list [['a', '']]"),
+    ({**GOOD, "facts": [[["a"]]]}, f"{FACTS}, found list [[['a']]]"),
+    (
+        {**GOOD, "facts": [["a", "\ud83d"]]},
+        "field 'facts' holds half of a surrogate pair at character 0, which is not text",
+    ),
     ({"messages": []}, "field 'messages' must be a list of turns, found list []"),
     ({"conversations": "a"}, "field 'conversations' must be a list of turns, found str 'a'"),
     (

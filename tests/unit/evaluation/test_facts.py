@@ -41,9 +41,22 @@ QUESTIONS = [
         ("open metricsxjsonl", ["metrics.jsonl"], False),
         ("", ["8"], False),
         ("anything", [], True),
+        ("Seven days.", [("7", "seven")], True),
+        ("Seventeen days.", [("7", "seven")], False),
+        ("red and green", ["red", ("yellow", "green")], True),
+        ("red", ["red", ("yellow", "green")], False),
+        ("I don\u2019t know.", ["don't know"], True),
+        ("I don't know.", ["don\u2019t know"], True),
+        ("中国的首都是北京。", ["北京"], True),
+        ("日本の首都は東京です", ["東京"], True),
+        ("한국의 수도는 서울입니다.", ["서울"], True),
+        ("三加四等于7。", ["7"], True),
+        ("三加四等于17。", ["7"], False),
+        ("в Москве", ["москва"], False),
+        ("Это Москва.", ["москва"], True),
     ],
 )
-def test_states_facts(answer: str, facts: list[str], expected: bool) -> None:
+def test_states_facts(answer: str, facts: list[str | tuple[str, ...]], expected: bool) -> None:
     assert states_facts(answer, facts) is expected
 
 
@@ -113,6 +126,12 @@ def test_wrong_answers_are_shown(run_evaluate: Evaluate, capsys: pytest.CaptureF
         "wrong  Rank flag?\n       said: it is 8\n       facts: --lora_rank, 8\n"
         "1 of 2 answers state the right fact (50%)\n"
     )
+
+
+def test_alternatives_of_a_wrong_answer_are_shown(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"instruction": "Days?", "output": "7", "facts": [["7", "seven"], "days"]}]
+    run_evaluate(rows, ["Two days."], show=True)
+    assert "       facts: 7 or seven, days\n" in capsys.readouterr().out
 
 
 def test_answers_are_written(run_evaluate: Evaluate, tmp_path: Path) -> None:

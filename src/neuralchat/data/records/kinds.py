@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from neuralchat.data.records.conversations import conversation
 from neuralchat.data.records.pairs import pair, prompt_completion, text
-from neuralchat.data.records.record import Record, Turn
+from neuralchat.data.records.record import Fact, Record, Turn
 from neuralchat.data.records.tool_calls import tools_of
 from neuralchat.data.records.values import Fields, Findings, is_absent, names_of, summary_of, text_problem
 
@@ -96,12 +96,24 @@ def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings)
     return None if found.problems else Record(tuple(turns), source, kind.name, facts, tools)
 
 
-def facts_of(fields: Fields) -> tuple[str, ...]:
+def facts_of(fields: Fields) -> tuple[Fact, ...]:
     _, facts = fields.first(("facts",))
     if is_absent(facts):
         return ()
-    if not isinstance(facts, list) or not all(isinstance(fact, str) and fact for fact in facts):
-        fields.found.problem(f"field 'facts' must be a list of texts, found {summary_of(facts)}")
+    # Each is a text, or a list of alternatives.
+    texts = (
+        [text for fact in facts for text in (fact or [""] if isinstance(fact, list) else [fact])]
+        if isinstance(facts, list)
+        else [None]
+    )
+    if not all(isinstance(text, str) and text for text in texts):
+        fields.found.problem(
+            f"field 'facts' must be a list of texts or of lists of alternatives, found {summary_of(facts)}"
+        )
         return ()
-    fields.found.problem(next(filter(None, (text_problem(fact, "facts", may_be_empty=True) for fact in facts)), None))
-    return tuple(facts)
+    fields.found.problem(next(filter(None, (text_problem(text, "facts", may_be_empty=True) for text in texts)), None))
+    return facts_from(facts)
+
+
+def facts_from(facts: Sequence[Any]) -> tuple[Fact, ...]:
+    return tuple(fact if isinstance(fact, str) else tuple(fact) for fact in facts)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
+# A text that a right answer contains, or several of which one is enough.
+Fact = str | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Record:
     turns: tuple[Turn, ...]
     source: str
     kind: str
-    facts: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
 
     @property

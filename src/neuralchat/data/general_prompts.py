@@ -1,0 +1,59 @@
+"""The package's own general prompts: what a base model is asked that has nothing to do with the data it is tuned on.
+
+Two files that share no prompt, not even reworded: one to rehearse, so that it is not forgotten, one that only measures.
+data/general/README.md says what a line holds, and that anybody may use them (CC0).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+from neuralchat.data.records import Fact, Turn, facts_from
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralPrompt:
+    """A question without an answer.
+
+    `context` is Alpaca's `input`: material that the instruction is about. `language` is the ISO 639-1 code of a prompt
+    in or about a language other than English, else empty. `facts` are what a right answer contains
+    (`neuralchat.evaluation.facts.states_facts`); empty where no one answer is right.
+    """
+
+    instruction: str
+    kind: str
+    context: str = ""
+    language: str = ""
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn]:
+        """The conversation that it is, as `Chatbot.answers` takes them."""
+        return (Turn("user", self.instruction, self.context),)
+
+
+def rehearsal_prompts() -> list[GeneralPrompt]:
+    """Those whose answers by the base model may be trained on, in a fixed order, kind by kind."""
+    return list(prompts_of("rehearse.jsonl"))
+
+
+def measured_prompts() -> list[GeneralPrompt]:
+    """Those that only measure, in a fixed order, kind by kind; all have facts. Never train or tune on them."""
+    return list(prompts_of("measure.jsonl"))
+
+
+def prompts_of(name: str) -> Iterator[GeneralPrompt]:
+    text = (files("neuralchat.data") / "general" / name).read_text(encoding="utf-8")
+    # Not splitlines(): text may hold other line breaks, such as U+2028.
+    for line in text.rstrip("\n").split("\n"):
+        row = json.loads(line)
+        yield GeneralPrompt(
+            instruction=row["instruction"],
+            kind=row["kind"],
+            context=row.get("input", ""),
+            language=row.get("language", ""),
+            facts=facts_from(row.get("facts", ())),
+        )
