@@ -191,7 +191,12 @@ def test_a_closed_terminal_saves_as_sigterm_does(place: Place, expected: Result)
         os.kill(os.getpid(), signal.SIGHUP)
         onto(None, 1, 2)()
 
-    status, said = place.run("run", prepare=at_step(6, hang_up))
+    def prepare() -> None:
+        # The tests themselves may run under nohup.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        at_step(6, hang_up)()
+
+    status, said = place.run("run", prepare=prepare)
     assert status == 128 + signal.SIGHUP, said
     assert len(list((place.directory / "run").glob("checkpoint-*"))) == 1
     status, said = place.run("run", "--resume_from_checkpoint", "auto")

@@ -23,6 +23,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 import neuralchat
+from neuralchat.console.terminal import visible
 from neuralchat.training.stopping import InterruptedTrainingError
 
 PUBLIC = {
@@ -167,7 +168,7 @@ def test_verbose_shows_what_the_command_shows(
     file = write_records(ROWS)
     run = neuralchat.finetune(llama_checkpoint, file, output_dir=tmp_path / "run", verbose=True, **FEW_STEPS)
     shown = capfd.readouterr()
-    assert shown.out == f"{run.summary()}\n"
+    assert shown.out == visible(f"{run.summary()}\n")
     assert "step 4/4" in shown.err
     assert "packing is exact" in shown.err
     neuralchat.finetune(llama_checkpoint, file, output_dir=tmp_path / "quiet", **FEW_STEPS)
@@ -269,7 +270,7 @@ def test_chat_eval_and_merge_take_checkpoints_and_base_models(
     refused = run_cli("merge", llama_checkpoint, "--output", "other")
     assert refused.stderr == f"error: {llama_checkpoint} is a base model: there is no adapter to merge\n"
     assert refused.returncode == 2
-    assert run_cli("show", run.path, check=True).stdout == f"{run}\n"
+    assert run_cli("show", run.path, check=True).stdout == visible(f"{run}\n")
 
 
 def test_a_checkpoint_of_pissa_is_the_run_it_became(llama_checkpoint: Path, tmp_path: Path) -> None:

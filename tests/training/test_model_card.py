@@ -13,6 +13,8 @@ import pytest
 from support.runs import ROWS
 from support.small_models import save_checkpoint
 
+from neuralchat.console.terminal import visible
+
 QUESTION = "Name a fruit."
 
 
@@ -55,13 +57,13 @@ def test_code_of_a_run(
     answer = run_cli("chat", "run", "-p", QUESTION, check=True).stdout.removesuffix(" [cut at --max_new_tokens]\n")
     assert answer.strip()
     with_us, without_us = blocks(tmp_path / "run")
-    assert printed(with_us, tmp_path / "run", monkeypatch).rstrip("\n") == answer.rstrip("\n")
+    assert visible(printed(with_us, tmp_path / "run", monkeypatch)).rstrip("\n") == answer.rstrip("\n")
     assert "neuralchat" not in without_us
-    assert printed(without_us, tmp_path / "run", monkeypatch).rstrip("\n") == answer.rstrip("\n")
+    assert visible(printed(without_us, tmp_path / "run", monkeypatch)).rstrip("\n") == answer.rstrip("\n")
     if name in ("lora", "encoder-decoder"):
         run_cli("merge", "run", "--output", "merged", check=True)
         for code in blocks(tmp_path / "merged"):
-            assert printed(code, tmp_path / "merged", monkeypatch).rstrip("\n") == answer.rstrip("\n")
+            assert visible(printed(code, tmp_path / "merged", monkeypatch)).rstrip("\n") == answer.rstrip("\n")
         assert "with its lora adapter folded in" in (tmp_path / "merged" / "README.md").read_text()
 
 

@@ -1,0 +1,32 @@
+"""runs/model_card.py: names are what strangers chose, so they are written as text and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from neuralchat.runs.model_card import model_card
+
+
+def manifest(name: str, method: str = "lora") -> dict[str, Any]:
+    return {"base_model": {"name": name}, "adapter": {"method": method}, "template": {"name": "chat"}, "results": {}}
+
+
+def test_a_name_adds_no_key_and_no_heading() -> None:
+    name = "org/model\nlicense: evil\n---\n# Heading <script>"
+    card = model_card(manifest(name), with_neuralchat="pass\n", without_neuralchat="")
+    head = card.split("---\n")[1]
+    assert yaml.safe_load(head) == {
+        "base_model": "org/model license: evil --- # Heading <script>",
+        "library_name": "peft",
+        "tags": ["lora", "neuralchat"],
+    }
+    assert "\n# Heading" not in card
+    assert "<script>" not in card.split("---\n", 2)[2]
+
+
+def test_a_directory_is_no_name_for_the_hub() -> None:
+    card = model_card(manifest("/models/mine"), with_neuralchat="pass\n", without_neuralchat="")
+    assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
+    assert "--base_model PATH" in card
