@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tokenizers import AddedToken
-
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.limits import RENDER_SECONDS, check_rendered_size, time_limit, tried_in_child
 from neuralchat.data.templates.template import Tools
@@ -167,6 +165,8 @@ def mark_control_tokens(tokenizer: Any, sources: Sequence[str]) -> None:
     used = {name for name in added if not name.isspace() and any(name in source for source in sources)}
     tags = {name for name in used if {name.replace("<", "</", 1), name.replace("</", "<", 1)} - {name} & used}
     if control := sorted(used - tags):
+        from transformers import AddedToken
+
         tokens = [AddedToken(name, normalized=False, special=True) for name in control]
         tokenizer.add_tokens(tokens, special_tokens=True)
 
