@@ -18,6 +18,7 @@ from support.forks import run_captured, run_fresh
 from support.notes import kept_notes
 from support.small_models import make_tokenizer, save_checkpoint
 
+from neuralchat.console.messages import log
 from neuralchat.models.kernels import compiled
 
 pytest_plugins = ["support.recorder"]
@@ -60,6 +61,15 @@ def own_cache(
     home = tmp_path_factory.mktemp("home")
     (home / "kernels").symlink_to(kernels_directory)
     monkeypatch.setenv("NEURALCHAT_HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command that a test runs in its own process shows the log, which the next test finds as it was."""
+    handlers, level = list(log.handlers), log.level
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture
