@@ -86,7 +86,10 @@ def spaced_pair(words: Sequence[str], schema: Schema) -> tuple[str, str, int] | 
     if not rest or not rest[0].startswith("="):
         return None
     if rest[0] != "=":
-        return name, rest[0][1:], 2
+        # Of several values of a flag the first may begin so.
+        argument = schema.arguments.get(name.replace("-", "_"))
+        is_value = words[0].startswith("--") and argument is not None and argument.takes_many
+        return None if is_value else (name, rest[0][1:], 2)
     value = rest[1] if len(rest) > 1 and not rest[1].startswith("--") else ""
     return name, value, 3 if value else 2
 
@@ -142,8 +145,8 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
             words.append(f"{name}=")
         else:
             texts = [word_of(item) for item in (value if isinstance(value, list | tuple) else [value])]
-            # Such a word would be read as a flag of its own.
-            joined = len(texts) == 1 and (texts[0].startswith("--") or PAIR.fullmatch(texts[0]))
+            # Such a word would be read as a flag of its own, or as a value written with spaces.
+            joined = len(texts) == 1 and (texts[0].startswith(("--", "=")) or PAIR.fullmatch(texts[0]))
             words += [f"--{name}={texts[0]}"] if joined else [f"--{name}", *texts]
     return words
 

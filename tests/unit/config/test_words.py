@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neuralchat.config.conversion import BARE, TAKEN_BACK
@@ -80,6 +80,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @given(VALUES)
+@example({"hub_model_id": "=", "train_file": ["=x", "b"]})
 def test_values_written_as_words_are_read_back(values: dict[str, Any]) -> None:
     said = read_words(words_of(values), SCHEMA)
     assert (said.values, said.stray, said.config_file) == (values, [], None)
