@@ -33,18 +33,18 @@ from neuralchat.models.compat.trainer import (
     get_reporting_integration_callbacks,
     neftune_post_forward_hook,
 )
+from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
-from neuralchat.training.cautions import Watch
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
 from neuralchat.training.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.training.run_clock import RunClock
-from neuralchat.training.session import Session
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
+from neuralchat.training.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
