@@ -13,7 +13,7 @@ from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
 from neuralchat.console.output import OutputLostError, sturdy_streams
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_line
+from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_in, system_error_line
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -68,11 +68,11 @@ def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
         except KeyboardInterrupt:
             put("\ninterrupted", sys.stderr)
             return EXIT_INTERRUPTED
-        except OSError as error:
-            # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
-            report(NeuralChatError(system_error_line(error)))
-            return NeuralChatError.exit_status
         except BaseException as error:
+            if (refused := system_error_in(error)) is not None:
+                # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
+                report(NeuralChatError(system_error_line(refused)))
+                return NeuralChatError.exit_status
             if not is_panic(error):
                 raise
             report(NeuralChatError(f"a library gave up: {error}. Is the model or its tokenizer damaged?"))

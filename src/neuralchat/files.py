@@ -223,10 +223,21 @@ def make_private_directory(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
-def sync_file(path: Path) -> None:
-    """Wait until what was written to `path` is on the disk."""
-    with path.open("rb") as stream:
+def settle_file(path: Path) -> None:
+    """For what a library has written: give it the mode of the umask, and wait until it is on the disk.
+
+    safetensors makes files that nobody but the user may read.
+    """
+    with open(open_regular(path), "rb") as stream:
+        os.fchmod(stream.fileno(), 0o666 & ~umask())
         os.fsync(stream.fileno())
+
+
+def umask() -> int:
+    # It can be read only by setting it; a file that another thread makes meanwhile is private.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync_directory(path: Path) -> None:

@@ -25,7 +25,7 @@ from neuralchat.files import (
     remove_tree,
     replace_file,
     sync_directory,
-    sync_file,
+    settle_file,
     write_new_file,
 )
 from neuralchat.runs.directory import (
@@ -53,7 +53,7 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> 
     with beside_its_place(output, target.name) as beside:
         write(beside)
         for file in files_of(beside):
-            sync_file(beside / file)
+            settle_file(beside / file)
         write_new_file(beside / SUMS, sums_of(beside).encode())
         for directory in {(beside / file).parent for file in files_of(beside)}:
             sync_directory(directory)
@@ -71,7 +71,7 @@ def write_files(output: Path, write: Callable[[Path], None]) -> None:
         write(beside)
         names = files_of(beside)
         for name in names:
-            sync_file(beside / name)
+            settle_file(beside / name)
         for name in names:
             make_directory((output / name).parent)
             replace_file(beside / name, output / name)
