@@ -13,7 +13,15 @@ from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
 from neuralchat.console.output import OutputLostError, sturdy_streams
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_in, system_error_line
+from neuralchat.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
+    NeuralChatError,
+    is_out_of_memory,
+    is_panic,
+    system_error_in,
+    system_error_line,
+)
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -73,6 +81,9 @@ def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
                 # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
                 report(NeuralChatError(system_error_line(refused)))
                 return NeuralChatError.exit_status
+            if is_out_of_memory(error):
+                report(NeuralChatError(f"memory ran out: {str(error) or type(error).__name__}"))
+                return EXIT_OUT_OF_MEMORY
             if not is_panic(error):
                 raise
             report(NeuralChatError(f"a library gave up: {error}. Is the model or its tokenizer damaged?"))

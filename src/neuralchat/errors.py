@@ -11,6 +11,7 @@ from neuralchat.secrets import masked
 
 EXIT_USER_ERROR = 2
 EXIT_DISTRIBUTED = 4
+EXIT_OUT_OF_MEMORY = 5
 EXIT_INTERRUPTED = 130
 
 
@@ -95,6 +96,17 @@ def panics_told(what: str) -> Iterator[None]:
             f"{what} gave up: {error}. A regular expression of its tokenizer.json may take too long; take the "
             "tokenizer from where the model was published."
         ) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_out_of_memory(ValueError())
+    (True, False)
+    """
+    text = str(error).lower()
+    is_torchs = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    return isinstance(error, MemoryError) or is_torchs or type(error).__name__ == "OutOfMemoryError"
 
 
 # safetensors makes errors of its own of what the system refuses, and leaves the system's number in their text.

@@ -27,7 +27,7 @@ from neuralchat.training.stopping import (
     StepAbandonedError,
     StopSignals,
     TrainingError,
-    is_out_of_memory,
+    memory_failure,
     nonfinite_message,
 )
 
@@ -111,9 +111,7 @@ class GradientSum:
                 if self.on_micro_batch is not None:
                     self.on_micro_batch(done / share.micro_batches)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return 0.0, Failure(FailureKind.MEMORY, str(error).splitlines()[0])
+            return 0.0, memory_failure(error)
         # A step that is whole is taken before the stop.
         return float(loss_sum), Failure(FailureKind.STOP) if done < share.micro_batches else None
 

@@ -109,23 +109,23 @@ def count_calls(tally: Path) -> None:
 
 
 def watch(works: dict[str, Callable[[], None]]) -> None:
-    """Do the work of each moment whenever this process comes by it; training begins with its first forward pass."""
+    """Do the work of each moment whenever this process comes by it; training has begun with its first step."""
     has_begun = False
 
     def begins() -> None:
         nonlocal has_begun
         has_begun = True
 
-    for moment in dict.fromkeys(("forward", *works)):
+    for moment in dict.fromkeys(("step done", *works)):
         owner, name, how = PLACES[moment]
 
         def watched(
             *words: Any, moment: str = moment, true_work: Any = getattr(owner, name), after: bool = how is kill_at.after,
             **named: Any,
         ) -> Any:  # fmt: skip
-            if moment == "forward":
-                begins()
             work = works.get(moment, lambda: None) if has_begun else lambda: None
+            if moment == "step done":
+                begins()
             if after:
                 found = true_work(*words, **named)
                 work()
@@ -324,7 +324,8 @@ FAULTS = (
     Fault("cores are oversubscribed", oversubscribe, (GOES_ON,)),
     Fault("full disk of the output", fill_disk, (GOES_ON, ENDS), "is full", empty_disk, mounts=True),
     Fault("read-only remount", mount_read_only, (GOES_ON, ENDS), "Read-only file system", unmount_read_only, mounts=True),
-    Fault("files may grow no more", cap_file_size, (GOES_ON, ENDS), "is full"),
+    # The log may not grow either.
+    Fault("files may grow no more", cap_file_size, (GOES_ON, ENDS)),
     Fault("directory vanishes", vanish, (GOES_ON, ENDS), "is gone", come_back),
     Fault("quota", failing_sync(errno.EDQUOT), (GOES_ON, ENDS), "is full"),
     Fault("stale handle", failing_sync(errno.ESTALE), (GOES_ON, ENDS), "Stale file handle"),
