@@ -20,7 +20,7 @@ from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, json_text, read_manifest, why_unwritable
+from neuralchat.runs.directory import MANIFEST, is_plain, json_text, read_manifest, why_unwritable
 from neuralchat.runs.model_card import model_card
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
@@ -84,6 +84,8 @@ def untie_adapted_head(base: Any) -> None:
 
 def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
+    if not is_plain(str(output)):
+        raise RunDirectoryError(f"--output {output} is not UTF-8, or too long, and no library can write there")
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RunDirectoryError(f"--output {output} is not empty; name a directory that is new")
     if reason := why_unwritable(output):

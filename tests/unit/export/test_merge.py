@@ -35,6 +35,11 @@ def test_output_below_a_file(tmp_path: Path) -> None:
     refused(tmp_path / "file" / "whole", f"cannot be written: {tmp_path / 'file'} is a file")
 
 
+def test_output_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    refused(tmp_path / os.fsdecode(b"caf\xe9"), "is not UTF-8, or too long, and no library can write there")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_output_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     refused(tmp_path, "is not empty; name a directory that is new")
