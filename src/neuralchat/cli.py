@@ -12,7 +12,7 @@ from neuralchat import __version__
 from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
-from neuralchat.console.output import OutputLostError, sturdy_streams
+from neuralchat.console.output import OutputLostError, fill_closed_streams, sturdy_streams
 from neuralchat.errors import (
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_MEMORY,
@@ -59,6 +59,7 @@ def run_script(prog: str) -> int:
 
 def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
     """The exit status of `work`, or that of its error, which is told. `output_is_work`: see sturdy_streams."""
+    fill_closed_streams()
     quiet_environment()
     show_log()
     with sturdy_streams(output_is_work=output_is_work):

@@ -273,8 +273,8 @@ def streams_end(place: Place) -> None:
 
 
 def close_streams(_place: Place) -> None:
-    os.close(1)
-    os.close(2)
+    sys.stdout.close()
+    sys.stderr.close()
 
 
 def lose_cache(_place: Place) -> None:
