@@ -39,7 +39,6 @@ GOES_ON, SAVED, ENDS, KILLED = "goes on", "saved", "ends", "killed"
 MOMENTS = (
     "forward", "backward", "step done", "evaluation", "log", "save begins", "sync", "rename", "retained", "result",
 )
-IN_A_STEP = ("forward", "backward", "step done")
 
 
 @dataclass(frozen=True)
@@ -161,9 +160,9 @@ def suspend(_place: Place) -> None:
 
 def kill_a_data_worker(_place: Place) -> None:
     workers = [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
-    assert workers
-    workers[0].kill()
-    workers[0].wait()
+    # Those of an epoch end with its last step.
+    for worker in workers[:1]:
+        worker.kill()
 
 
 def oversubscribe(place: Place) -> None:
@@ -320,7 +319,7 @@ FAULTS = (
     Fault("SIGKILL", sends(signal.SIGKILL), (KILLED,)),
     Fault("SIGUSR1", sends(signal.SIGUSR1), (GOES_ON,)),
     Fault("suspended", suspend, (GOES_ON,)),
-    Fault("a data worker is killed", kill_a_data_worker, (GOES_ON,), flags=WORKERS, moments=IN_A_STEP),
+    Fault("a data worker is killed", kill_a_data_worker, (GOES_ON,), flags=WORKERS, moments=("step done",)),
     Fault("cores are oversubscribed", oversubscribe, (GOES_ON,)),
     Fault("full disk of the output", fill_disk, (GOES_ON, ENDS), "is full", empty_disk, mounts=True),
     Fault("read-only remount", mount_read_only, (GOES_ON, ENDS), "Read-only file system", unmount_read_only, mounts=True),

@@ -54,7 +54,7 @@ def traced(words: Sequence[str], directory: Path, environ: dict[str, str]) -> tu
     """(exit status, output, trace) of `neuralchat WORDS` in an interpreter of its own, with all its children."""
     log = directory / "strace"
     strace = [
-        "strace", "--follow-forks", "--quiet=all", "--decode-fds=path", "--string-limit=4096", "--signal=none",
+        "strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "--decode-fds=path", "--string-limit=4096", "--signal=none",
         "--trace=%file,%network,execve,fchmod,fchown", f"--output={log}",
     ]  # fmt: skip
     done = subprocess.run(
