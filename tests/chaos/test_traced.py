@@ -88,7 +88,12 @@ def audited(place: Path, report: Path) -> Callable[[], None]:
         def leave(status: int) -> None:
             audit.watching = False
             found = audit.trace
-            names = [found.outside(*allowed(place)), sorted(found.connected), sorted(found.started), sorted(found.changed)]
+            names = [
+                found.outside(*allowed(place)),
+                sorted(found.connected),
+                sorted(found.started),
+                sorted(found.changed),
+            ]
             report.write_text(json.dumps(names))
             true_exit(status)
 

@@ -28,7 +28,17 @@ def place(tmp_path: Path, llama_checkpoint: Path) -> Path:
 
 
 def words(*more: str, model: str = "model") -> list[str]:
-    return ["finetune", "--model_name_or_path", model, "--train_file", "records.json", "--output_dir", "run", *FLAGS, *more]
+    return [
+        "finetune",
+        "--model_name_or_path",
+        model,
+        "--train_file",
+        "records.json",
+        "--output_dir",
+        "run",
+        *FLAGS,
+        *more,
+    ]
 
 
 @contextmanager
@@ -40,7 +50,10 @@ def watched_processes(found: set[str]) -> Iterator[None]:
         while not ended.is_set():
             for process in me.children(recursive=True):
                 try:
-                    shown = Path(f"/proc/{process.pid}/cmdline").read_bytes() + Path(f"/proc/{process.pid}/comm").read_bytes()
+                    shown = (
+                        Path(f"/proc/{process.pid}/cmdline").read_bytes()
+                        + Path(f"/proc/{process.pid}/comm").read_bytes()
+                    )
                 except OSError:
                     continue
                 if TOKEN.encode() in shown:

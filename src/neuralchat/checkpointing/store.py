@@ -24,8 +24,8 @@ from neuralchat.files import (
     remove_file,
     remove_tree,
     replace_file,
-    sync_directory,
     settle_file,
+    sync_directory,
     write_new_file,
 )
 from neuralchat.runs.directory import (

@@ -25,14 +25,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from neuralchat.checkpointing.store import damage
 from support.bad_days.faults import (
-    ENDS, FAULTS, GOES_ON, KILLED, SAVED, Fault, Place, arm, count_calls, mount_disk, unmount_disk,
-)  # fmt: skip
+    ENDS,
+    FAULTS,
+    GOES_ON,
+    KILLED,
+    SAVED,
+    Fault,
+    Place,
+    arm,
+    count_calls,
+    mount_disk,
+    unmount_disk,
+)
 from support.forks import run_forked
 from support.kill_matrix import make_place, undisturbed, words
 from support.runs import digest, stable_metrics
-
-from neuralchat.checkpointing.store import damage
 
 STOPS = {128 + number for number in (1, 2, 15)}
 
@@ -135,7 +144,14 @@ def main() -> int:
     ended = dict(Counter(point["ended"] for point in points))
     print(f"{good} of {len(points)} faults were met, {ended}; adapter and metrics as undisturbed; {seconds} s")
     if options.report:
-        report = {"seed": options.seed, "good": good, "ended": ended, "calls": calls, "seconds": seconds, "points": points}
+        report = {
+            "seed": options.seed,
+            "good": good,
+            "ended": ended,
+            "calls": calls,
+            "seconds": seconds,
+            "points": points,
+        }
         options.report.write_text(json.dumps(report, indent=1) + "\n")
     return 0 if good == len(points) else 1
 

@@ -37,7 +37,16 @@ from support.kill_at import PLACES
 GOES_ON, SAVED, ENDS, KILLED = "goes on", "saved", "ends", "killed"
 # Where a fault may strike, of those of kill_at.py: before each of these calls.
 MOMENTS = (
-    "forward", "backward", "step done", "evaluation", "log", "save begins", "sync", "rename", "retained", "result",
+    "forward",
+    "backward",
+    "step done",
+    "evaluation",
+    "log",
+    "save begins",
+    "sync",
+    "rename",
+    "retained",
+    "result",
 )
 
 
@@ -169,7 +178,9 @@ def oversubscribe(place: Place) -> None:
     """Others compute on every core, and this run is left one."""
     for _ in range(2 * (os.cpu_count() or 1)):
         subprocess.Popen(
-            ["timeout", "4", sys.executable, "-c", "while True: pass"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["timeout", "4", sys.executable, "-c", "while True: pass"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -322,7 +333,9 @@ FAULTS = (
     Fault("a data worker is killed", kill_a_data_worker, (GOES_ON,), flags=WORKERS, moments=("step done",)),
     Fault("cores are oversubscribed", oversubscribe, (GOES_ON,)),
     Fault("full disk of the output", fill_disk, (GOES_ON, ENDS), "is full", empty_disk, mounts=True),
-    Fault("read-only remount", mount_read_only, (GOES_ON, ENDS), "Read-only file system", unmount_read_only, mounts=True),
+    Fault(
+        "read-only remount", mount_read_only, (GOES_ON, ENDS), "Read-only file system", unmount_read_only, mounts=True
+    ),
     # The log may not grow either.
     Fault("files may grow no more", cap_file_size, (GOES_ON, ENDS)),
     Fault("directory vanishes", vanish, (GOES_ON, ENDS), "is gone", come_back),

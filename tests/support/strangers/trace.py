@@ -47,20 +47,34 @@ class Trace:
 def has_strace() -> bool:
     """Whether strace is there and may trace: containers forbid it now and then."""
     strace = shutil.which("strace")
-    return strace is not None and subprocess.run([strace, "-qq", "true"], capture_output=True, check=False).returncode == 0
+    return (
+        strace is not None and subprocess.run([strace, "-qq", "true"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def traced(words: Sequence[str], directory: Path, environ: dict[str, str]) -> tuple[int, str, Trace]:
     """(exit status, output, trace) of `neuralchat WORDS` in an interpreter of its own, with all its children."""
     log = directory / "strace"
     strace = [
-        "strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "--decode-fds=path", "--string-limit=4096", "--signal=none",
-        "--trace=%file,%network,execve,fchmod,fchown", f"--output={log}",
-    ]  # fmt: skip
+        "strace",
+        "--follow-forks",
+        "--seccomp-bpf",
+        "--quiet=all",
+        "--decode-fds=path",
+        "--string-limit=4096",
+        "--signal=none",
+        "--trace=%file,%network,execve,fchmod,fchown",
+        f"--output={log}",
+    ]
     done = subprocess.run(
-        [*strace, sys.executable, "-m", "neuralchat.cli", *words], cwd=directory, env=environ, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500,
-    )  # fmt: skip
+        [*strace, sys.executable, "-m", "neuralchat.cli", *words],
+        cwd=directory,
+        env=environ,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=500,
+    )
     trace = Trace()
     for line in log.read_text(errors="replace").splitlines():
         read_line(line, directory, trace)

@@ -66,6 +66,6 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_model(
     monkeypatch.setattr(merging, "write_file", write)
     monkeypatch.setattr(merging, "card_of_merged", lambda *_: "card")
     bot = SimpleNamespace(tokenizer=SimpleNamespace(save_pretrained=lambda directory: None))
-    with pytest.raises(RunDirectoryError, match="whole cannot be written: .*No space left on device; there is no"):
+    with pytest.raises(RunDirectoryError, match=r"whole cannot be written: .*No space left on device; there is no"):
         merging.write_merged(output, Model(), bot, {})
     assert list(output.iterdir()) == []
