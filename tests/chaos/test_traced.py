@@ -74,7 +74,8 @@ def test_system_calls(place: Path) -> None:
         written = {path for path in trace.changed if path.startswith(str(place / "output"))}
         assert bool(written) == (verb != "chat"), verb
     assert os.listdir(place / "home") == []
-    assert os.listdir(place / "temporary") == []
+    # torch makes an empty directory there.
+    assert [name for name in os.listdir(place / "temporary") if not name.startswith("torchinductor_")] == []
 
 
 def audited(place: Path, report: Path) -> Callable[[], None]:

@@ -1,7 +1,7 @@
 """The fault matrix: faults of a long run drawn at random, each at a random moment of it.
 
-Each run goes on, or it is saved, says why and is resumed when the fault is mended; its adapter and its metrics are those
-of the undisturbed run, bit for bit.
+Each run goes on, or it is saved, says why and is resumed when the fault is mended; its adapter and its metrics are
+those of the undisturbed run, bit for bit.
 
 python tests/support/bad_days/fault_matrix.py --faults 50 --report benchmarks/results/fault-matrix-DATE.json
 """

@@ -1,6 +1,6 @@
 """Faults that a long run meets, each done to a run in its own process at a chosen moment.
 
-A fault is done by `strike` within the run, and undone by `mend` from outside when the run has ended. What it may end as:
+A fault is done by `strike` within the run, and undone by `mend` from outside when the run has ended. It may end as:
 
     GOES_ON  exit status 0
     SAVED    a stop that was asked for: the last finished step is saved, and the message names where
@@ -126,15 +126,13 @@ def watch(works: dict[str, Callable[[], None]]) -> None:
 
     for moment in dict.fromkeys(("step done", *works)):
         owner, name, how = PLACES[moment]
+        true_work = getattr(owner, name)
 
-        def watched(
-            *words: Any, moment: str = moment, true_work: Any = getattr(owner, name), after: bool = how is kill_at.after,
-            **named: Any,
-        ) -> Any:  # fmt: skip
+        def watched(*words: Any, moment: str = moment, true_work: Any = true_work, how: Any = how, **named: Any) -> Any:
             work = works.get(moment, lambda: None) if has_begun else lambda: None
             if moment == "step done":
                 begins()
-            if after:
+            if how is kill_at.after:
                 found = true_work(*words, **named)
                 work()
                 return found
