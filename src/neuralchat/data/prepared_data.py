@@ -26,6 +26,8 @@ from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, Token
 from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_list, system_error_line
 
 PROGRESS_SECONDS = 5.0
+# Raised where records are read otherwise than before: what an earlier version has kept of them is not used then.
+READING = "2"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def prepare(
         date=template_date,
     )
     notices = [*template.notices, *mixed_kinds(firsts, template.name)]
+    if data.template == "auto" and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
+        notices.append(
+            "the records are conversations and the tokenizer has no chat template: written in Alpaca's prompt; "
+            "--chat_template FILE gives another"
+        )
     for notice in notices:
         note(notice)
     encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
@@ -130,6 +137,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         str(encoder.train_on_inputs),
         encoder.supervise,
         data.on_bad_record,
+        READING,
     )
 
     def make(directory: Path) -> dict[str, Any]:

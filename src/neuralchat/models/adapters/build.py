@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,10 @@ def add_adapter(
         config = method.make_config(named, model, trained_token_ids, family_of(model.config))
         if method.name == "lora":
             target_experts(config, model, all_linear=tuning.lora_all_linear, tell=tell)
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # PEFT corrects itself for GPT-2's layers, and says so for each of them.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
+            adapted = get_peft_model(model, config)
     except (ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
         raise refusal(model, tuning, str(error)) from error
     for parameter in adapted.parameters():

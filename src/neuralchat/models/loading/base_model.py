@@ -52,11 +52,23 @@ def resolve(name: str, *, needed_file: str = "config.json") -> str:
         raise ModelError(f"model '{name[:200]}' cannot be looked for: {error_line(error)}") from error
     if is_directory:
         if not (path / needed_file).is_file():
-            raise ModelError(f"model directory {path} has no {needed_file}")
+            raise ModelError(f"model directory {path} has no {needed_file}{what_instead(path)}")
         return str(path)
     if looks_local or is_there:
         raise ModelError(f"model directory {path} does not exist or is not a directory")
     return name
+
+
+def what_instead(path: Path) -> str:
+    """What a directory holds that is no model, and what can be done with it; empty where that is not known."""
+    if (path / "adapter_config.json").is_file():
+        return (
+            ": it holds an adapter. To go on from it, fold it into its base (neuralchat merge) and name the result; "
+            "to continue its run, use --resume_from_checkpoint"
+        )
+    if any(path.glob("*.gguf")):
+        return ": it holds a GGUF file, which cannot be trained; name the model that it was made from"
+    return ""
 
 
 def load_config(source: ModelSource) -> Any:
