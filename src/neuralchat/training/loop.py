@@ -253,7 +253,7 @@ class TrainingLoop:
         done = position.epoch * self.steps_per_epoch + position.step - position.skipped
         if min(asdict(position).values()) < 0 or position.step > self.steps_per_epoch or done != self.state.global_step:
             raise ValueError(
-                f"it stands at step {position.step} of epoch {position.epoch + 1}, {self.state.global_step} steps in all; "
+                f"it stands at step {position.step} of epoch {position.epoch + 1}, {self.state.global_step} in all; "
                 f"an epoch has {self.steps_per_epoch} steps now"
             )
         self.position = position

@@ -91,3 +91,15 @@ def test_all_parts_of_a_text_are_on_one_side(tokenizer: Any, write_records: Call
     assert len(train) + len(held_out) == len(
         prepare(replace(data, validation_split_percentage=0), tokenizer).trained_on
     )
+
+
+@pytest.mark.parametrize(
+    ("has_template", "row", "told"), [(False, CHAT, True), (True, CHAT, False), (False, ALPACA, False)]
+)
+def test_conversations_without_a_chat_template_are_told(
+    tokenizer: Any, write_records: Callable[..., Path], said: list[str], has_template: bool, row: Any, told: bool
+) -> None:
+    if not has_template:
+        tokenizer.chat_template = None
+    prepare(DataArguments(train_file=[str(write_records([row]))]), tokenizer)
+    assert any("the tokenizer has no chat template" in text and "--chat_template" in text for text in said) == told
