@@ -76,7 +76,7 @@ def prepare(
     notices = [*template.notices, *mixed_kinds(firsts, template.name)]
     if data.template == "auto" and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
         notices.append(
-            "the records are conversations and the tokenizer has no chat template: written in Alpaca's prompt; "
+            "the records are conversations and the tokenizer has no chat template: they take Alpaca's; "
             "--chat_template FILE gives another"
         )
     for notice in notices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_all_parts_of_a_text_are_on_one_side(tokenizer: Any, write_records: Call
 def test_conversations_without_a_chat_template_are_told(
     tokenizer: Any, write_records: Callable[..., Path], said: list[str], has_template: bool, row: Any, told: bool
 ) -> None:
-    if not has_template:
-        tokenizer.chat_template = None
-    prepare(DataArguments(train_file=[str(write_records([row]))]), tokenizer)
+    own = deepcopy(tokenizer)
+    own.chat_template = tokenizer.chat_template if has_template else None
+    prepare(DataArguments(train_file=[str(write_records([row]))]), own)
     assert any("the tokenizer has no chat template" in text and "--chat_template" in text for text in said) == told
