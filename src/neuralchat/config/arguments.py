@@ -179,6 +179,9 @@ class TuningArguments:
         None, "by how much a metric must have become better to count as better", minimum=0
     )
     report_samples: int = harmless(3, "questions answered before and after training, for the report", minimum=0)
+    general_samples: int = harmless(
+        17, "general questions answered with them, to see what was kept and lost; none where none are", minimum=0
+    )
     sample_tokens: int = harmless(64, "longest of these answers in tokens", minimum=0)
 
     @property
