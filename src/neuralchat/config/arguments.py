@@ -135,6 +135,17 @@ class TuningArguments:
     adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer", minimum=1)
     num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens", minimum=1)
     ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1)
+    keep_general: bool = argument(
+        False,
+        "causal models: hold on to what the base model says to general prompts",
+        earlier=False,
+    )
+    general_share: float = argument(
+        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1
+    )
+    general_weight: float = argument(
+        1.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0
+    )
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")
     compile_kernels: bool = harmless(True, "compile attention and small layers for this machine, where there is gcc")
@@ -168,6 +179,9 @@ class TuningArguments:
         None, "by how much a metric must have become better to count as better", minimum=0
     )
     report_samples: int = harmless(3, "questions answered before and after training, for the report", minimum=0)
+    general_samples: int = harmless(
+        17, "general questions answered with them, to see what was kept and lost; none where none are", minimum=0
+    )
     sample_tokens: int = harmless(64, "longest of these answers in tokens", minimum=0)
 
     @property

@@ -65,6 +65,7 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
     "precision": {"storage": TEXT},
     "results": {
         "samples": (list,),
+        "general_samples": (list,),
         "steps": (int,),
         "mean_loss": NUMBER_OR_NONE,
         "best_step": (int, type(None)),
@@ -192,10 +193,14 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
                 good = False
             if not good:
                 raise RunDirectoryError(f"{path} is damaged: {part}.{name} cannot be {kind(value)}")
-    samples = manifest["results"].get("samples", [])
-    names = ("question", "before", "after")
-    if not all(isinstance(s, dict) and all(isinstance(s.get(name), str) for name in names) for s in samples):
-        raise RunDirectoryError(f"{path} is damaged: results.samples must be questions with answers before and after")
+    names, marks = ("question", "before", "after"), ("right_before", "right_after")
+    for part in ("samples", "general_samples"):
+        samples = manifest["results"].get(part, [])
+        texts = all(isinstance(s, dict) and all(isinstance(s.get(name), str) for name in names) for s in samples)
+        if not texts or not all(isinstance(s.get(mark, False), bool) for s in samples for mark in marks):
+            raise RunDirectoryError(
+                f"{path} is damaged: results.{part} must be questions with answers before and after"
+            )
 
 
 def json_text(value: Any, *, indent: int = 2) -> str:
