@@ -128,7 +128,7 @@ def test_each_line_becomes_the_prompt_it_says(name: str, prompts: list[GeneralPr
     assert [row.get("input", "") for row in rows] == [prompt.context for prompt in prompts]
     for row, prompt in zip(rows, prompts, strict=True):
         assert row.keys() <= {"instruction", "input", "answer", "kind", "language", "facts"}
-            assert row.get("answer", "") == prompt.answer
+        assert row.get("answer", "") == prompt.answer
         assert all(isinstance(row[key], str) and row[key].strip() == row[key] != "" for key in row.keys() - {"facts"})
         assert row.get("facts", [None]) != [], "leave facts out where there are none"
         assert [list(alternatives_of(fact)) for fact in prompt.facts] == [
