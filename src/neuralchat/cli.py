@@ -14,6 +14,7 @@ from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
 from neuralchat.console.output import OutputLostError, sturdy_streams
 from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_line
+from neuralchat.models.quiet import leave_out_warnings
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -117,6 +118,7 @@ def quiet_environment() -> None:
     os.environ.setdefault("RUST_BACKTRACE", "0")
     # Deprecations inside the libraries are ours to follow, not the user's.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
+    leave_out_warnings()
 
 
 def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:

@@ -22,7 +22,8 @@ from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sour
 from neuralchat.data.records import RecordReport
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
-from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
+from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, tokenize
+from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_list, system_error_line
 
 PROGRESS_SECONDS = 5.0
