@@ -15,7 +15,7 @@ from neuralchat.inference.sampling import Sampling
 
 
 class ScriptedBot:
-    """Answers with the question in capitals, word by word; "stop" is interrupted after its first piece, "mute" is silent."""
+    """Answers with the question in capitals, word by word; "stop" is interrupted after one, "mute" is silent."""
 
     def __init__(self) -> None:
         self.history: list[Turn] = []

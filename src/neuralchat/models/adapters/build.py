@@ -35,7 +35,7 @@ def add_adapter(
     from peft import get_peft_model
 
     if list(tuning.lora_target_modules or ()) == [ALL_LINEAR]:
-        tuning = replace(tuning, lora_target_modules=None, lora_all_linear=True)
+        tuning = replace(tuning, lora_target_modules=[], lora_all_linear=True)
     kinds = method.model_types
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")

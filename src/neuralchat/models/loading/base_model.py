@@ -77,12 +77,13 @@ def is_cached(name: str, file: str, cache_dir: str | None) -> bool:
     return any(folder.glob(f"snapshots/*/{file}"))
 
 
-def load_config(source: ModelSource) -> Any:
+def load_config(source: ModelSource, *, needs_weights: bool = True) -> Any:
+    """`needs_weights`: a directory must hold a whole model, not its configuration alone."""
     from transformers import AutoConfig
 
     name = resolve(source.config_name or source.name, cache_dir=source.cache_dir)
     weights = resolve(source.name, cache_dir=source.cache_dir)
-    if Path(weights).is_dir() and Path(name).is_dir():
+    if needs_weights and Path(weights).is_dir() and Path(name).is_dir():
         check_base_directory(Path(weights), Path(name))
     with user_errors(f"the configuration of model '{source.name}'"):
         config = AutoConfig.from_pretrained(
