@@ -81,7 +81,7 @@ def test_a_configuration_without_weights(configuration: Path, capsys: pytest.Cap
     total = parameter_counts(skeleton_of(LlamaConfig.from_pretrained(configuration)))[1]
     assert planned(configuration, "--records", 1000, "--tokens_per_record", 50, "--epochs", 2) == 0
     first, memory, measured, time = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{configuration}: {total + 5376:,} parameters in 6 layers, of which lora trains 5,376")
+    assert first.startswith(f"{configuration}: {total + 6144:,} parameters in 6 layers, of which lora trains 6,144")
     assert memory.startswith("memory: about ")
     assert memory.endswith(": it fits")
     speed = float(measured.removeprefix("speed: about ").split()[0])

@@ -42,6 +42,15 @@ def test_the_page_is_made_from_the_record() -> None:
     assert (docs / "support.md").read_text(encoding="utf-8") == page(*read_record(docs / "support.json"))
 
 
+def test_the_page_shows_every_family_of_transformers_that_is_tested() -> None:
+    page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8").partition("## Families")[2]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    shown = {name: letters for row in rows for name, letters in zip(row[::2], row[1::2], strict=False)}
+    packed, padded = FAMILY_PROPERTIES["family packed"], FAMILY_PROPERTIES["family padded"]
+    assert len(packed) + len(padded) >= 40
+    assert shown == {**dict.fromkeys(packed, "pmsa"), **dict.fromkeys(padded, "bmsa")}
+
+
 def test_every_cell_is_proven_or_refused() -> None:
     assert sorted([*CELLS, *REFUSED]) == sorted((family, method) for family in ALL_FAMILIES for method in COLUMNS)
 
