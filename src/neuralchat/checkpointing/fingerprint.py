@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.config import SCHEMA, FinetuneConfig
+from neuralchat.config.facts import OF_THE_FIELD
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.errors import RunDirectoryError, problem_list
 
@@ -58,6 +59,14 @@ def check_identity(
     return notices
 
 
+# Of arguments that came later, as runs were before.
+EARLIER_VALUES = {
+    name: argument.facts.earlier
+    for name, argument in SCHEMA.arguments.items()
+    if argument.facts.earlier is not OF_THE_FIELD
+}
+
+
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """name -> (before, now) of all that decides the result and is not the same."""
     parts = {
@@ -66,7 +75,7 @@ def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str
         if stored.get(name) != found[name]
     }
     before = stored.get("arguments")
-    before, now = before if isinstance(before, dict) else {}, found["arguments"]
+    before, now = {**EARLIER_VALUES, **(before if isinstance(before, dict) else {})}, found["arguments"]
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             parts[name] = (short(before.get(name)), short(now.get(name)))

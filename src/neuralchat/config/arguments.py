@@ -135,6 +135,17 @@ class TuningArguments:
     adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer", minimum=1)
     num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens", minimum=1)
     ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1)
+    keep_general: bool = argument(
+        False,
+        "causal models: hold on to what the base model says to general prompts",
+        earlier=False,
+    )
+    general_share: float = argument(
+        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1
+    )
+    general_weight: float = argument(
+        1.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0
+    )
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")
     compile_kernels: bool = harmless(True, "compile attention and small layers for this machine, where there is gcc")

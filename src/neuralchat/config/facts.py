@@ -42,6 +42,8 @@ class Facts:
     repeated: bool = True
     # Part of the command that goes on with a stopped run.
     resumed: bool = True
+    # The value that runs had before there was such an argument, where that is not the default.
+    earlier: Any = OF_THE_FIELD
     # Why nothing but the default is accepted.
     rejected: str = ""
     # Why another value than the default changes nothing, which is told.

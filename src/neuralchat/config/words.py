@@ -155,3 +155,8 @@ def word_of(value: Any) -> str:
     if isinstance(value, Mapping):
         return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def word(value: Any) -> str:
+    """A member of an enumeration as it is written on the command line."""
+    return str(getattr(value, "value", value))

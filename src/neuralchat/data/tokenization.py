@@ -30,13 +30,16 @@ class Example:
     """One conversation as the model sees it.
 
     input_ids: int32 [T]. supervised: bool [T], True where the token is a target (predicted from the tokens
-    before it); the first token never is. `cut_tokens` counts prompt tokens lost to the length limit.
+    before it); the first token never is. `cut_tokens` counts prompt tokens lost to the length limit. `first_known`: of
+    a general prompt, whose targets are not learned but compared with what the base model says; the number of the first
+    of them among all that it was asked.
     """
 
     input_ids: np.ndarray
     supervised: np.ndarray
     source: str
     cut_tokens: int = 0
+    first_known: int | None = None
 
 
 class Encoder:

@@ -7,7 +7,7 @@ import torch
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.planning.forecast import TimeForecast
-from neuralchat.training.session import Session
+from neuralchat.preparation.session import Session
 
 
 def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tuple[int, int]) -> None:

@@ -23,15 +23,15 @@ from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ra
 from neuralchat.distributed.rendezvous import joined
 from neuralchat.export.hub import HubUpload
 from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
+from neuralchat.preparation.packages import check_packages
+from neuralchat.preparation.session import Session, make_session
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
 from neuralchat.runs.lock import RunLock
 from neuralchat.runs.results import RunResults
 from neuralchat.runs.summary import summary
 from neuralchat.training.assemble import make_training
 from neuralchat.training.manifest import finish
-from neuralchat.training.packages import check_packages
 from neuralchat.training.run_clock import RunClock
-from neuralchat.training.session import Session, make_session
 from neuralchat.training.train import train
 
 

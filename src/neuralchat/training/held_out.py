@@ -14,7 +14,7 @@ from neuralchat.data.example_store import ExampleStore
 from neuralchat.data.step_shares import StepShares
 from neuralchat.distributed.collectives import all_reduce_sum
 from neuralchat.errors import ArgumentsError
-from neuralchat.training.step import loss_sums
+from neuralchat.training.step import micro_batch_sums
 from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
 
 # exp(710) is more than a float can hold.
@@ -69,7 +69,8 @@ class HeldOut:
             if stop:
                 break
             share = self.shares.share([self.examples[i] for i in own[start : start + self.batch_size]])
-            loss_sum += sum(loss.item() for loss, _ in loss_sums(self.model, share, self.signals, pad_id=self.pad_id))
+            sums = micro_batch_sums(self.model, share, self.signals, pad_id=self.pad_id)
+            loss_sum += sum(loss.item() for loss, _, _ in sums)
             tokens += share.supervised_tokens
             if on_batch is not None:
                 on_batch(min(1.0, (start + self.batch_size) / len(own)))

@@ -154,7 +154,12 @@ class TrainingLoop:
         self.position.step += 1
         self.state.epoch = self.position.epoch + self.position.step / self.steps_per_epoch
         self.counters.step_done(
-            result.loss, result.grad_norm, learning_rate, tokens=tokens, supervised_tokens=supervised_tokens
+            result.loss,
+            result.grad_norm,
+            learning_rate,
+            tokens=tokens,
+            supervised_tokens=supervised_tokens,
+            divergence=result.divergence,
         )
         if self.args.include_num_input_tokens_seen != "no":
             self.state.num_input_tokens_seen += tokens

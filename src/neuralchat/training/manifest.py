@@ -25,7 +25,7 @@ from neuralchat.runs.report import render_report
 from neuralchat.runs.results import RunResults
 
 if TYPE_CHECKING:
-    from neuralchat.training.session import Session
+    from neuralchat.preparation.session import Session
 
 
 def finish(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:

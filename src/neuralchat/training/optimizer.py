@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 
+from neuralchat.config.words import word
 from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.models.compat.trainer import GreedyLR, decayed_names, is_optimizer_factory
 
@@ -42,11 +43,6 @@ def make_scheduler(optimizer: torch.optim.Optimizer, args: TrainingArguments, ma
             num_training_steps=max_steps,
             scheduler_specific_kwargs=args.lr_scheduler_kwargs,  # type: ignore[arg-type]
         )
-
-
-def word(value: Any) -> str:
-    """A member of an enumeration as it is written on the command line."""
-    return str(getattr(value, "value", value))
 
 
 @contextmanager

@@ -22,14 +22,14 @@ from neuralchat.distributed.collectives import (
 from neuralchat.errors import NeuralChatError
 from neuralchat.evaluation.sample_answers import ask, rouge_of_held_out, sample_records, samples_of
 from neuralchat.models.loading.base_model import parameter_counts
+from neuralchat.planning.cautions import cautions
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
+from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import read_metrics
 from neuralchat.runs.results import RunResults
 from neuralchat.training.announce import announce
 from neuralchat.training.assemble import Training
-from neuralchat.training.cautions import cautions
 from neuralchat.training.counters import Counters
-from neuralchat.training.session import Session
 from neuralchat.training.stopping import (
     FailureKind,
     InterruptedTrainingError,

@@ -1,4 +1,4 @@
-"""arguments -> arguments whose examples fit into the positions that the model has."""
+"""arguments -> arguments that fit the model: its architecture, and the positions it has."""
 
 from __future__ import annotations
 
@@ -36,3 +36,23 @@ def within_positions(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:
         note(f"--{name} {getattr(data, name)} becomes {room}: {reason}")
     shorter: dict[str, Any] = dict.fromkeys(too_long, room)
     return dataclasses.replace(arguments, data=dataclasses.replace(data, **shorter))
+
+
+def check_architecture(arguments: FinetuneConfig, config: Any) -> None:
+    """Raises ArgumentsError for flags that the model's architecture cannot follow, all at once."""
+    given = arguments.given
+    if is_encoder_decoder(config):
+        problems = [
+            (arguments.data.train_on_inputs, "--train_on_inputs: an encoder-decoder model does not predict its input"),
+            (
+                "max_seq_length" in given,
+                "--max_seq_length is for causal models; use --max_source_length and --max_target_length",
+            ),
+        ]
+    else:
+        lengths = [name for name in ("max_source_length", "max_target_length") if name in given]
+        problems = [
+            (bool(lengths), f"--{' and --'.join(lengths)}: for encoder-decoder models; use --max_seq_length"),
+        ]
+    if wrong := [message for is_wrong, message in problems if is_wrong]:
+        raise ArgumentsError(problem_list(f"these flags do not fit a {config.model_type} model:", wrong))

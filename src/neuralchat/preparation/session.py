@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from transformers import AddedToken, set_seed
 
@@ -22,15 +21,13 @@ from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData, prepare
 from neuralchat.data.templates.making import read_template
-from neuralchat.data.tokenization import Example
 from neuralchat.distributed.collectives import all_gather_object, local_size, run_first_on_each_host
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
-from neuralchat.errors import ArgumentsError, ModelError, PackingError, problem_list
-from neuralchat.models.adapters.build import add_adapter, base_model_of
+from neuralchat.errors import ModelError
+from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.rehearsal import rehearse
 from neuralchat.models.families.architecture import is_encoder_decoder
-from neuralchat.models.families.packed_layout import leave_packed_rows, take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import (
@@ -50,9 +47,10 @@ from neuralchat.planning.memory import (
     settle_micro_batch,
     state_bytes,
 )
-from neuralchat.planning.packing_proof import proof_examples, prove_packing
+from neuralchat.planning.packing_proof import proof_examples
+from neuralchat.preparation.fitting import check_architecture, within_positions
+from neuralchat.preparation.packed_rows import prepare_packing
 from neuralchat.runs.directory import read_manifest
-from neuralchat.training.positions import within_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,26 +224,6 @@ def settled_micro_batch(
     return settled, max(all_gather_object(seconds))
 
 
-def check_architecture(arguments: FinetuneConfig, config: Any) -> None:
-    """Raises ArgumentsError for flags that the model's architecture cannot follow, all at once."""
-    given = arguments.given
-    if is_encoder_decoder(config):
-        problems = [
-            (arguments.data.train_on_inputs, "--train_on_inputs: an encoder-decoder model does not predict its input"),
-            (
-                "max_seq_length" in given,
-                "--max_seq_length is for causal models; use --max_source_length and --max_target_length",
-            ),
-        ]
-    else:
-        lengths = [name for name in ("max_source_length", "max_target_length") if name in given]
-        problems = [
-            (bool(lengths), f"--{' and --'.join(lengths)}: for encoder-decoder models; use --max_seq_length"),
-        ]
-    if wrong := [message for is_wrong, message in problems if is_wrong]:
-        raise ArgumentsError(problem_list(f"these flags do not fit a {config.model_type} model:", wrong))
-
-
 def add_tokens(tokenizer: Any, tokens: list[str]) -> tuple[int, ...]:
     """Ids of the tokens asked for, new ones added; they are recognised in the text of records and of chats."""
     known = [token for token in tokens if token in tokenizer.get_vocab()]
@@ -275,48 +253,3 @@ def source_of(arguments: FinetuneConfig) -> ModelSource:
         token=(is_true(token) or None) if (token or "no").lower() in (*TRUE_WORDS, *FALSE_WORDS) else token,
         trust_remote_code=model.trust_remote_code,
     )
-
-
-def prepare_packing(
-    model: Any, arguments: FinetuneConfig, data: PreparedData, tokenizer: Any, precision: Precision
-) -> Layout | None:
-    """Prove packing; returns how micro-batches are packed, None for padded ones.
-
-    A model that does not take packed rows trains with padded batches, told in one note. Raises PackingError instead
-    where --verify_packing was given.
-    """
-    tuning = arguments.tuning
-    if tuning.no_packing:
-        return None
-    examples = proof_examples(data.trained_on) if tuning.verify_packing else []
-    layout, reason = proven_layout(model, examples, pad_id=tokenizer.pad_token_id, dtype=precision.compute)
-    # Every rank must train alike.
-    reason = next((reason for reason in all_gather_object(reason) if reason is not None), None)
-    if reason is None:
-        return layout
-    family = type(base_model_of(model)).__name__
-    asked = "verify_packing" in arguments.given and tuning.verify_packing and tuning.from_run is None
-    if asked:
-        raise PackingError(
-            f"{family} cannot be trained packed: {reason}. Leave out --verify_packing to train it padded"
-        )
-    leave_packed_rows(model)
-    rows = "; --dataset_concatenation has no effect" if arguments.data.dataset_concatenation else ""
-    note(f"{family} trains with padded batches, which is slower: {reason}{rows}")
-    return None
-
-
-def proven_layout(
-    model: Any, examples: Sequence[Example], *, pad_id: int, dtype: torch.dtype
-) -> tuple[Layout | None, str | None]:
-    """(layout, None), or the reason why the model cannot be packed. No examples: it is not proven."""
-    try:
-        layout = take_packed_rows(model)
-        if layout is None:
-            return None, "its layers do not attend through transformers' attention interface alone"
-        if examples:
-            worst = prove_packing(model, layout, examples, pad_id=pad_id, dtype=dtype)
-            inform(f"packing is exact: largest difference {worst:.0e}")
-        return layout, None
-    except PackingError as error:
-        return None, str(error)

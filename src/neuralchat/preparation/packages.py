@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.suggestions import did_you_mean, nearest
+from neuralchat.config.words import word
 from neuralchat.errors import ArgumentsError, problem_list
-from neuralchat.training.optimizer import word
 
 
 @dataclass(frozen=True)

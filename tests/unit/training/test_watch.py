@@ -1,48 +1,16 @@
-"""training/cautions.py: what will not work is told before it runs, and what does not work any more while it does."""
+"""training/watch.py: what does not work any more is told while it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from support.runs import ROWS
 from transformers import TrainerState
 
-from neuralchat.config.config import FinetuneConfig
-from neuralchat.training.cautions import Watch, cautions
 from neuralchat.training.counters import Counters
-
-
-def told(tmp_path: Path, *, batch: int = 8, units: int = 400, max_steps: int = 150, **values: Any) -> list[str]:
-    usual = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": str(tmp_path), "do_train": True}
-    arguments = FinetuneConfig.from_values({**usual, "use_cpu": True, "validation_file": "b.json", **values})
-    plan: Any = SimpleNamespace(units_per_step=batch, units=range(units))
-    return list(cautions(arguments, arguments.training_arguments(), plan, max_steps))
-
-
-@pytest.mark.parametrize("method", ["lora", "ptun", "prefix", "prompt", "ia3", "none"])
-def test_a_usual_run_has_none(tmp_path: Path, method: str) -> None:
-    assert told(tmp_path, peft=method) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"learning_rate": 50}, "a learning rate of 50 is so high"),
-        ({"learning_rate": 0.01, "peft": "none"}, "a learning rate of 0.01 is so high"),
-        ({"learning_rate": 1e-9}, "a learning rate of 1e-09 is so low"),
-        ({"batch": 100_000, "units": 40}, "a batch of 100000 is larger than all the data (40)"),
-        ({"max_steps": 15}, "only 15 optimizer step(s)"),
-        ({"warmup_steps": 200}, "the learning rate warms up for 200 steps, the run has 150"),
-        ({"eval_steps": 500}, "--eval_steps 500 is more than the 150 steps of the run"),
-    ],
-)
-def test_what_cannot_work(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
-    (text,) = told(tmp_path, **changes)
-    assert text.startswith(expected)
+from neuralchat.training.watch import Watch
 
 
 def watched(losses: list[float], norms: list[float], history: list[dict[str, float]] | None = None) -> None:

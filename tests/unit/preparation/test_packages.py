@@ -1,4 +1,4 @@
-"""training/packages.py: what a flag needs and what is not there is told before anything is loaded."""
+"""preparation/packages.py: what a flag needs and what is not there is told before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from transformers.training_args import OptimizerNames
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.errors import ArgumentsError
+from neuralchat.preparation.packages import TRACKERS, check_packages, is_installed, package_of_optimizer
 from neuralchat.training.optimizer import make_optimizer, make_scheduler
-from neuralchat.training.packages import TRACKERS, check_packages, is_installed, package_of_optimizer
 
 
 def config(**values: Any) -> FinetuneConfig:

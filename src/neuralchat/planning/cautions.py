@@ -1,0 +1,44 @@
+"""What surely will not work, told before the first step with the flag to change. Nothing is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformers import TrainingArguments
+
+from neuralchat.config.config import FinetuneConfig
+from neuralchat.data.batch_plan import BatchPlan
+
+# A learning rate so many times that of the method does not train but destroys; one so many times below it stands still.
+FAR_OFF_RATE = 100
+# Fewer optimizer steps than this leave hardly anything behind.
+FEW_STEPS = 20
+
+
+def cautions(arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan, max_steps: int) -> Iterator[str]:
+    """What can be said before the first step."""
+    yield from rate_cautions(arguments)
+    batch, units = plan.units_per_step, len(plan.units)
+    if batch > units:
+        yield (
+            f"a batch of {batch} is larger than all the data ({units}), so that each epoch is one step; a smaller "
+            "--per_device_train_batch_size (or --gradient_accumulation_steps) makes more steps of the same data"
+        )
+    if max_steps < FEW_STEPS:
+        yield (
+            f"only {max_steps} optimizer step(s), in which a model hardly learns anything new; more --num_train_epochs "
+            f"or a smaller batch than {batch} give more"
+        )
+    elif args.get_warmup_steps(max_steps) >= max_steps:
+        yield f"the learning rate warms up for {args.get_warmup_steps(max_steps)} steps, the run has {max_steps}"
+    if args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > max_steps:
+        yield f"--eval_steps {args.eval_steps:g} is more than the {max_steps} steps of the run: no evaluation within it"
+
+
+def rate_cautions(arguments: FinetuneConfig) -> Iterator[str]:
+    rate, method = arguments.training.learning_rate, arguments.tuning.method
+    usual = f"{method.learning_rate:g} suits {method.name} (--learning_rate)"
+    if rate > FAR_OFF_RATE * method.learning_rate:
+        yield f"a learning rate of {rate:g} is so high that training will probably destroy the model; {usual}"
+    elif rate < method.learning_rate / FAR_OFF_RATE:
+        yield f"a learning rate of {rate:g} is so low that hardly anything will be learned; {usual}"
