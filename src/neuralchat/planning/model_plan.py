@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from neuralchat.config.arguments import TuningArguments
-from neuralchat.console import gib, show_page
+from neuralchat.console import gib, inform, show_page
 from neuralchat.console.tables import Page
 from neuralchat.console.units import speed
 from neuralchat.data.tokenization import Example
@@ -40,7 +40,7 @@ LETTERS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 # The first layers of some families differ from the others.
 MEASURED_LAYERS = (2, 3)
-MEASURED_TOKENS = 512
+MEASURED_TOKENS = 256
 # Of the shape of LLaMA: vocabulary, and the width for each of its layers.
 VOCABULARY, WIDTH_PER_LAYER = 32_000, 128
 # Gradient and two moments, in fp32.
@@ -159,6 +159,7 @@ def extrapolated_cost(
             f"{MEASURED_LAYERS[1]} of its layers alone take {gib(needed)}, too much to measure them on this machine; "
             "plan on the machine that is to train, or for a smaller model"
         )
+    inform(f"measuring {MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} of {layers} layers, of random weights")
     examples = made_up_examples(config, tokens_per_record)
     few, more = (measured_cost(shortened(config, count), tuning, precision, examples) for count in MEASURED_LAYERS)
     # Noise must not make a layer cost less than nothing.
