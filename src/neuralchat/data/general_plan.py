@@ -18,6 +18,7 @@ import numpy as np
 
 from neuralchat.data.batch_plan import rng_for, share_of_rank
 from neuralchat.data.general_prompts import GeneralPrompt, rehearsal_prompts
+from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example
 
@@ -25,15 +26,16 @@ from neuralchat.data.tokenization import Encoder, Example
 def general_examples(
     tokenizer: Any, template: Template, prompts: Sequence[GeneralPrompt] | None = None, *, max_seq_length: int
 ) -> list[Example]:
-    """The prompts as chat sends them; those longer than `max_seq_length` tokens are left out.
+    """The prompts with their answers, as training shows them; those longer than `max_seq_length` tokens are left out.
 
     `supervised` marks the tokens whose predictions are compared, and `first_known` numbers them: all but the beginning
-    that is the same for all, and one more at the end, which is never laid: it stands for the answer's first token.
+    that is the same for all.
     """
     chosen = rehearsal_prompts() if prompts is None else prompts
     encoder = Encoder(tokenizer, template, max_seq_length=max_seq_length, train_on_inputs=False)
-    rows = [np.array(encoder.encode_prompt(prompt.turns), dtype=np.int32) for prompt in chosen]
-    rows = [np.append(row, row[-1]) for row in rows if len(row) < max_seq_length]
+    conversations = ((*prompt.turns, Turn("assistant", prompt.answer)) for prompt in chosen)
+    encoded = encoder.encode_pieces(template.render(turns) for turns in conversations)
+    rows = [ids for ids, _ in encoded if len(ids) <= max_seq_length]
     same = shared_beginning(rows)
     examples, number = [], 0
     for row in rows:

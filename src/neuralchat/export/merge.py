@@ -13,7 +13,7 @@ from neuralchat.config.methods import METHODS
 from neuralchat.console import put
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
-from neuralchat.files import make_directory, write_file
+from neuralchat.files import give_usual_modes, make_directory, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.inference.origin import Origin, origin_of, origin_of_run
@@ -103,6 +103,7 @@ def merge(options: argparse.Namespace) -> int:
         whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
         whole.save_pretrained(str(output))
         bot.tokenizer.save_pretrained(str(output))
+    give_usual_modes(output)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_file(output / "README.md", card_of_merged(manifest, bot, whole))
     write_file(output / MANIFEST, json_text(manifest))

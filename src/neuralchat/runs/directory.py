@@ -11,6 +11,7 @@ from typing import Any
 from neuralchat.console.terminal import VISIBLE
 from neuralchat.errors import RunDirectoryError, problem_list
 from neuralchat.files import kind_of_mode, make_directory, read_file, remove_file, remove_tree
+from neuralchat.paths import nearest_path
 from neuralchat.secrets import without_remembered
 
 MANIFEST = "neuralchat.json"
@@ -156,7 +157,7 @@ def checkpoints(path: Path) -> list[Path]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a finished run. Raises RunDirectoryError, saying what is missing."""
     if not path.is_dir():
-        raise RunDirectoryError(f"run directory {path} does not exist")
+        raise RunDirectoryError(why_no_directory(path))
     try:
         manifest = json.loads(read_file(path / MANIFEST, MAX_MANIFEST_BYTES).decode("utf-8"))
     except OSError as error:
@@ -174,6 +175,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{path / MANIFEST} lacks {', '.join(missing)}")
     check_values(path / MANIFEST, manifest)
     return manifest
+
+
+def why_no_directory(path: Path) -> str:
+    """What to tell of a run that is no directory."""
+    if not os.path.lexists(path):
+        near = nearest_path(path)
+        return f"run directory {path} does not exist" + (f"; did you mean {near}?" if near else "")
+    where = path.parent
+    hint = f"that of this file is {where}" if (where / MANIFEST).is_file() else "give the --output_dir of a run"
+    return f"{path} is {kind_of_mode(os.lstat(path).st_mode)}, not a run directory; {hint}"
 
 
 def check_values(path: Path, manifest: dict[str, Any]) -> None:

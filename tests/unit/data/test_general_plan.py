@@ -14,9 +14,10 @@ from neuralchat.data.general_plan import GeneralPlan, general_examples
 from neuralchat.data.general_prompts import GeneralPrompt, rehearsal_prompts
 from neuralchat.data.layout import Layout
 from neuralchat.data.packing import VirtualTokens
+from neuralchat.data.records import Record, Turn
 from neuralchat.data.step_shares import StepShares
 from neuralchat.data.templates.making import make_template
-from neuralchat.data.tokenization import Encoder, Example
+from neuralchat.data.tokenization import Encoder, Example, TokenizationCounts
 
 
 def examples_of(lengths: list[int]) -> list[Example]:
@@ -61,24 +62,28 @@ def test_positions_per_step_is_what_is_compared_on_average() -> None:
     assert compared / steps == pytest.approx(plan.positions_per_step, rel=0.01)
 
 
-def test_examples_are_what_chat_sends(tokenizer: Any) -> None:
+def test_examples_are_what_training_shows_of_the_same_records(tokenizer: Any) -> None:
     template = make_template("alpaca", tokenizer, conversations=False, encoder_decoder=False)
     prompts = rehearsal_prompts()[:20]
+    records = [
+        Record((*prompt.turns, Turn("assistant", prompt.answer)), f"row {row}", "Alpaca")
+        for row, prompt in enumerate(prompts)
+    ]
     encoder = Encoder(tokenizer, template, max_seq_length=512, train_on_inputs=False)
+    learned = encoder.encode(records, TokenizationCounts())
     examples = general_examples(tokenizer, template, prompts, max_seq_length=512)
-    assert [e.input_ids[:-1].tolist() for e in examples] == [encoder.encode_prompt(p.turns) for p in prompts]
-    # What is predicted from the last token of the prompt, the answer's first, is compared; the common beginning is not.
-    assert all(e.supervised[-1] for e in examples)
-    first = {int(np.argmax(e.supervised)) for e in examples}
-    assert len(first) == 1
-    (begin,) = first
+    assert [e.input_ids.tolist() for e in examples] == [e.input_ids.tolist() for e in learned]
+    # All that is learned of a record is compared, and its question; the common beginning is not.
+    assert all(e.supervised[one.supervised].all() for e, one in zip(examples, learned, strict=True))
+    (begin,) = {int(np.argmax(e.supervised)) for e in examples}
     assert len({tuple(e.input_ids[:begin]) for e in examples}) == 1
     assert len({int(e.input_ids[begin]) for e in examples}) > 1
+    assert [e.first_known for e in examples] == np.cumsum([0, *(e.supervised.sum() for e in examples)])[:-1].tolist()
 
 
 def test_prompts_that_are_too_long_are_left_out(tokenizer: Any) -> None:
     template = make_template("alpaca", tokenizer, conversations=False, encoder_decoder=False)
-    prompts = [GeneralPrompt("Say hello.", "small_talk"), GeneralPrompt("Say hello. " * 400, "small_talk")]
+    prompts = [GeneralPrompt("Say hello. " * count, "small_talk", answer="Hello!") for count in (1, 400)]
     assert len(general_examples(tokenizer, template, prompts, max_seq_length=200)) == 1
 
 

@@ -13,6 +13,9 @@ from neuralchat.console import note
 from neuralchat.errors import AdapterError
 from neuralchat.models.families.table import family_of
 
+# PEFT's own word for what is --lora_all_linear here; people write it in the place of names.
+ALL_LINEAR = "all-linear"
+
 
 def base_model_of(model: Any) -> Any:
     """The transformers model inside a PeftModel; a model without an adapter is returned as it is."""
@@ -32,6 +35,8 @@ def add_adapter(
         return model.requires_grad_(True)
     from peft import get_peft_model
 
+    if list(tuning.lora_target_modules or ()) == [ALL_LINEAR]:
+        tuning = replace(tuning, lora_target_modules=[], lora_all_linear=True)
     kinds = method.model_types
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")
