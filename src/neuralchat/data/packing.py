@@ -56,7 +56,7 @@ class VirtualTokens:
 NO_VIRTUAL_TOKENS = VirtualTokens()
 
 
-NOTHING = np.zeros(0, dtype=np.int64)
+NO_PLACES = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class PackedBatch:
     target_ids: np.ndarray
     sources: tuple[str, ...]
     tokens: int
-    compared_positions: np.ndarray = field(default_factory=lambda: NOTHING)
-    compared_numbers: np.ndarray = field(default_factory=lambda: NOTHING)
+    compared_positions: np.ndarray = field(default_factory=lambda: NO_PLACES)
+    compared_numbers: np.ndarray = field(default_factory=lambda: NO_PLACES)
 
     @property
     def supervised_tokens(self) -> int:
@@ -107,8 +107,8 @@ class RowBuilder:
         self.segments: list[Segment] = []
         self.target_positions: list[np.ndarray] = []
         self.target_ids: list[np.ndarray] = []
-        self.compared_positions: list[np.ndarray] = [NOTHING]
-        self.compared_numbers: list[np.ndarray] = [NOTHING]
+        self.compared_positions: list[np.ndarray] = [NO_PLACES]
+        self.compared_numbers: list[np.ndarray] = [NO_PLACES]
         self.sources: list[str] = []
         self.tokens = 0
 
@@ -159,8 +159,8 @@ class RowBuilder:
             input_ids=np.concatenate(self.ids).astype(np.int64),
             position_ids=np.concatenate(self.positions).astype(np.int64),
             segments=tuple(self.segments),
-            target_positions=np.concatenate([NOTHING, *self.target_positions]).astype(np.int64),
-            target_ids=np.concatenate([NOTHING, *self.target_ids]).astype(np.int64),
+            target_positions=np.concatenate([NO_PLACES, *self.target_positions]).astype(np.int64),
+            target_ids=np.concatenate([NO_PLACES, *self.target_ids]).astype(np.int64),
             sources=tuple(self.sources),
             tokens=self.tokens,
             compared_positions=np.concatenate(self.compared_positions).astype(np.int64),
