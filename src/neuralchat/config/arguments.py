@@ -121,13 +121,13 @@ class TuningArguments:
     """Which adapter, and how training runs."""
 
     peft: str = argument("lora", "tuning method", choices=METHODS)
-    lora_rank: int = argument(8, "rank of LoRA", minimum=1)
-    lora_alpha: int = argument(16, "scale of LoRA: alpha / rank", minimum=1)
-    lora_dropout: float = argument(0.05, "dropout before LoRA", minimum=0, below=1)
+    lora_rank: int = argument(16, "rank of LoRA", minimum=1)
+    lora_alpha: int = argument(32, "scale of LoRA: alpha / rank", minimum=1)
+    lora_dropout: float = argument(0.0, "dropout before LoRA", minimum=0, below=1)
     lora_target_modules: list[str] = argument(
-        [], "layers that get LoRA; by default those PEFT knows for the model", names=True
+        [], "layers that get LoRA; without --lora_all_linear by default those PEFT knows for the model", names=True
     )
-    lora_all_linear: bool = argument(False, "LoRA on every linear layer but the head")
+    lora_all_linear: bool = argument(True, "LoRA on every linear layer but the head, unless layers are named")
     lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower")
     lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
     lora_init: str = argument("default", "how LoRA starts", choices=("default", "gaussian", "pissa"))

@@ -22,7 +22,7 @@ from neuralchat.config.from_run import values_of_run
 from neuralchat.config.implied import implied_values
 from neuralchat.config.methods import METHODS
 from neuralchat.config.names import Named, merged_values, named
-from neuralchat.config.schema import SCHEMA, Argument, Schema
+from neuralchat.config.schema import PARTS, SCHEMA, Argument, Schema
 from neuralchat.config.training_flags import TrainingFlags
 from neuralchat.config.words import words_of
 from neuralchat.errors import ArgumentsError, problem_list
@@ -239,10 +239,7 @@ def typed_values(given: Mapping[str, Any], schema: Schema) -> tuple[dict[str, An
 
 def parts_of(typed: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """The dataclass of each part, filled."""
-    return {
-        part.name: getattr(schema, part.name)(**{a.name: typed[a.name] for a in schema.of_part(part.name)})
-        for part in dataclasses.fields(schema)
-    }
+    return {part: getattr(schema, part)(**{a.name: typed[a.name] for a in schema.of_part(part)}) for part in PARTS}
 
 
 def missing(config: FinetuneConfig, given: Collection[str]) -> list[str]:
