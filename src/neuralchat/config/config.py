@@ -169,6 +169,12 @@ class FinetuneConfig:
         """The arguments that change the result of training, by name."""
         return {n: v for n, v in self.every_value().items() if self.schema.arguments[n].facts.changes_result}
 
+    def with_values(self, values: Mapping[str, Any]) -> FinetuneConfig:
+        """The same with other values of some arguments, which count as given."""
+        parts = {part: {n: v for n, v in values.items() if self.schema.arguments[n].part == part} for part in PARTS}
+        changed = {part: dataclasses.replace(getattr(self, part), **new) for part, new in parts.items() if new}
+        return dataclasses.replace(self, given=self.given | frozenset(values), **changed)
+
     def resumed(self) -> FinetuneConfig:
         """The same run, going on from its newest checkpoint instead of replacing what is there."""
         return dataclasses.replace(

@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from transformers import AddedToken, set_seed
 
-from neuralchat.checkpointing.fingerprint import check_identity, identity_of
+from neuralchat.checkpointing.fingerprint import as_begun, check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS, is_true
@@ -111,6 +111,10 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     config = load_config(source)
     check_architecture(arguments, config)
     rehearse(config, arguments.tuning)
+    if resume is not None:
+        arguments, kept = as_begun(arguments, stored_identity(resume))
+        if kept:
+            note(f"the run was begun with defaults of an earlier version, which stay: {', '.join(kept)}")
     arguments = with_fitting_rate(within_positions(arguments, config), config)
     tokenizer = load_tokenizer(source)
     if arguments.data.chat_template:
