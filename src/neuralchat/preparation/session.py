@@ -175,12 +175,15 @@ def template_date(arguments: FinetuneConfig, resume: Path | None) -> str | None:
     """The day that a chat template takes for today: as asked for, or as in the run that goes on or is repeated."""
     if arguments.data.template_date:
         return arguments.data.template_date
-    said = {}
+    found: Any = None
     if resume is not None:
-        said = stored_identity(resume).get("run", {})
+        found = stored_identity(resume).get("run")
     elif arguments.tuning.from_run is not None:
-        said = read_manifest(Path(arguments.tuning.from_run))
-    return said.get("template", {}).get("definition", {}).get("date")
+        found = read_manifest(Path(arguments.tuning.from_run))
+    # Others may have written it.
+    for name in ("template", "definition", "date"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def checked_identity(

@@ -30,9 +30,9 @@ KEEPS_RESULT = """
     dataset_config_name max_eval_samples overwrite_cache
     dataset_cache_directory keep_in_memory on_bad_record no_packing verify_packing compile_kernels micro_batch_tokens
     chat_template chat_template_kwargs template_date auto_micro_batch allow_changed from_run
-    overwrite_output_dir predict_with_generate generation_max_length
-    generation_num_beams report_samples general_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout
-    peer_timeout output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
+    overwrite_output_dir predict_with_generate generation_max_length generation_num_beams report_samples
+    general_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout peer_timeout
+    output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
     per_device_eval_batch_size per_device_train_batch_size gradient_accumulation_steps log_level log_level_replica
     log_on_each_node logging_strategy logging_first_step logging_steps logging_nan_inf_filter
     save_strategy save_steps save_total_limit save_on_each_node save_only_model resume_from_checkpoint
