@@ -154,7 +154,7 @@ def test_pissa_ends_as_a_plain_adapter(
     assert result.returncode == 0
     results = json.loads((tmp_path / "run" / "neuralchat.json").read_text())["results"]
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama_checkpoint), tmp_path / "run")
-    assert plain.peft_config["default"].r == 16
+    assert plain.peft_config["default"].r == 2 * 16
     from neuralchat.data.records import RecordReport, read_records
     from neuralchat.data.templates.making import make_template
     from neuralchat.data.tokenization import Encoder
