@@ -138,7 +138,7 @@ class TuningArguments:
     num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens", minimum=1)
     ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1)
     keep_general: bool = argument(
-        False,
+        True,
         "causal models: hold on to what the base model says to general prompts",
         earlier=False,
     )
