@@ -47,7 +47,7 @@ quick: setup
 # What docs/support.md says, shown anew.
 record-support: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/contract/test_methods.py \
-	  tests/distributed/test_ranks.py --record-support docs/support.json
+	  tests/contract/test_families.py tests/distributed/test_ranks.py --record-support docs/support.json
 	$(BIN)/python scripts/generate_support_matrix.py
 
 # Hours of a bad day in about half an hour of work; its reports are kept in benchmarks/results.

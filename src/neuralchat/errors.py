@@ -19,6 +19,8 @@ class NeuralChatError(Exception):
     """Base of every error that a user can cause; the command line prints it without a traceback."""
 
     exit_status = EXIT_USER_ERROR
+    # Whether something went wrong: a run that was asked to stop, and did, is no error.
+    is_fault = True
     # Another process tells the user of it.
     told = False
     # It came up after the ranks had met, so that it may concern this rank alone.

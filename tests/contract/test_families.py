@@ -78,7 +78,7 @@ def fast_model(family: str) -> Any:
     return model
 
 
-@pytest.mark.proves("packed")
+@pytest.mark.proves("family packed")
 @pytest.mark.parametrize("method", ["lora"])
 @pytest.mark.parametrize("family", PACKED)
 def test_packed_equals_one_by_one(family: str, method: str) -> None:
@@ -89,7 +89,7 @@ def test_packed_equals_one_by_one(family: str, method: str) -> None:
     assert_same(with_gradients(model, loss), alone(family))
 
 
-@pytest.mark.proves("padded")
+@pytest.mark.proves("family padded")
 @pytest.mark.parametrize("method", ["lora"])
 @pytest.mark.parametrize("family", PADDED)
 def test_padded_equals_one_by_one(family: str, method: str) -> None:
@@ -97,7 +97,7 @@ def test_padded_equals_one_by_one(family: str, method: str) -> None:
     assert_same(with_gradients(model, loss), alone(family))
 
 
-@pytest.mark.proves("merged")
+@pytest.mark.proves("family merged")
 @pytest.mark.parametrize("method", ["lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_merged_equals_unmerged(family: str, method: str) -> None:
@@ -107,7 +107,7 @@ def test_merged_equals_unmerged(family: str, method: str) -> None:
     torch.testing.assert_close(tried_logits(merged(model, method)), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.proves("saved plain")
+@pytest.mark.proves("family saved plain")
 @pytest.mark.parametrize("method", ["lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_saved_is_read_by_peft_and_here(family: str, method: str, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_is_saved_is_read_by_peft_and_here(family: str, method: str, tmp_pa
         torch.testing.assert_close(tried_logits(base_model_of(again.eval())), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.proves("answers cached")
+@pytest.mark.proves("family answers cached")
 @pytest.mark.parametrize("method", ["lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_equal_whole_passes_over_what_was_said(family: str, method: str) -> None:

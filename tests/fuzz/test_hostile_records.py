@@ -18,7 +18,8 @@ from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
 from neuralchat.data.records import RecordReport, Turn, conversations, read_records, records_of_rows
 from neuralchat.data.records import report as report_limits
 from neuralchat.data.templates.alpaca import AlpacaTemplate
-from neuralchat.data.tokenization import Encoder, TokenizationCounts, tokenize
+from neuralchat.data.tokenization import Encoder, tokenize
+from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import DataError
 
 GOOD = {"instruction": "Name a fruit.", "output": "An apple."}

@@ -76,7 +76,7 @@ assert bot.chat("How do I reset my badge?", max_new_tokens=8) == first
 for other in (run.checkpoints[-1], base):
     assert neuralchat.Chatbot.load(other).chat("How do I reset my badge?", max_new_tokens=2) is not None
 assert run.chatbot().predict("How do I reset my badge?", max_new_tokens=8) == first
-assert run.results.steps == 3
+assert run.results.steps == 6
 """
 
 
@@ -141,7 +141,8 @@ def test_two_models_in_one_process_are_those_of_two_commands(
         command = tmp_path / f"command_{family}"
         assert digest(run.path) == digest(command)
         said = run_cli("chat", command, "-p", "Name a fruit.", "--max_new_tokens", 6, check=True).stdout
-        assert said.removesuffix(" [cut at --max_new_tokens]\n").rstrip("\n") == answers[name].rstrip("\n")
+        wanted = visible(answers[name]).rstrip("\n")
+        assert said.removesuffix(" [cut at --max_new_tokens]\n").rstrip("\n") in (wanted, f"{wanted}(empty answer)")
     assert digest(runs["llama_first"].path) != digest(runs["flan_t5_first"].path)
 
 

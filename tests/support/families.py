@@ -154,6 +154,14 @@ PADDED: dict[str, dict[str, Any]] = {
     "xglm": {},
 }
 FAMILIES = {**PACKED, **PADDED}
+# What tests/contract/test_families.py proves of each with LoRA as it comes.
+FAMILY_PROPERTIES: dict[str, list[str]] = {
+    "family packed": list(PACKED),
+    "family padded": list(PADDED),
+    "family merged": list(FAMILIES),
+    "family saved plain": list(FAMILIES),
+    "family answers cached": list(FAMILIES),
+}
 
 
 def family_config(name: str, **more: Any) -> Any:

@@ -206,7 +206,8 @@ def test_other_methods_train_packed(
     result = run_cli(
         "finetune", "--model_name_or_path", llama_checkpoint, "--train_file", write_records(ROWS), "--output_dir",
         "run", "--peft", method, "--num_train_epochs", 6, "--learning_rate", "0.02", "--logging_steps", 1,
-        "--save_strategy", "no", "--report_samples", 1, "--sample_tokens", 3, check=True,
+        "--per_device_train_batch_size", 8, "--save_strategy", "no", "--report_samples", 1, "--sample_tokens", 3,
+        check=True,
     )  # fmt: skip
     assert "packing is exact" in result.stderr
     assert "packed" in result.stderr

@@ -154,10 +154,11 @@ def test_pissa_ends_as_a_plain_adapter(
     assert result.returncode == 0
     results = json.loads((tmp_path / "run" / "neuralchat.json").read_text())["results"]
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama_checkpoint), tmp_path / "run")
-    assert plain.peft_config["default"].r == 16
+    assert plain.peft_config["default"].r == 2 * 16
     from neuralchat.data.records import RecordReport, read_records
     from neuralchat.data.templates.making import make_template
-    from neuralchat.data.tokenization import Encoder, TokenizationCounts
+    from neuralchat.data.tokenization import Encoder
+    from neuralchat.data.tokens.counts import TokenizationCounts
     from neuralchat.models.losses.loss_sum import padded_loss_sum
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
@@ -221,6 +222,13 @@ def test_a_merged_run_is_a_whole_model(
     )  # fmt: skip
     assert "is a whole model" in run_cli("merge", "run", "--output", "whole", check=True).stdout
     assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    # Another user's server can read the weights where it can read the rest.
+    (tmp_path / "plain").write_text("")
+    files = [
+        file for name in ("run", "whole") for file in (tmp_path / name).iterdir() if file.name != ".neuralchat.lock"
+    ]
+    assert {file.name for file in files} >= {"adapter_model.safetensors", "model.safetensors"}
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "plain").stat().st_mode}
     question = ("-p", "Name a fruit.", "--max_new_tokens", 8)
     answers = [run_cli("chat", name, *question, check=True).stdout for name in ("run", "whole")]
     assert answers[0] == answers[1]

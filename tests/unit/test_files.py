@@ -19,6 +19,7 @@ from neuralchat.files import (
     read_file,
     remove_file,
     remove_tree,
+    settle_file,
     sweep_abandoned,
     working_directory_in,
     write_file,
@@ -97,9 +98,14 @@ def test_modes_come_from_the_umask(umask: int, mode: int, place: Path) -> None:
         write_new_file(place / "c", "x")
         copy_file(place / "a", place / "d")
         make_private_directory(place / "deep" / "private")
+        # As safetensors makes its files.
+        (place / "weights").mkdir()
+        os.close(os.open(place / "weights" / "e", os.O_CREAT | os.O_WRONLY, 0o600))
+        settle_file(place / "weights" / "e")
     finally:
         os.umask(before)
-    assert {(place / name).stat().st_mode & 0o777 for name in "abcd"} == {mode}
+    assert {(place / name).stat().st_mode & 0o777 for name in (*"abcd", "weights/e")} == {mode}
+    assert names(place / "weights") == ["e"]
     assert {(place / name).stat().st_mode & 0o777 for name in ("deep", "deep/private")} == {0o700}
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.config import SCHEMA, FinetuneConfig
+from neuralchat.config.facts import OF_THE_FIELD
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.errors import RunDirectoryError, problem_list
 
@@ -58,6 +59,29 @@ def check_identity(
     return notices
 
 
+def as_begun(arguments: FinetuneConfig, stored: Mapping[str, Any]) -> tuple[FinetuneConfig, list[str]]:
+    """(`arguments` with the defaults of the version that began the run, their names and values) where they were not
+    given and the `stored` run has them: a command goes on to mean what it meant.
+    """
+    facts = {name: argument.facts for name, argument in arguments.schema.arguments.items()}
+    before = stored.get("arguments")
+    before = before if isinstance(before, dict) else {}
+    earlier = {name: fact.earlier for name, fact in facts.items() if fact.earlier is not OF_THE_FIELD}
+    taken = {
+        name: value
+        for name, value in earlier.items()
+        if facts[name].changes_result and before.get(name, value) == value
+    }
+    if before.get("learning_rate") == arguments.tuning.method.learning_rate:
+        taken["learning_rate"] = before["learning_rate"]
+    size = earlier["per_device_train_batch_size"]
+    if stored.get("global_batch") == size * (stored.get("world_size") or 0):
+        taken["per_device_train_batch_size"] = size
+    values = arguments.every_value()
+    taken = {name: value for name, value in taken.items() if name not in arguments.given and values[name] != value}
+    return arguments.with_values(taken), [f"{name} {value}" for name, value in taken.items()]
+
+
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """name -> (before, now) of all that decides the result and is not the same."""
     parts = {
@@ -68,9 +92,17 @@ def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str
     before = stored.get("arguments")
     before, now = before if isinstance(before, dict) else {}, found["arguments"]
     for name in sorted({*before, *now}):
+        if name not in before and now[name] == earlier_value(name):
+            # It came later.
+            continue
         if before.get(name) != now.get(name):
             parts[name] = (short(before.get(name)), short(now.get(name)))
     return parts
+
+
+def earlier_value(name: str) -> Any:
+    argument = SCHEMA.arguments.get(name)
+    return OF_THE_FIELD if argument is None else argument.facts.earlier
 
 
 def short(value: Any) -> str:

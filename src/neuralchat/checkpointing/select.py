@@ -47,6 +47,12 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
         chosen = Path(value)
         if not chosen.is_dir():
             raise RunDirectoryError(f"--resume_from_checkpoint {value} is not a directory")
+        if not (chosen / SUMS).is_file() and (inside := checkpoints(chosen)):
+            names = ", ".join(map(str, inside))
+            raise RunDirectoryError(
+                f"--resume_from_checkpoint {chosen} is a run and no checkpoint; name one of its checkpoints ({names}), "
+                "or the newest of --output_dir with auto"
+            )
         if wrong := damage(chosen, *needed):
             raise RunDirectoryError(f"checkpoint {chosen} is not whole: {wrong}")
         return chosen

@@ -30,7 +30,8 @@ def fits(checkpoint: Path) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise RunDirectoryError(
-            f"checkpoint {checkpoint} does not fit this run: {reason}. Delete it to go on from an earlier one."
+            f"checkpoint {checkpoint} does not fit this run: {reason}. Give the arguments and records that it was made "
+            "with; or delete it, to go on from an earlier one."
         ) from error
 
 

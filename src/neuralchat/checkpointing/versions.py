@@ -12,7 +12,12 @@ EVALUATION_0_1, EPOCH_END_0_1 = "evaluation", "epoch end"
 
 def upgraded(state: dict[str, Any], trainer_state: TrainerState) -> dict[str, Any]:
     """`state` as this version writes it. `trainer_state` is that of the same checkpoint."""
-    return state if "generators" not in state else from_0_1(state, trainer_state.global_step, trainer_state.epoch)
+    if "generators" in state:
+        state = from_0_1(state, trainer_state.global_step, trainer_state.epoch)
+    if isinstance(counters := state.get("counters"), dict):
+        # Later versions compare with what the base model says.
+        state = {**state, "counters": {"divergence_since_log": 0.0, **counters}}
+    return state
 
 
 def from_0_1(state: dict[str, Any], step: int, epoch: float) -> dict[str, Any]:

@@ -121,13 +121,15 @@ class TuningArguments:
     """Which adapter, and how training runs."""
 
     peft: str = argument("lora", "tuning method", choices=METHODS)
-    lora_rank: int = argument(8, "rank of LoRA", minimum=1)
-    lora_alpha: int = argument(16, "scale of LoRA: alpha / rank", minimum=1)
-    lora_dropout: float = argument(0.05, "dropout before LoRA", minimum=0, below=1)
+    lora_rank: int = argument(16, "rank of LoRA", minimum=1, earlier=8)
+    lora_alpha: int = argument(32, "scale of LoRA: alpha / rank", minimum=1, earlier=16)
+    lora_dropout: float = argument(0.0, "dropout before LoRA", minimum=0, below=1, earlier=0.05)
     lora_target_modules: list[str] = argument(
-        [], "layers that get LoRA; by default those PEFT knows for the model", names=True
+        [], "layers that get LoRA; without --lora_all_linear by default those PEFT knows for the model", names=True
     )
-    lora_all_linear: bool = argument(False, "LoRA on every linear layer but the head")
+    lora_all_linear: bool = argument(
+        True, "LoRA on all linear layers but the head, unless some are named", earlier=False
+    )
     lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower")
     lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
     lora_init: str = argument("default", "how LoRA starts", choices=("default", "gaussian", "pissa"))
@@ -135,6 +137,17 @@ class TuningArguments:
     adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer", minimum=1)
     num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens", minimum=1)
     ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1)
+    keep_general: bool = argument(
+        True,
+        "causal models: hold on to what the base model says to general prompts",
+        earlier=False,
+    )
+    general_share: float = argument(
+        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1, earlier=0.15
+    )
+    general_weight: float = argument(
+        1.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0, earlier=1.0
+    )
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")
     compile_kernels: bool = harmless(True, "compile attention and small layers for this machine, where there is gcc")
@@ -168,6 +181,9 @@ class TuningArguments:
         None, "by how much a metric must have become better to count as better", minimum=0
     )
     report_samples: int = harmless(3, "questions answered before and after training, for the report", minimum=0)
+    general_samples: int = harmless(
+        17, "general questions answered with them, to see what was kept and lost; none where none are", minimum=0
+    )
     sample_tokens: int = harmless(64, "longest of these answers in tokens", minimum=0)
 
     @property

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.facts import OF_THE_FIELD
 from neuralchat.config.schema import Schema
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import MANIFEST, read_manifest
@@ -25,7 +26,12 @@ def values_of_run(run: Path, schema: Schema) -> tuple[dict[str, Any], list[str]]
     arguments, started_in = manifest.get("arguments"), manifest.get("working_directory")
     if not isinstance(arguments, dict):
         raise RunDirectoryError(f"{run / MANIFEST} holds no arguments; the run cannot be repeated")
-    values: dict[str, Any] = {}
+    # What is not written down was as it used to be.
+    values = {
+        name: argument.facts.earlier
+        for name, argument in schema.arguments.items()
+        if argument.facts.earlier is not OF_THE_FIELD and name not in arguments
+    }
     left_out: list[str] = []
     for name, value in arguments.items():
         argument = schema.arguments.get(name)

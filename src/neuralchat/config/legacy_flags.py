@@ -27,6 +27,8 @@ LEGACY_FLAGS = {
     "warmup_ratio": Legacy("warmup_steps", "a number below 1 is a share of all steps"),
     "group_by_length": Legacy("train_sampling_strategy", when_true="group_by_length"),
     "pad_to_max_length": Legacy(None, "batches are as wide as their longest example at most"),
+    "lora_r": Legacy("lora_rank"),
+    "lora_target": Legacy("lora_target_modules"),
     "use_ipex": Legacy(None, "torch itself has the fast paths now"),
 }
 

@@ -116,12 +116,15 @@ def log_shown(wanted: bool = True) -> Iterator[None]:
 
 
 def report(error: NeuralChatError) -> None:
-    """Print an error once: what all ranks meet alike by the first of them, what one meets by that one."""
+    """Print an error once: what all ranks meet alike by the first of them, what one meets by that one.
+
+    Why a run was stopped is told in the same way, and not called an error.
+    """
     if error.told or not (is_first_rank() or error.joined):
         return
     mark = "" if is_first_rank() else f"[rank {os.environ['RANK']}] "
     first, *rest = error.args[0].parts if error.args and isinstance(error.args[0], Page) else [str(error)]
-    write(Page([f"{mark}error: {first}", *rest]), sys.stderr)
+    write(Page([f"{mark}{'error: ' if error.is_fault else ''}{first}", *rest]), sys.stderr)
 
 
 def show_page(page: Page) -> None:

@@ -16,7 +16,7 @@ from neuralchat.data.records import Fact, Turn, facts_from
 
 @dataclass(frozen=True, slots=True)
 class GeneralPrompt:
-    """A question without an answer.
+    """A question, and what a helpful assistant answers, where one is written down.
 
     `context` is Alpaca's `input`: material that the instruction is about. `language` is the ISO 639-1 code of a prompt
     in or about a language other than English, else empty. `facts` are what a right answer contains
@@ -28,6 +28,7 @@ class GeneralPrompt:
     context: str = ""
     language: str = ""
     facts: tuple[Fact, ...] = ()
+    answer: str = ""
 
     @property
     def turns(self) -> tuple[Turn]:
@@ -36,7 +37,7 @@ class GeneralPrompt:
 
 
 def rehearsal_prompts() -> list[GeneralPrompt]:
-    """Those whose answers by the base model may be trained on, in a fixed order, kind by kind."""
+    """Those on which the base model is held on to, in a fixed order, kind by kind; all have answers."""
     return list(prompts_of("rehearse.jsonl"))
 
 
@@ -56,4 +57,5 @@ def prompts_of(name: str) -> Iterator[GeneralPrompt]:
             context=row.get("input", ""),
             language=row.get("language", ""),
             facts=facts_from(row.get("facts", ())),
+            answer=row.get("answer", ""),
         )

@@ -19,7 +19,7 @@ from the hidden state at p, and a shared position may predict several different 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -56,11 +56,16 @@ class VirtualTokens:
 NO_VIRTUAL_TOKENS = VirtualTokens()
 
 
+NO_PLACES = np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
     """One row. input_ids, position_ids: int64 [T]. target_*: [N], one for each supervised token of an example.
 
-    `tokens` counts the tokens of all examples as if nothing were shared; T is what is computed.
+    Those of general prompts, which are not learned, are in compared_*: int64 [M], the position that predicts and the
+    number of what the base model says there. `tokens` counts the tokens of all other examples as if nothing were
+    shared; T is what is computed.
     """
 
     input_ids: np.ndarray
@@ -70,6 +75,8 @@ class PackedBatch:
     target_ids: np.ndarray
     sources: tuple[str, ...]
     tokens: int
+    compared_positions: np.ndarray = field(default_factory=lambda: NO_PLACES)
+    compared_numbers: np.ndarray = field(default_factory=lambda: NO_PLACES)
 
     @property
     def supervised_tokens(self) -> int:
@@ -100,6 +107,8 @@ class RowBuilder:
         self.segments: list[Segment] = []
         self.target_positions: list[np.ndarray] = []
         self.target_ids: list[np.ndarray] = []
+        self.compared_positions: list[np.ndarray] = [NO_PLACES]
+        self.compared_numbers: list[np.ndarray] = [NO_PLACES]
         self.sources: list[str] = []
         self.tokens = 0
 
@@ -136,6 +145,10 @@ class RowBuilder:
             place = np.arange(len(member.input_ids))
             place = np.where(place < shared, text_start + place, start + place - shared)
             targets = np.flatnonzero(member.supervised)
+            if member.first_known is not None:
+                self.compared_positions.append(place[targets - 1])
+                self.compared_numbers.append(member.first_known + np.arange(len(targets)))
+                continue
             self.target_positions.append(place[targets - 1])
             self.target_ids.append(member.input_ids[targets])
             self.sources.append(member.source)
@@ -146,10 +159,12 @@ class RowBuilder:
             input_ids=np.concatenate(self.ids).astype(np.int64),
             position_ids=np.concatenate(self.positions).astype(np.int64),
             segments=tuple(self.segments),
-            target_positions=np.concatenate(self.target_positions).astype(np.int64),
-            target_ids=np.concatenate(self.target_ids).astype(np.int64),
+            target_positions=np.concatenate([NO_PLACES, *self.target_positions]).astype(np.int64),
+            target_ids=np.concatenate([NO_PLACES, *self.target_ids]).astype(np.int64),
             sources=tuple(self.sources),
             tokens=self.tokens,
+            compared_positions=np.concatenate(self.compared_positions).astype(np.int64),
+            compared_numbers=np.concatenate(self.compared_numbers).astype(np.int64),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,17 @@ from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sour
 from neuralchat.data.records import RecordReport
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
-from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, TokenizationCounts, tokenize
+from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, tokenize
+from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_list, system_error_line
 
 PROGRESS_SECONDS = 5.0
+# Raised where records are read otherwise than before: what an earlier version has kept of them is not used then.
+READING = "2"
+
+# Of records of which none is left, as many are told; and the flag that a reason names as the limit.
+UNUSABLE_SHOWN = 5
+LIMIT = re.compile(r"--max_\w+_length")
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,11 @@ def prepare(
         date=template_date,
     )
     notices = [*template.notices, *mixed_kinds(firsts, template.name)]
+    if data.template == "auto" and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
+        notices.append(
+            "the records are conversations and the tokenizer has no chat template: they take Alpaca's; "
+            "--chat_template FILE gives another"
+        )
     for notice in notices:
         note(notice)
     encoder = make_encoder(data, tokenizer, template, encoder_decoder=encoder_decoder)
@@ -130,6 +143,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         str(encoder.train_on_inputs),
         encoder.supervise,
         data.on_bad_record,
+        READING,
     )
 
     def make(directory: Path) -> dict[str, Any]:
@@ -137,7 +151,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
         write_examples(directory, with_progress(tokenize(source.records(report), encoder, counts)))
         notice = report.settle(data.on_bad_record)
         if not counts.examples:
-            raise DataError(problem_list("no record can be trained on:", counts.unusable, unlisted=counts.unlisted))
+            raise DataError(nothing_left(counts))
         if source.fingerprint() != content:
             # What was read is neither the old file nor the new one.
             raise DataError(f"the records changed while they were read: {source.name}; start again when they are whole")
@@ -242,3 +256,10 @@ def split_off_validation(store: ExampleStore, data: DataArguments) -> tuple[Exam
     return store.select(np.flatnonzero(~is_held_out), "train"), store.select(
         held_out[: data.max_eval_samples], "validation"
     )
+
+
+def nothing_left(counts: TokenizationCounts) -> str:
+    """Why no record of a source became an example: the first of them, for mostly all have one reason."""
+    text = problem_list("no record can be trained on:", counts.unusable, shown=UNUSABLE_SHOWN, unlisted=counts.unlisted)
+    flags = sorted({flag for reason in counts.unusable for flag in LIMIT.findall(reason)})
+    return f"{text}\nRaise {' and '.join(flags)}, or shorten the records." if flags else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from neuralchat.console import note
 from neuralchat.data.batch_plan import BatchPlan, share_of_rank
 from neuralchat.data.example_store import ExampleStore
+from neuralchat.data.general_plan import GeneralPlan
 from neuralchat.data.layout import Layout, Packed
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import DataError
@@ -31,15 +32,17 @@ MOST_DEATHS = 3
 class StepShare:
     """The micro-batches of one rank in one optimizer step: packed rows, or lists of examples to be padded.
 
-    It may be empty: in a ragged last step there may be fewer units than ranks.
+    It may be empty: in a ragged last step there may be fewer units than ranks. General prompts are laid in the packed
+    rows, or stand apart, to be padded; they are counted nowhere.
     """
 
     packed: list[Packed] = field(default_factory=list)
     padded: list[list[Example]] = field(default_factory=list)
+    padded_general: list[list[Example]] = field(default_factory=list)
 
     @property
     def micro_batches(self) -> int:
-        return len(self.packed) + len(self.padded)
+        return len(self.packed) + len(self.padded) + len(self.padded_general)
 
     @property
     def tokens(self) -> int:
@@ -55,7 +58,8 @@ class StepShare:
 class StepShares(Dataset[StepShare]):
     """Item k is this rank's share of optimizer step k, counted on over the epochs.
 
-    `micro_batch_tokens` bounds the tokens computed at once. Without a `layout` micro-batches are padded.
+    `micro_batch_tokens` bounds the tokens computed at once. Without a `layout` micro-batches are padded. `general`: the
+    general prompts beside each step, where there are any.
     """
 
     store: ExampleStore
@@ -64,11 +68,13 @@ class StepShares(Dataset[StepShare]):
     world_size: int
     micro_batch_tokens: int
     layout: Layout | None
+    general: GeneralPlan | None = None
 
     def __getitem__(self, index: int) -> StepShare:
         units = self.units(index)
         own = share_of_rank(units, self.plan.lengths, self.rank, self.world_size)
-        return self.share([self.store[i] for unit in own for i in unit])
+        general = [] if self.general is None else self.general.share(index, self.rank, self.world_size)
+        return self.share([self.store[i] for unit in own for i in unit], general)
 
     def units(self, index: int) -> list[list[int]]:
         """The units of optimizer step `index`, those of all ranks."""
@@ -78,16 +84,15 @@ class StepShares(Dataset[StepShare]):
         """Which records optimizer step `index` is made of, on all ranks."""
         return [self.store[i].source for unit in self.units(index) for i in unit]
 
-    def share(self, examples: list[Example]) -> StepShare:
-        """These examples as micro-batches."""
-        if not examples:
-            return StepShare()
+    def share(self, examples: list[Example], general: Sequence[Example] = ()) -> StepShare:
+        """These examples as micro-batches, and general prompts with them."""
         if self.layout is None:
-            return StepShare(padded=split_padded(examples, self.micro_batch_tokens))
-        return StepShare(packed=self.layout.micro_batches(examples, self.micro_batch_tokens))
+            padded, apart = (split_padded(some, self.micro_batch_tokens) for some in (examples, general))
+            return StepShare(padded=padded, padded_general=apart)
+        return StepShare(packed=self.layout.micro_batches([*examples, *general], self.micro_batch_tokens))
 
 
-def split_padded(examples: list[Example], micro_batch_tokens: int) -> list[list[Example]]:
+def split_padded(examples: Sequence[Example], micro_batch_tokens: int) -> list[list[Example]]:
     """Batches of at most `micro_batch_tokens` tokens with their padding, longest examples first."""
     batches: list[list[Example]] = []
     width = 0

@@ -1,7 +1,4 @@
-"""pieces -> Example: token ids and which of them are supervised, right by construction.
-
-Plain runs of text between special tokens are encoded whole, as the tokenizer itself would; prompt and answer
-are always encoded apart, so no token ever crosses the boundary at which chat begins to generate.
+"""Record -> Example: token ids and which of them are supervised; what is too long is cut, or left out and told.
 
 Shapes: T tokens of one example.
 """
@@ -9,7 +6,7 @@ Shapes: T tokens of one example.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,13 +15,14 @@ import numpy as np
 from neuralchat.data.records import TEXT, Record, Turn
 from neuralchat.data.templates.making import begin_tokens_of
 from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
-from neuralchat.data.vocabulary import KEPT_ROWS, Vocabulary
+from neuralchat.data.tokens.counts import TokenizationCounts
+from neuralchat.data.tokens.encoding import encode_runs, encode_texts, merge_runs
+from neuralchat.data.tokens.vocabulary import Vocabulary
 from neuralchat.errors import DataError, TemplateError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
 BATCH_CHARACTERS = 4_000_000
-KEPT_UNUSABLE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,95 +30,16 @@ class Example:
     """One conversation as the model sees it.
 
     input_ids: int32 [T]. supervised: bool [T], True where the token is a target (predicted from the tokens
-    before it); the first token never is. `cut_tokens` counts prompt tokens lost to the length limit.
+    before it); the first token never is. `cut_tokens` counts prompt tokens lost to the length limit. `first_known`: of
+    a general prompt, whose targets are not learned but compared with what the base model says; the number of the first
+    of them among all that it was asked.
     """
 
     input_ids: np.ndarray
     supervised: np.ndarray
     source: str
     cut_tokens: int = 0
-
-
-@dataclass(slots=True)
-class TokenizationCounts:
-    """What became of the records of one source.
-
-    `unusable` are the first records that cannot be trained on, `unlisted` counts those after them. Of the others that
-    a user should look at, the first rows are kept.
-    """
-
-    examples: int = 0
-    tokens: int = 0
-    supervised_tokens: int = 0
-    longest: int = 0
-    cut_examples: int = 0
-    cut_tokens: int = 0
-    lost_reasoning: int = 0
-    split_records: int = 0
-    unusable: list[str] = field(default_factory=list)
-    unlisted: int = 0
-    # Texts without a prompt that were longer than an example may be, and what they became.
-    split_texts: int = 0
-    split_examples: int = 0
-    # Answers with characters that the vocabulary does not have, and how many tokens stand for them.
-    unknown_examples: int = 0
-    unknown_tokens: int = 0
-    unknown_rows: list[str] = field(default_factory=list)
-    # Answers with line breaks or tabs that the tokenizer turns into spaces.
-    flattened_examples: int = 0
-    flattened_rows: list[str] = field(default_factory=list)
-
-    def leave_out(self, reason: str) -> None:
-        if len(self.unusable) < KEPT_UNUSABLE:
-            self.unusable.append(reason)
-        else:
-            self.unlisted += 1
-
-    def notices(self, limit: str) -> list[str]:
-        """Sentences a user should read: what was cut and what could not be used."""
-        found = []
-        if self.cut_examples:
-            found.append(
-                f"{self.cut_examples} of {self.examples} examples were longer than {limit}: "
-                f"{self.cut_tokens} tokens of prompt text were cut, answers are whole"
-            )
-        if self.lost_reasoning:
-            found.append(f"the template leaves out the reasoning of {self.lost_reasoning} answer(s)")
-        if self.split_records:
-            found.append(
-                f"{self.split_records} record(s) became several examples, one for each answer: the template writes an "
-                "answer otherwise once more is said"
-            )
-        if self.split_texts:
-            found.append(
-                f"{self.split_texts} texts were longer than {limit}: they became {self.split_examples} examples"
-            )
-        if self.unknown_examples:
-            found.append(
-                f"{self.unknown_examples} answers have characters that the vocabulary does not have: "
-                f"{self.unknown_tokens} unknown tokens are trained on, and will be said; "
-                f"{first_rows(self.unknown_rows, self.unknown_examples)}"
-            )
-        if self.flattened_examples:
-            found.append(
-                f"{self.flattened_examples} answers have line breaks or tabs, which this tokenizer turns into spaces: "
-                f"{first_rows(self.flattened_rows, self.flattened_examples)}"
-            )
-        if self.unusable:
-            count = len(self.unusable) + self.unlisted
-            found.append(f"{count} record(s) cannot be trained on and are left out: {first_rows(self.unusable, count)}")
-        return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """What most data has none of is left out."""
-        rare = ("lost_", "split_", "unlisted", "unknown_", "flattened_")
-        return {key: value for key, value in asdict(self).items() if value or not key.startswith(rare)}
-
-
-def first_rows(rows: Sequence[str], count: int) -> str:
-    """The first of `count` rows, and how many more there are."""
-    more = f"; and {count - KEPT_ROWS} more" if count > KEPT_ROWS else ""
-    return "; ".join(rows[:KEPT_ROWS]) + more
+    first_known: int | None = None
 
 
 class Encoder:
@@ -334,74 +253,6 @@ def longest_prompt_part(turns: Sequence[Turn]) -> tuple[int, str] | None:
         if turn.role != "assistant" and getattr(turn, name)
     ]
     return max(parts)[2:] if parts else None
-
-
-def merge_runs(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighbouring plain pieces of the same supervision, so that they are encoded as one text."""
-    merged: list[Piece] = []
-    for piece in pieces:
-        last = merged[-1] if merged else None
-        if last and not last.special and not piece.special and last.supervised == piece.supervised:
-            merged[-1] = last._replace(text=last.text + piece.text)
-        elif piece.text:
-            merged.append(piece)
-    return merged
-
-
-def encode_runs(
-    tokenizer: Any, conversations: Sequence[Sequence[Piece]], *, joins_answers: bool = False
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(ids int32 [T], supervised bool [T]) of each conversation; all plain texts go to the tokenizer at once.
-
-    With `joins_answers` neighbouring plain pieces are encoded as the one text that they are, where a token of it ends
-    at each border: then the ids are the tokenizer's own of the whole, and those of the prompt are what chat sends.
-    """
-    texts = [text for pieces in conversations for text in texts_to_encode(pieces, joins_answers)]
-    encoded = dict(zip(texts, encode_texts(tokenizer, texts), strict=True)) if joins_answers else {}
-    in_order = iter(() if joins_answers else encode_texts(tokenizer, texts))
-    results = []
-    for pieces in conversations:
-        ids: list[int] = []
-        supervised: list[bool] = []
-        before = ""
-        ids_before: list[int] = []
-        for piece in pieces:
-            if piece.special:
-                new, before, ids_before = [tokenizer.convert_tokens_to_ids(piece.text)], "", []
-            elif joins_answers:
-                whole = encoded[before + piece.text]
-                joined = whole[: len(ids_before)] == ids_before
-                new = whole[len(ids_before) :] if joined else encoded[piece.text]
-                before, ids_before = before + piece.text, ids_before + new
-            else:
-                new = next(in_order)
-            ids += new
-            supervised += [piece.supervised] * len(new)
-        results.append((np.array(ids, dtype=np.int32), np.array(supervised, dtype=bool)))
-    return results
-
-
-def texts_to_encode(pieces: Sequence[Piece], joins_answers: bool) -> list[str]:
-    """The plain pieces, and where pieces are joined each with all plain text right before it."""
-    texts, before = [], ""
-    for piece in pieces:
-        if piece.special:
-            before = ""
-            continue
-        texts.append(piece.text)
-        if joins_answers and before:
-            texts.append(before + piece.text)
-        before += piece.text
-    return texts
-
-
-def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text; no special token is added, and none is recognised in the text."""
-    if not texts:
-        return []
-    return tokenizer(
-        list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-    )["input_ids"]
 
 
 def tokenize(records: Iterator[Record], encoder: Encoder, counts: TokenizationCounts) -> Iterator[Example]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from neuralchat.data.general_prompts import GeneralPrompt, measured_prompts
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.data.record_source import find_records
-from neuralchat.data.records import TEXT, Record
+from neuralchat.data.records import TEXT, Fact, Record, Turn
 from neuralchat.errors import ArgumentsError
+from neuralchat.evaluation.facts import states_facts
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
@@ -31,19 +33,66 @@ def question_of(record: Record) -> str:
     return f"{turn.content}\n{turn.context}" if turn.context else turn.content
 
 
-def samples_of(records: Sequence[Record], before: Sequence[str], after: Sequence[str]) -> tuple[dict[str, str], ...]:
-    """For each record its question, the answer that it gives, and what the model said before and after training."""
+def samples_of(records: Sequence[Record], before: Sequence[str], after: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """For each record its question, the answer that it gives, and what the model said before and after training; where
+    the record has facts, also whether that states them.
+    """
     return tuple(
-        {"question": question_of(record), "expected": record.turns[-1].content, "before": old, "after": new}
+        {
+            "question": question_of(record),
+            "expected": record.turns[-1].content,
+            "before": old,
+            "after": new,
+            **rightness(record.facts, old, new),
+        }
         for record, old, new in zip(records, before, after, strict=True)
     )
 
 
+def rightness(facts: Sequence[Fact], before: str, after: str) -> dict[str, bool]:
+    """
+    >>> rightness(["206"], "A lot.", "206 bones.")
+    {'right_before': False, 'right_after': True}
+    """
+    return {"right_before": states_facts(before, facts), "right_after": states_facts(after, facts)} if facts else {}
+
+
+def spread_prompts(count: int) -> list[GeneralPrompt]:
+    """`count` of the package's general questions that only measure, from all kinds alike, the same for every run."""
+    kinds: dict[str, list[GeneralPrompt]] = {}
+    for prompt in measured_prompts():
+        kinds.setdefault(prompt.kind, []).append(prompt)
+    rounds = range(max(map(len, kinds.values())))
+    return [found[place] for place in rounds for found in kinds.values() if place < len(found)][:count]
+
+
+def general_answers_of(
+    prompts: Sequence[GeneralPrompt], before: Sequence[str], after: Sequence[str]
+) -> tuple[dict[str, Any], ...]:
+    """For each general question what the model said before and after training, and whether that was right."""
+    return tuple(
+        {
+            "question": f"{prompt.instruction}\n{prompt.context}".rstrip(),
+            "kind": prompt.kind,
+            "before": old,
+            "after": new,
+            **rightness(prompt.facts, old, new),
+        }
+        for prompt, old, new in zip(prompts, before, after, strict=True)
+    )
+
+
 def ask(
-    model: Any, tokenizer: Any, data: PreparedData, records: Sequence[Record], max_new_tokens: int, *, beams: int = 1
+    model: Any,
+    tokenizer: Any,
+    data: PreparedData,
+    questions: Sequence[Sequence[Turn]],
+    max_new_tokens: int,
+    *,
+    beams: int = 1,
 ) -> list[str]:
-    """Likeliest answers of the model as it is now."""
-    if not records:
+    """Likeliest answers of the model as it is now to conversations that end with a question."""
+    if not questions:
         return []
     was_training = model.training
     # A single token at a time, torch's own matrix-vector product is the faster one.
@@ -51,20 +100,20 @@ def ask(
     try:
         bot = Chatbot(model.eval(), tokenizer, data.template)
         sampling = Sampling(max_new_tokens=max_new_tokens, num_beams=beams)
-        texts = {index: too_long(bot, record, sampling) for index, record in enumerate(records)}
+        texts = {index: too_long(bot, turns, sampling) for index, turns in enumerate(questions)}
         asked = [index for index, refusal in texts.items() if refusal is None]
-        answers = bot.answers([records[index].turns[:-1] for index in asked], sampling)
+        answers = bot.answers([questions[index] for index in asked], sampling)
         texts |= {index: answer.text for index, answer in zip(asked, answers, strict=True)}
     finally:
         freeze_linears(model)
         model.train(was_training)
-    return [texts[index] or "" for index in range(len(records))]
+    return [texts[index] or "" for index in range(len(questions))]
 
 
-def too_long(bot: Chatbot, record: Record, sampling: Sampling) -> str | None:
+def too_long(bot: Chatbot, turns: Sequence[Turn], sampling: Sampling) -> str | None:
     """What stands in the place of an answer to a question that the model has no positions for; None where it has."""
     try:
-        bot.prompt(record.turns[:-1], sampling)
+        bot.prompt(turns, sampling)
     except ArgumentsError as error:
         return f"(not asked: {error})"
     return None
@@ -78,7 +127,8 @@ def rouge_of_held_out(
 
     assert data.validation is not None
     records = sample_records(data, len(data.validation))
-    answers = ask(model, tokenizer, data, records, max_new_tokens, beams=beams)
+    questions = [record.turns[:-1] for record in records]
+    answers = ask(model, tokenizer, data, questions, max_new_tokens, beams=beams)
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
     scores = [scorer.score(r.turns[-1].content, answer) for r, answer in zip(records, answers, strict=True)]
     return {name: round(fmean(score[name].fmeasure for score in scores), 4) for name in scores[0]}

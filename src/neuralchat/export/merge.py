@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from neuralchat.cache import WORK_PREFIX
 from neuralchat.config.methods import METHODS
 from neuralchat.console import put
 from neuralchat.errors import AdapterError, RunDirectoryError, system_error_in, system_error_line
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
-from neuralchat.files import make_directory, replace_file, settle_file, working_directory_in, write_file
+from neuralchat.files import WRITING, make_directory, replace_file, settle_file, working_directory_in, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_of_run
@@ -26,6 +25,7 @@ from neuralchat.runs.model_card import model_card
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
 MERGE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+MERGING_PREFIX = f"{WRITING}-"
 TRIED_TOKENS, TRIED_IDS = 16, 1000
 
 
@@ -112,7 +112,7 @@ def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any
     """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing."""
     try:
         make_directory(output)
-        with working_directory_in(output, WORK_PREFIX) as work:
+        with working_directory_in(output, MERGING_PREFIX) as work:
             with quiet_libraries():
                 whole.save_pretrained(str(work))
                 bot.tokenizer.save_pretrained(str(work))

@@ -17,6 +17,7 @@ HELP = """\
 /help  this
 /exit  leave, as Ctrl-D does
 Ctrl-C stops an answer. The arrow keys bring earlier questions back; lines that are pasted together are one question."""
+NO_ANSWER = "(empty answer)"
 LEAVE = ("/exit", "/quit", "/bye", "/q")
 
 
@@ -70,11 +71,13 @@ def answer_in_turn(bot: Chatbot, question: str, sampling: Sampling, *, goes_on: 
 
 
 def reply(bot: Chatbot, question: str, sampling: Sampling) -> None:
+    words = False
     for piece in bot.stream(question, **dataclasses.asdict(sampling)):
+        words = words or bool(piece.strip())
         put(piece, end="")
     assert bot.last is not None
     if bot.last.finished:
-        put("")
+        put("" if words else NO_ANSWER)
         return
     # Where the model has positions for fewer tokens than were allowed, those ended it.
     whole = len(bot.last.token_ids) >= sampling.max_new_tokens

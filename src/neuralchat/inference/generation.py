@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from neuralchat.data.templates.template import Template
-from neuralchat.data.tokenization import encode_runs
+from neuralchat.data.tokens.encoding import encode_runs
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.generation_settings import generation_settings
 from neuralchat.inference.sampling import Sampling

@@ -15,7 +15,19 @@ from contextlib import contextmanager
 LIBRARY_WARNINGS = {
     # peft_model.py of PEFT 0.21 asks every model for the name that transformers 5.24 has given up.
     "`is_gradient_checkpointing` is deprecated": FutureWarning,
+    # PEFT tells that it sets right by itself how GPT-2's layers store their weights.
+    "fan_in_fan_out is set to False but the target module is `Conv1D`": UserWarning,
+    # A merge gives head and embedding a matrix each, and compares logits.
+    "Model has `tie_word_embeddings=True` and a tied layer is part of the adapter": UserWarning,
+    # Of experts that are parameters: PEFT looks for their ranks among modules too, and warns that it finds none there.
+    "The following rank_pattern keys did not match": RuntimeWarning,
+    "The following alpha_pattern keys did not match": RuntimeWarning,
 }
+
+
+def leave_out_warnings() -> None:
+    for message, category in LIBRARY_WARNINGS.items():
+        warnings.filterwarnings("ignore", message=message, category=category)
 
 
 @contextmanager
@@ -37,8 +49,7 @@ def quiet_libraries() -> Iterator[None]:
             warnings.filterwarnings("ignore", message="Cannot disable progress bars", category=UserWarning)
             # It turns off the hub's bars as well.
             logging.disable_progress_bar()
-            for message, category in LIBRARY_WARNINGS.items():
-                warnings.filterwarnings("ignore", message=message, category=category)
+            leave_out_warnings()
             yield
     finally:
         logging.set_verbosity(verbosity)

@@ -11,6 +11,7 @@ from typing import Any
 from neuralchat.console.terminal import VISIBLE
 from neuralchat.errors import RunDirectoryError, problem_list
 from neuralchat.files import kind_of_mode, make_directory, read_file, remove_file, remove_tree
+from neuralchat.paths import nearest_path
 from neuralchat.secrets import without_remembered
 
 MANIFEST = "neuralchat.json"
@@ -65,6 +66,7 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
     "precision": {"storage": TEXT},
     "results": {
         "samples": (list,),
+        "general_samples": (list,),
         "steps": (int,),
         "mean_loss": NUMBER_OR_NONE,
         "best_step": (int, type(None)),
@@ -155,7 +157,7 @@ def checkpoints(path: Path) -> list[Path]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a finished run. Raises RunDirectoryError, saying what is missing."""
     if not path.is_dir():
-        raise RunDirectoryError(f"run directory {path} does not exist")
+        raise RunDirectoryError(why_no_directory(path))
     try:
         manifest = json.loads(read_file(path / MANIFEST, MAX_MANIFEST_BYTES).decode("utf-8"))
     except OSError as error:
@@ -175,6 +177,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def why_no_directory(path: Path) -> str:
+    """What to tell of a run that is no directory."""
+    if not os.path.lexists(path):
+        near = nearest_path(path)
+        return f"run directory {path} does not exist" + (f"; did you mean {near}?" if near else "")
+    where = path.parent
+    hint = f"that of this file is {where}" if (where / MANIFEST).is_file() else "give the --output_dir of a run"
+    return f"{path} is {kind_of_mode(os.lstat(path).st_mode)}, not a run directory; {hint}"
+
+
 def check_values(path: Path, manifest: dict[str, Any]) -> None:
     """Raise RunDirectoryError for a part or a value of the manifest that has another type than ours."""
     for part in NEEDED_VALUES.keys() | OTHER_VALUES.keys():
@@ -192,10 +204,14 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
                 good = False
             if not good:
                 raise RunDirectoryError(f"{path} is damaged: {part}.{name} cannot be {kind(value)}")
-    samples = manifest["results"].get("samples", [])
-    names = ("question", "before", "after")
-    if not all(isinstance(s, dict) and all(isinstance(s.get(name), str) for name in names) for s in samples):
-        raise RunDirectoryError(f"{path} is damaged: results.samples must be questions with answers before and after")
+    names, marks = ("question", "before", "after"), ("right_before", "right_after")
+    for part in ("samples", "general_samples"):
+        samples = manifest["results"].get(part, [])
+        texts = all(isinstance(s, dict) and all(isinstance(s.get(name), str) for name in names) for s in samples)
+        if not texts or not all(isinstance(s.get(mark, False), bool) for s in samples for mark in marks):
+            raise RunDirectoryError(
+                f"{path} is damaged: results.{part} must be questions with answers before and after"
+            )
 
 
 def json_text(value: Any, *, indent: int = 2) -> str:

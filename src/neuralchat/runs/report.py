@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -12,6 +12,7 @@ import jinja2
 
 from neuralchat.console import clock
 from neuralchat.console.terminal import visible
+from neuralchat.runs.summary import before_and_after
 from neuralchat.secrets import without_remembered
 
 WIDTH, HEIGHT = 560, 210
@@ -37,12 +38,31 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
         manifest=manifest,
         results=manifest["results"],
         counts=manifest["data"]["counts"],
+        general=general_part(manifest["results"].get("general_samples", ())),
         plots=plots(metrics),
         arguments=sorted(shown_arguments(manifest["arguments"]).items()),
         clock=clock,
         perplexity=lambda loss: math.exp(min(loss, 700.0)),
     )
     return without_remembered(visible(page))
+
+
+def general_part(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The general questions by what became of them, what was lost first; None where none were asked."""
+    counts = before_and_after(samples)
+    if counts is None:
+        return None
+    titles = {
+        (True, False): "lost: right before, wrong after",
+        (False, True): "gained: wrong before, right after",
+        (True, True): "kept: right before and after",
+        (False, False): "wrong before and after",
+    }
+    groups = [
+        (title, [s for s in samples if (s["right_before"], s["right_after"]) == marks])
+        for marks, title in titles.items()
+    ]
+    return {"counts": counts, "groups": groups}
 
 
 def shown_arguments(arguments: dict[str, Any]) -> dict[str, str]:

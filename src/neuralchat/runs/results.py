@@ -13,9 +13,11 @@ class RunResults:
 
     A run that was interrupted counts `steps`, `skipped_steps` (those that --on_nonfinite skip left out), `tokens` and
     `mean_loss` over all its parts; times, `tokens_this_time` and `tokens_per_s` are those of the last part.
-    `samples`: questions with `expected`, `before` and `after`. `rouge`: F-measures from 0 to 1 by name, of the answers
-    to the held-out questions. `best_step` is the step whose weights are the result where --load_best_model_at_end asks
-    for the best, and `best_metric` what was measured there. None or empty is what was not measured.
+    `samples`: questions with `expected`, `before` and `after`, and where facts are known `right_before` and
+    `right_after`. `general_samples`: general questions with the same, but for `expected`. `rouge`: F-measures from 0 to
+    1 by name, of the answers to the held-out questions. `best_step` is the step whose weights are the result where
+    --load_best_model_at_end asks for the best, and `best_metric` what was measured there. None or empty is what was not
+    measured.
     """
 
     trained_parameters: int = 0
@@ -34,7 +36,8 @@ class RunResults:
     seconds: float = 0.0
     peak_memory_mb: int = 0
     rouge: Mapping[str, float] | None = None
-    samples: tuple[Mapping[str, str], ...] = ()
+    samples: tuple[Mapping[str, Any], ...] = ()
+    general_samples: tuple[Mapping[str, Any], ...] = ()
     tokens_per_s: float = 0.0
 
     @classmethod
@@ -42,4 +45,5 @@ class RunResults:
         """What an earlier or later version wrote besides is left out."""
         stored = manifest["results"]
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
-        return cls(**{**known, "samples": tuple(known.get("samples", ()))})
+        lists = {name: tuple(known.get(name, ())) for name in ("samples", "general_samples")}
+        return cls(**{**known, **lists})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -21,6 +22,19 @@ def held_out_figure(results: dict[str, Any]) -> str | None:
     return None if known is None else f"{known:.4f}"
 
 
+def before_and_after(samples: Sequence[Mapping[str, Any]]) -> str | None:
+    """How many of those whose facts are known are right before and after; None where there are none."""
+    known = [(sample["right_before"], sample["right_after"]) for sample in samples if "right_before" in sample]
+    if not known:
+        return None
+    right_before, right_after = (sum(marks) for marks in zip(*known, strict=True))
+    kept = sum(before and after for before, after in known)
+    return (
+        f"{right_before} of {len(known)} right before, {right_after} after "
+        f"({kept} kept, {right_before - kept} lost, {right_after - kept} gained)"
+    )
+
+
 def summary(output: Path, manifest: dict[str, Any]) -> Page:
     """What a user wants to know at the end, and what to type next."""
     results = manifest["results"]
@@ -31,6 +45,9 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
     figures, pointers = [], []
     if (held_out := held_out_figure(results)) is not None:
         figures.append(("held-out loss", held_out))
+    for name, part in (("right answers", "samples"), ("general", "general_samples")):
+        if (said := before_and_after(results.get(part, []))) is not None:
+            figures.append((name, said))
     if results.get("rouge"):
         scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
         figures.append(("held-out answers", scores))

@@ -19,13 +19,16 @@ from transformers import (
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
 from neuralchat.config.arguments import TuningArguments
+from neuralchat.console import inform
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
+from neuralchat.data.general_plan import GeneralPlan, general_examples
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.generation import end_token_ids
 from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.teacher import Teacher
 from neuralchat.models.compat.trainer import (
     CallbackHandler,
     ExportableState,
@@ -33,6 +36,8 @@ from neuralchat.models.compat.trainer import (
     get_reporting_integration_callbacks,
     neftune_post_forward_hook,
 )
+from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.losses.causal import causal_known_states
 from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
@@ -42,7 +47,7 @@ from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
 from neuralchat.training.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.training.run_clock import RunClock
-from neuralchat.training.step import GradientSum
+from neuralchat.training.step import GradientSum, KeptKnowledge
 from neuralchat.training.stopping import StopSignals
 from neuralchat.training.watch import Watch
 
@@ -90,6 +95,7 @@ def make_training(
         world_size=args.world_size,
         micro_batch_tokens=session.micro_batch_tokens,
         layout=session.layout,
+        general=make_general_plan(session, plan),
     )
     checkpointer = Checkpointer(
         session.output,
@@ -131,7 +137,7 @@ def make_training(
             prefetch=args.dataloader_prefetch_factor,
         ),
         max_steps=max_steps,
-        gradients=make_gradient_sum(session, signals, progress),
+        gradients=make_gradient_sum(session, signals, progress, shares.general),
         held_out=make_held_out(session, shares, signals),
         optimizer=optimizer,
         scheduler=scheduler,
@@ -175,6 +181,20 @@ def make_batch_plan(session: Session) -> BatchPlan:
     return plan
 
 
+def make_general_plan(session: Session, plan: BatchPlan) -> GeneralPlan | None:
+    """The general prompts beside each step; None where nothing is kept."""
+    tuning = session.arguments.tuning
+    wanted = tuning.keep_general and tuning.general_share > 0 and tuning.general_weight > 0
+    if not wanted or not session.training.do_train or is_encoder_decoder(base_model_of(session.model).config):
+        return None
+    examples = general_examples(
+        session.tokenizer, session.data.template, max_seq_length=session.arguments.data.max_seq_length
+    )
+    if not examples:
+        return None
+    return GeneralPlan(examples, seed=plan.seed, tokens_per_step=tuning.general_share * sum(plan.lengths) / plan.steps)
+
+
 def ready_model(session: Session) -> None:
     """On its device, with activation checkpointing and noise on embeddings where they are asked for."""
     args, model = session.training, session.model
@@ -215,16 +235,33 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
     return state
 
 
-def make_gradient_sum(session: Session, signals: StopSignals, progress: LiveProgress) -> GradientSum:
-    args = session.training
+def make_gradient_sum(
+    session: Session, signals: StopSignals, progress: LiveProgress, general: GeneralPlan | None
+) -> GradientSum:
+    args, tuning = session.training, session.arguments.tuning
     return GradientSum(
         session.model,
         pad_id=session.tokenizer.pad_token_id,
         signals=signals,
         label_smoothing=args.label_smoothing_factor,
         max_grad_norm=args.max_grad_norm,
-        on_nonfinite=session.arguments.tuning.on_nonfinite,
+        on_nonfinite=tuning.on_nonfinite,
         on_micro_batch=progress.within_step,
+        kept=None if general is None else kept_knowledge(session, general),
+    )
+
+
+def kept_knowledge(session: Session, general: GeneralPlan) -> KeptKnowledge:
+    """Asks the base model, so before a checkpoint is loaded and before the first step."""
+    tuning = session.arguments.tuning
+    inform(f"asking the base model {len(general.examples)} general prompts, whose answers are to stay as they are")
+    teacher = Teacher(session.model, trains_base=tuning.method.trains_base)
+    packed = session.layout is not None
+    return KeptKnowledge(
+        teacher=None if packed else teacher,
+        known=causal_known_states(session.model, teacher, general.examples) if packed else None,
+        weight=tuning.general_weight,
+        positions_per_step=general.positions_per_step,
     )
 
 

@@ -19,7 +19,7 @@ from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
 
-KEPT_KEYS = ("loss", "learning_rate", "grad_norm")
+KEPT_KEYS = ("loss", "general_divergence", "learning_rate", "grad_norm")
 
 
 class MetricsWriter(TrainerCallback):

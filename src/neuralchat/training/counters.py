@@ -21,6 +21,8 @@ class Counters:
     # Steps since the last logged one, and how many of them have a loss.
     steps_since_log: int = 0
     losses_since_log: int = 0
+    # Sum of the divergences from the base model on general prompts, where they are kept.
+    divergence_since_log: float = 0.0
     total_loss: float = 0.0
     total_losses: int = 0
     # Of the last step; a skipped one has a gradient of no size.
@@ -49,8 +51,9 @@ class Counters:
         *,
         tokens: int,
         supervised_tokens: int,
+        divergence: float = 0.0,
     ) -> None:
-        """`loss`: the step's mean; None for a skipped step."""
+        """`loss`: the step's mean; None for a skipped step. `divergence`: of step.StepResult."""
         self.tokens += tokens
         self.supervised_tokens += supervised_tokens
         self.grad_norm, self.learning_rate = grad_norm or 0.0, learning_rate
@@ -60,15 +63,18 @@ class Counters:
             return
         self.loss_since_log += loss
         self.losses_since_log += 1
+        self.divergence_since_log += divergence
         self.total_loss += loss
         self.total_losses += 1
 
     def take_log(self) -> dict[str, float]:
-        """Mean loss since the last log, gradient norm and learning rate of the last step; begins a new mean."""
-        loss = self.mean_loss_since_log or 0.0
-        self.loss_since_log = 0.0
+        """Means since the last log, gradient norm and learning rate of the last step; begins new means."""
+        values = {"loss": self.mean_loss_since_log or 0.0}
+        if self.divergence_since_log and self.losses_since_log:
+            values["general_divergence"] = self.divergence_since_log / self.losses_since_log
+        self.loss_since_log = self.divergence_since_log = 0.0
         self.steps_since_log = self.losses_since_log = 0
-        return {"loss": loss, "grad_norm": self.grad_norm, "learning_rate": self.learning_rate}
+        return {**values, "grad_norm": self.grad_norm, "learning_rate": self.learning_rate}
 
     @property
     def mean_loss_since_log(self) -> float | None:

@@ -14,7 +14,7 @@ from neuralchat.data.example_store import ExampleStore
 from neuralchat.data.step_shares import StepShares
 from neuralchat.distributed.collectives import all_gather_object, all_reduce_sum
 from neuralchat.errors import ArgumentsError
-from neuralchat.training.step import loss_sums
+from neuralchat.training.step import micro_batch_sums
 from neuralchat.training.stopping import Failure, FailureKind, StepAbandonedError, StopSignals, memory_failure
 
 # exp(710) is more than a float can hold.
@@ -74,8 +74,8 @@ class HeldOut:
                 break
             share = self.shares.share([self.examples[i] for i in own[start : start + self.batch_size]])
             try:
-                losses = loss_sums(self.model, share, self.signals, pad_id=self.pad_id)
-                loss_sum += sum(loss.item() for loss, _ in losses)
+                sums = micro_batch_sums(self.model, share, self.signals, pad_id=self.pad_id)
+                loss_sum += sum(loss.item() for loss, _, _ in sums)
             except (RuntimeError, MemoryError) as error:
                 failure = memory_failure(error)
                 break

@@ -154,7 +154,12 @@ class TrainingLoop:
         self.position.step += 1
         self.state.epoch = self.position.epoch + self.position.step / self.steps_per_epoch
         self.counters.step_done(
-            result.loss, result.grad_norm, learning_rate, tokens=tokens, supervised_tokens=supervised_tokens
+            result.loss,
+            result.grad_norm,
+            learning_rate,
+            tokens=tokens,
+            supervised_tokens=supervised_tokens,
+            divergence=result.divergence,
         )
         if self.args.include_num_input_tokens_seen != "no":
             self.state.num_input_tokens_seen += tokens
@@ -252,5 +257,8 @@ class TrainingLoop:
             raise ValueError(f"it stands at {position}")
         done = position.epoch * self.steps_per_epoch + position.step - position.skipped
         if min(asdict(position).values()) < 0 or position.step > self.steps_per_epoch or done != self.state.global_step:
-            raise ValueError(f"it stands at {position} after {self.state.global_step} steps")
+            raise ValueError(
+                f"it stands at step {position.step} of epoch {position.epoch + 1}, {self.state.global_step} in all; "
+                f"an epoch has {self.steps_per_epoch} steps now"
+            )
         self.position = position

@@ -68,7 +68,7 @@ def model_of_run(session: Session) -> dict[str, Any]:
     return {
         "base_model": {
             "name": session.arguments.model.model_name_or_path,
-            "path": absolute(resolve(session.source.name)),
+            "path": absolute(resolve(session.source.name, cache_dir=session.source.cache_dir)),
             "config_name": session.source.config_name,
             "revision": session.source.revision,
             "cache_dir": session.source.cache_dir,

@@ -3,6 +3,11 @@
     loss of a step = sum of the cross entropies of its supervised tokens, over all its micro-batches and ranks,
                      divided by the number of these tokens
 
+Where the base model's general knowledge is kept, what is minimised is
+
+    loss + weight * sum of the divergences from the base model on the general prompts beside the step
+                    / number of predictions that are compared beside a step on average
+
 A step either happens on all ranks or on none: what a rank meets on the way (a stop, memory, a number that is not
 finite) travels in the same all-reduce as the gradients.
 """
@@ -18,8 +23,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from neuralchat.console import note
+from neuralchat.data.packing import PackedBatch
 from neuralchat.data.step_shares import StepShare
 from neuralchat.distributed.collectives import all_gather_object, sum_gradients, told_by_first
+from neuralchat.models.adapters.teacher import Teacher
+from neuralchat.models.losses.causal import KnownStates, causal_packed_sums, causal_padded_divergence_sum
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 from neuralchat.training.stopping import (
     Failure,
@@ -31,15 +39,36 @@ from neuralchat.training.stopping import (
     nonfinite_message,
 )
 
+# Of a step: (cross entropies, divergence).
+Sums = tuple[float, float]
+NO_SUMS: Sums = (0.0, 0.0)
+
 
 @dataclass(frozen=True)
 class StepResult:
     """`loss`: mean cross entropy over the supervised tokens of the step, all ranks together. `grad_norm`: L2 norm of
-    the whole gradient before clipping. A skipped step has neither, and no parameter has a gradient.
+    the whole gradient before clipping. A skipped step has neither, and no parameter has a gradient. `divergence`: sum
+    over the general prompts beside the step, all ranks together, divided by how many predictions are compared on
+    average.
     """
 
     loss: float | None
     grad_norm: float | None
+    divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class KeptKnowledge:
+    """How the base model's general knowledge is kept: what it says, and how much it weighs against the loss.
+
+    `known`: what it says at the compared places of packed rows. Where micro-batches are padded, the `teacher` is asked
+    in every step instead.
+    """
+
+    teacher: Teacher | None
+    known: KnownStates | None
+    weight: float
+    positions_per_step: float
 
 
 class GradientSum:
@@ -58,6 +87,7 @@ class GradientSum:
         max_grad_norm: float = 0.0,
         on_nonfinite: str = "stop",
         on_micro_batch: Callable[[float], None] | None = None,
+        kept: KeptKnowledge | None = None,
     ) -> None:
         self.model = model
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -67,6 +97,7 @@ class GradientSum:
         self.max_grad_norm = max_grad_norm
         self.on_nonfinite = on_nonfinite
         self.on_micro_batch = on_micro_batch
+        self.kept = kept
 
     def step(self, share: StepShare, supervised_tokens: int, step: int, sources: Callable[[], list[str]]) -> StepResult:
         """Leave the step's gradient in the parameters. `supervised_tokens`: of all ranks. `step`: from 1, for messages.
@@ -74,8 +105,8 @@ class GradientSum:
         `sources` names the records of the step on all ranks. Raises, on all ranks alike, StepAbandonedError after a
         stop or where memory ran out, and TrainingError for a number that is not finite.
         """
-        loss_sum, failure = self.backward(share, supervised_tokens)
-        loss_sum, counts = self.sum_over_ranks(loss_sum, failure)
+        sums, failure = self.backward(share, supervised_tokens)
+        (loss_sum, divergence), counts = self.sum_over_ranks(sums, failure)
         for kind in (FailureKind.STOP, FailureKind.MEMORY):
             if counts[kind]:
                 met = all_gather_object(failure.what if failure else "")
@@ -91,37 +122,49 @@ class GradientSum:
             return StepResult(None, None)
         if self.max_grad_norm > 0:
             clip_grads_with_norm_(self.trained, self.max_grad_norm, norm)
-        return StepResult(loss_sum / supervised_tokens, float(norm))
+        return StepResult(loss_sum / supervised_tokens, float(norm), divergence)
 
-    def backward(self, share: StepShare, supervised_tokens: int) -> tuple[float, Failure | None]:
-        """(sum of the losses of this rank's micro-batches, what went wrong). Gradients add up in the parameters."""
+    def backward(self, share: StepShare, supervised_tokens: int) -> tuple[Sums, Failure | None]:
+        """(sums over this rank's micro-batches, what went wrong). Gradients add up in the parameters."""
         self.model.train()
         self.drop_gradients()
-        loss_sum = torch.zeros((), device=self.trained[0].device)
+        loss_sum, divergence_sum = torch.zeros(2, device=self.trained[0].device)
         done = 0
         try:
-            for loss, sources in loss_sums(
-                self.model, share, self.signals, pad_id=self.pad_id, label_smoothing=self.label_smoothing
+            for loss, divergence, sources in micro_batch_sums(
+                self.model,
+                share,
+                self.signals,
+                pad_id=self.pad_id,
+                label_smoothing=self.label_smoothing,
+                kept=self.kept,
             ):
                 if not torch.isfinite(loss):
-                    return 0.0, Failure(FailureKind.NONFINITE, f"the loss is {loss.item()}", sources)
-                (loss / supervised_tokens).backward()
+                    return NO_SUMS, Failure(FailureKind.NONFINITE, f"the loss is {loss.item()}", sources)
+                objective = loss / supervised_tokens
                 loss_sum += loss.detach()
+                if self.kept is not None and divergence is not None:
+                    mean = divergence / self.kept.positions_per_step
+                    objective = objective + self.kept.weight * mean
+                    divergence_sum += mean.detach()
+                objective.backward()
                 done += 1
                 if self.on_micro_batch is not None:
                     self.on_micro_batch(done / share.micro_batches)
+            if done < share.micro_batches:
+                return NO_SUMS, Failure(FailureKind.STOP)
+            # A step whose micro-batches are done is taken before the stop.
+            return (float(loss_sum), float(divergence_sum)), None
         except (RuntimeError, MemoryError) as error:
-            return 0.0, memory_failure(error)
-        # A step that is whole is taken before the stop.
-        return float(loss_sum), Failure(FailureKind.STOP) if done < share.micro_batches else None
+            return NO_SUMS, memory_failure(error)
 
-    def sum_over_ranks(self, loss_sum: float, failure: Failure | None) -> tuple[float, list[float]]:
-        """(loss sum of all ranks, how many ranks met each kind of failure); gradients become those of all ranks."""
-        extra = [loss_sum, *(float(failure is not None and failure.kind == kind) for kind in FailureKind)]
+    def sum_over_ranks(self, sums: Sums, failure: Failure | None) -> tuple[Sums, list[float]]:
+        """(sums of all ranks, how many ranks met each kind of failure); gradients become those of all ranks."""
+        extra = [*sums, *(float(failure is not None and failure.kind == kind) for kind in FailureKind)]
         if failure is not None:
             self.drop_gradients()
-        loss_sum, *counts = sum_gradients(self.trained, extra)
-        return loss_sum, counts
+        loss_sum, divergence, *counts = sum_gradients(self.trained, extra)
+        return (loss_sum, divergence), counts
 
     def give_up_nonfinite(self, failure: Failure | None, step: int) -> None:
         """Tell, and stop where that is asked for. The optimizer passes over weights without a gradient."""
@@ -138,16 +181,33 @@ class GradientSum:
             parameter.grad = None
 
 
-def loss_sums(
-    model: Any, share: StepShare, signals: StopSignals, *, pad_id: int, label_smoothing: float = 0.0
-) -> Iterator[tuple[Tensor, list[str]]]:
-    """(loss sum, sources of its records) of each micro-batch; ends early once a signal has asked to stop."""
+def micro_batch_sums(
+    model: Any,
+    share: StepShare,
+    signals: StopSignals,
+    *,
+    pad_id: int,
+    label_smoothing: float = 0.0,
+    kept: KeptKnowledge | None = None,
+) -> Iterator[tuple[Tensor, Tensor | None, list[str]]]:
+    """(loss sum, divergence sum where something is compared, sources of its records) of each micro-batch.
+
+    Ends early once a signal has asked to stop.
+    """
     for batch in share.packed:
         if signals.stop is not None:
             return
-        yield packed_loss_sum(model, batch, label_smoothing=label_smoothing), list(batch.sources)
+        if kept is not None and kept.known is not None and isinstance(batch, PackedBatch):
+            yield *causal_packed_sums(model, batch, kept.known, label_smoothing=label_smoothing), list(batch.sources)
+        else:
+            yield packed_loss_sum(model, batch, label_smoothing=label_smoothing), None, list(batch.sources)
     for examples in share.padded:
         if signals.stop is not None:
             return
         loss = padded_loss_sum(model, examples, pad_id=pad_id, label_smoothing=label_smoothing)
-        yield loss, [example.source for example in examples]
+        yield loss, None, [example.source for example in examples]
+    for examples in share.padded_general:
+        if signals.stop is not None or kept is None or kept.teacher is None:
+            return
+        divergence = causal_padded_divergence_sum(model, kept.teacher, examples, pad_id=pad_id)
+        yield torch.zeros_like(divergence), divergence, []

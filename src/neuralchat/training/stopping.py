@@ -30,6 +30,8 @@ class OutOfMemoryError(NeuralChatError):
 class InterruptedTrainingError(NeuralChatError):
     """Training stopped because the user or the system asked for it; nothing is lost."""
 
+    is_fault = False
+
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         # What a shell reports of a process that a signal ended: 130 for SIGINT, 143 for SIGTERM.
@@ -38,6 +40,8 @@ class InterruptedTrainingError(NeuralChatError):
 
 class OutOfTimeError(NeuralChatError):
     """The time of --max_hours is over; nothing is lost."""
+
+    is_fault = False
 
     # EX_TEMPFAIL of sysexits.h: the same command, later, goes on.
     exit_status = 75

@@ -6,12 +6,13 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuralchat.checkpointing.select import restore_metrics
 from neuralchat.checkpointing.validate import fits
 from neuralchat.console import note
+from neuralchat.data.general_prompts import GeneralPrompt
 from neuralchat.data.records import Record
 from neuralchat.distributed.collectives import (
     all_gather_object,
@@ -20,7 +21,14 @@ from neuralchat.distributed.collectives import (
     told_by_first,
 )
 from neuralchat.errors import NeuralChatError
-from neuralchat.evaluation.sample_answers import ask, rouge_of_held_out, sample_records, samples_of
+from neuralchat.evaluation.sample_answers import (
+    ask,
+    general_answers_of,
+    rouge_of_held_out,
+    sample_records,
+    samples_of,
+    spread_prompts,
+)
 from neuralchat.models.loading.base_model import parameter_counts
 from neuralchat.planning.cautions import cautions
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
@@ -37,6 +45,9 @@ from neuralchat.training.stopping import (
     OutOfTimeError,
     StepAbandonedError,
 )
+
+# Tokens of an answer to a general question.
+GENERAL_TOKENS = 32
 
 
 def train(session: Session, training: Training) -> RunResults:
@@ -59,9 +70,12 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
     tuning, args = session.arguments.tuning, session.training
     if args.do_train:
         run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
-    records = sample_records(session.data, tuning.report_samples) if args.do_train else []
+    asked = Asked()
+    if args.do_train and tuning.report_samples:
+        records = sample_records(session.data, tuning.report_samples)
+        asked = Asked(records, spread_prompts(tuning.general_samples))
     with training.progress.activity("answering questions"):
-        before = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
+        before = answers_now(session, asked)
     if session.data.validation is not None:
         results = replace(results, held_out_loss_before=loss_before(training, session))
     if not args.do_train:
@@ -79,7 +93,24 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
         # Before anything else, so that nothing that follows can cost it.
         run_on_rank_zero(training.checkpointer.save_result)
         with saved_if_stopped(training, session):
-            return measure_after(training, session, records, before, results)
+            return measure_after(training, session, asked, before, results)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked before and after training: questions of the data, and general ones."""
+
+    records: Sequence[Record] = ()
+    general: Sequence[GeneralPrompt] = ()
+
+
+def answers_now(session: Session, asked: Asked) -> tuple[list[str], list[str]]:
+    """(answers to the questions of the data, answers to the general ones) of the model as it is."""
+    tokens = session.arguments.tuning.sample_tokens
+    model = session.model, session.tokenizer, session.data
+    own = ask(*model, [record.turns[:-1] for record in asked.records], tokens)
+    # One fact is enough for them.
+    return own, ask(*model, [prompt.turns for prompt in asked.general], min(tokens, GENERAL_TOKENS))
 
 
 def with_counts(results: RunResults, counters: Counters, *, steps: int, training_seconds: float) -> RunResults:
@@ -120,14 +151,18 @@ def held_out_loss(training: Training, session: Session) -> float:
 
 
 def measure_after(
-    training: Training, session: Session, records: Sequence[Record], before: Sequence[str], results: RunResults
+    training: Training,
+    session: Session,
+    asked: Asked,
+    before: tuple[Sequence[str], Sequence[str]],
+    results: RunResults,
 ) -> RunResults:
     """`results` and what the trained model does."""
     tuning = session.arguments.tuning
     if session.data.validation is not None:
         results = replace(results, held_out_loss_after=held_out_loss(training, session))
     with training.progress.activity("answering questions"):
-        after = ask(session.model, session.tokenizer, session.data, records, tuning.sample_tokens)
+        after = answers_now(session, asked)
         if tuning.predict_with_generate:
             rouge = rouge_of_held_out(
                 session.model,
@@ -137,7 +172,12 @@ def measure_after(
                 beams=tuning.generation_num_beams,
             )
             results = replace(results, rouge=rouge)
-    return replace(results, samples=samples_of(records, before, after))
+    samples, general = zip(before, after, strict=True)
+    return replace(
+        results,
+        samples=samples_of(asked.records, *samples),
+        general_samples=general_answers_of(asked.general, *general),
+    )
 
 
 def run_steps(training: Training, session: Session) -> None:

@@ -144,3 +144,11 @@ def test_a_run_that_does_not_say_what_it_was(tmp_path: Path) -> None:
     (tmp_path / "neuralchat.json").write_text(json.dumps(manifest))
     with pytest.raises(RunDirectoryError, match="does not say what decided its result"):
         identity_of_run(tmp_path)
+
+
+def test_a_run_in_the_place_of_its_checkpoint_is_told(tmp_path: Path) -> None:
+    chosen = checkpoint(tmp_path, 5)
+    (tmp_path / "adapter_model.safetensors").write_text("of the finished run")
+    with pytest.raises(RunDirectoryError, match=f"is a run and no checkpoint; name one of its .*{chosen}") as caught:
+        checkpoint_to_resume(str(tmp_path), tmp_path)
+    assert "auto" in str(caught.value)

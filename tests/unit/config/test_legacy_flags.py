@@ -26,6 +26,8 @@ CASES: list[tuple[list[str], dict[str, Any], str]] = [
     (["--xpu_backend", "mpi"], {"ddp_backend": "mpi"}, CCL),
     (["--xpu_backend", "ccl"], {"ddp_backend": "ccl"}, CCL),
     (["--xpu-backend=ccl"], {"ddp_backend": "ccl"}, "--xpu-backend is now --ddp_backend"),
+    (["--lora_r", "4"], {"lora_rank": "4"}, "--lora_r is now --lora_rank"),
+    (["--lora_target", "q_proj"], {"lora_target_modules": "q_proj"}, "--lora_target is now --lora_target_modules"),
     (
         ["--pad_to_max_length"],
         {},

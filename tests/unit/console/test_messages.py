@@ -16,6 +16,7 @@ from neuralchat.console.messages import HANDLER
 from neuralchat.console.tables import Page, Table
 from neuralchat.console.terminal import is_terminal, shows_unicode
 from neuralchat.errors import DataError, DistributedError
+from neuralchat.training.stopping import InterruptedTrainingError, OutOfTimeError
 
 HOSTILE = "file [bold]a[/bold] :smile: \x1b[31m\x07\r\x9b2J.json"
 SHOWN = r"file [bold]a[/bold] :smile: \x1b[31m\x07\x0d\x9b2J.json"
@@ -130,6 +131,12 @@ def test_an_error_that_another_rank_tells(capsys: pytest.CaptureFixture[str]) ->
     error.told = True
     report(error)
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_asked_for_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    report(InterruptedTrainingError("stopped by SIGINT after step 2 of 4"))
+    report(OutOfTimeError("--max_hours 1 would be over"))
+    assert capsys.readouterr().err == "stopped by SIGINT after step 2 of 4\n--max_hours 1 would be over\n"
 
 
 def test_a_page_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,8 @@ def test_each_line_becomes_the_prompt_it_says(name: str, prompts: list[GeneralPr
     assert [row["instruction"] for row in rows] == [prompt.instruction for prompt in prompts]
     assert [row.get("input", "") for row in rows] == [prompt.context for prompt in prompts]
     for row, prompt in zip(rows, prompts, strict=True):
-        assert row.keys() <= {"instruction", "input", "kind", "language", "facts"}
+        assert row.keys() <= {"instruction", "input", "answer", "kind", "language", "facts"}
+        assert row.get("answer", "") == prompt.answer
         assert all(isinstance(row[key], str) and row[key].strip() == row[key] != "" for key in row.keys() - {"facts"})
         assert row.get("facts", [None]) != [], "leave facts out where there are none"
         assert [list(alternatives_of(fact)) for fact in prompt.facts] == [
@@ -217,3 +218,10 @@ def test_few_other_prompts_answer_a_question_by_their_facts() -> None:
 
 def test_they_may_be_used_freely() -> None:
     assert "CC0 1.0" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_answers_are_given_to_what_is_rehearsed_and_state_the_facts() -> None:
+    assert all(prompt.answer for prompt in REHEARSED)
+    assert not any(prompt.answer for prompt in MEASURED)
+    assert [p.instruction for p in REHEARSED if p.facts and not states_facts(p.answer, p.facts)] == []
+    assert len({p.answer for p in REHEARSED}) == len(REHEARSED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,29 @@ def test_all_parts_of_a_text_are_on_one_side(tokenizer: Any, write_records: Call
     assert len(train) + len(held_out) == len(
         prepare(replace(data, validation_split_percentage=0), tokenizer).trained_on
     )
+
+
+@pytest.mark.parametrize(
+    ("has_template", "row", "told"), [(False, CHAT, True), (True, CHAT, False), (False, ALPACA, False)]
+)
+def test_conversations_without_a_chat_template_are_told(
+    tokenizer: Any, write_records: Callable[..., Path], said: list[str], has_template: bool, row: Any, told: bool
+) -> None:
+    own = deepcopy(tokenizer)
+    own.chat_template = tokenizer.chat_template if has_template else None
+    prepare(DataArguments(train_file=[str(write_records([row]))]), own)
+    assert any("the tokenizer has no chat template" in text and "--chat_template" in text for text in said) == told
+
+
+def test_where_no_record_is_left_one_reason_is_not_told_forty_times(
+    tokenizer: Any, write_records: Callable[..., Path]
+) -> None:
+    many = DataArguments(train_file=[str(write_records([ALPACA] * 40))], max_seq_length=16)
+    with pytest.raises(DataError) as found:
+        prepare(many, tokenizer)
+    lines = str(found.value).splitlines()
+    assert [line.split(": the answer (")[0].rpartition("row ")[2] for line in lines[1:6]] == list("12345")
+    assert lines[6:] == ["  ... and 35 more", "Raise --max_seq_length, or shorten the records."]
+    masked = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
+    with pytest.raises(DataError, match=r"no answer of it is to be learned$"):
+        prepare(DataArguments(train_file=[str(write_records([masked], "m.json"))]), tokenizer)

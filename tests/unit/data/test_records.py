@@ -67,7 +67,8 @@ def turns_of(*roles: str) -> dict[str, Any]:
 
 ORDER = f"; {RULE}; found "
 ROLES = (
-    "system, developer, user, human, assistant, gpt, bot, model, function_call, tool, function, observation, ipython"
+    "system, developer, user, human, prompter, assistant, gpt, bot, model, ai, chatgpt, function_call, tool, function, "
+    "observation, ipython"
 )
 KINDS = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
 FACTS = "field 'facts' must be a list of texts or of lists of alternatives"

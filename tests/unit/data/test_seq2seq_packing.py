@@ -12,7 +12,8 @@ from neuralchat.data.packing import VirtualTokens
 from neuralchat.data.records import Record, Turn
 from neuralchat.data.seq2seq_packing import pack_seq2seq, source_and_target
 from neuralchat.data.templates.making import make_template
-from neuralchat.data.tokenization import Example, Seq2SeqEncoder, TokenizationCounts
+from neuralchat.data.tokenization import Example, Seq2SeqEncoder
+from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import TemplateError
 
 

@@ -22,16 +22,9 @@ from neuralchat.data.records import Record, Turn
 from neuralchat.data.templates.alpaca import AlpacaTemplate
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Piece
-from neuralchat.data.tokenization import (
-    Encoder,
-    Example,
-    Seq2SeqEncoder,
-    TokenizationCounts,
-    encode_runs,
-    longest_prompt_part,
-    merge_runs,
-    tokenize,
-)
+from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, longest_prompt_part, tokenize
+from neuralchat.data.tokens.counts import TokenizationCounts
+from neuralchat.data.tokens.encoding import encode_runs, merge_runs
 
 WORDS = st.sampled_from(["water", " boils", " at", " one", " hundred", "7", "\n", " ", "é", "🙂", "<|end|>"])
 TEXTS = st.lists(WORDS, min_size=1, max_size=12).map("".join)

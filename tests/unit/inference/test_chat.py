@@ -15,7 +15,7 @@ from neuralchat.inference.sampling import Sampling
 
 
 class ScriptedBot:
-    """Answers with the question in capitals, word by word; "stop" is interrupted after its first piece."""
+    """Answers with the question in capitals, word by word; "stop" is interrupted after one, "mute" is silent."""
 
     def __init__(self) -> None:
         self.history: list[Turn] = []
@@ -24,7 +24,7 @@ class ScriptedBot:
 
     def stream(self, text: str, **options: Any) -> Iterator[str]:
         self.options.append(options)
-        for word in text.upper().split():
+        for word in [] if text == "mute" else text.upper().split():
             yield word
             if text.startswith("stop"):
                 # Ctrl-C reaches the loop of the reader, so what was handed out is remembered by then.
@@ -48,6 +48,15 @@ def test_a_conversation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert capsys.readouterr().out == expected
     assert [turn.content for turn in bot.history] == ["name it", "NAME IT", "long", "LONG", "wide", "WIDE"]
     assert all(options["max_new_tokens"] == 9 and options["seed"] == 4 for options in bot.options)
+
+
+def test_an_answer_without_words_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("mute\nb\n"))
+    bot: Any = ScriptedBot()
+    assert converse(bot, Sampling()) == 0
+    assert capsys.readouterr().out == "(empty answer)\nB\n\n"
+    # In the console only: the history has what was said.
+    assert bot.history[1].content != "(empty answer)"
 
 
 def test_new_and_exit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

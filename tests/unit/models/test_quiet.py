@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 from huggingface_hub import utils as hub
+from support.families import family_model
 from support.small_models import small_model
 from transformers.utils import logging
 
@@ -46,18 +47,27 @@ def test_a_verbosity_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch) -> 
         assert logging.get_verbosity() == before
 
 
-def test_every_warning_that_is_left_out_is_still_given() -> None:
-    """Otherwise its row is to go."""
+def adapt_models_that_warn() -> None:
+    """A model for each of the warnings that are left out."""
     from peft import LoraConfig, get_peft_model
 
+    for family, targets in (("llama", None), ("gpt2", ["c_attn"]), ("llama", ["embed_tokens", "lm_head"])):
+        get_peft_model(small_model(family), LoraConfig(task_type="CAUSAL_LM", target_modules=targets))
+    experts = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj"]}
+    patterns = {"rank_pattern": {"nothing": 4}, "alpha_pattern": {"nothing": 4}}
+    get_peft_model(family_model("qwen3_moe"), LoraConfig(task_type="CAUSAL_LM", **experts, **patterns))
+
+
+def test_every_warning_that_is_left_out_is_still_given() -> None:
+    """Otherwise its row is to go."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        get_peft_model(small_model("llama"), LoraConfig(task_type="CAUSAL_LM"))
+        adapt_models_that_warn()
     for message, category in LIBRARY_WARNINGS.items():
-        assert any(str(w.message).startswith(message) and w.category is category for w in seen)
+        assert any(str(w.message).startswith(message) and w.category is category for w in seen), message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with quiet_libraries():
-            get_peft_model(small_model("llama"), LoraConfig(task_type="CAUSAL_LM"))
+            adapt_models_that_warn()
         with quiet_libraries(), pytest.raises(FutureWarning, match="another"):
             warnings.warn("another", FutureWarning, stacklevel=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cells import CELLS, COLUMNS, PROPERTIES, REFUSED, kernels_of
+from support.families import FAMILY_PROPERTIES
 from support.recorder import read_record
 from support.small_models import ALL_FAMILIES
 
@@ -29,8 +30,9 @@ def test_good(family, method, half):
 
 def test_the_record_has_the_cells_that_there_are() -> None:
     _, recorded = read_record(ROOT / "docs" / "support.json")
+    families = {name: [(family, "lora") for family in found] for name, found in FAMILY_PROPERTIES.items()}
     assert {name: sorted(cells) for name, cells in recorded.items()} == {
-        name: sorted(cells) for name, cells in PROPERTIES.items()
+        name: sorted(cells) for name, cells in (PROPERTIES | families).items()
     }
 
 
@@ -38,6 +40,15 @@ def test_the_page_is_made_from_the_record() -> None:
     page = runpy.run_path(str(ROOT / "scripts" / "generate_support_matrix.py"))["page"]
     docs = ROOT / "docs"
     assert (docs / "support.md").read_text(encoding="utf-8") == page(*read_record(docs / "support.json"))
+
+
+def test_the_page_shows_every_family_of_transformers_that_is_tested() -> None:
+    page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8").partition("## Families")[2]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    shown = {name: letters for row in rows for name, letters in zip(row[::2], row[1::2], strict=False)}
+    packed, padded = FAMILY_PROPERTIES["family packed"], FAMILY_PROPERTIES["family padded"]
+    assert len(packed) + len(padded) >= 40
+    assert shown == {**dict.fromkeys(packed, "pmsa"), **dict.fromkeys(padded, "bmsa")}
 
 
 def test_every_cell_is_proven_or_refused() -> None:

@@ -112,6 +112,24 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
 def test_missing_run_directory(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"run directory .*none does not exist"):
         read_manifest(tmp_path / "none")
+    (tmp_path / "faq-one").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"run directory .*faq-on does not exist; did you mean .*/faq-one\?$"):
+        read_manifest(tmp_path / "faq-on")
+
+
+def test_a_file_in_the_place_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(
+        RunDirectoryError, match=r"notes\.txt is a file, not a run directory; give the --output_dir of a"
+    ):
+        read_manifest(tmp_path / "notes.txt")
+    for name in ("neuralchat.json", "report.html"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RunDirectoryError, match=rf"report\.html is a file, not .*; that of this file is {tmp_path}$"):
+        read_manifest(tmp_path / "report.html")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(RunDirectoryError, match=r"link is a link, not a run directory"):
+        read_manifest(tmp_path / "link")
 
 
 def test_unfinished_run(tmp_path: Path) -> None:

@@ -260,7 +260,9 @@ def decode_line(text: str, decoder: JsonDecoder, number: int, line_number: int) 
     try:
         value = decoder.decoder.decode(text)
     except json.JSONDecodeError as error:
-        problem = not_json(line_number, error.pos + 1, error.msg)
+        comma = error.msg == "Extra data" and text[error.pos :].strip() == ","
+        why = "a comma after the value; lines of JSON have none between them" if comma else error.msg
+        problem = not_json(line_number, error.pos + 1, why)
     except RecursionError:
         problem = "is nested too deeply"
     except ValueError:

@@ -15,6 +15,11 @@ PACKED_ENDINGS = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD}
 # Text is packed to a tenth, the same row again and again to a thousandth; what exceeds both is no record file.
 MOST_TIMES_UNPACKED = 200
 ALWAYS_UNPACKED_BYTES = 1 << 30
+HEAD_BYTES = 32
+LFS_POINTER = "is a pointer of Git LFS in the place of the file; get the file with 'git lfs pull'"
+WEB_PAGE = "is a web page; download the file itself"
+# What stands in the place of a file of any kind.
+NOT_THE_FILE = (LFS_POINTER, WEB_PAGE)
 # What a file may begin with that is no UTF-8 text; the longer mark comes before the one it begins with.
 FOREIGN_BEGINNINGS = (
     (codecs.BOM_UTF32_LE, "is UTF-32 text; save the file as UTF-8"),
@@ -27,6 +32,9 @@ FOREIGN_BEGINNINGS = (
     (b"BZh", "is packed with bzip2; unpack it first"),
     (b"\xfd7zXZ", "is packed with xz; unpack it first"),
     (b"PAR1", "is a parquet file; give it the ending .parquet"),
+    (b"version https://git-lfs", LFS_POINTER),
+    (b"<!doctype html", WEB_PAGE),
+    (b"<html", WEB_PAGE),
 )
 
 
@@ -94,8 +102,9 @@ def unpacking(path: Path, kind: str) -> Any:
 def foreign_content(path: Path) -> str | None:
     """The problem of content whose first bytes are those of another encoding or an archive; None for any other."""
     with open_unpacked(path) as stream:
-        head = stream.read(6)
+        head = stream.read(HEAD_BYTES)
     for beginning, what in FOREIGN_BEGINNINGS:
-        if head.startswith(beginning):
+        # The text among them is ASCII, of which a web page may have either case.
+        if head.startswith(beginning) or head.lower().startswith(beginning):
             return what
     return "looks like UTF-16 text; save the file as UTF-8" if b"\0" in head[:2] else None

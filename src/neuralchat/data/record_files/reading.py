@@ -8,7 +8,14 @@ from pathlib import Path
 
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.record_files.json_rows import read_json
-from neuralchat.data.record_files.packed import PACKED_ENDINGS, PackedError, foreign_content, inner_ending, packing_of
+from neuralchat.data.record_files.packed import (
+    NOT_THE_FILE,
+    PACKED_ENDINGS,
+    PackedError,
+    foreign_content,
+    inner_ending,
+    packing_of,
+)
 from neuralchat.data.record_files.parquet_rows import read_parquet
 from neuralchat.data.record_files.rows import Rows, SyntaxProblem
 from neuralchat.data.record_files.table_rows import read_table
@@ -50,7 +57,8 @@ def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
 
 def content_problem(path: Path, ending: str) -> str | None:
     """What the first bytes say against reading the file by its ending."""
-    if ending != ".parquet":
-        return foreign_content(path)
+    found = foreign_content(path)
+    if ending != ".parquet" or found in NOT_THE_FILE:
+        return found
     packing = packing_of(path)
     return f"is packed with {packing}; unpack it, parquet files are packed inside" if packing else None

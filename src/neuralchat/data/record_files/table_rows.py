@@ -48,9 +48,10 @@ class TableRows:
     The csv module has one limit for all readers of the process, so it is raised only while a row is read.
     """
 
-    def __init__(self, lines: RowLines, separator: str) -> None:
+    def __init__(self, lines: RowLines, separator: str, *, spaced: bool = False) -> None:
         self.lines = lines
-        self.reader = csv.reader(lines, delimiter=separator, strict=True)
+        # A quote after a space begins a quoted cell, as the writers of such tables mean it.
+        self.reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=spaced)
 
     def __iter__(self) -> TableRows:
         return self
@@ -80,15 +81,19 @@ def read_table(path: Path, *, separator: str | None = None) -> Rows:
     with open_text(path) as stream:
         for _ in range(skipped):
             stream.readline()
-        yield from rows_of_table(stream, separator or separator_of(sample, whole=whole), skipped)
+        separator = separator or separator_of(sample, whole=whole)
+        # Seen in the header, where no cell holds a text.
+        spaced = f'{separator} "' in sample.partition("\n")[0]
+        yield from rows_of_table(stream, separator, skipped, spaced=spaced)
 
 
-def rows_of_table(stream: TextIO, separator: str, skipped: int) -> Rows:
-    """`skipped` lines stand before the header."""
+def rows_of_table(stream: TextIO, separator: str, skipped: int, *, spaced: bool = False) -> Rows:
+    """`skipped` lines stand before the header. `spaced`: a space stands between a separator and a quote."""
     number = 0
-    table = TableRows(RowLines(stream), separator)
+    table = TableRows(RowLines(stream), separator, spaced=spaced)
     try:
-        names = next(table, [])
+        # Spaces are put after separators for the eye.
+        names = [name.strip() for name in next(table, [])]
         if problem := header_problem(names):
             yield SyntaxProblem(None, problem, True)
             return

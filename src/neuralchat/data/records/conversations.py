@@ -17,10 +17,13 @@ ROLE_NAMES: Mapping[str, Role] = {
     "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
+    "ai": "assistant",
+    "chatgpt": "assistant",
     FUNCTION_CALL: "assistant",
     "tool": "tool",
     "function": "tool",
@@ -30,8 +33,12 @@ ROLE_NAMES: Mapping[str, Role] = {
 REASONING = ("reasoning_content", "reasoning", "thinking")
 CALLS = ("tool_calls", "function_call")
 TRAINED = ("weight", "train")
+# The system text beside the turns.
+SYSTEM = ("system", "system_prompt")
 # Templates may read them.
 EXTRA = ("name", "tool_call_id")
+# The system's is left out, a tool may have nothing to say.
+MAY_BE_EMPTY = ("system", "tool")
 TEXT_PARTS = ("text", "input_text", "output_text")
 RULE = (
     "a conversation is an optional system turn, then user and assistant in turn, with tool turns after an "
@@ -47,7 +54,7 @@ FOLLOWS: Mapping[Role, tuple[Role | None, ...]] = {
 
 def conversation(fields: Fields, key: str, role_key: str, text_key: str) -> list[Turn]:
     """The turns under `key`, after the system text that may stand beside them."""
-    system = fields.optional_text(("system",))
+    system = fields.optional_text(SYSTEM)
     turns = turns_of(fields, key, role_key, text_key)
     if system and turns and turns[0].role == "system":
         fields.found.problem(f"has a system text in field 'system' and in {key}[0]; give one")
@@ -71,7 +78,8 @@ def turns_of(fields: Fields, key: str, role_key: str = "role", text_key: str = "
             found.problem(f"{key} has {len(listed)} turns; those from [{index}] on were not looked at")
             return turns
         turn = turn_of(raw, f"{key}[{index}]", role_key, text_key, found)
-        if turn is not None:
+        # A system turn without a text says as much as none.
+        if turn is not None and (turn.content.strip() or turn.role != "system"):
             turns.append(turn)
     return turns
 
@@ -85,17 +93,17 @@ def turn_of(raw: Any, where: str, role_key: str, text_key: str, found: Findings)
     fields = Fields(raw, found)
     role_name, said = fields.first((role_key, "role", "from"))
     text_name, text = fields.first((text_key, "content", "value"))
-    role = ROLE_NAMES.get(said.lower()) if isinstance(said, str) else None
+    role = ROLE_NAMES.get(said.strip().lower()) if isinstance(said, str) else None
     if role_name not in raw or (text_name not in raw and not any(raw.get(name) for name in CALLS)):
         found.problem(f"{where} must have '{role_key}' and '{text_key}', found {summary_of(raw)}")
         return None
     if role is None:
         found.problem(f"{where}.{role_name} is {summary_of(said)}; allowed are {', '.join(ROLE_NAMES)}")
         return None
-    is_call = said.lower() == FUNCTION_CALL
+    is_call = said.strip().lower() == FUNCTION_CALL
     if len(raw) == 2 and text_name in raw and not is_call:
         # Most turns have nothing else.
-        content = joined_content(text, f"{where}.{text_name}", found, may_be_empty=role == "tool")
+        content = joined_content(text, f"{where}.{text_name}", found, may_be_empty=role in MAY_BE_EMPTY)
         return Turn(role, content) if len(found.problems) == before else None
     reasoning = ""
     calls: tuple[Mapping[str, Any], ...] = ()
@@ -109,7 +117,8 @@ def turn_of(raw: Any, where: str, role_key: str, text_key: str, found: Findings)
             calls = calls_of(value, f"{where}.{name}", found)
         reasoning = optional_text(fields, REASONING, where)
     trained = is_trained(fields, role, where)
-    may_be_empty = bool(calls) or is_call or role == "tool"
+    # What is wrong with calls is told already; that the text is empty follows from them.
+    may_be_empty = role in MAY_BE_EMPTY or is_call or any(raw.get(name) for name in CALLS)
     content = joined_content(text, f"{where}.{text_name}", found, may_be_empty=may_be_empty)
     extra = {name: held for name in EXTRA if (held := optional_text(fields, (name,), where))}
     found.leave_unused(raw, fields.used, f"{where.partition('[')[0]}[].{{}}")

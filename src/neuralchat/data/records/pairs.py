@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from neuralchat.data.records.conversations import order_problem, turns_of
+from neuralchat.data.records.conversations import SYSTEM, order_problem, turns_of
 from neuralchat.data.records.record import Turn
 from neuralchat.data.records.values import Fields, is_absent, summary_of, text_problem
 
@@ -14,7 +14,7 @@ def pair(fields: Fields, asked: Sequence[str], context: Sequence[str], answered:
     """An optional system text, earlier pairs, then the question (with its context) and the answer."""
     question, answer = fields.required_text(asked), fields.required_text(answered)
     material = fields.optional_text(context) if context else ""
-    system = fields.optional_text(("system",))
+    system = fields.optional_text(SYSTEM)
     return [
         *([Turn("system", system)] if system else []),
         *history(fields),
@@ -48,7 +48,7 @@ def prompt_completion(fields: Fields) -> list[Turn]:
             fields.found.problem(f"field '{name}' must be a list of turns, found {summary_of(fields.values.get(name))}")
     if fields.found.problems:
         return []
-    system = fields.optional_text(("system",))
+    system = fields.optional_text(SYSTEM)
     prompt = side(fields, "prompt", "user")
     completion = side(fields, "completion", "assistant")
     turns = [replace(turn, trained=False) if turn.role == "assistant" else turn for turn in prompt] + completion

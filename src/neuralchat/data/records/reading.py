@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from neuralchat.config.arguments import RECORD_FIELDS
-from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
+from neuralchat.data.record_files import TURN_KEYS, RawRow, SyntaxProblem, read_rows, readable
 from neuralchat.data.records.columns import Columns
 from neuralchat.data.records.kinds import RecordKind, recognise, record_of
 from neuralchat.data.records.record import Record
@@ -39,7 +40,7 @@ def records_of_rows(
             report.bad_rows += 1
             continue
         rows_seen += 1
-        value = columns.renamed(row.value)
+        value = columns.renamed(as_object(row.value))
         found = recognise(value, kind)
         kind = kind or found
         findings = Findings(list(row.problems))
@@ -54,7 +55,9 @@ def records_of_rows(
             record = record_of(value, found, f"{name} row {row.number}", findings)
         if record is None:
             report.add_row(name, row.number, findings.problems)
-            report.unrecognised |= found is None or any(" is missing; found " in what for what in findings.problems)
+            if found is None or any(" is missing; found " in what for what in findings.problems):
+                report.unrecognised = True
+                report.columns_to_name = report.columns_to_name or columns_to_name(value)
             report.bad_rows += 1
             continue
         report.good += 1
@@ -64,3 +67,30 @@ def records_of_rows(
     if rows_seen == 0 and not report.fatal and not report.bad_rows:
         report.add(name, None, "the file holds no record")
         report.fatal = True
+
+
+def as_object(value: Any) -> Any:
+    """A row that is a list of turns, as the object that it stands for; any other as it is."""
+    return {"messages": value} if is_list_of_turns(value) else value
+
+
+def is_list_of_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_turn, value))
+
+
+def is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and not TURN_KEYS.isdisjoint(value)
+
+
+def columns_to_name(value: Any) -> tuple[str, ...]:
+    """What --columns could say of a row: fields that are spelled otherwise, and the column with a list of turns.
+
+    >>> columns_to_name({"Instruction": "Name a fruit.", " OUTPUT": "An apple."})
+    ('instruction=Instruction', 'output= OUTPUT')
+    """
+    if not isinstance(value, dict):
+        return ()
+    turns = [f"messages={readable(name)}" for name, held in value.items() if is_list_of_turns(held)]
+    spelled = {str(name).strip().lower(): readable(str(name)) for name in value if name not in RECORD_FIELDS}
+    named = [f"{field}={name}" for field, name in spelled.items() if field in RECORD_FIELDS and field not in value]
+    return tuple(turns[:1] or named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,10 +15,7 @@ from neuralchat.errors import DataError, problem_list
 KEPT_PROBLEMS = 100
 KEPT_RANGES = 8
 KEPT_FIELDS = 50
-COLUMNS_HINT = (
-    "If other columns hold the texts, name them: --columns instruction=QUESTION_COLUMN,output=ANSWER_COLUMN "
-    "(docs/data.md lists the fields that can stand on the left)."
-)
+EXAMPLE_COLUMNS = ("instruction=QUESTION_COLUMN", "output=ANSWER_COLUMN")
 
 
 @dataclass(slots=True)
@@ -69,6 +67,8 @@ class RecordReport:
     kinds: dict[str, str] = field(default_factory=dict)
     # Whether a row had none of the fields that records have.
     unrecognised: bool = False
+    # Columns of such a row that seem to hold what a record has, as --columns takes them.
+    columns_to_name: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -118,7 +118,11 @@ class RecordReport:
         """What to do, only what helps: nothing can be left out of a file that ends too early, or of bad rows alone."""
         lines = []
         if self.unrecognised:
-            lines.append(COLUMNS_HINT)
+            columns = ",".join(self.columns_to_name or EXAMPLE_COLUMNS)
+            lines.append(
+                f"If other columns hold the texts, name them: --columns {shlex.quote(columns)} "
+                "(docs/data.md lists the fields that can stand on the left)."
+            )
         if self.good and not self.fatal:
             lines.append("Correct these rows, or leave them out with --on_bad_record skip.")
         return "".join(f"\n{line}" for line in lines)

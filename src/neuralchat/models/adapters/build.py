@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,9 @@ from neuralchat.config.methods import METHODS
 from neuralchat.console import note
 from neuralchat.errors import AdapterError
 from neuralchat.models.families.table import family_of
+
+# PEFT's own word for what is --lora_all_linear here; people write it in the place of names.
+ALL_LINEAR = "all-linear"
 
 
 def base_model_of(model: Any) -> Any:
@@ -31,6 +35,8 @@ def add_adapter(
         return model.requires_grad_(True)
     from peft import get_peft_model
 
+    if list(tuning.lora_target_modules or ()) == [ALL_LINEAR]:
+        tuning = replace(tuning, lora_target_modules=[], lora_all_linear=True)
     kinds = method.model_types
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")
@@ -39,7 +45,10 @@ def add_adapter(
         config = method.make_config(named, model, trained_token_ids, family_of(model.config))
         if method.name == "lora":
             target_experts(config, model, all_linear=tuning.lora_all_linear, tell=tell)
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # PEFT corrects itself for GPT-2's layers, and says so for each of them.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
+            adapted = get_peft_model(model, config)
     except (ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
         raise refusal(model, tuning, str(error)) from error
     for parameter in adapted.parameters():

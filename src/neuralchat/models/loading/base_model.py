@@ -18,6 +18,7 @@ from neuralchat.models.loading.checkpoint_files import check_base_directory, che
 from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.precision import Precision, widen_small_weights
+from neuralchat.paths import nearest_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class ModelSource:
         return {"revision": self.revision, "cache_dir": self.cache_dir, "token": self.token}
 
 
-def resolve(name: str, *, needed_file: str = "config.json") -> str:
+def resolve(name: str, *, needed_file: str = "config.json", cache_dir: str | None = None) -> str:
     """The directory of a fetched model, else `name` itself. Raises ModelError for a path that is not there."""
     fetched = fetched_path(name)
     if fetched:
@@ -52,19 +53,49 @@ def resolve(name: str, *, needed_file: str = "config.json") -> str:
         raise ModelError(f"model '{name[:200]}' cannot be looked for: {error_line(error)}") from error
     if is_directory:
         if not (path / needed_file).is_file():
-            raise ModelError(f"model directory {path} has no {needed_file}")
+            raise ModelError(f"model directory {path} has no {needed_file}{what_instead(path)}")
         return str(path)
-    if looks_local or is_there:
-        raise ModelError(f"model directory {path} does not exist or is not a directory")
+    if is_there:
+        raise ModelError(f"model directory {path} is a file, not a directory")
+    near = nearest_path(path)
+    near = near if near is not None and near.is_dir() else None
+    # Beside a directory that is there, or like one, a name is a path with a mistake in it, unless the cache has it.
+    beside = "/" in name and path.parent.is_dir()
+    if looks_local or ((near or beside) and not is_cached(name, needed_file, cache_dir)):
+        hint = f"; did you mean {near}?" if near else ""
+        hub = "" if looks_local else f"\nIf a model of the hub is meant, get it first: hf download {name}"
+        raise ModelError(f"model directory {path} does not exist{hint}{hub}")
     return name
 
 
-def load_config(source: ModelSource) -> Any:
+def what_instead(path: Path) -> str:
+    """What a directory holds that is no model, and what can be done with it; empty where that is not known."""
+    if (path / "adapter_config.json").is_file():
+        return (
+            ": it holds an adapter. To go on from it, fold it into its base (neuralchat merge) and name the result; "
+            "to continue its run, use --resume_from_checkpoint"
+        )
+    if any(path.glob("*.gguf")):
+        return ": it holds a GGUF file, which cannot be trained; name the model that it was made from"
+    return ""
+
+
+def is_cached(name: str, file: str, cache_dir: str | None) -> bool:
+    """Whether some revision of a hub's model lies in its cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    return any(folder.glob(f"snapshots/*/{file}"))
+
+
+def load_config(source: ModelSource, *, needs_weights: bool = True) -> Any:
+    """`needs_weights`: a directory must hold a whole model, not its configuration alone."""
     from transformers import AutoConfig
 
-    name = resolve(source.config_name or source.name)
-    weights = resolve(source.name)
-    if Path(weights).is_dir() and Path(name).is_dir():
+    name = resolve(source.config_name or source.name, cache_dir=source.cache_dir)
+    weights = resolve(source.name, cache_dir=source.cache_dir)
+    if needs_weights and Path(weights).is_dir() and Path(name).is_dir():
         check_base_directory(Path(weights), Path(name))
     with user_errors(f"the configuration of model '{source.name}'"):
         config = AutoConfig.from_pretrained(
@@ -93,9 +124,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer, LlamaTokenizer
 
     if source.tokenizer_name:
-        name = resolve(source.tokenizer_name, needed_file="tokenizer_config.json")
+        name = resolve(source.tokenizer_name, needed_file="tokenizer_config.json", cache_dir=source.cache_dir)
     else:
-        name = resolve(source.name)
+        name = resolve(source.name, cache_dir=source.cache_dir)
     with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
         overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()))
         if overrides is not None:
@@ -115,7 +146,7 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
     """The model in `precision`, in evaluation mode, with no gradient asked of any weight."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    name = resolve(source.name)
+    name = resolve(source.name, cache_dir=source.cache_dir)
     kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     if Path(name).is_dir():
         check_weights(source.name, Path(name), kind, config)

@@ -15,6 +15,7 @@ from typing import Any
 from neuralchat.errors import ModelError
 
 MAX_JSON_BYTES = 16 << 20
+LFS_BEGINNING = b"version https://git-lfs"
 # Sizes that are a dimension of some weight, or less than one.
 SIZES = (
     "hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "n_inner", "vocab_size", "head_dim", "d_kv",
@@ -38,6 +39,11 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # what a damaged header makes the library raise is not declared anywhere
+        with path.open("rb") as stream:
+            if stream.read(len(LFS_BEGINNING)) == LFS_BEGINNING:
+                raise ModelError(
+                    f"{path} is a pointer of Git LFS in the place of the weights; get them with 'git lfs pull'"
+                ) from error
         raise ModelError(
             f"{path} is not a whole safetensors file: {error_line(error)}. Copy it again from where it came from."
         ) from error

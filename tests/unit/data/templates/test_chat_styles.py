@@ -16,7 +16,8 @@ from support.templates.styles import STYLES, Style, ids_by_the_library, tokenize
 from neuralchat.data.records import Record, Turn
 from neuralchat.data.templates.chat import ChatTemplate
 from neuralchat.data.templates.chat_text import messages_of
-from neuralchat.data.tokenization import Encoder, TokenizationCounts
+from neuralchat.data.tokenization import Encoder
+from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import TemplateError
 from neuralchat.inference.generation import end_token_ids, frame_of
 

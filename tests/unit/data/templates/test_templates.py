@@ -15,7 +15,7 @@ from neuralchat.data.templates.alpaca import AlpacaTemplate
 from neuralchat.data.templates.chat import ChatTemplate
 from neuralchat.data.templates.making import begin_tokens_of, make_template
 from neuralchat.data.templates.template import Piece, Template
-from neuralchat.data.tokenization import encode_runs, merge_runs
+from neuralchat.data.tokens.encoding import encode_runs, merge_runs
 from neuralchat.errors import TemplateError
 
 QUESTION = Turn("user", "Name a colour of the sky.")

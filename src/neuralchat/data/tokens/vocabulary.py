@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuralchat.data.records import Turn
+from neuralchat.data.tokens.counts import KEPT_ROWS, TokenizationCounts
+from neuralchat.data.tokens.encoding import encode_texts
 
 if TYPE_CHECKING:
-    from neuralchat.data.tokenization import Example, TokenizationCounts
+    from neuralchat.data.tokenization import Example
 
-KEPT_ROWS = 5
 SHOWN_CHARACTERS = 8
 
 
@@ -29,13 +30,8 @@ class Vocabulary:
     @cached_property
     def flattened(self) -> str:
         """Those of the line break and the tab that do not come back from tokens."""
-        kept = {c: self.tokenizer.decode(self.ids([f"a{c}b"])[0]) for c in "\n\t"}
+        kept = {c: self.tokenizer.decode(encode_texts(self.tokenizer, [f"a{c}b"])[0]) for c in "\n\t"}
         return "".join(c for c, text in kept.items() if c not in text)
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
 
     def count_losses(
         self, source: str, turns: Sequence[Turn], examples: Sequence[Example], counts: TokenizationCounts
@@ -66,5 +62,5 @@ class Vocabulary:
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that hold what has no token."""
         return [
-            text for text, ids in zip(texts, self.ids(texts) if texts else [], strict=True) if self.unknown_id in ids
+            text for text, ids in zip(texts, encode_texts(self.tokenizer, texts), strict=True) if self.unknown_id in ids
         ]

@@ -1,0 +1,123 @@
+"""planning/model_plan.py: what is told of a model before its weights are here, against what training then finds."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.families import family_config
+from support.small_models import SIZES, make_tokenizer
+from transformers import LlamaConfig
+
+from neuralchat import cli
+from neuralchat.config.arguments import TuningArguments
+from neuralchat.errors import ArgumentsError, ModelError
+from neuralchat.models.adapters.rehearsal import skeleton_of
+from neuralchat.models.loading.base_model import parameter_counts
+from neuralchat.models.loading.precision import Precision
+from neuralchat.planning import model_plan
+from neuralchat.planning.model_plan import (
+    extrapolated_cost,
+    layer_count,
+    llama_of,
+    made_up_examples,
+    measured_cost,
+    plan_model,
+    shortened,
+)
+
+FP32 = Precision(storage=torch.float32, compute=torch.float32)
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    """A model's directory without its weights."""
+    LlamaConfig(**{**SIZES, "vocab_size": 400, "num_hidden_layers": 6}).save_pretrained(tmp_path / "model")
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def planned(*words: Any) -> int:
+    return plan_model(cli.make_parser().parse_args(["plan", *map(str, words)]))
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(model_plan).attempted
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "bloom", "bart"])
+def test_what_backward_keeps_is_that_of_the_whole_model(family: str) -> None:
+    """Extrapolated from a few layers, and counted over all."""
+    many = {"num_hidden_layers": 8, **({"encoder_layers": 8, "decoder_layers": 8} if family == "bart" else {})}
+    config = family_config(family, **many)
+    assert layer_count(config) == 8
+    found, _ = extrapolated_cost(config, TuningArguments(), FP32, 40)
+    counted, _ = measured_cost(config, TuningArguments(), FP32, made_up_examples(config, 40))
+    assert found == pytest.approx(counted, rel=0.05)
+
+
+def test_a_shortened_configuration_has_its_lists_cut() -> None:
+    config = family_config("gemma3_text", num_hidden_layers=8)
+    short = shortened(config, 3)
+    assert layer_count(short) == len(short.layer_types) == 3
+    assert layer_count(config) == len(config.layer_types) == 8
+
+
+@pytest.mark.parametrize(("text", "size"), [("7B", 6.7e9), ("350m", 3.5e8), ("1.1 b", 1.1e9), ("70B", 7.0e10)])
+def test_a_llama_of_a_size(text: str, size: float) -> None:
+    assert parameter_counts(skeleton_of(llama_of(text)))[1] == pytest.approx(size, rel=0.2)
+
+
+@pytest.mark.parametrize("text", ["0", "seven", "7 billions", "-7B", "9999T", ""])
+def test_a_size_that_is_none(text: str) -> None:
+    with pytest.raises(ArgumentsError, match=r"--model_parameters is '.*'; give a number such as 7B or 350M"):
+        llama_of(text)
+
+
+def test_a_configuration_without_weights(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    total = parameter_counts(skeleton_of(LlamaConfig.from_pretrained(configuration)))[1]
+    assert planned(configuration, "--records", 1000, "--tokens_per_record", 50, "--epochs", 2) == 0
+    first, memory, measured, time = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{configuration}: {total + 52224:,} parameters in 6 layers, of which lora trains 52,224")
+    assert memory.startswith("memory: about ")
+    assert memory.endswith(": it fits")
+    speed = float(measured.removeprefix("speed: about ").split()[0])
+    assert " for 1,000 records of 50 tokens, 2 times each" in time
+    # The time is that of all tokens at the speed that is told.
+    seconds = 1000 * 50 * 2 / speed
+    assert time.startswith(f"time: about {model_plan.duration(seconds)} ") or speed < 10
+
+
+def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Costs are made up here: 7B in fp32 are 25 GiB, in bf16 half of that."""
+    from types import SimpleNamespace
+
+    machine = SimpleNamespace(memory_limit=lambda: 16 << 30)
+    monkeypatch.setattr(model_plan, "read_machine", lambda: machine)
+    monkeypatch.setattr(model_plan, "extrapolated_cost", lambda *_: (1e5, 0.5))
+    assert planned("7B") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("a model of 7B parameters, of the shape of LLaMA: 6.7 billion parameters in 32 layers")
+    assert lines[1].endswith("weights in float32; this machine has 16.0 GiB: it does not fit")
+    assert lines[2].startswith("  with --bf16: about 1")
+    assert lines[2].endswith("which fits")
+    assert lines[3].startswith("speed: about 2 tokens/s")
+    # 50,000 records x 200 tokens x 3 / 2 per second.
+    assert lines[4].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
+
+
+def test_what_is_needed_where_nothing_is_known(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"neuralchat plan --model_parameters 7B$"):
+        planned(tmp_path / "elsewhere")
+    with pytest.raises(ArgumentsError, match="--records is 0; give a number from 1"):
+        planned("7B", "--records", 0)
+    with pytest.raises(ArgumentsError, match="--epochs is 0; give a number above 0"):
+        planned("7B", "--epochs", 0)
+
+
+def test_without_a_model_the_hardware_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan"]) == 0
+    assert "local rank" in capsys.readouterr().out
