@@ -78,7 +78,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "forward": (step, "packed_loss_sum", before),
     "backward": (step, "packed_loss_sum", after),
     "step done": (loop, "rng_state", before),
-    "evaluation": (held_out, "loss_sums", before),
+    "evaluation": (held_out, "micro_batch_sums", before),
     "log": (callbacks.MetricsWriter, "write", half_a_line),
     "save begins": (checkpointer, "write_checkpoint", before),
     "save state": (state_file, "write_new_file", half_written),

@@ -58,7 +58,8 @@ def can_mount(work: Path) -> bool:
 
 
 def calls_of_each_moment(work: Path) -> dict[str, int]:
-    assert run_forked(words("tallied"), work, work / "log", partial(count_calls, work / "tally")) == 0
+    status = run_forked(words("tallied"), work, work / "log", partial(count_calls, work / "tally"))
+    assert status == 0, (work / "log").read_text()
     return json.loads((work / "tally").read_text())
 
 
