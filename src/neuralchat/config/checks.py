@@ -130,6 +130,16 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
             f"--metric_for_best_model is '{training.metric_for_best_model}'; measured are {', '.join(MEASURED)}",
         ),
         (
+            training.greater_is_better and metric_name(training.metric_for_best_model) in MEASURED,
+            f"--greater_is_better True would keep the worst checkpoint: of {' and '.join(MEASURED)} less is better; "
+            "leave it out",
+        ),
+        (
+            training.save_total_limit is not None and training.save_total_limit < 1,
+            f"--save_total_limit is {training.save_total_limit}; the newest checkpoint is always kept, so it must be at "
+            "least 1. Leave it out to keep all, or save none with --save_strategy no",
+        ),
+        (
             training.load_best_model_at_end and training.save_only_model,
             "--save_only_model keeps no checkpoint that --load_best_model_at_end could take the best from",
         ),

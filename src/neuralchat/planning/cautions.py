@@ -29,8 +29,11 @@ def cautions(arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan
             f"only {max_steps} optimizer step(s), in which a model hardly learns anything new; more --num_train_epochs "
             f"or a smaller batch than {batch} give more"
         )
-    elif args.get_warmup_steps(max_steps) >= max_steps:
-        yield f"the learning rate warms up for {args.get_warmup_steps(max_steps)} steps, the run has {max_steps}"
+    if (warmup := args.get_warmup_steps(max_steps)) >= max_steps:
+        yield (
+            f"the learning rate warms up for {warmup} steps, the run has {max_steps}, so that it never reaches "
+            f"{args.learning_rate:g}; fewer --warmup_steps"
+        )
     if args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > max_steps:
         yield f"--eval_steps {args.eval_steps:g} is more than the {max_steps} steps of the run: no evaluation within it"
 
