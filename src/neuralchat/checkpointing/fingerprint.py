@@ -71,8 +71,8 @@ def what_to_do(fixed: Sequence[str], free: Sequence[str]) -> str:
     decide = "decides" if len(fixed) == 1 else "decide"
     rest = f"\nThe rest may be accepted with --allow_changed {' '.join(free)}" if free else ""
     return (
-        f"\n{', '.join(fixed)} {decide} which weights are trained, and those that are saved do not fit others: give what "
-        f"it was, or begin a new run in another --output_dir, without --resume_from_checkpoint{rest}"
+        f"\n{', '.join(fixed)} {decide} which weights are trained, and those that are saved do not fit others: give "
+        f"what it was, or begin a new run in another --output_dir, without --resume_from_checkpoint{rest}"
     )
 
 

@@ -136,8 +136,8 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
         ),
         (
             training.save_total_limit is not None and training.save_total_limit < 1,
-            f"--save_total_limit is {training.save_total_limit}; the newest checkpoint is always kept, so it must be at "
-            "least 1. Leave it out to keep all, or save none with --save_strategy no",
+            f"--save_total_limit is {training.save_total_limit}; the newest checkpoint is always kept, so it must be "
+            "at least 1. Leave it out to keep all, or save none with --save_strategy no",
         ),
         (
             training.load_best_model_at_end and training.save_only_model,

@@ -130,8 +130,8 @@ def test_numbers_that_start_at_one(name: str) -> None:
         *(
             (
                 {"greater_is_better": True, "metric_for_best_model": metric},
-                "--greater_is_better True would keep the worst checkpoint: of loss and perplexity less is better; leave "
-                "it out",
+                "--greater_is_better True would keep the worst checkpoint: of loss and perplexity less is better; "
+                "leave it out",
             )
             for metric in (None, "loss", "eval_loss", "perplexity")
         ),
