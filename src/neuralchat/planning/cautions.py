@@ -15,9 +15,16 @@ FAR_OFF_RATE = 100
 FEW_STEPS = 20
 
 
-def cautions(arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan, max_steps: int) -> Iterator[str]:
-    """What can be said before the first step."""
+def cautions(
+    arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan, max_steps: int, cpus: int
+) -> Iterator[str]:
+    """What can be said before the first step. `cpus`: how many this process may use."""
     yield from rate_cautions(arguments)
+    if args.dataloader_num_workers > cpus:
+        yield (
+            f"--dataloader_num_workers {args.dataloader_num_workers} is more than the {cpus} CPU(s) of this process, "
+            "which then wait for each other; batches are made in microseconds, so 0 suits almost always"
+        )
     batch, units = plan.units_per_step, len(plan.units)
     if batch > units:
         yield (

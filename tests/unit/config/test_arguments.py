@@ -143,6 +143,16 @@ def test_numbers_that_start_at_one(name: str) -> None:
             )
             for limit in (0, -1)
         ),
+        (
+            {"lora_target_modules": ["q_proj", r".*\.v_proj"]},
+            r"--lora_target_modules: '.*\.v_proj' is a regular expression, of which one may be given, alone; put the "
+            r"names into it, such as '.*\.(q_proj|v_proj)'",
+        ),
+        (
+            {"lora_target_modules": ["*_proj"]},
+            "--lora_target_modules: '*_proj' is no regular expression (nothing to repeat at position 0); name layers, "
+            r"such as q_proj v_proj, or match their whole paths, as '.*\.(q_proj|v_proj)' does",
+        ),
         ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
         ({"train_file": []}, "no records to train on: give --train_file, --mix or --dataset_name"),
         ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),

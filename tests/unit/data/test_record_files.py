@@ -259,8 +259,8 @@ def test_values_of_arrow_that_lie_outside_are_not_followed(tmp_path: Path) -> No
     path = tmp_path / "a.arrow"
     write_stream(pa.table({"text": ["a" * 77]}), path)
     content, offset = path.read_bytes(), np.array([0, 77], dtype=np.int32).tobytes()
-    assert content.count(offset) == 1
-    path.write_bytes(content.replace(offset, np.array([0, 1 << 30], dtype=np.int32).tobytes()))
+    before, _, after = content.rpartition(offset)
+    path.write_bytes(before + np.array([0, 1 << 30], dtype=np.int32).tobytes() + after)
     problem = only_problem(list(read_rows(path)))
     assert problem.what.startswith("is not an Arrow file after row 0: ")
 

@@ -76,7 +76,7 @@ def test_what_stands_among_records_by_name_is_named() -> None:
 
 
 def test_a_dict_given_in_python_is_told_how_to_give_its_rows() -> None:
-    with pytest.raises(DataError, match=r"found a dict; give datasets\.Dataset\.from_dict\(\.\.\.\)"):
+    with pytest.raises(DataError, match=r"found a dict; of columns give datasets\.Dataset\.from_dict\(it\)"):
         GivenRecords("train_records", {"instruction": ["a"], "output": ["b"]})  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ def told(tmp_path: Path, *, batch: int = 8, units: int = 400, max_steps: int = 1
     usual = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": str(tmp_path), "do_train": True}
     arguments = FinetuneConfig.from_values({**usual, "use_cpu": True, "validation_file": "b.json", **values})
     plan: Any = SimpleNamespace(units_per_step=batch, units=range(units))
-    return list(cautions(arguments, arguments.training_arguments(), plan, max_steps))
+    return list(cautions(arguments, arguments.training_arguments(), plan, max_steps, cpus=2))
 
 
 @pytest.mark.parametrize("method", ["lora", "ptun", "prefix", "prompt", "ia3", "none"])
@@ -33,6 +33,7 @@ def test_a_usual_run_has_none(tmp_path: Path, method: str) -> None:
         ({"batch": 100_000, "units": 40}, "a batch of 100000 is larger than all the data (40)"),
         ({"max_steps": 15}, "only 15 optimizer step(s)"),
         ({"warmup_steps": 200}, "the learning rate warms up for 200 steps, the run has 150, so that it never"),
+        ({"dataloader_num_workers": 9}, "--dataloader_num_workers 9 is more than the 2 CPU(s) of this process"),
         ({"eval_steps": 500}, "--eval_steps 500 is more than the 150 steps of the run"),
     ],
 )
