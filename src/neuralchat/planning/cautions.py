@@ -23,7 +23,7 @@ def cautions(
     if args.dataloader_num_workers > cpus:
         yield (
             f"--dataloader_num_workers {args.dataloader_num_workers} is more than the {cpus} CPU(s) of this process, "
-            "which then wait for each other; batches are made in microseconds, so 0 suits almost always"
+            "which then wait for each other; batches are cheap to make, so 0 suits almost always"
         )
     batch, units = plan.units_per_step, len(plan.units)
     if batch > units:

@@ -12,6 +12,7 @@ from support.fuzzing import only_problem, rows_of, values_of
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_files import json_columns
+from neuralchat.data.record_files import rows as row_limits
 from neuralchat.data.record_files.json_columns import rows_of_columns
 from neuralchat.errors import DataError
 
@@ -73,6 +74,17 @@ def test_what_stands_among_records_by_name_is_named() -> None:
         assert problem.fatal
     (row,) = rows_of('{"id1": {"instruction": "a", "output": "b"}, "id1": {"text": "c"}}')[1:]
     assert row.problems == ("field 'id1' is given more than once",)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("shape", ["columns", "columns of labels"])
+def test_columns_that_are_too_large_are_told_how_to_write_rows(
+    monkeypatch: pytest.MonkeyPatch, shape: str, indent: int | None
+) -> None:
+    monkeypatch.setattr(row_limits, "MAX_ROW_BYTES", 1 << 20)
+    large: Any = {"columns": ["x"] * 400_000, "columns of labels": {str(i): "x" for i in range(100_000)}}[shape]
+    problem = only_problem(rows_of(json.dumps({"question": large, "answer": large}, indent=indent)))
+    assert problem.what.startswith("is larger than 1 MiB; a whole file by columns is written by rows with to_json(")
 
 
 def test_a_dict_given_in_python_is_told_how_to_give_its_rows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Collection, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,10 @@ from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, reada
 RowsTo = Generator[RawRow | SyntaxProblem, None, int | None]
 # Fields that do not make a record by themselves.
 NO_RECORD_ALONE = frozenset({"system", "input", "context", "response", "history", "tools", "functions", "facts"})
+WRITE_ROWS = (
+    '; a whole file by columns is written by rows with to_json("FILE.jsonl", orient="records", lines=True) of pandas, or '
+    'to_json("FILE.jsonl") of datasets'
+)
 # What a line ends with if its object or array goes on in the next.
 GOES_ON = "{[,:"
 
@@ -27,10 +32,13 @@ def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
     found = json_rows(path, fields, by_line=by_line)
     first = next(found, None)
     columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and not first.problems else None
-    second = next(found, None) if columns is not None else None
-    if columns is not None and second is None:
+    large = isinstance(first, SyntaxProblem) and first.what == too_large()
+    second = next(found, None) if columns is not None or large else None
+    if second is None and columns is not None:
         yield from (RawRow(number, row) for number, row in enumerate(columns, start=1))
         return
+    if second is None and isinstance(first, SyntaxProblem) and large:
+        first = replace(first, what=f"{first.what}{WRITE_ROWS}")
     yield from (row for row in (first, second) if row is not None)
     yield from found
 
