@@ -55,6 +55,8 @@ chaos: setup
 	$(BIN)/neuralchat fetch smollm2-135m-instruct
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/support/kill_matrix.py --points 40 \
 	  --report benchmarks/results/kill-matrix-$$(date +%Y-%m-%d-%H%M).json
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/support/bad_days/fault_matrix.py --faults 50 \
+	  --report benchmarks/results/fault-matrix-$$(date +%Y-%m-%d-%H%M).json
 	NEURALCHAT_LONG=1 NEURALCHAT_RANK_KILLS=10 NEURALCHAT_FUZZ_FILES=10000 NEURALCHAT_FUZZ_CHECKPOINTS=1000 \
 	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rA --durations 10 tests/chaos/test_lost_ranks.py \
 	  tests/distributed/test_ranks.py tests/fuzz

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -99,9 +98,9 @@ def verb_section(parser: argparse.ArgumentParser) -> list[str]:
 
 def finetune_section() -> list[str]:
     parts = [FINETUNE]
-    for part in dataclasses.fields(SCHEMA):
-        accepted = [argument for argument in SCHEMA.of_part(part.name) if not argument.facts.rejected]
-        parts.append(f"### {PART_TITLES[part.name]}\n\n")
+    for part, title in PART_TITLES.items():
+        accepted = [argument for argument in SCHEMA.of_part(part) if not argument.facts.rejected]
+        parts.append(f"### {title}\n\n")
         parts += table(("flag", "default", "meaning"), map(row_of_argument, accepted))
     parts += ["### Old flags\n\n", LEGACY, *table(("flag", "today", "note"), legacy_rows())]
     reasons = {name: argument.facts.rejected for name, argument in SCHEMA.arguments.items()}

@@ -12,8 +12,16 @@ from neuralchat import __version__
 from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
-from neuralchat.console.output import OutputLostError, sturdy_streams
-from neuralchat.errors import EXIT_INTERRUPTED, NeuralChatError, is_panic, system_error_line
+from neuralchat.console.output import OutputLostError, fill_closed_streams, sturdy_streams
+from neuralchat.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
+    NeuralChatError,
+    is_out_of_memory,
+    is_panic,
+    system_error_in,
+    system_error_line,
+)
 from neuralchat.models.quiet import leave_out_warnings
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
@@ -52,6 +60,7 @@ def run_script(prog: str) -> int:
 
 def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
     """The exit status of `work`, or that of its error, which is told. `output_is_work`: see sturdy_streams."""
+    fill_closed_streams()
     quiet_environment()
     show_log()
     with sturdy_streams(output_is_work=output_is_work):
@@ -69,11 +78,14 @@ def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
         except KeyboardInterrupt:
             put("\ninterrupted", sys.stderr)
             return EXIT_INTERRUPTED
-        except OSError as error:
-            # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
-            report(NeuralChatError(system_error_line(error)))
-            return NeuralChatError.exit_status
         except BaseException as error:
+            if (refused := system_error_in(error)) is not None:
+                # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
+                report(NeuralChatError(system_error_line(refused)))
+                return NeuralChatError.exit_status
+            if is_out_of_memory(error):
+                report(NeuralChatError(f"memory ran out: {str(error) or type(error).__name__}"))
+                return EXIT_OUT_OF_MEMORY
             if not is_panic(error):
                 raise
             report(NeuralChatError(f"a library gave up: {error}. Is the model or its tokenizer damaged?"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,6 +11,7 @@ from neuralchat.secrets import masked
 
 EXIT_USER_ERROR = 2
 EXIT_DISTRIBUTED = 4
+EXIT_OUT_OF_MEMORY = 5
 EXIT_INTERRUPTED = 130
 
 
@@ -95,6 +98,36 @@ def panics_told(what: str) -> Iterator[None]:
             f"{what} gave up: {error}. A regular expression of its tokenizer.json may take too long; take the "
             "tokenizer from where the model was published."
         ) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_out_of_memory(ValueError())
+    (True, False)
+    """
+    text = str(error).lower()
+    is_torchs = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    return isinstance(error, MemoryError) or is_torchs or type(error).__name__ == "OutOfMemoryError"
+
+
+# safetensors makes errors of its own of what the system refuses, and leaves the system's number in their text.
+SYSTEM_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)|\bcode: (\d+),")
+
+
+def system_error_in(error: BaseException) -> OSError | None:
+    """What the system refused, though a library may report it as an error of its own; None for any other error.
+
+    >>> system_error_in(ValueError("no")), system_error_in(FileNotFoundError(2, "gone"))
+    (None, FileNotFoundError(2, 'gone'))
+    """
+    if isinstance(error, OSError):
+        return error
+    found = SYSTEM_ERROR_NUMBER.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+    if found is None:
+        return None
+    number = int(found[1] or found[2])
+    return OSError(number, os.strerror(number))
 
 
 def system_error_line(error: OSError) -> str:

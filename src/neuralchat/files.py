@@ -223,28 +223,25 @@ def make_private_directory(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
-def give_usual_modes(directory: Path) -> None:
-    """Give the files below a directory of our own the mode that the umask gives to new files.
+def settle_file(path: Path) -> None:
+    """For what a library has written: give it the mode of the umask, and wait until it is on the disk.
 
-    safetensors writes for its owner alone, whatever the umask: another user's server could not read the weights.
+    safetensors makes files that nobody but the user may read.
     """
-    probe = directory / f".{secrets.token_hex(4)}{WRITING}"
-    # Asking for the umask would change it for a moment, for all threads.
-    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
-    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    os.close(descriptor)
-    probe.unlink()
-    for path in directory.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            descriptor = os.open(path, os.O_RDONLY | NO_LINK | os.O_NONBLOCK)
-            os.fchmod(descriptor, mode)
-            os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until what was written to `path` is on the disk."""
-    with path.open("rb") as stream:
+    with open(open_regular(path), "rb") as stream:
+        os.fchmod(stream.fileno(), 0o666 & ~umask())
         os.fsync(stream.fileno())
+
+
+def umask() -> int:
+    """What is taken off the mode of a new file."""
+    # Asking by os.umask would set it for a moment, for all threads.
+    for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").is_file() else ():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync_directory(path: Path) -> None:

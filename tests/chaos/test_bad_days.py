@@ -24,9 +24,9 @@ from support.runs import digest, stable_metrics
 from neuralchat.checkpointing import store as checkpoint_module
 from neuralchat.checkpointing.store import damage
 from neuralchat.distributed.hardware import read_machine
+from neuralchat.preparation import session
 from neuralchat.runs.directory import checkpoints
 from neuralchat.runs.lock import RunLock
-from neuralchat.training import session
 from neuralchat.training import step as step_module
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is."} for i in range(16)]
@@ -228,6 +228,52 @@ def test_out_of_memory_is_met_by_smaller_micro_batches(bench: Bench) -> None:
     assert bench.run("small", "--micro_batch_tokens", "128") == 0
     assert [line["step"] for line in stable_metrics(bench.directory / "run")] == list(range(1, 9))
     difference = (bench.adapter("run") - bench.adapter("small")).norm() / bench.adapter("small").norm()
+    assert difference <= 1e-5
+
+
+def no_memory_in_evaluation_above(tokens: int) -> Callable[[], None]:
+    def prepare() -> None:
+        true_loss = step_module.packed_loss_sum
+
+        def loss(model: Any, batch: Any, **named: Any) -> torch.Tensor:
+            if not torch.is_grad_enabled() and len(batch.input_ids) > tokens:
+                # What Python says is nothing.
+                raise MemoryError
+            return true_loss(model, batch, **named)
+
+        step_module.packed_loss_sum = loss
+
+    return prepare
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_out_of_memory_in_an_evaluation_loses_nothing(bench: Bench, when: str) -> None:
+    flags = ["--validation_file", "records.json", "--per_device_eval_batch_size", "8"]
+    flags += ["--eval_strategy", "steps", "--eval_steps", "3"] if when == "between" else []
+
+    def prepare() -> None:
+        from neuralchat.training import held_out
+
+        true_measure, calls, wanted = held_out.HeldOut.measure, 0, {"before": 1, "between": 2, "after": 2}[when]
+
+        def measure(*words: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == wanted:
+                no_memory_in_evaluation_above(100)()
+            return true_measure(*words)
+
+        held_out.HeldOut.measure = measure
+
+    assert bench.run("run", *flags, prepare=prepare) == 5
+    bench.said(r"memory ran out.*\(MemoryError\)", "--resume_from_checkpoint auto --micro_batch_tokens 512")
+    assert bench.steps("run") == {"before": [], "between": [2, 3], "after": [2, 4, 6, 8]}[when]
+    assert bench.run("run", *flags, "--resume_from_checkpoint", "auto") == 0
+    assert bench.run("whole", *flags) == 0
+    assert digest(bench.directory / "run") == digest(bench.directory / "whole")
+    assert bench.run("smaller", *flags, "--auto_micro_batch", prepare=prepare) == 0
+    bench.said("Going on with --micro_batch_tokens")
+    difference = (bench.adapter("smaller") - bench.adapter("whole")).norm() / bench.adapter("whole").norm()
     assert difference <= 1e-5
 
 

@@ -114,6 +114,7 @@ def attempt(whole: Path, numbers: range, report: Path) -> None:
             shutil.copytree(whole / "run", place / "inside" / "run")
             stranger = Stranger(place / "inside" / "run", victim, number)
             stranger.damage()
+            names_of_victim = victim.stat().st_nlink
             verb, words = list(commands(whole).items())[number % 6]
             watch.allowed = [
                 str(place / "inside"),
@@ -129,7 +130,7 @@ def attempt(whole: Path, numbers: range, report: Path) -> None:
             problems = [
                 *(["traceback"] if b"Traceback" in said or not isinstance(status, int) else []),
                 *(["escape"] if any(byte in said for byte in OBEYED) else []),
-                *(["victim"] if victim.read_text() != VICTIM or victim.stat().st_nlink > 2 else []),
+                *(["victim"] if victim.read_text() != VICTIM or victim.stat().st_nlink > names_of_victim else []),
                 *(["outside"] if [path.name for path in (place / "outside").iterdir()] != ["victim"] else []),
                 *watch.found,
             ]

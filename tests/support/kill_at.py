@@ -83,7 +83,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "save begins": (checkpointer, "write_checkpoint", before),
     "save state": (state_file, "write_new_file", half_written),
     "hash": (checkpoints, "file_sha256", before),
-    "sync": (checkpoints, "sync_file", before),
+    "sync": (checkpoints, "settle_file", before),
     "rename": (os, "rename", before),
     "renamed": (os, "rename", after),
     "retention": (shutil, "rmtree", half_deleted),

@@ -291,3 +291,30 @@ def test_a_token_is_in_no_file_and_no_message(desk: Desk, words: list[str]) -> N
     assert any(path.name == ".neuralchat.lock" for path in files)
     assert any("events.out" in path.name for path in files)
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_a_link_in_a_directory_that_is_gone_on_with_is_not_written_through(desk: Desk) -> None:
+    """Whatever a run writes at its end, and in whatever way: libraries write some of it."""
+    assert desk.train("--save_strategy", "steps", "--save_steps", "1")[0] == 0
+    run, victim = desk.directory / "run", desk.directory / "victim"
+    names = sorted(path.name for path in run.iterdir() if path.is_file())
+    for name in names:
+        victim.write_text("mine")
+        (run / name).unlink()
+        (run / name).symlink_to(victim)
+        status, said = desk.train("--resume_from_checkpoint", "auto", "--max_steps", "3", "--allow_changed", "all")
+        assert status in (0, 2), said
+        assert victim.read_text() == "mine", name
+        if status:
+            (run / name).unlink()
+    assert {"generation_config.json", "adapter_config.json", "neuralchat.json", "tokenizer.json"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "merged"])
+def test_what_libraries_write_has_the_mode_of_the_umask_too(desk: Desk, name: str) -> None:
+    assert desk.train("--save_strategy", "steps", "--save_steps", "1", prepare=lambda: os.umask(0o027))[0] == 0
+    if name == "merged":
+        assert desk.run("merge", "run", "--output", "merged", prepare=lambda: os.umask(0o027))[0] == 0
+    files = [path for path in desk.directory.rglob("*.safetensors") if desk.model not in path.parents]
+    assert len(files) == (6 if name == "merged" else 5)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}

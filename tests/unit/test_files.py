@@ -15,11 +15,11 @@ from neuralchat import files
 from neuralchat.files import (
     append_line,
     copy_file,
-    give_usual_modes,
     make_private_directory,
     read_file,
     remove_file,
     remove_tree,
+    settle_file,
     sweep_abandoned,
     working_directory_in,
     write_file,
@@ -101,7 +101,7 @@ def test_modes_come_from_the_umask(umask: int, mode: int, place: Path) -> None:
         # As safetensors makes its files.
         (place / "weights").mkdir()
         os.close(os.open(place / "weights" / "e", os.O_CREAT | os.O_WRONLY, 0o600))
-        give_usual_modes(place / "weights")
+        settle_file(place / "weights" / "e")
     finally:
         os.umask(before)
     assert {(place / name).stat().st_mode & 0o777 for name in (*"abcd", "weights/e")} == {mode}

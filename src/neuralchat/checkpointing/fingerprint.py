@@ -78,12 +78,29 @@ def what_to_do(fixed: Sequence[str], free: Sequence[str]) -> str:
 
 # The arguments that decide which weights there are, and of which shape.
 SHAPING = frozenset(name for name, argument in SCHEMA.arguments.items() if argument.facts.shapes_weights)
-# Of arguments that came later, as runs were before.
-EARLIER_VALUES = {
-    name: argument.facts.earlier
-    for name, argument in SCHEMA.arguments.items()
-    if argument.facts.earlier is not OF_THE_FIELD
-}
+
+
+def as_begun(arguments: FinetuneConfig, stored: Mapping[str, Any]) -> tuple[FinetuneConfig, list[str]]:
+    """(`arguments` with the defaults of the version that began the run, their names and values) where they were not
+    given and the `stored` run has them: a command goes on to mean what it meant.
+    """
+    facts = {name: argument.facts for name, argument in arguments.schema.arguments.items()}
+    before = stored.get("arguments")
+    before = before if isinstance(before, dict) else {}
+    earlier = {name: fact.earlier for name, fact in facts.items() if fact.earlier is not OF_THE_FIELD}
+    taken = {
+        name: value
+        for name, value in earlier.items()
+        if facts[name].changes_result and before.get(name, value) == value
+    }
+    if before.get("learning_rate") == arguments.tuning.method.learning_rate:
+        taken["learning_rate"] = before["learning_rate"]
+    size = earlier["per_device_train_batch_size"]
+    if stored.get("global_batch") == size * (stored.get("world_size") or 0):
+        taken["per_device_train_batch_size"] = size
+    values = arguments.every_value()
+    taken = {name: value for name, value in taken.items() if name not in arguments.given and values[name] != value}
+    return arguments.with_values(taken), [f"{name} {value}" for name, value in taken.items()]
 
 
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -94,13 +111,19 @@ def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str
         if stored.get(name) != found[name]
     }
     before = stored.get("arguments")
-    now = found["arguments"]
-    earlier = {name: value for name, value in EARLIER_VALUES.items() if name in now}
-    before = {**earlier, **(before if isinstance(before, dict) else {})}
+    before, now = before if isinstance(before, dict) else {}, found["arguments"]
     for name in sorted({*before, *now}):
+        if name not in before and now[name] == earlier_value(name):
+            # It came later.
+            continue
         if before.get(name) != now.get(name):
             parts[name] = (short(before.get(name)), short(now.get(name)))
     return parts
+
+
+def earlier_value(name: str) -> Any:
+    argument = SCHEMA.arguments.get(name)
+    return OF_THE_FIELD if argument is None else argument.facts.earlier
 
 
 def short(value: Any) -> str:

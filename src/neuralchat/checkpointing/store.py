@@ -18,15 +18,14 @@ from neuralchat.errors import NeuralChatError, RunDirectoryError
 from neuralchat.files import (
     WRITING,
     file_sha256,
-    give_usual_modes,
     make_directory,
     make_new_directory,
     move,
     remove_file,
     remove_tree,
     replace_file,
+    settle_file,
     sync_directory,
-    sync_file,
     write_new_file,
 )
 from neuralchat.runs.directory import (
@@ -53,9 +52,8 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> 
     target = output / f"checkpoint-{step}"
     with beside_its_place(output, target.name) as beside:
         write(beside)
-        give_usual_modes(beside)
         for file in files_of(beside):
-            sync_file(beside / file)
+            settle_file(beside / file)
         write_new_file(beside / SUMS, sums_of(beside).encode())
         for directory in {(beside / file).parent for file in files_of(beside)}:
             sync_directory(directory)
@@ -71,10 +69,9 @@ def write_files(output: Path, write: Callable[[Path], None]) -> None:
     """Let `write(directory)` make files and put them into `output` when all are whole. Errors as write_checkpoint's."""
     with beside_its_place(output, "checkpoint-result") as beside:
         write(beside)
-        give_usual_modes(beside)
         names = files_of(beside)
         for name in names:
-            sync_file(beside / name)
+            settle_file(beside / name)
         for name in names:
             make_directory((output / name).parent)
             replace_file(beside / name, output / name)

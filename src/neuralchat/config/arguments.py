@@ -123,17 +123,19 @@ class TuningArguments:
     """Which adapter, and how training runs."""
 
     peft: str = argument("lora", "tuning method", choices=METHODS, shapes_weights=True)
-    lora_rank: int = argument(8, "rank of LoRA", minimum=1, shapes_weights=True)
-    lora_alpha: int = argument(16, "scale of LoRA: alpha / rank", minimum=1)
-    lora_dropout: float = argument(0.05, "dropout before LoRA", minimum=0, below=1)
+    lora_rank: int = argument(16, "rank of LoRA", minimum=1, earlier=8, shapes_weights=True)
+    lora_alpha: int = argument(32, "scale of LoRA: alpha / rank", minimum=1, earlier=16)
+    lora_dropout: float = argument(0.0, "dropout before LoRA", minimum=0, below=1, earlier=0.05)
     lora_target_modules: list[str] = argument(
         [],
-        "layers that get LoRA, or one regular expression that matches their paths; by default those PEFT knows for the "
-        "model",
+        "layers that get LoRA, or one regular expression that matches their paths; without --lora_all_linear by "
+        "default those PEFT knows for the model",
         names=True,
         shapes_weights=True,
     )
-    lora_all_linear: bool = argument(False, "LoRA on every linear layer but the head", shapes_weights=True)
+    lora_all_linear: bool = argument(
+        True, "LoRA on all linear layers but the head, unless some are named", earlier=False, shapes_weights=True
+    )
     lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower", shapes_weights=True)
     lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
     lora_init: str = argument(
@@ -153,10 +155,10 @@ class TuningArguments:
         earlier=False,
     )
     general_share: float = argument(
-        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1
+        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1, earlier=0.15
     )
     general_weight: float = argument(
-        1.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0
+        1.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0, earlier=1.0
     )
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")

@@ -108,7 +108,7 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
             "--validation_file and --validation_split_percentage: give one",
         ),
         (
-            tuning.lora_all_linear and tuning.lora_target_modules,
+            tuning.lora_all_linear and tuning.lora_target_modules and "lora_all_linear" in config.given,
             "--lora_all_linear and --lora_target_modules: give one",
         ),
         (

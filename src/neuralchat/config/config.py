@@ -22,7 +22,7 @@ from neuralchat.config.from_run import values_of_run
 from neuralchat.config.implied import implied_values
 from neuralchat.config.methods import METHODS
 from neuralchat.config.names import Named, merged_values, named
-from neuralchat.config.schema import SCHEMA, Argument, Schema
+from neuralchat.config.schema import PARTS, SCHEMA, Argument, Schema
 from neuralchat.config.training_flags import TrainingFlags
 from neuralchat.config.words import words_of
 from neuralchat.errors import ArgumentsError, problem_list
@@ -169,6 +169,12 @@ class FinetuneConfig:
         """The arguments that change the result of training, by name."""
         return {n: v for n, v in self.every_value().items() if self.schema.arguments[n].facts.changes_result}
 
+    def with_values(self, values: Mapping[str, Any]) -> FinetuneConfig:
+        """The same with other values of some arguments, which count as given."""
+        parts = {part: {n: v for n, v in values.items() if self.schema.arguments[n].part == part} for part in PARTS}
+        changed = {part: dataclasses.replace(getattr(self, part), **new) for part, new in parts.items() if new}
+        return dataclasses.replace(self, given=self.given | frozenset(values), **changed)
+
     def resumed(self) -> FinetuneConfig:
         """The same run, going on from its newest checkpoint instead of replacing what is there."""
         return dataclasses.replace(
@@ -253,10 +259,7 @@ def usable_guesses(guessed: Mapping[str, Any], schema: Schema) -> dict[str, Any]
 
 def parts_of(typed: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """The dataclass of each part, filled."""
-    return {
-        part.name: getattr(schema, part.name)(**{a.name: typed[a.name] for a in schema.of_part(part.name)})
-        for part in dataclasses.fields(schema)
-    }
+    return {part: getattr(schema, part)(**{a.name: typed[a.name] for a in schema.of_part(part)}) for part in PARTS}
 
 
 def missing(config: FinetuneConfig, given: Collection[str]) -> list[str]:

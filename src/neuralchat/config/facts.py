@@ -45,7 +45,7 @@ class Facts:
     repeated: bool = True
     # Part of the command that goes on with a stopped run.
     resumed: bool = True
-    # The value that runs had before there was such an argument, where that is not the default.
+    # The default of earlier versions; for an argument that they did not have, the value that stands for what they did.
     earlier: Any = OF_THE_FIELD
     # Why nothing but the default is accepted.
     rejected: str = ""

@@ -26,7 +26,7 @@ def values_of_run(run: Path, schema: Schema) -> tuple[dict[str, Any], list[str]]
     arguments, started_in = manifest.get("arguments"), manifest.get("working_directory")
     if not isinstance(arguments, dict):
         raise RunDirectoryError(f"{run / MANIFEST} holds no arguments; the run cannot be repeated")
-    # An argument that came later does not change what the run was.
+    # What is not written down was as it used to be.
     values = {
         name: argument.facts.earlier
         for name, argument in schema.arguments.items()

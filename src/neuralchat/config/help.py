@@ -20,6 +20,8 @@ def help_text(prog: str) -> str:
     )
     for title, rows in json.loads(files("neuralchat.config").joinpath(HELP_FILE).read_text(encoding="utf-8")).items():
         group = parser.add_argument_group(title)
-        for name, metavar, meaning in rows:
-            group.add_argument(f"--{name}", metavar=metavar, help=meaning)
+        for name, metavar, meaning, *original in rows:
+            # The last is that of the original's scripts, where they have another default.
+            said = original[0] if original and prog.endswith(".py") else meaning
+            group.add_argument(f"--{name}", metavar=metavar, help=said)
     return parser.format_help()

@@ -20,6 +20,8 @@ def implied_values(typed: Mapping[str, Any], given: Collection[str]) -> dict[str
         if name not in given:
             values[name] = value
 
+    if typed["lora_target_modules"]:
+        set_unless_given("lora_all_linear", False)
     chooses = typed["load_best_model_at_end"] or typed["early_stopping_patience"] is not None
     if "eval_steps" in given:
         set_unless_given("eval_strategy", "steps")

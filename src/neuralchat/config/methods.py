@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 LORA_INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
 
 
+# That of a model of seven billion parameters.
+LARGE_HIDDEN_SIZE = 4096
+RATE_EXPONENT = 0.8
+MOST_FITTED_RATE = 2e-3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A value of --peft."""
 
     name: str
-    # Used where no --learning_rate is given.
+    # Used where no --learning_rate is given; what is fitted to the model's size is that of LARGE_HIDDEN_SIZE.
     learning_rate: float
+    fits_rate_to_size: bool = False
     # PEFT's name of the kind of adapter; None: nothing is added, all weights of the model are trained.
     peft_type: str | None
     # (arguments, model, ids of added tokens, the row of the model in models/families/table.py) -> PEFT configuration.
@@ -43,6 +50,20 @@ class Method:
     @property
     def trains_base(self) -> bool:
         return self.peft_type is None
+
+    def learning_rate_for(self, hidden_size: int) -> float:
+        """The learning rate for a model of this hidden size, where none is given.
+
+        Smaller models take larger steps (https://thinkingmachines.ai/blog/lora finds exponents of about 0.8; the
+        demo's own search agrees, see benchmarks/LOG.md).
+
+        >>> METHODS["lora"].learning_rate_for(4096), METHODS["lora"].learning_rate_for(576)
+        (0.0003, 0.0014)
+        """
+        if not self.fits_rate_to_size:
+            return self.learning_rate
+        rate = min(MOST_FITTED_RATE, self.learning_rate * (LARGE_HIDDEN_SIZE / hidden_size) ** RATE_EXPONENT)
+        return float(f"{rate:.1e}")
 
     @property
     def mergeable(self) -> bool:
@@ -136,6 +157,7 @@ ROWS = (
     Method(
         name="lora",
         learning_rate=3e-4,
+        fits_rate_to_size=True,
         peft_type="LORA",
         make_config=lora_config,
         trains_added_tokens=True,

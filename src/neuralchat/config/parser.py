@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.schema import SCHEMA, Argument, Schema
+from neuralchat.config.schema import ORIGINAL_SCHEMA, PARTS, SCHEMA, Argument, Schema
 from neuralchat.config.words import read_words
 
 PART_TITLES = {
@@ -36,11 +35,15 @@ def parse(words: Sequence[str], *, prog: str, implied: Sequence[str], schema: Sc
 
 
 def help_rows() -> dict[str, list[list[str]]]:
-    """Title -> (name, what stands for its value, meaning and default) of each flag; help.json holds them."""
-    return {
-        PART_TITLES[part.name]: [[a.name, metavar_of(a), help_of(a)] for a in SCHEMA.of_part(part.name)]
-        for part in dataclasses.fields(SCHEMA)
-    }
+    """Title -> (name, what stands for its value, meaning and default) of each flag, and where the original's scripts
+    have another default the meaning with that; help.json holds them.
+    """
+    return {PART_TITLES[part]: [help_row(argument) for argument in SCHEMA.of_part(part)] for part in PARTS}
+
+
+def help_row(argument: Argument) -> list[str]:
+    meanings = [help_of(argument), help_of(ORIGINAL_SCHEMA.arguments[argument.name])]
+    return [argument.name, metavar_of(argument), *dict.fromkeys(meanings)]
 
 
 def metavar_of(argument: Argument) -> str:

@@ -15,6 +15,17 @@ from neuralchat.config.facts import METADATA_KEY, OF_THE_FIELD, Facts
 from neuralchat.config.training_flags import TRAINING_FACTS, TrainingFlags
 
 MOST_CHOICES = 16
+PARTS = ("model", "data", "tuning", "distributed", "training")
+# What finetune_clm.py and finetune_seq2seq.py of the original do where their commands are silent.
+ORIGINAL_DEFAULTS = {
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "lora_all_linear": False,
+    "keep_general": False,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +37,8 @@ class Argument:
     field: dataclasses.Field[Any]
     hint: Any
     facts: Facts
+    # Of a schema with defaults of its own.
+    own_default: Any = OF_THE_FIELD
 
     @property
     def name(self) -> str:
@@ -43,7 +56,8 @@ class Argument:
     @property
     def default(self) -> Any:
         """What holds where nothing is given; a list is a new one each time."""
-        return self.field_default if self.facts.default is OF_THE_FIELD else self.facts.default
+        stated = (default for default in (self.own_default, self.facts.default) if default is not OF_THE_FIELD)
+        return next(stated, self.field_default)
 
     @property
     def field_default(self) -> Any:
@@ -86,20 +100,25 @@ def kinds_of(hint: Any) -> Iterator[type]:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """The dataclasses of all arguments, by their attribute in FinetuneConfig."""
+    """The dataclasses of all arguments, by their attribute in FinetuneConfig.
+
+    `original`: the defaults are those of the original NeuralChat's scripts, and nothing is fitted to model and data.
+    """
 
     model: type[ModelArguments] = ModelArguments
     data: type[DataArguments] = DataArguments
     tuning: type[TuningArguments] = TuningArguments
     distributed: type[DistributedArguments] = DistributedArguments
     training: type[TrainingFlags] = TrainingFlags
+    original: bool = False
 
     @cached_property
     def arguments(self) -> dict[str, Argument]:
+        own = ORIGINAL_DEFAULTS if self.original else {}
         return {
-            argument.name: argument
-            for part in dataclasses.fields(self)
-            for argument in arguments_of(part.name, getattr(self, part.name))
+            argument.name: dataclasses.replace(argument, own_default=own.get(argument.name, OF_THE_FIELD))
+            for part in PARTS
+            for argument in arguments_of(part, getattr(self, part))
         }
 
     @cached_property
@@ -120,3 +139,4 @@ def arguments_of(part: str, kind: type) -> Iterator[Argument]:
 
 
 SCHEMA = Schema()
+ORIGINAL_SCHEMA = Schema(original=True)

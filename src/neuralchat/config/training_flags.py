@@ -57,14 +57,17 @@ TRAINING_FACTS: dict[str, Facts] = {
         repeated=False,
     ),
     "per_device_train_batch_size": keeps_result(
-        "Examples (with --dataset_concatenation: rows) a process and accumulation step.", minimum=1
+        "Examples (with --dataset_concatenation: rows) per process and accumulation step. By default 4 to 16 for all "
+        "processes together, so that there are enough steps.",
+        minimum=1,
+        earlier=8,
     ),
     "num_train_epochs": DECIDES,
     "max_steps": DECIDES,
     "learning_rate": decides("By default that of the method, see methods.md.", default=None),
-    "lr_scheduler_type": DECIDES,
+    "lr_scheduler_type": decides(default="cosine", earlier="linear"),
     "lr_scheduler_kwargs": DECIDES,
-    "warmup_steps": DECIDES,
+    "warmup_steps": decides(default=0.03, earlier=0),
     "optim": DECIDES,
     "optim_args": DECIDES,
     "weight_decay": DECIDES,

@@ -106,6 +106,18 @@ def reason_of(error: Exception) -> str:
     return str(error)
 
 
+def fill_closed_streams() -> None:
+    """Where the program was started without standard streams, the next file that it opens would have the number of one,
+    and whatever a library prints would end in that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It takes the lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+
+
 @contextmanager
 def sturdy_streams(*, output_is_work: bool) -> Iterator[None]:
     """Within, whatever prints, a library too, cannot fail at it.

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
+from neuralchat.console import note
 from neuralchat.data.batch_plan import BatchPlan, share_of_rank
 from neuralchat.data.example_store import ExampleStore
 from neuralchat.data.general_plan import GeneralPlan
 from neuralchat.data.layout import Layout, Packed
 from neuralchat.data.tokenization import Example
+from neuralchat.errors import DataError
+
+# What torch says of a worker that is gone.
+LOST_WORKER = re.compile(r"DataLoader worker \(.*\) (exited unexpectedly|is killed by signal)")
+# Of workers in a row before the same step.
+MOST_DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ def split_padded(examples: Sequence[Example], micro_batch_tokens: int) -> list[l
 
 def leave_signals_alone(_worker: int) -> None:
     """Let a loader's worker ignore signals: they reach it too, but the training process decides when it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -135,6 +147,7 @@ class StepLoader:
                 "prefetch_factor": prefetch,
                 "worker_init_fn": leave_signals_alone,
             }
+        self.workers: list[BaseProcess] = []
         self.loader = self.make()
 
     def make(self) -> DataLoader[StepShare]:
@@ -146,6 +159,48 @@ class StepLoader:
         self.loader = self.make()
 
     def steps(self, first: int, end: int) -> Iterator[StepShare]:
-        """The shares of optimizer steps [first, end). Takes one number from torch's generator, as every loader does."""
+        """The shares of optimizer steps [first, end). Takes one number from torch's generator, as every loader does.
+
+        A worker that is killed is replaced; raises DataError where that happens again and again.
+        """
+        return self.from_workers(self.begin(first, end), first, end)
+
+    def begin(self, first: int, end: int) -> Iterator[StepShare]:
         self.sampler.range = range(first, end)
-        return iter(self.loader)
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGCHLD)
+        others = active_children()
+        shares = iter(self.loader)
+        self.workers += [process for process in active_children() if process not in others]
+        if is_main and before is not None:
+            # torch would raise in the midst of whatever is done when a worker dies, such as half of an optimizer step.
+            # That one has died is found all the same when its share is asked for.
+            signal.signal(signal.SIGCHLD, before)
+        return shares
+
+    def from_workers(self, shares: Iterator[StepShare], first: int, end: int) -> Iterator[StepShare]:
+        step, deaths = first, 0
+        while step < end:
+            try:
+                share = next(shares)
+            except RuntimeError as error:
+                if not LOST_WORKER.match(str(error)):
+                    raise
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise DataError(
+                        f"the processes that read ahead are killed again and again before step {step + 1}; is memory "
+                        "short? --dataloader_num_workers 0 does without them"
+                    ) from error
+                note("a process that read ahead was killed; another takes its place")
+                # They ignore SIGTERM, and may wait for what the dead one held.
+                while self.workers:
+                    self.workers.pop().kill()
+                self.loader = self.make()
+                # A loader that begins takes a random number, which an undisturbed run takes once.
+                state = torch.get_rng_state()
+                shares = self.begin(step, end)
+                torch.set_rng_state(state)
+                continue
+            yield share
+            step, deaths = step + 1, 0

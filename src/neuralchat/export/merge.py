@@ -11,20 +11,21 @@ import torch
 
 from neuralchat.config.methods import METHODS
 from neuralchat.console import put
-from neuralchat.errors import AdapterError, RunDirectoryError
+from neuralchat.errors import AdapterError, RunDirectoryError, system_error_in, system_error_line
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
-from neuralchat.files import give_usual_modes, make_directory, write_file
+from neuralchat.files import WRITING, make_directory, replace_file, settle_file, working_directory_in, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation_settings import with_end_tokens
-from neuralchat.inference.origin import Origin, origin_of, origin_of_run
+from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_of_run
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, json_text, read_manifest, why_unwritable
+from neuralchat.runs.directory import MANIFEST, is_plain, json_text, read_manifest, why_unwritable
 from neuralchat.runs.model_card import model_card
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
 MERGE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+MERGING_PREFIX = f"{WRITING}-"
 TRIED_TOKENS, TRIED_IDS = 16, 1000
 
 
@@ -83,6 +84,8 @@ def untie_adapted_head(base: Any) -> None:
 
 def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
+    if not is_plain(str(output)):
+        raise RunDirectoryError(f"--output {output} is not UTF-8, or too long, and no library can write there")
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RunDirectoryError(f"--output {output} is not empty; name a directory that is new")
     if reason := why_unwritable(output):
@@ -98,17 +101,34 @@ def merge(options: argparse.Namespace) -> int:
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
-    make_directory(output)
-    with quiet_libraries():
-        whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
-        whole.save_pretrained(str(output))
-        bot.tokenizer.save_pretrained(str(output))
-    give_usual_modes(output)
+    whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
-    write_file(output / "README.md", card_of_merged(manifest, bot, whole))
-    write_file(output / MANIFEST, json_text(manifest))
+    write_merged(output, whole, bot, manifest)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
+
+
+def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
+    """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing."""
+    try:
+        make_directory(output)
+        with working_directory_in(output, MERGING_PREFIX) as work:
+            with quiet_libraries():
+                whole.save_pretrained(str(work))
+                bot.tokenizer.save_pretrained(str(work))
+            write_file(work / "README.md", card_of_merged(manifest, bot, whole))
+            write_file(work / MANIFEST, json_text(manifest))
+            for file in sorted(work.iterdir()):
+                settle_file(file)
+            # What makes a model of the directory comes last.
+            for file in sorted(work.iterdir(), key=lambda file: file.name in (MODEL_CONFIG, MANIFEST)):
+                replace_file(file, output / file.name)
+    except Exception as error:
+        if (refused := system_error_in(error)) is None:
+            raise
+        raise RunDirectoryError(
+            f"--output {output} cannot be written: {system_error_line(refused)}; there is no merged model"
+        ) from error
 
 
 def card_of_merged(manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:

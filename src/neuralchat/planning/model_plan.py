@@ -24,6 +24,7 @@ from neuralchat.distributed.hardware import read_machine
 from neuralchat.errors import ArgumentsError, ModelError
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.rehearsal import skeleton_of
+from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_model import ModelSource, load_config, parameter_counts
@@ -175,7 +176,7 @@ def measured_cost(
     """The same of a model of this configuration, of random weights."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     model = kind.from_config(config, dtype=precision.storage).requires_grad_(False)
     if precision.widens:
         widen_small_weights(model, precision.compute)

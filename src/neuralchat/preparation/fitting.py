@@ -1,4 +1,4 @@
-"""arguments -> arguments that fit the model: its architecture, and the positions it has."""
+"""arguments -> arguments that fit the model and the data: architecture, positions, rate and batch."""
 
 from __future__ import annotations
 
@@ -56,3 +56,35 @@ def check_architecture(arguments: FinetuneConfig, config: Any) -> None:
         ]
     if wrong := [message for is_wrong, message in problems if is_wrong]:
         raise ArgumentsError(problem_list(f"these flags do not fit a {config.model_type} model:", wrong))
+
+
+def with_fitting_rate(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:
+    """`arguments` with the learning rate that suits the size of the model, where none was given."""
+    if arguments.schema.original or "learning_rate" in arguments.given:
+        return arguments
+    hidden_size = getattr(config.get_text_config(), "hidden_size", None)
+    if not isinstance(hidden_size, int) or hidden_size < 1:
+        return arguments
+    return with_training(arguments, learning_rate=arguments.tuning.method.learning_rate_for(hidden_size))
+
+
+# So many optimizer steps teach the demo's facts; batches get smaller for their sake, where there are few examples.
+FITTING_STEPS = 250
+FITTING_BATCHES = (16, 8, 4)
+
+
+def with_fitting_batch(arguments: FinetuneConfig, units: int, world_size: int) -> FinetuneConfig:
+    """`arguments` with a batch that makes enough steps of `units` examples or rows, where none was given.
+
+    All processes together take as many, so that their number changes nothing.
+    """
+    given = {"per_device_train_batch_size", "gradient_accumulation_steps"} & arguments.given
+    if arguments.schema.original or given:
+        return arguments
+    enough = (n for n in FITTING_BATCHES if units * arguments.training.num_train_epochs / n >= FITTING_STEPS)
+    batch = max(next(enough, FITTING_BATCHES[-1]), world_size)
+    return with_training(arguments, per_device_train_batch_size=-(-batch // world_size))
+
+
+def with_training(arguments: FinetuneConfig, **values: Any) -> FinetuneConfig:
+    return dataclasses.replace(arguments, training=dataclasses.replace(arguments.training, **values))

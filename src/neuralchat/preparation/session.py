@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from transformers import AddedToken, set_seed
 
-from neuralchat.checkpointing.fingerprint import check_identity, identity_of
+from neuralchat.checkpointing.fingerprint import as_begun, check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS, is_true
@@ -48,7 +48,12 @@ from neuralchat.planning.memory import (
     state_bytes,
 )
 from neuralchat.planning.packing_proof import proof_examples
-from neuralchat.preparation.fitting import check_architecture, within_positions
+from neuralchat.preparation.fitting import (
+    check_architecture,
+    with_fitting_batch,
+    with_fitting_rate,
+    within_positions,
+)
 from neuralchat.preparation.packed_rows import prepare_packing
 from neuralchat.runs.directory import read_manifest
 
@@ -106,7 +111,11 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     config = load_config(source)
     check_architecture(arguments, config)
     rehearse(config, arguments.tuning)
-    arguments = within_positions(arguments, config)
+    if resume is not None:
+        arguments, kept = as_begun(arguments, stored_identity(resume))
+        if kept:
+            note(f"the run was begun with defaults of an earlier version, which stay: {', '.join(kept)}")
+    arguments = with_fitting_rate(within_positions(arguments, config), config)
     tokenizer = load_tokenizer(source)
     if arguments.data.chat_template:
         tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
@@ -121,6 +130,9 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
             template_date=template_date(arguments, resume),
         )
     )
+    tokens, row_tokens = int(data.trained_on.lengths.sum()), arguments.data.max_seq_length
+    units = -(-tokens // row_tokens) if arguments.data.dataset_concatenation else len(data.trained_on)
+    arguments = with_fitting_batch(arguments, units, arguments.training_arguments().world_size)
     training = arguments.training_arguments()
     identity = checked_identity(arguments, training, source, data, resume)
     link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
@@ -163,12 +175,15 @@ def template_date(arguments: FinetuneConfig, resume: Path | None) -> str | None:
     """The day that a chat template takes for today: as asked for, or as in the run that goes on or is repeated."""
     if arguments.data.template_date:
         return arguments.data.template_date
-    said = {}
+    found: Any = None
     if resume is not None:
-        said = stored_identity(resume).get("run", {})
+        found = stored_identity(resume).get("run")
     elif arguments.tuning.from_run is not None:
-        said = read_manifest(Path(arguments.tuning.from_run))
-    return said.get("template", {}).get("definition", {}).get("date")
+        found = read_manifest(Path(arguments.tuning.from_run))
+    # Others may have written it.
+    for name in ("template", "definition", "date"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def checked_identity(

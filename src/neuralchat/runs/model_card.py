@@ -59,22 +59,32 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
 
 
 def version(manifest: dict[str, Any]) -> str:
-    return f" {manifest['neuralchat']}" if "neuralchat" in manifest else ""
+    found = manifest.get("neuralchat")
+    return f" {in_text(found)}" if isinstance(found, str) else ""
 
 
 def on_examples(manifest: dict[str, Any]) -> str:
-    count = manifest.get("data", {}).get("counts", {}).get("train", {}).get("examples")
+    count = number_at(manifest, "data", "counts", "train", "examples")
     return f" on {count} examples" if count else ""
 
 
+def number_at(manifest: dict[str, Any], *path: str) -> int | None:
+    """A whole number deep in a manifest that others may have written; None where there is no such number."""
+    found: Any = manifest
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
 def table(manifest: dict[str, Any]) -> list[str]:
-    results, trained = manifest["results"], manifest["adapter"].get("trained_parameters")
+    results, trained = manifest["results"], number_at(manifest, "adapter", "trained_parameters")
     before, after = results.get("held_out_loss_before"), results.get("held_out_loss_after")
     rows = []
     if after is not None:
         rows.append(("held-out loss", f"{after:.4f}" + (f" (before: {before:.4f})" if before is not None else "")))
     if results.get("mean_loss") is not None:
-        rows += [("training loss", f"{results['mean_loss']:.4f}"), ("steps", str(results["steps"]))]
+        rows.append(("training loss", f"{results['mean_loss']:.4f}"))
+        rows += [("steps", str(results["steps"]))] if "steps" in results else []
     if trained is not None:
         rows.append(("trained parameters", f"{trained:,}"))
     return ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)] if rows else []

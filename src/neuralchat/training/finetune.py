@@ -15,6 +15,7 @@ from neuralchat.checkpointing.select import SharedCheckpoint, asks_to_resume, ch
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.parser import parse
+from neuralchat.config.schema import ORIGINAL_SCHEMA, SCHEMA
 from neuralchat.console import is_first_rank, is_log_shown, note, show_page
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.distributed.collectives import run_on_rank_zero
@@ -40,7 +41,9 @@ def finetune_command(words: Sequence[str], *, prog: str, implied: Sequence[str])
     world = read_world(os.environ)
     export_world(world, os.environ)
     words = words_of_rank(words, os.environ)
-    arguments = parse(words, prog=prog, implied=implied)
+    # A command of the original means what it meant.
+    schema = ORIGINAL_SCHEMA if prog.endswith(".py") else SCHEMA
+    arguments = parse(words, prog=prog, implied=implied, schema=schema)
     if (ranks := wants_local_ranks(arguments.distributed.num_processes, os.environ)) > 1:
         grace = arguments.distributed.peer_timeout
         return start_local_ranks(words, prog=prog, num_processes=ranks, grace=grace)

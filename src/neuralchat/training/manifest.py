@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from neuralchat.checkpointing.store import write_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat, written_base
 from neuralchat.files import write_file
 from neuralchat.inference.generation import end_token_ids
@@ -34,7 +35,9 @@ def finish(output: Path, session: Session, results: RunResults) -> dict[str, Any
         return None
     manifest = make_manifest(session, results)
     if session.training.do_train:
-        base_model_of(session.model).generation_config.save_pretrained(str(output))
+        generation = base_model_of(session.model).generation_config
+        # Beside, and then into its place: what is there may be a link of somebody else.
+        write_files(output, lambda directory: generation.save_pretrained(str(directory)))
         write_file(output / "README.md", card_of(session, manifest))
         write_file(output / REPORT, render_report(manifest, read_metrics(output)))
         # Last: a directory with a manifest is a finished run.

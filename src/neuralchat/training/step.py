@@ -35,7 +35,7 @@ from neuralchat.training.stopping import (
     StepAbandonedError,
     StopSignals,
     TrainingError,
-    is_out_of_memory,
+    memory_failure,
     nonfinite_message,
 )
 
@@ -156,9 +156,7 @@ class GradientSum:
             # A step whose micro-batches are done is taken before the stop.
             return (float(loss_sum), float(divergence_sum)), None
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return NO_SUMS, Failure(FailureKind.MEMORY, str(error).splitlines()[0])
+            return NO_SUMS, memory_failure(error)
 
     def sum_over_ranks(self, sums: Sums, failure: Failure | None) -> tuple[Sums, list[float]]:
         """(sums of all ranks, how many ranks met each kind of failure); gradients become those of all ranks."""

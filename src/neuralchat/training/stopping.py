@@ -11,10 +11,8 @@ from enum import IntEnum
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
-
 from neuralchat.console import is_log_shown, put
-from neuralchat.errors import NeuralChatError
+from neuralchat.errors import EXIT_OUT_OF_MEMORY, NeuralChatError, is_out_of_memory
 
 
 class TrainingError(NeuralChatError):
@@ -26,7 +24,7 @@ class TrainingError(NeuralChatError):
 class OutOfMemoryError(NeuralChatError):
     """Memory ran out; a smaller --micro_batch_tokens helps."""
 
-    exit_status = 5
+    exit_status = EXIT_OUT_OF_MEMORY
 
 
 class InterruptedTrainingError(NeuralChatError):
@@ -75,12 +73,11 @@ class StepAbandonedError(Exception):
         self.what = what
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or Python says that memory ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+def memory_failure(error: BaseException) -> Failure:
+    """Of an error that says so; any other is raised again."""
+    if not is_out_of_memory(error):
+        raise error
+    return Failure(FailureKind.MEMORY, (str(error).splitlines() or [type(error).__name__])[0])
 
 
 def nonfinite_message(failure: Failure, step: int) -> str:

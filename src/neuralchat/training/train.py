@@ -133,8 +133,23 @@ def with_counts(results: RunResults, counters: Counters, *, steps: int, training
 def loss_before(training: Training, session: Session) -> float | None:
     """The held-out loss before the first step; a resumed run has it in its metrics."""
     if session.resume is None or not session.training.do_train:
-        return training.loop.evaluate()["eval_loss"]
+        return held_out_loss(training, session)
     return next((line.get("eval_loss") for line in read_metrics(session.resume) if line.get("step") == 0), None)
+
+
+def held_out_loss(training: Training, session: Session) -> float:
+    """Measured before or after all steps. Raises OutOfMemoryError where memory ran out and smaller pieces are not asked
+    for, or cannot help; what has been trained is saved then.
+    """
+    while True:
+        try:
+            return training.loop.evaluate()["eval_loss"]
+        except StepAbandonedError as left:
+            if left.kind is not FailureKind.MEMORY:
+                raise
+            if training.state.global_step:
+                training.loop.save_now()
+            take_smaller_micro_batches(training, session, left.what)
 
 
 def measure_after(
@@ -147,7 +162,7 @@ def measure_after(
     """`results` and what the trained model does."""
     tuning = session.arguments.tuning
     if session.data.validation is not None:
-        results = replace(results, held_out_loss_after=training.loop.evaluate()["eval_loss"])
+        results = replace(results, held_out_loss_after=held_out_loss(training, session))
     with training.progress.activity("answering questions"):
         after = answers_now(session, asked)
         if tuning.predict_with_generate:

@@ -127,7 +127,7 @@ def test_a_full_disk_names_need_and_space_and_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(tmp_path, 3, fill)
-    monkeypatch.setattr(module, "sync_file", full)
+    monkeypatch.setattr(module, "settle_file", full)
     message = (
         r"checkpoint-4 could not be saved: the disk of .* is full: more than .* MiB are needed, .* MiB are free"
         r"(.|\n)*checkpoint-3 is whole: go on from it"
@@ -176,7 +176,7 @@ def test_failures_of_writing_are_told_apart(tmp_path: Path, error: Exception, te
 
 def test_the_result_appears_file_by_file_but_each_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights").write_text("old")
-    monkeypatch.setattr(module, "sync_file", full)
+    monkeypatch.setattr(module, "settle_file", full)
     with pytest.raises(RunDirectoryError, match="checkpoint-result could not be saved: the disk of"):
         write_files(tmp_path, fill)
     assert (tmp_path / "weights").read_text() == "old"

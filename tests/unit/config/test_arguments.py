@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from neuralchat.config.arguments import DataArguments, TuningArguments
+from neuralchat.config.arguments import DataArguments
 from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.schema import ORIGINAL_SCHEMA
 from neuralchat.errors import ArgumentsError
 
 RIGHT: dict[str, Any] = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
@@ -25,9 +26,12 @@ def problems_of(changes: dict[str, Any]) -> list[str]:
 
 
 def test_defaults_of_the_original_hold() -> None:
-    data, tuning = DataArguments(), TuningArguments()
+    config = FinetuneConfig.from_values(RIGHT, schema=ORIGINAL_SCHEMA)
+    data, tuning = config.data, config.tuning
     assert (data.max_seq_length, data.template, data.train_on_inputs, data.dataset_seed) == (512, "auto", False, 42)
     assert (tuning.peft, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout) == ("lora", 8, 16, 0.05)
+    assert (tuning.lora_all_linear, tuning.keep_general) == (False, False)
+    assert (config.training.lr_scheduler_type, config.training.warmup_steps) == ("linear", 0)
     assert (tuning.adapter_layers, tuning.adapter_len, tuning.num_virtual_tokens) == (30, 10, 10)
 
 

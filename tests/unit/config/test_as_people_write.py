@@ -167,7 +167,7 @@ def test_names_of_other_tools_lead_to_flags_that_are_there_and_are_no_flags_them
     ("written", "meant"),
     [
         ("lr", "learning_rate"), ("LR", "learning_rate"), ("epochs", "num_train_epochs"),
-        ("batch-size", "per_device_train_batch_size"), ("lora-dim", "lora_rank"), ("learnin_rate", "learning_rate"),
+        ("batch-size", "per_device_train_batch_size"), ("learnin_rate", "learning_rate"),
         ("seeed", "seed"), ("r", "lora_rank"),
     ],
 )  # fmt: skip

@@ -34,7 +34,9 @@ def tall(monkeypatch: pytest.MonkeyPatch) -> Method:
 
 
 def test_a_made_up_method_trains(tall: Method) -> None:
-    config = FinetuneConfig.from_values({**RIGHT, "peft": "tall", "lora_rank": 3})
+    config = FinetuneConfig.from_values(
+        {**RIGHT, "peft": "tall", "lora_rank": 3, "lora_alpha": 6, "lora_all_linear": False}
+    )
     assert config.training.learning_rate == 7e-4
     torch.manual_seed(0)
     model = add_adapter(small_model("llama", 64), config.tuning)

@@ -17,6 +17,7 @@ import neuralchat
 from neuralchat.config import checks
 from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
 from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.facts import OF_THE_FIELD
 from neuralchat.config.schema import SCHEMA, Argument
 from neuralchat.config.training_flags import TRAINING_FACTS, TrainingFlags
 
@@ -29,9 +30,9 @@ KEEPS_RESULT = """
     dataset_config_name max_eval_samples overwrite_cache
     dataset_cache_directory keep_in_memory on_bad_record no_packing verify_packing compile_kernels micro_batch_tokens
     chat_template chat_template_kwargs template_date auto_micro_batch allow_changed from_run
-    overwrite_output_dir predict_with_generate generation_max_length
-    generation_num_beams report_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout
-    peer_timeout output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
+    overwrite_output_dir predict_with_generate generation_max_length generation_num_beams report_samples
+    general_samples sample_tokens num_processes strict_backend bind_cores preflight_timeout peer_timeout
+    output_dir do_train do_eval eval_strategy eval_steps eval_delay eval_on_start
     per_device_eval_batch_size per_device_train_batch_size gradient_accumulation_steps log_level log_level_replica
     log_on_each_node logging_strategy logging_first_step logging_steps logging_nan_inf_filter
     save_strategy save_steps save_total_limit save_on_each_node save_only_model resume_from_checkpoint
@@ -56,6 +57,15 @@ def test_there_is_a_row_for_every_field_of_the_locked_version() -> None:
 
 def test_what_changes_the_result_is_what_version_0_1_compared() -> None:
     assert set(SCHEMA.arguments) - named("changes_result") == set(KEEPS_RESULT.split())
+
+
+def test_what_version_0_1_did_not_have_or_had_otherwise() -> None:
+    earlier = {n: a.facts.earlier for n, a in SCHEMA.arguments.items() if a.facts.earlier is not OF_THE_FIELD}
+    assert earlier == {
+        "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.05, "lora_all_linear": False, "keep_general": False,
+        "general_share": 0.15, "general_weight": 1.0, "lr_scheduler_type": "linear", "warmup_steps": 0,
+        "per_device_train_batch_size": 8,
+    }  # fmt: skip
 
 
 def test_secrets_paths_and_what_is_not_repeated() -> None:
@@ -83,13 +93,17 @@ def test_our_defaults_where_they_differ_from_those_of_transformers() -> None:
         return argument.default != argument.field_default
 
     ours = {argument.name: argument.default for argument in SCHEMA.arguments.values() if differs(argument)}
-    assert ours == {"learning_rate": None, "logging_steps": 10, "logging_nan_inf_filter": False}
+    assert ours == {
+        "learning_rate": None, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, "logging_steps": 10,
+        "logging_nan_inf_filter": False,
+    }  # fmt: skip
 
 
 def test_defaults_are_those_of_the_field() -> None:
     values = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "o", "do_train": True}
     found, plain = FinetuneConfig.from_values(values).training, TrainingFlags()
-    given = {"output_dir", "do_train", "learning_rate", "logging_steps", "logging_nan_inf_filter"}
+    set_by_us = {"learning_rate", "lr_scheduler_type", "warmup_steps", "logging_steps", "logging_nan_inf_filter"}
+    given = {"output_dir", "do_train", *set_by_us}
     assert {name for name in FIELDS if getattr(found, name) != getattr(plain, name)} == given
 
 

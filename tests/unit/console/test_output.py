@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,18 @@ def test_the_end_of_the_interpreter_is_quiet(ends: str) -> None:
     assert result.returncode == 0
     assert "Exception ignored" not in result.stderr
     assert "standard output was not written to its end" in result.stderr
+
+
+def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """What a library prints to standard error would be written into it."""
+    code = (
+        "import os, sys; from neuralchat import cli\n"
+        "def work():\n"
+        "    with open(sys.argv[1], 'w') as file: print(file.fileno(), file=file)\n"
+        "    os.write(2, b'of a library')\n"
+        "    return 0\n"
+        "sys.exit(cli.guarded(work))"
+    )
+    command = f"exec {sys.executable} -c {shlex.quote(code)} {tmp_path / 'file'} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False, timeout=100).returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.layout import Layout
 from neuralchat.data.step_shares import StepLoader, StepShares, split_padded
 from neuralchat.data.tokenization import Example
+from neuralchat.errors import DataError
 
 
 def examples_of(lengths: list[int]) -> Any:
@@ -42,6 +46,42 @@ def test_smaller_micro_batches_hold_from_the_next_pass_on(workers: int) -> None:
     assert [share.micro_batches for share in loader.steps(0, 1)] == [1]
     loader.set_micro_batch_tokens(12)
     assert [share.micro_batches for share in loader.steps(1, 2)] == [2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_worker_that_is_killed_is_replaced(persistent: bool, said: list[str]) -> None:
+    """No share is left out or given twice, and no random number is drawn that an undisturbed run does not draw."""
+    plan = BatchPlan("f", (3,) * 48, seed=1, units_per_step=4)
+    shares = StepShares(examples_of([3] * 48), plan, rank=0, world_size=1, micro_batch_tokens=100, layout=Layout())
+    orders, randoms = [], []
+    for victim in (None, 0, 1):
+        loader, order = StepLoader(shares, workers=2, persistent=persistent, prefetch=1), []
+        torch.manual_seed(3)
+        for number, share in enumerate(loader.steps(0, plan.steps)):
+            order.append([batch.sources for batch in share.packed])
+            if number == 3 and victim is not None:
+                loader.workers[victim].kill()
+        orders.append(order)
+        randoms.append(torch.rand(1).item())
+    assert len(orders[0]) == plan.steps
+    assert orders[1] == orders[2] == orders[0]
+    assert len(set(randoms)) == 1
+    assert len([text for text in said if "was killed" in text]) == 2
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_again_and_again_end_it() -> None:
+    class Deadly(StepShares):
+        def __getitem__(self, index: int) -> Any:
+            if index == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(index)
+
+    plan = BatchPlan("f", (3,) * 12, seed=1, units_per_step=4)
+    shares = Deadly(examples_of([3] * 12), plan, rank=0, world_size=1, micro_batch_tokens=100, layout=Layout())
+    with pytest.raises(DataError, match="--dataloader_num_workers 0"):
+        list(StepLoader(shares, workers=2).steps(0, 3))
 
 
 def test_padded_batches_stay_within_the_budget_with_their_padding() -> None:

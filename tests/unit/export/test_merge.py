@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 from neuralchat.errors import RunDirectoryError
+from neuralchat.export import merge as merging
 from neuralchat.export.merge import merge
+from neuralchat.files import write_file
 
 RUN = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
 
@@ -31,6 +35,37 @@ def test_output_below_a_file(tmp_path: Path) -> None:
     refused(tmp_path / "file" / "whole", f"cannot be written: {tmp_path / 'file'} is a file")
 
 
+def test_output_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    refused(tmp_path / os.fsdecode(b"caf\xe9"), "is not UTF-8, or too long, and no library can write there")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_output_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     refused(tmp_path, "is not empty; name a directory that is new")
+
+
+@pytest.mark.parametrize("at", ["model.safetensors", "README.md", "neuralchat.json"])
+def test_a_disk_that_is_full_leaves_no_half_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """safetensors makes an error of its own of it."""
+    output = tmp_path / "whole"
+
+    class Model:
+        def save_pretrained(self, directory: str) -> None:
+            (Path(directory) / "config.json").write_text("{}")
+            if at == "model.safetensors":
+                raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def write(path: Path, content: str) -> None:
+        if path.name == at:
+            raise OSError(28, os.strerror(28), str(path))
+        write_file(path, content)
+
+    monkeypatch.setattr(merging, "write_file", write)
+    monkeypatch.setattr(merging, "card_of_merged", lambda *_: "card")
+    bot = SimpleNamespace(tokenizer=SimpleNamespace(save_pretrained=lambda directory: None))
+    with pytest.raises(RunDirectoryError, match=r"whole cannot be written: .*No space left on device; there is no"):
+        merging.write_merged(output, Model(), bot, {})
+    assert list(output.iterdir()) == []

@@ -149,7 +149,7 @@ def test_a_file_or_an_empty_directory_is_none_of_the_four(tmp_path: Path) -> Non
     with pytest.raises(RunDirectoryError, match="is not a finished run"):
         origin_of(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(RunDirectoryError, match=r"run directory .*file does not exist"):
+    with pytest.raises(RunDirectoryError, match=r"file is a file, not a run directory; give the --output_dir of a run"):
         origin_of(tmp_path / "file")
 
 

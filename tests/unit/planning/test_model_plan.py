@@ -81,7 +81,7 @@ def test_a_configuration_without_weights(configuration: Path, capsys: pytest.Cap
     total = parameter_counts(skeleton_of(LlamaConfig.from_pretrained(configuration)))[1]
     assert planned(configuration, "--records", 1000, "--tokens_per_record", 50, "--epochs", 2) == 0
     first, memory, measured, time = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{configuration}: {total + 6144:,} parameters in 6 layers, of which lora trains 6,144")
+    assert first.startswith(f"{configuration}: {total + 52224:,} parameters in 6 layers, of which lora trains 52,224")
     assert memory.startswith("memory: about ")
     assert memory.endswith(": it fits")
     speed = float(measured.removeprefix("speed: about ").split()[0])
@@ -100,7 +100,7 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(model_plan, "extrapolated_cost", lambda *_: (1e5, 0.5))
     assert planned("7B") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("a model of 7B parameters, of the shape of LLaMA: 6.6 billion parameters in 32 layers")
+    assert lines[0].startswith("a model of 7B parameters, of the shape of LLaMA: 6.7 billion parameters in 32 layers")
     assert lines[1].endswith("weights in float32; this machine has 16.0 GiB: it does not fit")
     assert lines[2].startswith("  with --bf16: about 1")
     assert lines[2].endswith("which fits")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from neuralchat.runs.model_card import model_card
@@ -30,3 +31,18 @@ def test_a_directory_is_no_name_for_the_hub() -> None:
     card = model_card(manifest("/models/mine"), with_neuralchat="pass\n", without_neuralchat="")
     assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
     assert "--base_model PATH" in card
+
+
+ODD: list[Any] = [None, True, "x", "# a\n# b", 1.5, [], ["x"], {}, {"examples": "x"}, {"train": []}, {"counts": "x"}]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_what_strangers_write_in_the_place_of_numbers_is_left_out(value: Any) -> None:
+    written = manifest("org/model")
+    expected = model_card(written, with_neuralchat="pass\n", without_neuralchat="")
+    for part in ({"data": value}, {"data": {"counts": value}}, {"data": {"counts": {"train": value}}}):
+        assert model_card({**written, **part}, with_neuralchat="pass\n", without_neuralchat="") == expected
+    adapter = {"method": "lora", "trained_parameters": value}
+    assert model_card({**written, "adapter": adapter}, with_neuralchat="pass\n", without_neuralchat="") == expected
+    card = model_card({**written, "neuralchat": value}, with_neuralchat="pass\n", without_neuralchat="")
+    assert "\n# b" not in card

@@ -20,8 +20,8 @@ RowsTo = Generator[RawRow | SyntaxProblem, None, int | None]
 # Fields that do not make a record by themselves.
 NO_RECORD_ALONE = frozenset({"system", "input", "context", "response", "history", "tools", "functions", "facts"})
 WRITE_ROWS = (
-    '; a whole file by columns is written by rows with to_json("FILE.jsonl", orient="records", lines=True) of pandas, or '
-    'to_json("FILE.jsonl") of datasets'
+    '; a whole file by columns is written by rows with to_json("FILE.jsonl", orient="records", lines=True) of pandas, '
+    'or to_json("FILE.jsonl") of datasets'
 )
 # What a line ends with if its object or array goes on in the next.
 GOES_ON = "{[,:"
@@ -32,7 +32,7 @@ def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
     found = json_rows(path, fields, by_line=by_line)
     first = next(found, None)
     columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and not first.problems else None
-    large = isinstance(first, SyntaxProblem) and first.what == too_large()
+    large = isinstance(first, SyntaxProblem) and first.what == too_large() and begins_as_object(path)
     second = next(found, None) if columns is not None or large else None
     if second is None and columns is not None:
         yield from (RawRow(number, row) for number, row in enumerate(columns, start=1))
@@ -41,6 +41,11 @@ def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
         first = replace(first, what=f"{first.what}{WRITE_ROWS}")
     yield from (row for row in (first, second) if row is not None)
     yield from found
+
+
+def begins_as_object(path: Path) -> bool:
+    with open_unpacked(path) as stream:
+        return stream.read(1 << 10).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def json_rows(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:

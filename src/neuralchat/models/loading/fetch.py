@@ -24,7 +24,7 @@ from typing import Any
 from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
-from neuralchat.errors import FetchError
+from neuralchat.errors import FetchError, system_error_in
 from neuralchat.files import (
     file_sha256,
     make_private_directory,
@@ -95,9 +95,11 @@ def fetch(name: str = DEFAULT_MODEL) -> Path:
     target = cache_directory() / "models" / name.lower()
     try:
         download(model, target)
-    except OSError as error:
+    except Exception as error:
+        if (refused := system_error_in(error)) is None:
+            raise
         raise FetchError(
-            f"{target} cannot be written: {error.strerror or error}; {model.space_mb} MiB are needed there. "
+            f"{target} cannot be written: {refused.strerror or refused}; {model.space_mb} MiB are needed there. "
             "NEURALCHAT_HOME names another place."
         ) from error
     inform(f"{name} is at {target}")
