@@ -138,7 +138,8 @@ def test_an_alarm_that_was_set_before_rings_meanwhile_and_afterwards() -> None:
         ("{{ 9 ** (9 ** 9) }}", "takes longer than 1 s|more than 256 MiB"),
         ("{{ 'a' * 20000000000 }}", "takes more than 256 MiB"),
         ("{{ 'a'.ljust(20000000000) }}", "takes more than 256 MiB"),
-        (DOUBLING, "takes more than 256 MiB"),
+        # On a machine that is busy the other limit is met first.
+        (DOUBLING, "takes longer than 1 s|more than 256 MiB"),
     ],
 )
 def test_a_child_meets_what_would_end_this_process(source: str, match: str) -> None:
@@ -180,7 +181,7 @@ def test_a_text_of_any_length_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> N
     ("source", "match"),
     [
         (LOOPS, "takes longer than 5 s"),
-        (DOUBLING, "takes more than 1024 MiB of memory"),
+        (DOUBLING, "takes longer than 1 s|more than 1024 MiB of memory"),
         ("{{ 'a' * 20000000000 }}", "takes more than 1024 MiB of memory"),
         ("{% if messages[0]['role'] == 'system' %}" + LOOPS + "{% endif %}a", "takes longer than 5 s"),
     ],
