@@ -31,22 +31,27 @@ def identity_of(
 
 
 def check_identity(
-    stored: Mapping[str, Any], found: Mapping[str, Any], allowed: Sequence[str], *, where: str
+    stored: Mapping[str, Any], found: Mapping[str, Any], allowed: Sequence[str], *, where: str, resumed: bool
 ) -> list[str]:
     """Notices. Raises RunDirectoryError naming all that differs between a run and what is `stored` of it.
 
-    `allowed`: names that may differ, or "all".
+    `allowed`: names that may differ, or "all". `resumed`: the weights of `where` are gone on from, so that what shapes
+    them must be the same, allowed or not.
     """
     differing = differences(stored, found)
-    refused = {name: pair for name, pair in differing.items() if name not in allowed and "all" not in allowed}
-    if refused:
-        names = " ".join(refused)
+    fixed = [name for name in differing if resumed and name in SHAPING]
+    free = [name for name in differing if name not in fixed and name not in allowed and "all" not in allowed]
+    if fixed or free:
         raise RunDirectoryError(
             problem_list(
                 f"this is not the run that {where} belongs to; its result would be another:",
-                [f"{name}: was {before}, is now {now}" for name, (before, now) in refused.items()],
+                [
+                    f"{name}: was {old}, is now {new}"
+                    for name, (old, new) in differing.items()
+                    if name in (*fixed, *free)
+                ],
             )
-            + f"\nGive what it was, or accept the change with --allow_changed {names}"
+            + what_to_do(fixed, free)
         )
     notices = [f"{name} changed as allowed: was {old}, is now {new}" for name, (old, new) in differing.items()]
     rounding = [
@@ -57,6 +62,22 @@ def check_identity(
     if rounding:
         notices.append(f"the result may differ in rounding, and where there is dropout: {', '.join(rounding)}")
     return notices
+
+
+def what_to_do(fixed: Sequence[str], free: Sequence[str]) -> str:
+    """`fixed`: changes that saved weights cannot follow; `free`: those that may be accepted."""
+    if not fixed:
+        return f"\nGive what it was, or accept the change with --allow_changed {' '.join(free)}"
+    decide = "decides" if len(fixed) == 1 else "decide"
+    rest = f"\nThe rest may be accepted with --allow_changed {' '.join(free)}" if free else ""
+    return (
+        f"\n{', '.join(fixed)} {decide} which weights are trained, and those that are saved do not fit others: give "
+        f"what it was, or begin a new run in another --output_dir, without --resume_from_checkpoint{rest}"
+    )
+
+
+# The arguments that decide which weights there are, and of which shape.
+SHAPING = frozenset(name for name, argument in SCHEMA.arguments.items() if argument.facts.shapes_weights)
 
 
 def as_begun(arguments: FinetuneConfig, stored: Mapping[str, Any]) -> tuple[FinetuneConfig, list[str]]:

@@ -108,7 +108,9 @@ class DataArguments:
     max_target_length: int = argument(
         256, "encoder-decoder models: longest target; longer ones are left out, counted", minimum=1
     )
-    special_tokens: list[str] = argument([], "tokens to add to the vocabulary and to train with LoRA")
+    special_tokens: list[str] = argument(
+        [], "tokens to add to the vocabulary and to train with LoRA", shapes_weights=True
+    )
 
     @property
     def template_variables(self) -> dict[str, Any]:
@@ -120,33 +122,43 @@ class DataArguments:
 class TuningArguments:
     """Which adapter, and how training runs."""
 
-    peft: str = argument("lora", "tuning method", choices=METHODS)
-    lora_rank: int = argument(16, "rank of LoRA", minimum=1, earlier=8)
+    peft: str = argument("lora", "tuning method", choices=METHODS, shapes_weights=True)
+    lora_rank: int = argument(16, "rank of LoRA", minimum=1, earlier=8, shapes_weights=True)
     lora_alpha: int = argument(32, "scale of LoRA: alpha / rank", minimum=1, earlier=16)
     lora_dropout: float = argument(0.0, "dropout before LoRA", minimum=0, below=1, earlier=0.05)
     lora_target_modules: list[str] = argument(
-        [], "layers that get LoRA; without --lora_all_linear by default those PEFT knows for the model", names=True
+        [],
+        "layers that get LoRA, or one regular expression that matches their paths; without --lora_all_linear by "
+        "default those PEFT knows for the model",
+        names=True,
+        shapes_weights=True,
     )
     lora_all_linear: bool = argument(
-        True, "LoRA on all linear layers but the head, unless some are named", earlier=False
+        True, "LoRA on all linear layers but the head, unless some are named", earlier=False, shapes_weights=True
     )
-    lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower")
+    lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower", shapes_weights=True)
     lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
-    lora_init: str = argument("default", "how LoRA starts", choices=("default", "gaussian", "pissa"))
-    adapter_layers: int = argument(30, "llama_adapter: number of layers, at most the model's depth", minimum=1)
-    adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer", minimum=1)
-    num_virtual_tokens: int = argument(10, "ptun, prefix, prompt: number of virtual tokens", minimum=1)
-    ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1)
+    lora_init: str = argument(
+        "default", "how LoRA starts", choices=("default", "gaussian", "pissa"), shapes_weights=True
+    )
+    adapter_layers: int = argument(
+        30, "llama_adapter: number of layers, at most the model's depth", minimum=1, shapes_weights=True
+    )
+    adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer", minimum=1, shapes_weights=True)
+    num_virtual_tokens: int = argument(
+        10, "ptun, prefix, prompt: number of virtual tokens", minimum=1, shapes_weights=True
+    )
+    ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1, shapes_weights=True)
     keep_general: bool = argument(
         True,
         "causal models: hold on to what the base model says to general prompts",
         earlier=False,
     )
     general_share: float = argument(
-        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1, earlier=0.15
+        0.3, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1, earlier=0.3
     )
     general_weight: float = argument(
-        1.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0, earlier=1.0
+        5.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0, earlier=5.0
     )
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import difflib
 import math
+import re
 from typing import TYPE_CHECKING
 
 from neuralchat.config.implied import MEASURED, metric_name
-from neuralchat.config.methods import METHODS
+from neuralchat.config.methods import METHODS, is_pattern
 from neuralchat.secrets import MASK
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def problems_of(config: FinetuneConfig) -> list[str]:
         *range_problems(config),
         *choice_problems(config),
         *pair_problems(config),
+        *target_problems(config.tuning.lora_target_modules),
         *template_problems(config),
         *data_problems(config),
         *process_problems(config),
@@ -130,6 +132,16 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
             f"--metric_for_best_model is '{training.metric_for_best_model}'; measured are {', '.join(MEASURED)}",
         ),
         (
+            training.greater_is_better and metric_name(training.metric_for_best_model) in MEASURED,
+            f"--greater_is_better True would keep the worst checkpoint: of {' and '.join(MEASURED)} less is better; "
+            "leave it out",
+        ),
+        (
+            training.save_total_limit is not None and training.save_total_limit < 1,
+            f"--save_total_limit is {training.save_total_limit}; the newest checkpoint is always kept, so it must be "
+            "at least 1. Leave it out to keep all, or save none with --save_strategy no",
+        ),
+        (
             training.load_best_model_at_end and training.save_only_model,
             "--save_only_model keeps no checkpoint that --load_best_model_at_end could take the best from",
         ),
@@ -144,6 +156,25 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
         (data.dataset_config_name and not data.dataset_name, "--dataset_config_name needs --dataset_name"),
     )
     return [message for wrong, message in together if wrong]
+
+
+def target_problems(targets: Sequence[str]) -> list[str]:
+    """Regular expressions in --lora_target_modules that PEFT would take for names, or cannot read."""
+    patterns = [target for target in targets if is_pattern(target)]
+    if patterns and len(targets) > 1:
+        return [
+            f"--lora_target_modules: '{patterns[0][:60]}' is a regular expression, of which one may be given, alone; "
+            "put the names into it, such as '.*\\.(q_proj|v_proj)'"
+        ]
+    try:
+        for pattern in patterns:
+            re.compile(pattern)
+    except re.error as error:
+        return [
+            f"--lora_target_modules: '{patterns[0][:60]}' is no regular expression ({error}); name layers, such as "
+            "q_proj v_proj, or match their whole paths, as '.*\\.(q_proj|v_proj)' does"
+        ]
+    return []
 
 
 def template_problems(config: FinetuneConfig) -> list[str]:

@@ -96,7 +96,7 @@ class FinetuneConfig:
         given = merged_values(implied, merged_values(*(source.values for source in sources)))
         guessed = {name: value for source in sources for name, value in source.guessed.items() if name not in given}
         typed, problems = typed_values(given, schema)
-        typed |= typed_values({**given, **guessed}, schema)[0]
+        typed |= typed_values({**given, **usable_guesses(guessed, schema)}, schema)[0]
         typed |= implied_values(typed, given)
         config = cls(
             **parts_of(typed, schema),
@@ -241,6 +241,20 @@ def typed_values(given: Mapping[str, Any], schema: Schema) -> tuple[dict[str, An
     if typed["learning_rate"] is None and typed["peft"] in METHODS:
         typed["learning_rate"] = METHODS[typed["peft"]].learning_rate
     return typed, problems
+
+
+def usable_guesses(guessed: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """What names that are not known were meant to say, where ours can say it: other tools' values may be others."""
+    usable = {}
+    for name, value in guessed.items():
+        argument = schema.arguments[name]
+        try:
+            found = converted(argument, value)
+        except ValueError:
+            continue
+        if not argument.choices or argument.facts.pairs or found in argument.choices:
+            usable[name] = value
+    return usable
 
 
 def parts_of(typed: Mapping[str, Any], schema: Schema) -> dict[str, Any]:

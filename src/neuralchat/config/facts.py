@@ -29,6 +29,9 @@ class Facts:
     # Whether another value gives other weights, or another order of what they are trained on. Paths do not: what they
     # lead to is compared itself.
     changes_result: bool = True
+    # Whether it decides which weights there are, of which shape, or what they are added to: a run that goes on keeps
+    # it.
+    shapes_weights: bool = False
     # Each value is NAME=VALUE. Where `path` is set too, the name is the path; `choices` are those of the names.
     pairs: bool = False
     # Never written to a file.

@@ -75,10 +75,22 @@ class Method:
         return WHOLE_MODEL if self.trains_base else ADAPTER
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a value of --lora_target_modules is a regular expression and no name.
+
+    >>> is_pattern("q_proj"), is_pattern("layers.0.q_proj"), is_pattern(r".*\\.(q|v)_proj")
+    (False, False, True)
+    """
+    return bool(set(text) & set("\\^$*+?()[]{}|"))
+
+
 def lora_config(tuning: TuningArguments, model: Any, token_ids: Collection[int], family: Any) -> Any:
     from peft import LoraConfig
 
     targets: Any = list(tuning.lora_target_modules) or None
+    if targets and is_pattern(targets[0]):
+        # PEFT takes a text for a regular expression, and a list for names.
+        (targets,) = targets
     return LoraConfig(
         r=tuning.lora_rank,
         lora_alpha=tuning.lora_alpha,

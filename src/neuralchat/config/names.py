@@ -9,7 +9,7 @@ from typing import Any
 from neuralchat.config.conversion import BARE, TAKEN_BACK, is_true
 from neuralchat.config.legacy_flags import LEGACY_FLAGS, notice, translate
 from neuralchat.config.schema import Schema
-from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, did_you_mean, nearest
+from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, WITHOUT_A_FLAG, did_you_mean, nearest
 
 
 @dataclasses.dataclass
@@ -39,6 +39,9 @@ def named(said: Mapping[str, Any], schema: Schema) -> Named:
         elif name in schema.negations:
             name, value = schema.negations[name], negated(value)
         if name is None:
+            continue
+        if name not in schema.arguments and (instead := WITHOUT_A_FLAG.get(name.lower())):
+            found.problems.append(f"there is no flag --{written}: {instead}")
             continue
         if name not in schema.arguments:
             meant = meant_by(written, schema)

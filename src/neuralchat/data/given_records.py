@@ -56,6 +56,8 @@ def kind_problem(rows: Any) -> str | None:
         return f"found a DatasetDict; name one of its splits: {', '.join(map(str, rows))}"
     if kind == "DataFrame":
         return 'found a DataFrame; give its to_dict("records")'
+    if kind == "dict":
+        return "found a dict; of columns give datasets.Dataset.from_dict(it), of records by name list(it.values())"
     # A Dataset is no Sequence by name, but it has a length and can be read again and again.
     readable_again = hasattr(rows, "__len__") and hasattr(rows, "__getitem__") and hasattr(rows, "__iter__")
     if isinstance(rows, str | bytes | dict) or not readable_again:

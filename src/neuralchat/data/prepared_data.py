@@ -29,7 +29,7 @@ from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_l
 
 PROGRESS_SECONDS = 5.0
 # Raised where records are read otherwise than before: what an earlier version has kept of them is not used then.
-READING = "2"
+READING = "3"
 
 # Of records of which none is left, as many are told; and the flag that a reason names as the limit.
 UNUSABLE_SHOWN = 5

@@ -18,6 +18,8 @@ from neuralchat.data.records import Columns, Record, RecordReport, is_conversati
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import file_sha256
 
+FILES_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class RecordSource:
@@ -51,7 +53,7 @@ class RecordSource:
                 continue
             try:
                 if path.is_dir():
-                    problems.append(f"{name} is a directory; name the files in it")
+                    problems.append(f"{name} is a directory; {files_to_name(path)}")
                 elif not path.is_file():
                     problems.append(f"{name} does not exist")
                 elif path.stat().st_size == 0:
@@ -104,6 +106,18 @@ class RecordSource:
         parts = [replace(self, files=(name,)) for name in self.files] or [self]
         firsts = [next(part.records(RecordReport()), None) for part in parts]
         return [record for record in firsts if record is not None]
+
+
+def files_to_name(directory: Path) -> str:
+    """What to give in the place of a directory: of one that `datasets` has saved, its files or one of its parts."""
+    if (directory / "dataset_dict.json").is_file():
+        parts = sorted(path.name for path in directory.iterdir() if path.is_dir())
+        found = sorted(directory.glob("*/data-*.arrow"))
+        if found:
+            listed = " ".join(str(path) for path in found if path.parent == found[-1].parent)
+            return f"it holds the data sets {', '.join(parts)}; name the files of one, such as {listed}"
+    found = sorted(directory.glob("data-*.arrow"))
+    return f"name the files in it: {' '.join(map(str, found[:FILES_SHOWN]))}" if found else "name the files in it"
 
 
 def sources(

@@ -15,9 +15,16 @@ FAR_OFF_RATE = 100
 FEW_STEPS = 20
 
 
-def cautions(arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan, max_steps: int) -> Iterator[str]:
-    """What can be said before the first step."""
+def cautions(
+    arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan, max_steps: int, cpus: int
+) -> Iterator[str]:
+    """What can be said before the first step. `cpus`: how many this process may use."""
     yield from rate_cautions(arguments)
+    if args.dataloader_num_workers > cpus:
+        yield (
+            f"--dataloader_num_workers {args.dataloader_num_workers} is more than the {cpus} CPU(s) of this process, "
+            "which then wait for each other; batches are cheap to make, so 0 suits almost always"
+        )
     batch, units = plan.units_per_step, len(plan.units)
     if batch > units:
         yield (
@@ -29,8 +36,11 @@ def cautions(arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan
             f"only {max_steps} optimizer step(s), in which a model hardly learns anything new; more --num_train_epochs "
             f"or a smaller batch than {batch} give more"
         )
-    elif args.get_warmup_steps(max_steps) >= max_steps:
-        yield f"the learning rate warms up for {args.get_warmup_steps(max_steps)} steps, the run has {max_steps}"
+    if (warmup := args.get_warmup_steps(max_steps)) >= max_steps:
+        yield (
+            f"the learning rate warms up for {warmup} steps, the run has {max_steps}, so that it never reaches "
+            f"{args.learning_rate:g}; fewer --warmup_steps"
+        )
     if args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > max_steps:
         yield f"--eval_steps {args.eval_steps:g} is more than the {max_steps} steps of the run: no evaluation within it"
 

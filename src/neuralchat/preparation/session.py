@@ -209,7 +209,8 @@ def checked_identity(
         world_size=training.world_size,
     )
     if stored is not None:
-        for notice in check_identity(stored, identity, tuning.allow_changed, where=where):
+        notices = check_identity(stored, identity, tuning.allow_changed, where=where, resumed=resume is not None)
+        for notice in notices:
             note(notice)
     return identity
 

@@ -20,6 +20,7 @@ from neuralchat.distributed.collectives import (
     run_on_rank_zero,
     told_by_first,
 )
+from neuralchat.distributed.hardware import read_machine
 from neuralchat.errors import NeuralChatError
 from neuralchat.evaluation.sample_answers import (
     ask,
@@ -59,7 +60,8 @@ def train(session: Session, training: Training) -> RunResults:
     announce(session, training.plan, training.loop.max_steps, parameters)
     results = RunResults(trained_parameters=trained, total_parameters=total, packed=session.packed)
     if args.do_train:
-        for text in cautions(session.arguments, args, training.plan, training.loop.max_steps):
+        cpus = len(read_machine().cpus)
+        for text in cautions(session.arguments, args, training.plan, training.loop.max_steps, cpus):
             note(text)
     with training.progress:
         return measure_and_train(session, training, results)

@@ -131,6 +131,32 @@ def test_numbers_that_start_at_one(name: str) -> None:
         ),
         ({"mix_samples": 4}, "--mix_samples needs --mix"),
         ({"supervise": "first"}, "--supervise is 'first'; allowed are all, last"),
+        *(
+            (
+                {"greater_is_better": True, "metric_for_best_model": metric},
+                "--greater_is_better True would keep the worst checkpoint: of loss and perplexity less is better; "
+                "leave it out",
+            )
+            for metric in (None, "loss", "eval_loss", "perplexity")
+        ),
+        *(
+            (
+                {"save_total_limit": limit},
+                f"--save_total_limit is {limit}; the newest checkpoint is always kept, so it must be at least 1. Leave "
+                "it out to keep all, or save none with --save_strategy no",
+            )
+            for limit in (0, -1)
+        ),
+        (
+            {"lora_target_modules": ["q_proj", r".*\.v_proj"]},
+            r"--lora_target_modules: '.*\.v_proj' is a regular expression, of which one may be given, alone; put the "
+            r"names into it, such as '.*\.(q_proj|v_proj)'",
+        ),
+        (
+            {"lora_target_modules": ["*_proj"]},
+            "--lora_target_modules: '*_proj' is no regular expression (nothing to repeat at position 0); name layers, "
+            r"such as q_proj v_proj, or match their whole paths, as '.*\.(q_proj|v_proj)' does",
+        ),
         ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
         ({"train_file": []}, "no records to train on: give --train_file, --mix or --dataset_name"),
         ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),

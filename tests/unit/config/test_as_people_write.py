@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.legacy_flags import LEGACY_FLAGS
 from neuralchat.config.parser import parse
 from neuralchat.config.schema import SCHEMA
-from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, VERBS_OF_OTHER_TOOLS
+from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, VERBS_OF_OTHER_TOOLS, WITHOUT_A_FLAG
 from neuralchat.errors import ArgumentsError
 
 MINIMAL = ("--model_name_or_path", "m", "--train_file", "a.json", "--output_dir", "out")
@@ -155,6 +157,9 @@ def test_names_of_other_tools_lead_to_flags_that_are_there_and_are_no_flags_them
     ours = set(SCHEMA.arguments) | set(SCHEMA.negations)
     assert set(FLAGS_OF_OTHER_TOOLS.values()) - ours == set()
     assert set(FLAGS_OF_OTHER_TOOLS) & ours == set()
+    assert set(WITHOUT_A_FLAG) & (ours | set(FLAGS_OF_OTHER_TOOLS) | set(LEGACY_FLAGS)) == set()
+    mentioned = set(re.findall(r"--(\w+)", " ".join(WITHOUT_A_FLAG.values())))
+    assert mentioned - ours == set()
     assert set(VERBS_OF_OTHER_TOOLS.values()) == {"finetune", "chat", "eval", "merge", "show", "fetch", "plan"}
 
 
@@ -184,6 +189,47 @@ def test_a_mistake_in_writing_brings_no_others() -> None:
         "--seed: invalid int value: 'x'",
         "--output_dir is missing: say where the run is to be saved",
         "no records to train on: give --train_file, --mix or --dataset_name",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "meant"),
+    [
+        ("use_peft", "True", "peft"), ("finetuning_type", "freeze", "peft"), ("torch_dtype", "bfloat16", "bf16"),
+        ("dtype", "float16", "bf16"), ("lora_target_linear", "true", "lora_all_linear"), ("random_state", "x", "seed"),
+        ("dataset_text_field", "text", "columns"), ("use-dora", "maybe", "lora_dora"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_tool_is_no_second_problem(written: str, value: str, meant: str) -> None:
+    expected = [f"unknown flag --{written}; did you mean --{meant}?"]
+    assert refusal(*MINIMAL, f"--{written}", value) == expected
+    assert refusal(*MINIMAL, f"--{written}")[:1] == expected
+
+
+@pytest.mark.parametrize("words", [("--load_in_8bit",), ("--load_in_8bit", "True"), ("--load-in-4bit",)])
+def test_quantized_weights_lead_to_what_there_is(words: tuple[str, ...]) -> None:
+    (problem,) = refusal(*MINIMAL, *words)
+    assert problem == (
+        f"there is no flag {words[0]}: weights are not quantized here; --bf16 True halves what the base weights take"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_A_FLAG))
+def test_what_has_no_flag_here_is_one_problem_with_what_to_do(name: str) -> None:
+    assert refusal(*MINIMAL, f"--{name}", "x") == [f"there is no flag --{name}: {WITHOUT_A_FLAG[name]}"]
+
+
+def test_a_configuration_of_another_tool(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.yaml"
+    file.write_text("load_in_8bit: true\nflash_attention: true\nstrict: false\nsequence_len: 512\n")
+    with pytest.raises(ArgumentsError) as caught:
+        parsed(str(file), *MINIMAL)
+    found = [re.split("[;:]", line)[0] for line in str(caught.value).splitlines()[1:]]
+    assert found == [
+        "  - there is no flag --load_in_8bit",
+        "  - there is no flag --flash_attention",
+        "  - unknown flag --strict",
+        "  - unknown flag --sequence_len",
     ]
 
 

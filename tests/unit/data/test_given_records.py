@@ -84,7 +84,7 @@ KINDS: list[tuple[Any, str]] = [
     ((row for row in ROWS), "found generator"),
     (map(dict, ROWS), "found map"),
     ("records.json", "found str"),
-    ({"instruction": "a"}, "found dict"),
+    ({"instruction": "a"}, "found a dict; of columns give .*"),
     (7, "found int"),
     (DataFrame(), r'found a DataFrame; give its to_dict\("records"\)'),
     (

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from neuralchat.config.arguments import DataArguments
+from neuralchat.data import prepared_data
 from neuralchat.data.prepared_data import prepare
 from neuralchat.errors import DataError
 
@@ -118,3 +119,25 @@ def test_where_no_record_is_left_one_reason_is_not_told_forty_times(
     masked = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
     with pytest.raises(DataError, match=r"no answer of it is to be learned$"):
         prepare(DataArguments(train_file=[str(write_records([masked], "m.json"))]), tokenizer)
+
+
+def test_tokens_that_were_read_otherwise_are_not_used(
+    tokenizer: Any, write_records: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier version may have read the same file as other records."""
+    data = DataArguments(train_file=[str(write_records([ALPACA]))])
+    prepare(data, tokenizer)
+    reads: list[int] = []
+    tokenize = prepared_data.tokenize
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(1)
+        return tokenize(*arguments)
+
+    monkeypatch.setattr(prepared_data, "tokenize", counted)
+    prepare(data, tokenizer)
+    assert reads == []
+    monkeypatch.setattr(prepared_data, "READING", "as before")
+    prepare(data, tokenizer)
+    prepare(data, tokenizer)
+    assert reads == [1]

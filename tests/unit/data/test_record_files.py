@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.feather
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given
@@ -16,6 +19,7 @@ from support.fuzzing import only_problem, rows_of, values_of
 
 from neuralchat.data.record_files import RawRow, SyntaxProblem, packed, read_rows
 from neuralchat.data.record_files import rows as row_limits
+from neuralchat.data.record_source import RecordSource
 from neuralchat.errors import DataError
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -199,7 +203,8 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "found"), [("a.txt", ".txt"), ("records", "records")])
 def test_unknown_ending(tmp_path: Path, name: str, found: str) -> None:
     with pytest.raises(
-        DataError, match=rf"records may be \.json, \.jsonl, .*\.parquet files, packed .*, found '{found}'"
+        DataError,
+        match=rf"records may be \.json, \.jsonl, .*\.parquet, \.arrow, \.feather files, packed .*, found '{found}'",
     ):
         list(read_rows(tmp_path / name))
 
@@ -214,3 +219,64 @@ def test_broken_parquet() -> None:
     problem = only_problem(rows_of("not parquet at all", "a.parquet"))
     assert (problem.row, problem.fatal) == (None, True)
     assert problem.what.startswith("is not parquet after row 0: ")
+
+
+def write_stream(table: Any, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_file(table: Any, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=70)
+
+
+ARROW = {"stream.arrow": write_stream, "file.arrow": write_file, "packed.feather": pyarrow.feather.write_feather}
+
+
+@pytest.mark.parametrize("name", ARROW)
+def test_arrow(tmp_path: Path, name: str) -> None:
+    turns = [{"role": "user", "content": "é"}, {"role": "assistant", "content": None}]
+    values = [{"id": i, "messages": turns[: i % 3], "text": None if i % 2 else "x" * i} for i in range(200)]
+    ARROW[name](pa.Table.from_pylist(values), tmp_path / name)
+    assert values_of(list(read_rows(tmp_path / name))) == values
+
+
+@pytest.mark.parametrize("name", ARROW)
+def test_arrow_that_is_damaged(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    ARROW[name](pa.table({"text": ["a", "b"]}), path)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"not arrow at all"):
+        path.write_bytes(damaged)
+        problem = only_problem(list(read_rows(path)))
+        assert problem.what.startswith("is not an Arrow file after row 0: ")
+        assert problem.fatal
+
+
+def test_values_of_arrow_that_lie_outside_are_not_followed(tmp_path: Path) -> None:
+    """Offsets of texts are believed by the library unless it is asked to check them."""
+    path = tmp_path / "a.arrow"
+    write_stream(pa.table({"text": ["a" * 77]}), path)
+    content, offset = path.read_bytes(), np.array([0, 77], dtype=np.int32).tobytes()
+    before, _, after = content.rpartition(offset)
+    path.write_bytes(before + np.array([0, 1 << 30], dtype=np.int32).tobytes() + after)
+    problem = only_problem(list(read_rows(path)))
+    assert problem.what.startswith("is not an Arrow file after row 0: ")
+
+
+def test_what_a_saved_data_set_is_read_by(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{"instruction": "a", "output": "b"}] * 3
+    saved = datasets.Dataset.from_list(rows)
+    saved.save_to_disk(tmp_path / "one", num_shards=2)
+    datasets.DatasetDict(test=saved, train=saved).save_to_disk(tmp_path / "parts")
+    files = [str(tmp_path / "one" / f"data-0000{i}-of-00002.arrow") for i in (0, 1)]
+    for name, what in (
+        ("one", f"is a directory; name the files in it: {files[0]} {files[1]}"),
+        ("parts", "is a directory; it holds the data sets test, train; name the files of one, such as "
+                  f"{tmp_path}/parts/train/data-00000-of-00001.arrow"),
+    ):  # fmt: skip
+        (problem,) = RecordSource((str(tmp_path / name),)).check()
+        assert problem == f"{tmp_path / name} {what}"
+    assert [row for file in files for row in values_of(list(read_rows(Path(file))))] == rows

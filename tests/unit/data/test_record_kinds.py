@@ -326,3 +326,25 @@ def test_doctests() -> None:
         outcome = doctest.testmod(module)
         assert outcome.attempted >= 1
         assert outcome.failed == 0
+
+
+UNION = {"messages": None, "instruction": None, "input": None, "output": None, "text": None}
+CHAT_ROW = {**UNION, **messages(said())}
+ALPACA_ROW = {**UNION, "instruction": "Hi?", "output": "Hi."}
+
+
+def test_columns_of_other_kinds_that_are_empty_do_not_count() -> None:
+    for row, kind in ((ALPACA_ROW, "Alpaca"), (CHAT_ROW, "messages"), ({**ALPACA_ROW, "messages": []}, "Alpaca")):
+        record = record_of(row)
+        assert (record.kind, record.turns) == (kind, HI)
+
+
+def test_rows_of_several_kinds_with_the_columns_of_all_are_told_as_such() -> None:
+    for first, other, kind in ((CHAT_ROW, ALPACA_ROW, "Alpaca"), (ALPACA_ROW, CHAT_ROW, "messages")):
+        records, found = read(first, first, other)
+        assert len(records) == 2
+        (problem,) = found.problems
+        assert problem.startswith(f"f row 3: is a{'n' * (kind == 'Alpaca')} {kind} record, but the file began with ")
+    # Where nothing else is there it is a conversation that lacks its turns.
+    _, found = read(CHAT_ROW, UNION)
+    assert found.problems == ["f row 2: field 'messages' must be a list of turns, found null"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.fuzzing import only_problem, rows_of, values_of
 
 from neuralchat.data.record_files import RawRow, read_rows, table_rows
+from neuralchat.data.records import Record, RecordReport, Turn, read_records
 
 # csv reads a bare carriage return as a line end, and NUL is refused by it.
 CELLS = st.text(st.sampled_from(string.ascii_letters + ' ,"\né🙂'), max_size=8)
@@ -100,3 +101,44 @@ def test_doctests() -> None:
     outcome = doctest.testmod(table_rows)
     assert outcome.attempted >= 2
     assert outcome.failed == 0
+
+
+BLANKS = ["NaN", "nan", "None", "null", "NULL", "<NA>", "NaT", r"\N", " NaN "]
+
+
+def read_table_of(tmp_path: Path, name: str, *rows: tuple[str, ...]) -> tuple[list[Record], RecordReport]:
+    path = tmp_path / name
+    separator = "\t" if name.endswith(".tsv") else ","
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=separator).writerows(rows)
+    report = RecordReport()
+    return list(read_records([path], report)), report
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("blank", BLANKS)
+def test_words_for_nothing_are_empty_cells(tmp_path: Path, name: str, blank: str) -> None:
+    header = ("instruction", "input", "output", "system", "history", "id", "facts")
+    (record,), report = read_table_of(tmp_path, name, header, ("Hi?", blank, "Hi.", *[blank] * 4))
+    assert record.turns == (Turn("user", "Hi?"), Turn("assistant", "Hi."))
+    assert report.problems == []
+    assert report.ignored_fields == set()
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_word_for_nothing_is_no_question_and_no_answer(tmp_path: Path, blank: str) -> None:
+    records, report = read_table_of(tmp_path, "a.csv", ("question", "answer"), ("Why?", blank), (blank, "So."))
+    assert records == []
+    assert [problem.partition(": ")[2] for problem in report.problems] == [
+        f"field '{field}' holds '{blank.strip()}', which tables write for nothing; where the word itself is meant, "
+        "write the records as JSON"
+        for field in ("answer", "question")
+    ]
+
+
+def test_words_in_a_text_and_in_json_are_words(tmp_path: Path) -> None:
+    (record,), _ = read_table_of(tmp_path, "a.csv", ("question", "answer"), ("Is NaN equal to NaN?", "None is."))
+    assert record.turns[1].content == "None is."
+    (tmp_path / "a.json").write_text('[{"question": "What does print(None) write?", "answer": "None"}]')
+    (record,) = read_records([tmp_path / "a.json"], RecordReport())
+    assert record.turns[1].content == "None"

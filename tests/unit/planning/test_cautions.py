@@ -16,7 +16,7 @@ def told(tmp_path: Path, *, batch: int = 8, units: int = 400, max_steps: int = 1
     usual = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": str(tmp_path), "do_train": True}
     arguments = FinetuneConfig.from_values({**usual, "use_cpu": True, "validation_file": "b.json", **values})
     plan: Any = SimpleNamespace(units_per_step=batch, units=range(units))
-    return list(cautions(arguments, arguments.training_arguments(), plan, max_steps))
+    return list(cautions(arguments, arguments.training_arguments(), plan, max_steps, cpus=2))
 
 
 @pytest.mark.parametrize("method", ["lora", "ptun", "prefix", "prompt", "ia3", "none"])
@@ -32,10 +32,20 @@ def test_a_usual_run_has_none(tmp_path: Path, method: str) -> None:
         ({"learning_rate": 1e-9}, "a learning rate of 1e-09 is so low"),
         ({"batch": 100_000, "units": 40}, "a batch of 100000 is larger than all the data (40)"),
         ({"max_steps": 15}, "only 15 optimizer step(s)"),
-        ({"warmup_steps": 200}, "the learning rate warms up for 200 steps, the run has 150"),
+        ({"warmup_steps": 200}, "the learning rate warms up for 200 steps, the run has 150, so that it never"),
+        ({"dataloader_num_workers": 9}, "--dataloader_num_workers 9 is more than the 2 CPU(s) of this process"),
         ({"eval_steps": 500}, "--eval_steps 500 is more than the 150 steps of the run"),
     ],
 )
 def test_what_cannot_work(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     (text,) = told(tmp_path, **changes)
     assert text.startswith(expected)
+
+
+def test_a_warm_up_that_is_longer_than_a_short_run(tmp_path: Path) -> None:
+    few, warm_up = told(tmp_path, max_steps=2, warmup_steps=100)
+    assert few.startswith("only 2 optimizer step(s)")
+    assert warm_up.startswith(
+        "the learning rate warms up for 100 steps, the run has 2, so that it never reaches 0.0003"
+    )
+    assert len(told(tmp_path, max_steps=2, warmup_steps=1)) == 1

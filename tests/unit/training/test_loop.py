@@ -4,6 +4,7 @@ does.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -247,6 +248,16 @@ def test_a_position_that_no_run_can_have_is_refused(tmp_path: Path, position: di
     loop = make_loop(arguments(tmp_path))
     loop.state.global_step = 4
     with pytest.raises(ValueError, match="it stands at"):
+        loop.load_state_dict({"position": position, "due": {}})
+
+
+def test_a_position_of_other_data_is_told_in_words(tmp_path: Path) -> None:
+    """As when records were allowed to change: no repr of an object, and the number of steps that there are now."""
+    loop = make_loop(arguments(tmp_path))
+    loop.state.global_step = 7
+    position = {"epoch": 0, "step": 7, "ended": False, "skipped": 0}
+    assert set(position) == set(asdict(loop.position))
+    with pytest.raises(ValueError, match=r"^it stands at step 7 of epoch 1, 7 in all; an epoch has 4 steps now$"):
         loop.load_state_dict({"position": position, "due": {}})
 
 

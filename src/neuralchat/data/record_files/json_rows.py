@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Collection, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from neuralchat.data.record_files import json_text, rows
+from neuralchat.data.record_files.json_columns import TURN_KEYS, rows_of_columns
 from neuralchat.data.record_files.json_text import HUGE_NUMBER, JsonDecoder, JsonText, not_json
 from neuralchat.data.record_files.packed import open_unpacked
 from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, readable, too_large
@@ -17,14 +19,36 @@ from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, reada
 RowsTo = Generator[RawRow | SyntaxProblem, None, int | None]
 # Fields that do not make a record by themselves.
 NO_RECORD_ALONE = frozenset({"system", "input", "context", "response", "history", "tools", "functions", "facts"})
-# An object with one of them is a turn.
-TURN_KEYS = frozenset({"role", "from"})
+WRITE_ROWS = (
+    '; a whole file by columns is written by rows with to_json("FILE.jsonl", orient="records", lines=True) of pandas, '
+    'or to_json("FILE.jsonl") of datasets'
+)
 # What a line ends with if its object or array goes on in the next.
 GOES_ON = "{[,:"
 
 
 def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
     """`by_line`: the file's name says that each line is a row; then an array must be spread over lines to be one."""
+    found = json_rows(path, fields, by_line=by_line)
+    first = next(found, None)
+    columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and not first.problems else None
+    large = isinstance(first, SyntaxProblem) and first.what == too_large() and begins_as_object(path)
+    second = next(found, None) if columns is not None or large else None
+    if second is None and columns is not None:
+        yield from (RawRow(number, row) for number, row in enumerate(columns, start=1))
+        return
+    if second is None and isinstance(first, SyntaxProblem) and large:
+        first = replace(first, what=f"{first.what}{WRITE_ROWS}")
+    yield from (row for row in (first, second) if row is not None)
+    yield from found
+
+
+def begins_as_object(path: Path) -> bool:
+    with open_unpacked(path) as stream:
+        return stream.read(1 << 10).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+
+
+def json_rows(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
     with open_unpacked(path) as stream:
         text = JsonText(stream)
         start = text.next(0)
@@ -77,7 +101,10 @@ def is_line_by_line(text: JsonText, start: int, fields: Collection[str]) -> bool
         return True
     after = start + text.text[start:].find("\n") if "\n" in text.text[start:] else len(text.text)
     lists = (held for key, held in value.items() if key not in fields and isinstance(held, list))
-    if is_record(value, fields) or not any(held and may_be_record(held[0]) for held in lists):
+    holds_records = any(held and may_be_record(held[0]) for held in lists) or any(
+        is_named_record(key, held, fields) for key, held in value.items()
+    )
+    if is_record(value, fields) or not holds_records:
         return True
     # What follows is looked for at last: white space in front of it may be cut off.
     return bool(text.text[after:].strip())
@@ -88,13 +115,18 @@ def is_record(value: Iterable[str], fields: Collection[str]) -> bool:
     return any(key in fields and key not in NO_RECORD_ALONE for key in value)
 
 
+def is_named_record(name: str, value: Any, fields: Collection[str]) -> bool:
+    """Whether an object's member is a record under a name of its own, as in {"id1": {...}, "id2": {...}}."""
+    return name not in fields and isinstance(value, dict) and is_record(value, fields)
+
+
 def may_be_record(value: Any) -> bool:
     """Whether an element of a list is an object, and no turn of a conversation."""
     return isinstance(value, dict) and not TURN_KEYS.intersection(value)
 
 
 def begins_with_records(text: JsonText, start: int, fields: Collection[str]) -> bool:
-    """Whether a key of the object in the window has a list of objects and is no field of a record."""
+    """Whether a key of the object in the window has a list of objects, or a record, and is no field of a record."""
     position = start + 1
     window = text.text
     while True:
@@ -107,7 +139,9 @@ def begins_with_records(text: JsonText, start: int, fields: Collection[str]) -> 
             inside = skip(window, position + 1)
             if window[position : position + 1] == "[" and window[inside : inside + 1] == "{":
                 return True
-            _, position = text.decoder.decoder.raw_decode(window, position)
+            held, position = text.decoder.decoder.raw_decode(window, position)
+            if is_named_record(key, held, fields):
+                return True
             position = skip(window, position) + 1
         except (RecursionError, ValueError):
             return False
@@ -156,6 +190,8 @@ def object_rows(text: JsonText, start: int, fields: Collection[str]) -> Rows:
     under: list[str] = []
     position: int | None = text.next(start + 1)
     repeated: list[str] = []
+    # Records under names of their own.
+    named: set[str] = set()
     while position is not None and text.at(position) != "}":
         key = text.value(position)
         if isinstance(key, str) or not isinstance(key[0], str):
@@ -166,7 +202,7 @@ def object_rows(text: JsonText, start: int, fields: Collection[str]) -> Rows:
         if text.at(position) != ":":
             yield SyntaxProblem(None if under else 1, text.problem(position, "expected ':'"), True)
             return
-        if name in members or name in under:
+        if name in members or name in under or name in named:
             repeated.append(f"field '{readable(name)}' is given more than once")
         position = text.next(position + 1)
         if name not in fields and not is_record(members, fields) and opens_records(text, position):
@@ -180,7 +216,17 @@ def object_rows(text: JsonText, start: int, fields: Collection[str]) -> Rows:
             if isinstance(decoded, str):
                 yield SyntaxProblem(None if under else 1, decoded, True)
                 return
-            members[name], position = decoded
+            value, position = decoded
+            if not members and not under and is_named_record(name, value, fields):
+                named.add(name)
+                yield RawRow(len(named), value, (*repeated, *text.decoder.take_problems()))
+                repeated = []
+            else:
+                members[name] = value
+            if named and members:
+                what = f"holds records under names of their own, and '{readable(name)}', which is none; take it out"
+                yield SyntaxProblem(None, what, True)
+                return
         if position is None:
             return
         position = text.next(position)
@@ -190,7 +236,7 @@ def object_rows(text: JsonText, start: int, fields: Collection[str]) -> Rows:
             yield SyntaxProblem(None if under else 1, text.problem(position, "expected ',' or '}'"), True)
             return
     assert position is not None
-    if not under:
+    if not under and not named:
         yield RawRow(1, members, (*repeated, *text.decoder.take_problems()))
         yield from objects_after(text, position + 1)
         return

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from neuralchat.config.arguments import RECORD_FIELDS
+from neuralchat.data.record_files.arrow_rows import read_arrow, read_parquet
 from neuralchat.data.record_files.json_rows import read_json
 from neuralchat.data.record_files.packed import (
     NOT_THE_FILE,
@@ -16,7 +17,6 @@ from neuralchat.data.record_files.packed import (
     inner_ending,
     packing_of,
 )
-from neuralchat.data.record_files.parquet_rows import read_parquet
 from neuralchat.data.record_files.rows import Rows, SyntaxProblem
 from neuralchat.data.record_files.table_rows import read_table
 from neuralchat.errors import DataError
@@ -29,7 +29,12 @@ READERS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
     ".csv": lambda path, _fields: read_table(path),
     ".tsv": lambda path, _fields: read_table(path, separator="\t"),
     ".parquet": lambda path, _fields: read_parquet(path),
+    ".arrow": lambda path, _fields: read_arrow(path),
+    ".feather": lambda path, _fields: read_arrow(path),
 }
+
+# Binary formats that pack by themselves.
+PACKED_INSIDE = (".parquet", ".arrow", ".feather")
 
 
 def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
@@ -58,7 +63,7 @@ def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
 def content_problem(path: Path, ending: str) -> str | None:
     """What the first bytes say against reading the file by its ending."""
     found = foreign_content(path)
-    if ending != ".parquet" or found in NOT_THE_FILE:
+    if ending not in PACKED_INSIDE or found in NOT_THE_FILE:
         return found
     packing = packing_of(path)
-    return f"is packed with {packing}; unpack it, parquet files are packed inside" if packing else None
+    return f"is packed with {packing}; unpack it, {ending[1:]} files are packed inside" if packing else None

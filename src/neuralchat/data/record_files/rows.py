@@ -34,6 +34,15 @@ class SyntaxProblem:
     fatal: bool
 
 
+class Blank(str):
+    """A cell of a text table that holds a word which programs write for nothing, as it stands there."""
+
+    __slots__ = ()
+
+
+# pandas, Python, SQL and R, with what their writers make of a missing value.
+BLANK_WORDS = frozenset({"NaN", "nan", "None", "null", "NULL", "<NA>", "NaT", "\\N"})
+
 Rows = Iterator[RawRow | SyntaxProblem]
 
 

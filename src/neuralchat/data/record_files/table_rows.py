@@ -12,7 +12,7 @@ from typing import TextIO
 
 from neuralchat.data.record_files import rows
 from neuralchat.data.record_files.packed import open_unpacked
-from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, header_problem, too_large
+from neuralchat.data.record_files.rows import BLANK_WORDS, Blank, RawRow, Rows, SyntaxProblem, header_problem, too_large
 
 # Earlier ones win where the beginning of a file speaks for several.
 SEPARATORS = (",", ";", "\t", "|")
@@ -102,11 +102,16 @@ def rows_of_table(stream: TextIO, separator: str, skipped: int, *, spaced: bool 
                 continue
             number += 1
             extra = len(cells) - len(names)
-            row = dict(zip(names, [*cells, *[None] * -extra], strict=False))
+            row = dict(zip(names, [*map(cell_of, cells), *[None] * -extra], strict=False))
             yield RawRow(number, row, (f"has {extra} more cell(s) than the header",) if extra > 0 else ())
     except csv.Error as error:
         line = table.reader.line_num + skipped
         yield SyntaxProblem(number + 1, f"is not CSV (line {line}): {error}", True)
+
+
+def cell_of(text: str) -> str:
+    """A cell that holds such a word may stand empty, and must not be learned as an answer."""
+    return Blank(text) if text.strip() in BLANK_WORDS else text
 
 
 def separator_of(sample: str, *, whole: bool) -> str:

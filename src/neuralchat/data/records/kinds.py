@@ -62,14 +62,14 @@ ALLOWED = "instruction/input/output, messages, conversations, prompt/completion,
 def recognise(value: Any, expected: RecordKind | None = None) -> RecordKind | None:
     """The kind of a raw row by its fields, those that hold something first; or None.
 
-    `expected`: the kind of the rows before it, which it keeps if it has a field of it.
+    `expected`: the kind of the rows before it, which it keeps if it has a field of it. Tables of several kinds have the
+    columns of all of them in each row: those that are empty do not count where others hold something.
     """
     if not isinstance(value, dict):
         return None
-    if expected and any(map(value.__contains__, expected.recognised_by)):
-        return expected
-    for is_there in (lambda name: not is_absent(value.get(name)), value.__contains__):
-        for kind in ALL_KINDS:
+    kinds = ALL_KINDS if expected is None else (expected, *ALL_KINDS)
+    for is_there in (lambda name: not is_absent(held := value.get(name)) and held != [], value.__contains__):
+        for kind in kinds:
             if any(map(is_there, kind.recognised_by)):
                 return kind
     return None

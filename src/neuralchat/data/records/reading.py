@@ -46,10 +46,10 @@ def records_of_rows(
         findings = Findings(list(row.problems))
         record = None
         if found is not None and found is not kind:
+            assert kind is not None
             findings.problem(
-                f"is a {found.name} record, but the file began with {kind.name} records; use one kind a file"
-                if kind
-                else None
+                f"is {'an' if found.name[0] in 'AEIOU' else 'a'} {found.name} record, but the file began with "
+                f"{kind.name} records; use one kind a file"
             )
         else:
             record = record_of(value, found, f"{name} row {row.number}", findings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from neuralchat.data.record_files import readable
+from neuralchat.data.record_files import Blank, readable
 
 NAMES_SHOWN = 8
 WITHOUT_NAME = "a column without a name"
@@ -86,8 +86,8 @@ class Fields:
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a value says nothing: null, an empty text, or the NaN that tables write for an empty cell."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    """Whether a value says nothing: null, an empty text, or what tables write for an empty cell, as NaN."""
+    return value is None or value == "" or isinstance(value, Blank) or (isinstance(value, float) and math.isnan(value))
 
 
 def from_json_text(value: Any) -> Any:
@@ -105,7 +105,8 @@ def summary_of(value: Any) -> str:
     if value is None:
         return "null"
     shown = repr(beginning_of(value))
-    return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
+    kind = str if isinstance(value, str) else type(value)
+    return f"{kind.__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
 
 
 def beginning_of(value: Any, depth: int = 4) -> Any:
@@ -133,6 +134,11 @@ def text_problem(value: Any, name: str, *, may_be_empty: bool = False) -> str | 
         return f"field '{name}' must be text, found {summary_of(value)}"
     if not may_be_empty and not value.strip():
         return f"field '{name}' is empty"
+    if not may_be_empty and isinstance(value, Blank):
+        return (
+            f"field '{name}' holds '{value.strip()}', which tables write for nothing; where the word itself is meant, "
+            "write the records as JSON"
+        )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

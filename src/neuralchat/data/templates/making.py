@@ -11,6 +11,8 @@ from neuralchat.data.templates.chat import ChatTemplate
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import TemplateError
 
+USUAL_END_TOKENS = ("</s>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|end|>", "[EOS]")
+
 
 def make_template(
     name: str,
@@ -28,7 +30,9 @@ def make_template(
     token or no chat template, and where `kwargs` are given to a template that takes none.
     """
     if tokenizer.eos_token is None:
-        raise TemplateError("this tokenizer has no end token, so a chatbot trained with it would never stop")
+        raise TemplateError(
+            f"this tokenizer has no end token, so a chatbot trained with it would never stop; {end_of(tokenizer)}"
+        )
     if encoder_decoder and name == "chat":
         raise TemplateError("--template chat is for causal models; encoder-decoder models take --template alpaca")
     if name == "auto":
@@ -42,6 +46,16 @@ def make_template(
     if encoder_decoder:
         return AlpacaSeq2SeqTemplate(tokenizer.eos_token)
     return AlpacaTemplate(begin_tokens_of(tokenizer), tokenizer.eos_token)
+
+
+def end_of(tokenizer: Any) -> str:
+    """What to do for an end token: which of the usual ones the vocabulary has."""
+    known = [token for token in USUAL_END_TOKENS if token in tokenizer.get_vocab()]
+    such = f", which may be {' or '.join(known)}" if known else ", a token of its vocabulary"
+    return (
+        f"set eos_token in its tokenizer_config.json to the one that the model was trained with{such}, or name another "
+        "tokenizer with --tokenizer_name"
+    )
 
 
 def read_template(path: Path) -> str:

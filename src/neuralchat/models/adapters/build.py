@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from neuralchat.config.arguments import TuningArguments
-from neuralchat.config.methods import METHODS
+from neuralchat.config.methods import METHODS, is_pattern
 from neuralchat.console import note
 from neuralchat.errors import AdapterError
 from neuralchat.models.families.table import family_of
 
 # PEFT's own word for what is --lora_all_linear here; people write it in the place of names.
 ALL_LINEAR = "all-linear"
+WHOLE_PATHS = " A regular expression must match the whole path of a layer, as '.*\\.(q_proj|v_proj)' does."
 
 
 def base_model_of(model: Any) -> Any:
@@ -50,7 +51,8 @@ def add_adapter(
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
             adapted = get_peft_model(model, config)
     except (ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
-        raise refusal(model, tuning, str(error)) from error
+        unmatched = any(map(is_pattern, tuning.lora_target_modules)) and "not found" in str(error)
+        raise refusal(model, tuning, f"{error}{WHOLE_PATHS if unmatched else ''}") from error
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -20,6 +20,9 @@ from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.precision import Precision, widen_small_weights
 from neuralchat.paths import nearest_path
 
+# What tokenizers of all kinds leave behind, as patterns of names.
+TOKENIZER_FILES = ("*token*", "*vocab*", "*.model", "*.tiktoken", "merges.txt", "*.py")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -127,6 +130,7 @@ def load_tokenizer(source: ModelSource) -> Any:
         name = resolve(source.tokenizer_name, needed_file="tokenizer_config.json", cache_dir=source.cache_dir)
     else:
         name = resolve(source.name, cache_dir=source.cache_dir)
+        check_tokenizer_files(Path(name))
     with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
         overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()))
         if overrides is not None:
@@ -140,6 +144,15 @@ def load_tokenizer(source: ModelSource) -> Any:
         # Some settings of a damaged tokenizer are looked at when it is first used.
         tokenizer.decode(tokenizer("a")["input_ids"])
         return tokenizer
+
+
+def check_tokenizer_files(directory: Path) -> None:
+    """Raise ModelError for a directory in which nothing belongs to a tokenizer, as where only weights were saved."""
+    if directory.is_dir() and not any(found for pattern in TOKENIZER_FILES for found in directory.glob(pattern)):
+        raise ModelError(
+            f"model directory {directory} has no tokenizer (tokenizer.json, tokenizer_config.json); copy the files of "
+            "the model that it was made from into it, or name that model with --tokenizer_name"
+        )
 
 
 def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:

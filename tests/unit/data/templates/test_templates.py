@@ -196,8 +196,13 @@ def test_make_template(name: str, chat: bool, conversations: bool, expected: str
 def test_tokenizer_without_end_token() -> None:
     tokenizer = make_tokenizer()
     tokenizer.eos_token = None
-    with pytest.raises(TemplateError, match="no end token, so a chatbot trained with it would never stop"):
+    with pytest.raises(TemplateError) as caught:
         make_template("alpaca", tokenizer)
+    assert str(caught.value) == (
+        "this tokenizer has no end token, so a chatbot trained with it would never stop; set eos_token in its "
+        "tokenizer_config.json to the one that the model was trained with, which may be <|end|>, or name another "
+        "tokenizer with --tokenizer_name"
+    )
 
 
 def test_tokenizer_without_chat_template() -> None:
