@@ -30,10 +30,10 @@ from neuralchat.runs.lock import RunLock
 from neuralchat.training import step as step_module
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is."} for i in range(16)]
-# SGD and no dropout, so that runs with other micro-batches can be compared.
+# SGD and no dropout, so that runs with other micro-batches can be compared; one loss a micro-batch, which tests change.
 FLAGS = [
     "--num_train_epochs", "2", "--per_device_train_batch_size", "4", "--learning_rate", "0.05", "--logging_steps", "1",
-    "--save_steps", "2", "--report_samples", "0", "--optim", "sgd", "--lora_dropout", "0",
+    "--save_steps", "2", "--report_samples", "0", "--optim", "sgd", "--lora_dropout", "0", "--keep_general", "false",
 ]  # fmt: skip
 
 

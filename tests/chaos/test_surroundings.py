@@ -94,7 +94,7 @@ def at_step(number: int, work: Callable[[], Any]) -> Callable[[], None]:
     """Do something while step `number` is computed."""
 
     def prepare() -> None:
-        true_loss, calls = step_module.packed_loss_sum, 0
+        true_loss, calls = step_module.causal_packed_sums, 0
 
         def loss(*words: Any, **named: Any) -> Any:
             nonlocal calls
@@ -103,7 +103,7 @@ def at_step(number: int, work: Callable[[], Any]) -> Callable[[], None]:
                 work()
             return true_loss(*words, **named)
 
-        step_module.packed_loss_sum = loss
+        step_module.causal_packed_sums = loss
 
     return prepare
 
@@ -287,14 +287,14 @@ def slow_steps(seconds: float) -> Callable[[], None]:
     def prepare() -> None:
         from neuralchat.training import run_clock
 
-        true_clock, true_loss, slept = run_clock.seconds_since_boot, step_module.packed_loss_sum, 0.0
+        true_clock, true_loss, slept = run_clock.seconds_since_boot, step_module.causal_packed_sums, 0.0
 
         def loss(*words: Any, **named: Any) -> Any:
             nonlocal slept
             slept += seconds
             return true_loss(*words, **named)
 
-        step_module.packed_loss_sum = loss
+        step_module.causal_packed_sums = loss
         run_clock.seconds_since_boot = lambda: true_clock() + slept
 
     return prepare

@@ -75,8 +75,8 @@ def half_a_line(_work: Callable[..., Any], count: Callable[[], bool]) -> Callabl
 
 # place -> (owner, name, how it dies)
 PLACES: dict[str, tuple[Any, str, Any]] = {
-    "forward": (step, "packed_loss_sum", before),
-    "backward": (step, "packed_loss_sum", after),
+    "forward": (step, "causal_packed_sums", before),
+    "backward": (step, "causal_packed_sums", after),
     "step done": (loop, "rng_state", before),
     "evaluation": (held_out, "micro_batch_sums", before),
     "log": (callbacks.MetricsWriter, "write", half_a_line),
