@@ -22,6 +22,9 @@ from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example
 
+# Examples that the base model is asked together.
+GROUP = 32
+
 
 def general_examples(
     tokenizer: Any, template: Template, prompts: Sequence[GeneralPrompt] | None = None, *, max_seq_length: int
@@ -93,10 +96,25 @@ class GeneralPlan:
         begin, end = step * self.tokens_per_step, (step + 1) * self.tokens_per_step
         chosen: list[int] = []
         for pass_ in range(int(begin // total), int(end // total) + 1):
-            order = rng_for(self.fingerprint, self.seed, f"general {pass_}").permutation(len(self.examples))
+            order = self.order(pass_)
             starts = np.cumsum([0, *(self.lengths[i] for i in order)])[:-1] + pass_ * total
             chosen += order[bisect_left(starts, begin) : bisect_left(starts, end)].tolist()
         return chosen
+
+    def order(self, pass_: int) -> np.ndarray:
+        """In which order the examples are taken for the `pass_`-th time, from 0."""
+        return rng_for(self.fingerprint, self.seed, f"general {pass_}").permutation(len(self.examples))
+
+    def groups_of(self, steps: int | None) -> list[list[Example]]:
+        """What the base model is to be asked for so many steps, None: any: the examples in groups, as first taken.
+
+        Which examples are in a group does not depend on the number of steps, so neither does what is computed of it.
+        """
+        order = self.order(0).tolist()
+        starts = np.cumsum([0, *(self.lengths[i] for i in order)])[:-1]
+        needed = len(order) if steps is None else bisect_left(starts, steps * self.tokens_per_step)
+        groups = [order[first : first + GROUP] for first in range(0, needed, GROUP)]
+        return [[self.examples[i] for i in group] for group in groups]
 
     def share(self, step: int, rank: int, world_size: int) -> list[Example]:
         """Those of them that `rank` computes."""

@@ -137,7 +137,7 @@ def make_training(
             prefetch=args.dataloader_prefetch_factor,
         ),
         max_steps=max_steps,
-        gradients=make_gradient_sum(session, signals, progress, shares.general),
+        gradients=make_gradient_sum(session, signals, progress, shares.general, None if callbacks else max_steps),
         held_out=make_held_out(session, shares, signals),
         optimizer=optimizer,
         scheduler=scheduler,
@@ -236,7 +236,7 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
 
 
 def make_gradient_sum(
-    session: Session, signals: StopSignals, progress: LiveProgress, general: GeneralPlan | None
+    session: Session, signals: StopSignals, progress: LiveProgress, general: GeneralPlan | None, steps: int | None
 ) -> GradientSum:
     args, tuning = session.training, session.arguments.tuning
     return GradientSum(
@@ -247,19 +247,23 @@ def make_gradient_sum(
         max_grad_norm=args.max_grad_norm,
         on_nonfinite=tuning.on_nonfinite,
         on_micro_batch=progress.within_step,
-        kept=None if general is None else kept_knowledge(session, general),
+        kept=None if general is None else kept_knowledge(session, general, steps),
     )
 
 
-def kept_knowledge(session: Session, general: GeneralPlan) -> KeptKnowledge:
-    """Asks the base model, so before a checkpoint is loaded and before the first step."""
+def kept_knowledge(session: Session, general: GeneralPlan, steps: int | None) -> KeptKnowledge:
+    """Asks the base model, so before a checkpoint is loaded and before the first step.
+
+    `steps`: how many there will be; None where a user's callback may leave some of the plan out and reach others.
+    """
     tuning = session.arguments.tuning
-    inform(f"asking the base model {len(general.examples)} general prompts, whose answers are to stay as they are")
+    groups = general.groups_of(steps)
+    inform(f"asking the base model {sum(map(len, groups))} general prompts, whose answers are to stay as they are")
     teacher = Teacher(session.model, trains_base=tuning.method.trains_base)
     packed = session.layout is not None
     return KeptKnowledge(
         teacher=None if packed else teacher,
-        known=causal_known_states(session.model, teacher, general.examples) if packed else None,
+        known=causal_known_states(session.model, teacher, groups) if packed else None,
         weight=tuning.general_weight,
         positions_per_step=general.positions_per_step,
     )

@@ -55,6 +55,19 @@ def test_ranks_share_what_one_computes_alone(world_size: int) -> None:
         assert sum((Counter(int(e.input_ids[0]) for e in share) for share in shared), Counter()) == alone
 
 
+@pytest.mark.parametrize("steps", [1, 7, 60])
+def test_the_base_is_asked_what_is_needed(steps: int) -> None:
+    examples = [replace(e, first_known=i) for i, e in enumerate(examples_of([5, 8, 11] * 29))]
+    plan = GeneralPlan(examples, seed=3, tokens_per_step=40.0)
+    groups = plan.groups_of(steps)
+    asked = [e.first_known for group in groups for e in group]
+    assert {i for step in range(steps) for i in plan.step(step)} <= set(asked)
+    assert len(asked) == len(set(asked)) <= len(examples)
+    # A longer run asks the same first.
+    assert [e.first_known for group in plan.groups_of(2 * steps) for e in group][: len(asked)] == asked
+    assert steps != 1 or len(groups) == 1
+
+
 def test_positions_per_step_is_what_is_compared_on_average() -> None:
     plan = GeneralPlan(examples_of([5, 8, 11] * 9), seed=3, tokens_per_step=40.0)
     steps = 540

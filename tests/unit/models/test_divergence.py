@@ -112,7 +112,7 @@ def test_packed_and_padded_equal_a_model_without_adapter(method: str) -> None:
     take_fast_paths(model, compile_kernels=True)
     assert take_packed_rows(model) is not None
     model.zero_grad()
-    known = causal_known_states(model, teacher, examples())
+    known = causal_known_states(model, teacher, [examples()[:1], examples()[1:]])
     loss, packed = causal_packed_sums(model, pack(examples(), virtual=virtual_tokens_of(model)), known)
     assert loss.item() == 0.0
     packed.backward()
@@ -134,7 +134,7 @@ def test_all_weights_are_compared_with_a_copy_from_before() -> None:
 def test_all_weights_in_packed_rows_are_compared_with_what_was_said_before() -> None:
     model, untouched = (small_model("llama", VOCABULARY).eval() for _ in range(2))
     take_packed_rows(model)
-    known = causal_known_states(model, Teacher(model, trains_base=True), examples())
+    known = causal_known_states(model, Teacher(model, trains_base=True), [examples()])
     shake(model)
     causal_packed_sums(model, pack(examples()), known)[1].backward()
     found = causal_packed_sums(model, pack(examples()), known)[1].item(), gradients(model)
@@ -147,7 +147,7 @@ def test_learned_and_compared_in_one_row() -> None:
     model = tuned("lora")
     learned = [Example(e.input_ids[::-1].copy(), e.supervised, "learned") for e in examples()]
     take_packed_rows(model)
-    known = causal_known_states(model, Teacher(model, trains_base=False), examples())
+    known = causal_known_states(model, Teacher(model, trains_base=False), [examples()])
     loss, divergence = causal_packed_sums(model, pack([*learned, *examples()]), known)
     assert loss.item() == pytest.approx(packed_loss_sum(model, pack(learned)).item(), rel=RELATIVE)
     alone = causal_packed_sums(model, pack(examples()), known)[1]

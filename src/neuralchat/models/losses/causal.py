@@ -83,11 +83,11 @@ class KnownStates:
 ASKED_AT_ONCE = 1024
 
 
-def causal_known_states(model: Any, teacher: Teacher, examples: Sequence[Example]) -> KnownStates:
-    """Those of `examples`, whose targets are numbered from 0."""
+def causal_known_states(model: Any, teacher: Teacher, groups: Sequence[Sequence[Example]]) -> KnownStates:
+    """Those of the examples of `groups`, whose targets are numbered from 0; numbers that are left out have none."""
     found: list[tuple[np.ndarray, Tensor]] = []
     with teacher.at_hand(model) as base:
-        for rows in split_by_tokens(examples, ASKED_AT_ONCE):
+        for rows in (rows for group in groups for rows in split_by_tokens(group, ASKED_AT_ONCE)):
             batch = pack(rows)
             states, base_head = predictions(base, row_states(base, batch), batch.compared_positions)
             found.append((batch.compared_numbers, states))
@@ -98,9 +98,11 @@ def causal_known_states(model: Any, teacher: Teacher, examples: Sequence[Example
 
     # Of a copy nothing else is needed any more.
     head = head_without_adapter if teacher.copy is None else torch.no_grad()(base_head)
-    order = np.argsort(np.concatenate([numbers for numbers, _ in found]))
+    numbers = torch.from_numpy(np.concatenate([numbers for numbers, _ in found]))
     states = torch.cat([states for _, states in found])
-    return KnownStates(states[torch.from_numpy(order).to(states.device)], head)
+    table = states.new_zeros(int(numbers.max()) + 1, states.shape[1])
+    table[numbers.to(table.device)] = states
+    return KnownStates(table, head)
 
 
 def causal_padded_loss_sum(
