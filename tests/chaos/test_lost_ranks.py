@@ -21,7 +21,8 @@ from support.ranks import environment, free_port, run_ranks, said, start_ranks
 from support.runs import digest, stable_metrics
 
 from neuralchat.checkpointing.store import damage
-from neuralchat.training import loop, session
+from neuralchat.preparation import session
+from neuralchat.training import loop
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 4)} for i in range(18)]
 FLAGS = [

@@ -64,7 +64,12 @@ def save_run(directory: Path, base: Path, method: str) -> Path:
     """A run as training leaves it, without training."""
     torch.manual_seed(1)
     model = small_model("llama", len(make_tokenizer()))
-    adapted = add_adapter(model, TuningArguments(peft=method, num_virtual_tokens=4, ptun_hidden_size=16))
+    adapted = add_adapter(
+        model,
+        TuningArguments(
+            peft=method, num_virtual_tokens=4, ptun_hidden_size=16, lora_rank=8, lora_alpha=16, lora_all_linear=False
+        ),
+    )
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)

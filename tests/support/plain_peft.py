@@ -82,7 +82,9 @@ def our_losses(model_dir: Path, records: Path, output: Path, *, batch: int, lear
         str(records), "--output_dir", str(output), "--max_train_samples", str(rows), "--num_train_epochs", "1",
         "--learning_rate", str(learning_rate), "--per_device_train_batch_size", str(batch), "--lora_dropout", "0",
         "--train_sampling_strategy", "sequential", "--logging_steps", "1", "--save_strategy", "no",
-        "--report_samples", "0", "--max_seq_length", "4096", "--template", "alpaca",
+        "--report_samples", "0", "--max_seq_length", "4096", "--template", "alpaca", "--keep_general", "False",
+        "--lora_rank", "8", "--lora_alpha", "16", "--lora_all_linear", "False", "--lr_scheduler_type", "linear",
+        "--warmup_steps", "0",
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, text=True)
     return [json.loads(line)["loss"] for line in (output / "metrics.jsonl").read_text().splitlines()]

@@ -61,6 +61,7 @@ class Training:
     checkpointer: Checkpointer
     signals: StopSignals
     progress: LiveProgress
+    metrics: MetricsWriter
 
     @property
     def state(self) -> TrainerState:
@@ -108,13 +109,14 @@ def make_training(
         save_only_model=args.save_only_model,
         initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
     )
+    metrics = MetricsWriter(session.output / METRICS, counters)
     with refused_by_library(f"--report_to {' '.join(args.report_to or [])}"):
         trackers = [kind() for kind in get_reporting_integration_callbacks(args.report_to)]
     handler = CallbackHandler(
         [
             DefaultFlowCallback,
             *trackers,
-            MetricsWriter(session.output / METRICS, counters),
+            metrics,
             ProgressLine(counters, progress),
             *early_stopping(session.arguments.tuning),
             Watch(counters, args.learning_rate),
@@ -150,7 +152,9 @@ def make_training(
         progress=progress,
         clock=clock or RunClock(),
     )
-    return Training(loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress)
+    return Training(
+        loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress, metrics=metrics
+    )
 
 
 def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from neuralchat.planning.memory import resident_bytes
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
 
+LAST_TRIES, LAST_SECONDS_BETWEEN = 5, 0.5
 KEPT_KEYS = ("loss", "general_divergence", "learning_rate", "grad_norm")
 
 
@@ -64,9 +66,7 @@ class MetricsWriter(TrainerCallback):
         """Lines that the disk does not take wait for the next one: they are not worth a run."""
         self.unwritten.append(json.dumps(line))
         try:
-            while self.unwritten:
-                append_line(self.metrics_file, self.unwritten[0])
-                del self.unwritten[0]
+            self.write_waiting()
         except OSError as error:
             if not self.metrics_file.parent.is_dir():
                 # Then there is no run any more.
@@ -77,9 +77,20 @@ class MetricsWriter(TrainerCallback):
                     f"{METRICS} cannot be written ({error.strerror}); training goes on, its lines wait until it can be"
                 )
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.unwritten:
-            note(f"{METRICS} lacks its last {len(self.unwritten)} line(s): they could not be written")
+    def write_waiting(self) -> None:
+        while self.unwritten:
+            append_line(self.metrics_file, self.unwritten[0])
+            del self.unwritten[0]
+
+    def write_at_last(self) -> None:
+        """After the last evaluation: once more, and for a while, for what still waits."""
+        for _ in range(LAST_TRIES):
+            with suppress(OSError):
+                self.write_waiting()
+            if not self.unwritten:
+                return
+            time.sleep(LAST_SECONDS_BETWEEN)
+        note(f"{METRICS} lacks its last {len(self.unwritten)} line(s): they could not be written")
 
 
 class EarlyStopping(TrainerCallback):

@@ -64,7 +64,9 @@ def train(session: Session, training: Training) -> RunResults:
         for text in cautions(session.arguments, args, training.plan, training.loop.max_steps, cpus):
             note(text)
     with training.progress:
-        return measure_and_train(session, training, results)
+        results = measure_and_train(session, training, results)
+    training.metrics.write_at_last()
+    return results
 
 
 def measure_and_train(session: Session, training: Training, results: RunResults) -> RunResults:

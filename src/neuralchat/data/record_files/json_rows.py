@@ -31,7 +31,8 @@ def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
     """`by_line`: the file's name says that each line is a row; then an array must be spread over lines to be one."""
     found = json_rows(path, fields, by_line=by_line)
     first = next(found, None)
-    columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and not first.problems else None
+    whole = isinstance(first, RawRow) and not first.problems and begins_as_object(path)
+    columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and whole else None
     large = isinstance(first, SyntaxProblem) and first.what == too_large() and begins_as_object(path)
     second = next(found, None) if columns is not None or large else None
     if second is None and columns is not None:

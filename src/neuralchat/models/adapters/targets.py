@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 
 from neuralchat.models.compat.peft import LORA_TARGETS, Conv1D, refuses, stands_for_experts
 
+# The names of layers that choose experts: what they say is a choice, which LoRA would change for all tokens.
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+
 
 def known_targets(model: Any) -> list[str] | None:
     """PEFT's own choice for the model's type, where the model has such layers; None where it has none."""
@@ -28,7 +31,7 @@ def linear_targets(model: Any) -> list[str]:
     names that PEFT takes for theirs are left out: LoRA on experts is asked for with --lora_all_linear.
     """
     names = [name for name in linear_names(model) if not stands_for_experts(LoraConfig(), model, name)]
-    unseen = names_read_past(model)
+    unseen = names_read_past(model) | {name for name in names if leaf_of(name) in ROUTERS}
     return [name for name in names if name not in unseen and not refuses(LoraConfig(), model, name)]
 
 
@@ -65,8 +68,12 @@ def outside_of_text(model: Any) -> set[nn.Module]:
 def peft_takes_all_linear(model: Any) -> bool:
     """Whether PEFT's word for all linear layers means in this model what it says.
 
-    It refuses some layers of Mamba, and takes what is derived from a linear layer, as routers are, for one.
+    It refuses some layers of Mamba, and takes what is derived from a linear layer, as routers are, for one. LoRA is
+    for nothing on layers whose owner reads past them, and worse than that on routers.
     """
+    leaves = {leaf_of(name) for name in linear_names(model)}
+    if leaves & (ROUTERS | names_read_past(model)):
+        return False
     derived = any(isinstance(module, nn.Linear | Conv1D) and not is_linear(module) for module in model.modules())
     return not derived and not any(refuses(LoraConfig(), model, name) for name in linear_names(model))
 
