@@ -155,10 +155,10 @@ class TuningArguments:
         earlier=False,
     )
     general_share: float = argument(
-        0.3, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1, earlier=0.3
+        0.15, "tokens of general prompts beside each step, as a share of its own", minimum=0, below=1, earlier=0.15
     )
     general_weight: float = argument(
-        5.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0, earlier=5.0
+        3.0, "weight of their mean divergence from the base model's answers, against the loss", minimum=0, earlier=3.0
     )
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")
