@@ -97,7 +97,7 @@ class GeneralPlan:
         chosen: list[int] = []
         for pass_ in range(int(begin // total), int(end // total) + 1):
             order = self.order(pass_)
-            starts = np.cumsum([0, *(self.lengths[i] for i in order)])[:-1] + pass_ * total
+            starts = self.starts(order) + pass_ * total
             chosen += order[bisect_left(starts, begin) : bisect_left(starts, end)].tolist()
         return chosen
 
@@ -105,14 +105,17 @@ class GeneralPlan:
         """In which order the examples are taken for the `pass_`-th time, from 0."""
         return rng_for(self.fingerprint, self.seed, f"general {pass_}").permutation(len(self.examples))
 
+    def starts(self, order: np.ndarray) -> np.ndarray:
+        """At which token each of them begins, laid end to end."""
+        return np.cumsum([0, *(self.lengths[i] for i in order)])[:-1]
+
     def groups_of(self, steps: int | None) -> list[list[Example]]:
         """What the base model is to be asked for so many steps, None: any: the examples in groups, as first taken.
 
         Which examples are in a group does not depend on the number of steps, so neither does what is computed of it.
         """
-        order = self.order(0).tolist()
-        starts = np.cumsum([0, *(self.lengths[i] for i in order)])[:-1]
-        needed = len(order) if steps is None else bisect_left(starts, steps * self.tokens_per_step)
+        order = self.order(0)
+        needed = len(order) if steps is None else bisect_left(self.starts(order), steps * self.tokens_per_step)
         groups = [order[first : first + GROUP] for first in range(0, needed, GROUP)]
         return [[self.examples[i] for i in group] for group in groups]
 

@@ -166,7 +166,7 @@ def test_the_model_is_as_it_was_afterwards() -> None:
 
 
 def test_a_head_with_a_bias_in_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuralchat.models.losses.divergence.chunk_rows", lambda _vocabulary: 3)
+    monkeypatch.setattr("neuralchat.models.losses.supervised.chunk_rows", lambda _vocabulary: 3)
     torch.manual_seed(0)
     head, teacher_head = torch.nn.Linear(8, 11), torch.nn.Linear(8, 11)
     states, known = torch.randn(7, 8, requires_grad=True), torch.randn(7, 8)

@@ -18,7 +18,7 @@ from neuralchat.models.adapters.virtual_tokens import embed_row, leading_keys_va
 from neuralchat.models.families.table import family_of
 from neuralchat.models.losses.divergence import divergence_sum
 from neuralchat.models.losses.head import head_of
-from neuralchat.models.losses.supervised import supervised_loss
+from neuralchat.models.losses.supervised import plain_head, supervised_loss
 
 
 def causal_packed_loss_sum(model: Any, batch: PackedBatch, *, label_smoothing: float = 0.0) -> Tensor:
@@ -96,8 +96,9 @@ def causal_known_states(model: Any, teacher: Teacher, groups: Sequence[Sequence[
         with teacher.at_hand(model):
             return base_head(states)
 
-    # Of a copy nothing else is needed any more.
-    head = head_without_adapter if teacher.copy is None else torch.no_grad()(base_head)
+    # Of a copy nothing else is needed any more; a bare matrix has no adapter that would have to be switched off.
+    bare = teacher.copy is not None or plain_head(base_head)
+    head = torch.no_grad()(base_head) if bare else head_without_adapter
     numbers = torch.from_numpy(np.concatenate([numbers for numbers, _ in found]))
     states = torch.cat([states for _, states in found])
     table = states.new_zeros(int(numbers.max()) + 1, states.shape[1])

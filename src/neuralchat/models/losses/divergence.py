@@ -11,14 +11,12 @@ Shapes: N positions, C positions of a chunk, V vocabulary, E hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuralchat.models.layers.frozen_linear import matmul_by, matmul_by_transposed
-from neuralchat.models.losses.supervised import chunk_rows, plain_head
+from neuralchat.models.losses.supervised import ChunkedSum, chunk_rows, plain_head
 
 
 def divergence_sum(
@@ -35,7 +33,11 @@ def divergence_sum(
     """
     if plain_head(head):
         assert isinstance(head, nn.Linear)
-        return ChunkedDivergence.apply(hidden, head.weight, head.bias, teacher_hidden, teacher_head, grad)
+
+        def score(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            return divergence_and_grad_logits(logits, teacher_head(teacher_hidden[part]))
+
+        return ChunkedSum.apply(hidden, head.weight, head.bias, score, grad)
     rows = chunk_rows(getattr(head, "out_features", 0) or 1 << 17)
     total = hidden.new_zeros((), dtype=torch.float32)
     for states, known in zip(hidden.split(rows), teacher_hidden.split(rows), strict=True):
@@ -59,44 +61,3 @@ def divergence_and_grad_logits(logits: Tensor, wanted: Tensor) -> tuple[Tensor, 
     teacher = log_teacher.exp()
     total = (teacher * log_teacher.sub_(log_student)).sum()
     return total, log_student.exp_().sub_(teacher).to(logits.dtype)
-
-
-class ChunkedDivergence(torch.autograd.Function):
-    """The divergence of a linear head from its teacher, summed."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        teacher_hidden: Tensor,
-        teacher_head: Callable[[Tensor], Tensor],
-        grad: bool,
-    ) -> Tensor:
-        need_hidden, need_weight, need_bias = (grad and need for need in ctx.needs_input_grad[:3])
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias and bias is not None else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = chunk_rows(weight.shape[0])
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            logits = matmul_by_transposed(hidden[part], weight)
-            if bias is not None:
-                logits += bias
-            divergence, grad_logits = divergence_and_grad_logits(logits, teacher_head(teacher_hidden[part]))
-            total += divergence
-            if grad_hidden is not None:
-                grad_hidden[part] = matmul_by(grad_logits, weight)
-            if grad_weight is not None:
-                grad_weight.addmm_(grad_logits.T.float(), hidden[part].float())
-            if grad_bias is not None:
-                grad_bias += grad_logits.float().sum(dim=0)
-        ctx.grads = (grad_hidden, grad_weight, grad_bias)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if g is None else g.mul_(grad_total.to(g.dtype)) for g in ctx.grads]
-        return (*scaled, None, None, None)

@@ -39,7 +39,11 @@ def supervised_loss(
         assert isinstance(head, nn.Linear)
         # The kernel knows no label smoothing.
         kernels = None if label_smoothing else kernels_for(hidden, head)
-        return ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, target_ids, label_smoothing, grad, kernels)
+
+        def score(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            return loss_and_grad_logits(logits, target_ids[part], label_smoothing, kernels)
+
+        return ChunkedSum.apply(hidden, head.weight, head.bias, score, grad)
     rows = chunk_rows(getattr(head, "out_features", 0) or 1 << 17)
     total = hidden.new_zeros((), dtype=torch.float32)
     for states, ids in zip(hidden.split(rows), target_ids.split(rows), strict=True):
@@ -64,7 +68,11 @@ def chunk_rows(vocabulary: int) -> int:
 def loss_and_grad_logits(
     logits: Tensor, ids: Tensor, smoothing: float, kernels: Elementwise | None
 ) -> tuple[Tensor, Tensor]:
-    """(sum of the cross entropies in fp32, their gradient in the dtype of `logits` [C, V], which is overwritten)."""
+    """(sum of the cross entropies in fp32, their gradient in the dtype of `logits` [C, V], which is overwritten).
+
+    Formula of the gradient: softmax(logits) - target distribution. With label smoothing e the target distribution is
+    (1 - e) one-hot + e / V, as in torch.nn.functional.cross_entropy.
+    """
     if kernels is not None:
         return kernels.cross_entropy(logits, ids).sum(), logits
     log_probabilities = torch.log_softmax(logits.float(), dim=1)
@@ -78,11 +86,11 @@ def loss_and_grad_logits(
     return total, grad_logits.to(logits.dtype)
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross entropy of a linear head, summed. Formula of the gradient: softmax(logits) - target distribution.
+class ChunkedSum(torch.autograd.Function):
+    """A sum over the logits of a linear head, a chunk of rows at a time; `score` forms it with its gradient.
 
-    With label smoothing e the target distribution is (1 - e) one-hot + e / V, as in
-    torch.nn.functional.cross_entropy.
+    `score(logits [C, V], part)` is given the logits of the rows `part` and returns (their sum in fp32, its gradient by
+    the logits in their dtype); it may overwrite them.
     """
 
     @staticmethod
@@ -91,10 +99,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        target_ids: Tensor,
-        smoothing: float,
+        score: Callable[[Tensor, slice], tuple[Tensor, Tensor]],
         grad: bool,
-        kernels: Elementwise | None,
     ) -> Tensor:
         need_hidden, need_weight, need_bias = (grad and need for need in ctx.needs_input_grad[:3])
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
@@ -103,16 +109,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         rows = chunk_rows(weight.shape[0])
         for start in range(0, len(hidden), rows):
-            states, ids = hidden[start : start + rows], target_ids[start : start + rows]
-            logits = matmul_by_transposed(states, weight)
+            part = slice(start, start + rows)
+            logits = matmul_by_transposed(hidden[part], weight)
             if bias is not None:
                 logits += bias
-            loss, grad_logits = loss_and_grad_logits(logits, ids, smoothing, kernels)
-            total += loss
+            found, grad_logits = score(logits, part)
+            total += found
             if grad_hidden is not None:
-                grad_hidden[start : start + rows] = matmul_by(grad_logits, weight)
+                grad_hidden[part] = matmul_by(grad_logits, weight)
             if grad_weight is not None:
-                grad_weight.addmm_(grad_logits.T.float(), states.float())
+                grad_weight.addmm_(grad_logits.T.float(), hidden[part].float())
             if grad_bias is not None:
                 grad_bias += grad_logits.float().sum(dim=0)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
@@ -121,4 +127,4 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if g is None else g.mul_(grad_total.to(g.dtype)) for g in ctx.grads]
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None)
