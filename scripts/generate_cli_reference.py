@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat import cli
-from neuralchat.config.help import HELP_FILE
-from neuralchat.config.legacy_flags import LEGACY_FLAGS
-from neuralchat.config.parser import PART_TITLES, help_rows
+from neuralchat.config.command.help import HELP_FILE
+from neuralchat.config.command.legacy_flags import LEGACY_FLAGS
+from neuralchat.config.command.parser import PART_TITLES, help_rows
 from neuralchat.config.schema import SCHEMA, Argument
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ def targets() -> dict[Path, str]:
     rows = json.dumps(help_rows(), indent=1, ensure_ascii=False)
     return {
         ROOT / "docs" / "cli.md": reference(),
-        ROOT / "src" / "neuralchat" / "config" / HELP_FILE: f"{rows}\n",
+        ROOT / "src" / "neuralchat" / "config" / "command" / HELP_FILE: f"{rows}\n",
     }
 
 

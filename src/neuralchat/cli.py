@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from neuralchat import __version__
 from neuralchat.cache import CACHE_KINDS
-from neuralchat.config.flag_parser import FlagParser, RaisingParser, verb_of
+from neuralchat.config.command.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
 from neuralchat.console.output import OutputLostError, fill_closed_streams, sturdy_streams
 from neuralchat.errors import (
@@ -135,7 +135,7 @@ def quiet_environment() -> None:
 
 def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
-        from neuralchat.config.help import help_text
+        from neuralchat.config.command.help import help_text
 
         put(help_text(prog), end="")
         return 0

@@ -16,15 +16,15 @@ from transformers import TrainingArguments
 
 from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
 from neuralchat.config.checks import problems_of
+from neuralchat.config.command.names import Named, merged_values, named
+from neuralchat.config.command.words import words_of
 from neuralchat.config.config_file import config_values
 from neuralchat.config.conversion import BARE, converted
 from neuralchat.config.from_run import values_of_run
 from neuralchat.config.implied import implied_values
 from neuralchat.config.methods import METHODS
-from neuralchat.config.names import Named, merged_values, named
 from neuralchat.config.schema import PARTS, SCHEMA, Argument, Schema
 from neuralchat.config.training_flags import TrainingFlags
-from neuralchat.config.words import words_of
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.paths import expanded_path
 from neuralchat.secrets import (

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from neuralchat.config.command.suggestions import did_you_mean, nearest
+from neuralchat.config.command.words import word
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.suggestions import did_you_mean, nearest
-from neuralchat.config.words import word
 from neuralchat.errors import ArgumentsError, problem_list
 
 

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 
 from neuralchat.checkpointing.select import SharedCheckpoint, asks_to_resume, checkpoint_to_resume
 from neuralchat.checkpointing.store import check_room, failures_told, sweep
+from neuralchat.config.command.parser import parse
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.parser import parse
 from neuralchat.config.schema import ORIGINAL_SCHEMA, SCHEMA
 from neuralchat.console import is_first_rank, is_log_shown, note, show_page
 from neuralchat.data.given_records import GivenRecords

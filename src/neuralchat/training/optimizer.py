@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 
-from neuralchat.config.words import word
+from neuralchat.config.command.words import word
 from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.models.compat.trainer import GreedyLR, decayed_names, is_optimizer_factory
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from neuralchat.config.command.legacy_flags import LEGACY_FLAGS
+from neuralchat.config.command.parser import parse
+from neuralchat.config.command.suggestions import FLAGS_OF_OTHER_TOOLS, VERBS_OF_OTHER_TOOLS, WITHOUT_A_FLAG
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.legacy_flags import LEGACY_FLAGS
-from neuralchat.config.parser import parse
 from neuralchat.config.schema import SCHEMA
-from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, VERBS_OF_OTHER_TOOLS, WITHOUT_A_FLAG
 from neuralchat.errors import ArgumentsError
 
 MINIMAL = ("--model_name_or_path", "m", "--train_file", "a.json", "--output_dir", "out")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from neuralchat.config.command.legacy_flags import LEGACY_FLAGS
+from neuralchat.config.command.names import named
+from neuralchat.config.command.words import read_words
 from neuralchat.config.conversion import BARE, TAKEN_BACK
-from neuralchat.config.legacy_flags import LEGACY_FLAGS
-from neuralchat.config.names import named
 from neuralchat.config.schema import SCHEMA
-from neuralchat.config.words import read_words
 
 NO_CUDA = "--no_cuda is now --use_cpu"
 WARMUP = "--warmup_ratio is now --warmup_steps (a number below 1 is a share of all steps)"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from neuralchat.config.arguments import TuningArguments
+from neuralchat.config.command.parser import parse
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.facts import argument, harmless
-from neuralchat.config.parser import parse
 from neuralchat.config.schema import Schema
 from neuralchat.errors import ArgumentsError
 

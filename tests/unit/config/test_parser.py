@@ -1,4 +1,4 @@
-"""config/parser.py: flags, files and key=value give the same arguments; every mistake has its message."""
+"""config/command/parser.py: flags, files and key=value give the same arguments; every mistake has its message."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from neuralchat.config.command.help import help_text
+from neuralchat.config.command.parser import help_rows, parse
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.help import help_text
-from neuralchat.config.parser import help_rows, parse
 from neuralchat.config.schema import SCHEMA
 from neuralchat.errors import ArgumentsError
 
@@ -369,7 +369,7 @@ def test_help_names_every_flag() -> None:
 
 def test_help_is_written_down_as_the_arguments_are() -> None:
     """Reading it needs no transformers, so it is kept in a file: scripts/generate_cli_reference.py writes that."""
-    kept = json.loads(files("neuralchat.config").joinpath("help.json").read_text(encoding="utf-8"))
+    kept = json.loads(files("neuralchat.config.command").joinpath("help.json").read_text(encoding="utf-8"))
     assert kept == help_rows()
 
 

@@ -1,4 +1,4 @@
-"""config/words.py: which words belong to which flag, and values written as words are read back."""
+"""config/command/words.py: which words belong to which flag, and values written as words are read back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from neuralchat.config.command.words import read_words, words_of
 from neuralchat.config.conversion import BARE, TAKEN_BACK
 from neuralchat.config.schema import SCHEMA
-from neuralchat.config.words import read_words, words_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from neuralchat.config.parser import parse
+from neuralchat.config.command.parser import parse
 from neuralchat.distributed.backends import BACKENDS, CCL_PACKAGE, choose_backend
 from neuralchat.errors import DistributedError
 

@@ -12,8 +12,8 @@ from support.runs import ROWS
 
 import neuralchat
 from neuralchat.cli import main
+from neuralchat.config.command.parser import parse
 from neuralchat.config.config import PYTHON_CALL, FinetuneConfig
-from neuralchat.config.parser import parse
 from neuralchat.console import log_shown
 from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.library import finetune as module

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from neuralchat import cli
-from neuralchat.config.legacy_flags import LEGACY_FLAGS
+from neuralchat.config.command.legacy_flags import LEGACY_FLAGS
 from neuralchat.config.schema import SCHEMA
 from neuralchat.data.records import RecordReport, read_records
 from neuralchat.evaluation.facts import states_facts

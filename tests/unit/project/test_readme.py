@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from neuralchat import cli
-from neuralchat.config.parser import parse
+from neuralchat.config.command.parser import parse
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "src" / "neuralchat"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from neuralchat.config.parser import parse
+from neuralchat.config.command.parser import parse
 
 ROOT = Path(__file__).parents[3]
 LAUNCH = ROOT / "examples" / "launch"

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.command.legacy_flags import LEGACY_FLAGS
 from neuralchat.config.config_file import CONFIG_ENDINGS
 from neuralchat.config.conversion import BARE, TAKEN_BACK
-from neuralchat.config.legacy_flags import LEGACY_FLAGS
 from neuralchat.config.schema import Schema
 
 PAIR = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)

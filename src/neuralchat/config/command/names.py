@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from neuralchat.config.command.legacy_flags import LEGACY_FLAGS, notice, translate
+from neuralchat.config.command.suggestions import FLAGS_OF_OTHER_TOOLS, WITHOUT_A_FLAG, did_you_mean, nearest
 from neuralchat.config.conversion import BARE, TAKEN_BACK, is_true
-from neuralchat.config.legacy_flags import LEGACY_FLAGS, notice, translate
 from neuralchat.config.schema import Schema
-from neuralchat.config.suggestions import FLAGS_OF_OTHER_TOOLS, WITHOUT_A_FLAG, did_you_mean, nearest
 
 
 @dataclasses.dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from neuralchat.config.suggestions import VERBS_OF_OTHER_TOOLS, did_you_mean, nearest
+from neuralchat.config.command.suggestions import VERBS_OF_OTHER_TOOLS, did_you_mean, nearest
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.paths import expanded
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from neuralchat.config.command.words import read_words
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.schema import ORIGINAL_SCHEMA, PARTS, SCHEMA, Argument, Schema
-from neuralchat.config.words import read_words
 
 PART_TITLES = {
     "model": "Model",

@@ -18,7 +18,9 @@ def help_text(prog: str) -> str:
     parser = argparse.ArgumentParser(
         prog=prog, usage=f"{prog} [config.yaml] [key=value | --flag value]...", add_help=False
     )
-    for title, rows in json.loads(files("neuralchat.config").joinpath(HELP_FILE).read_text(encoding="utf-8")).items():
+    for title, rows in json.loads(
+        files("neuralchat.config.command").joinpath(HELP_FILE).read_text(encoding="utf-8")
+    ).items():
         group = parser.add_argument_group(title)
         for name, metavar, meaning, *original in rows:
             # The last is that of the original's scripts, where they have another default.
