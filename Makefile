@@ -31,7 +31,7 @@ demo: setup
 	else \
 	  $(BIN)/neuralchat finetune examples/demo/finetune.yaml output_dir=$(DEMO) overwrite_output_dir=true; \
 	fi
-	$(BIN)/neuralchat eval $(DEMO) --questions examples/demo/heldout.json --max_new_tokens 48
+	$(BIN)/neuralchat eval $(DEMO) --questions examples/demo/heldout.json --general 60 --max_new_tokens 48
 
 clean-demo:
 	rm -rf $(DEMO)
