@@ -30,7 +30,7 @@ TOP_FLAGS = ("-h", "--help", "--version")
 VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run, or to any model",
-    "eval": "ask a run or model questions and score its answers by the facts listed with them",
+    "eval": "ask a run and its base model questions, and count the answers that state the facts listed with them",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
@@ -151,7 +151,7 @@ def run_chat(options: argparse.Namespace) -> int:
 
 
 def run_eval(options: argparse.Namespace) -> int:
-    from neuralchat.evaluation.facts import evaluate
+    from neuralchat.evaluation.questions import evaluate
 
     return evaluate(options)
 
@@ -209,7 +209,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"])
     scores.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
-    scores.add_path("--questions", required=True, help="records with a 'facts' list each")
+    scores.add_path("--questions", help="records with a 'facts' list each")
+    scores.add_argument(
+        "--general", type=int, default=0, metavar="N", help="ask N of the package's general questions too"
+    )
+    scores.add_argument("--tuned_only", action="store_true", help="do not ask the base model the same, to compare")
     scores.add_path("--output", help="write every answer to this JSON file")
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
     add_base_model(scores)

@@ -22,6 +22,7 @@ from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_fr
 from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
 from neuralchat.inference.window import Prompt, window_of
+from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.paths import expanded_path
@@ -84,6 +85,22 @@ class Chatbot:
         with quiet_libraries(), generators_kept():
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether there is a base model beside what was trained, so that it can be asked too."""
+        return hasattr(self.model, "disable_adapter")
+
+    @contextmanager
+    def untuned(self) -> Iterator[Chatbot]:
+        """The same bot as it was before training, in the same prompt format; within, this one must not answer.
+
+        Raises ArgumentsError where there is no base model: a base model itself, or one whose own weights were trained.
+        """
+        if not self.has_base:
+            raise ArgumentsError(f"{self.name or 'this chatbot'} has no base model beside it")
+        with self.model.disable_adapter():
+            yield Chatbot(base_model_of(self.model), self.tokenizer, self.template, name=f"base model of {self.name}")
 
     @property
     def pad_id(self) -> int:
