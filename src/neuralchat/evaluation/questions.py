@@ -88,7 +88,7 @@ def scores_of(
     bot: Chatbot, items: Sequence[Record | GeneralPrompt], sampling: Sampling, *, compare: bool
 ) -> list[dict[str, Any]]:
     """For each of them the answer and whether it is right; with `compare` also those of the base model ("before")."""
-    asked = [turns_of(item) for item in items]
+    asked = [question_turns(item) for item in items]
     rows = [
         {
             "question": turns[-1].content,
@@ -106,7 +106,7 @@ def scores_of(
     return rows
 
 
-def turns_of(item: Record | GeneralPrompt) -> Sequence[Turn]:
+def question_turns(item: Record | GeneralPrompt) -> Sequence[Turn]:
     return item.turns[:-1] if isinstance(item, Record) else item.turns
 
 
