@@ -37,10 +37,8 @@ def as_mapping(text: Any) -> dict[str, Any] | None:
 def places_of(description: dict[str, Any]) -> list[str]:
     for name in PLACES:
         held = description.get(name)
-        found = [
-            text for text in (held if isinstance(held, list) else [held]) if isinstance(text, str) and text.strip()
-        ]
-        if found:
+        texts = held if isinstance(held, list) else [held]
+        if found := [text for text in texts if isinstance(text, str) and text.strip()]:
             return found
     return []
 

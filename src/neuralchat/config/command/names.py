@@ -44,7 +44,8 @@ def named(said: Mapping[str, Any], schema: Schema) -> Named:
         flag = name if name in schema.arguments else meant_by(written, schema)
         if flag in NAMES_RECORDS and (places := described_places(value)) is not None:
             found.problems.append(f"--{written}: {instead_of_description(flag, places)}")
-            found.guessed[flag] = places
+            # Also of what is not understood: that there are no records is no second problem.
+            found.guessed["validation_file" if flag == "validation_file" else "train_file"] = places or ["FILE"]
             continue
         if name not in schema.arguments and (instead := WITHOUT_A_FLAG.get(name.lower())):
             found.problems.append(f"there is no flag --{written}: {instead}")
