@@ -19,7 +19,7 @@ from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.mixture import mixed, rows_of_file, shares_of
-from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sources
+from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sources, unread_parts
 from neuralchat.data.records import RecordReport
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
@@ -29,7 +29,7 @@ from neuralchat.errors import DataError, NeuralChatError, panics_told, problem_l
 
 PROGRESS_SECONDS = 5.0
 # Raised where records are read otherwise than before: what an earlier version has kept of them is not used then.
-READING = "3"
+READING = "4"
 
 # Of records of which none is left, as many are told; and the flag that a reason names as the limit.
 UNUSABLE_SHOWN = 5
@@ -79,7 +79,7 @@ def prepare(
         kwargs=data.template_variables,
         date=template_date,
     )
-    notices = [*template.notices, *mixed_kinds(firsts, template.name)]
+    notices = [*unread_parts(train_source), *template.notices, *mixed_kinds(firsts, template.name)]
     if data.template == "auto" and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
         notices.append(
             "the records are conversations and the tokenizer has no chat template: they take Alpaca's; "
@@ -157,6 +157,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
             raise DataError(f"the records changed while they were read: {source.name}; start again when they are whole")
         ignored = sorted(map(str, report.ignored_fields))
         notices = [notice] if notice else []
+        notices += [doubt.told() for doubt in report.doubts.values()]
         notices += [f"fields that are not used: {', '.join(ignored)}"] if ignored else []
         return {
             **counts.as_dict(),

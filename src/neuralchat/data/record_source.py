@@ -13,7 +13,16 @@ from neuralchat.data.example_store import fingerprint_of
 from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.mixture import shares_of
-from neuralchat.data.record_files import RawRow, SyntaxProblem
+from neuralchat.data.record_files import READERS, RawRow, SyntaxProblem
+from neuralchat.data.record_files.packed import inner_ending
+from neuralchat.data.record_files.saved_data_set import (
+    TRAIN,
+    SavedDataSetError,
+    arrow_files,
+    is_saved_data_set,
+    listed,
+    parts_of,
+)
 from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, read_records, records_of_rows
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import file_sha256
@@ -25,7 +34,7 @@ FILES_SHOWN = 8
 class RecordSource:
     """Files, a data set of a hub, or rows given in Python. `limit`: use only the first records.
 
-    `columns`: what --columns says. `trained`: they are what is trained on.
+    `columns`: what --columns says. `trained`: they are what is trained on. `held_out`: they are what is held out.
     """
 
     files: tuple[str, ...] = ()
@@ -34,6 +43,7 @@ class RecordSource:
     given: GivenRecords | None = None
     columns: tuple[str, ...] = ()
     trained: bool = True
+    held_out: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -53,7 +63,8 @@ class RecordSource:
                 continue
             try:
                 if path.is_dir():
-                    problems.append(f"{name} is a directory; {files_to_name(path)}")
+                    problem = directory_problem(name, held_out=self.held_out)
+                    problems += [problem] if problem else []
                 elif not path.is_file():
                     problems.append(f"{name} does not exist")
                 elif path.stat().st_size == 0:
@@ -70,7 +81,8 @@ class RecordSource:
         if self.dataset:
             return fingerprint_of("hub", *map(str, self.dataset), *how)
         # The name is part of it: messages quote it.
-        parts = [f"{name}={file_sha256(Path(name))}" for name in self.files]
+        hashes = {name: map(file_sha256, arrow_files(Path(name))) for name in self.files}
+        parts = [f"{name}={','.join(found)}" for name, found in hashes.items()]
         return fingerprint_of("files", *parts, *how)
 
     def records(self, report: RecordReport) -> Iterator[Record]:
@@ -108,16 +120,38 @@ class RecordSource:
         return [record for record in firsts if record is not None]
 
 
-def files_to_name(directory: Path) -> str:
-    """What to give in the place of a directory: of one that `datasets` has saved, its files or one of its parts."""
-    if (directory / "dataset_dict.json").is_file():
-        parts = sorted(path.name for path in directory.iterdir() if path.is_dir())
-        found = sorted(directory.glob("*/data-*.arrow"))
-        if found:
-            listed = " ".join(str(path) for path in found if path.parent == found[-1].parent)
-            return f"it holds the data sets {', '.join(parts)}; name the files of one, such as {listed}"
-    found = sorted(directory.glob("data-*.arrow"))
-    return f"name the files in it: {' '.join(map(str, found[:FILES_SHOWN]))}" if found else "name the files in it"
+def directory_problem(name: str, *, held_out: bool) -> str | None:
+    """What keeps a directory from being read as a data set that was saved."""
+    directory = Path(name)
+    if not is_saved_data_set(directory):
+        found = sorted(path for path in directory.glob("*") if path.is_file() and inner_ending(path) in READERS)
+        more = " ..." if len(found) > FILES_SHOWN else ""
+        return (
+            f"{name} is a directory; name the files in it{':' if found else ''}"
+            + "".join(f" {path}" for path in found[:FILES_SHOWN])
+            + more
+        )
+    try:
+        parts = parts_of(directory)
+        if held_out and len(parts) > 1:
+            # Which of them was not trained on, its maker knows.
+            other = next(part for part in parts if part != TRAIN)
+            return f"{name} holds the data sets {listed(parts)}; name the one to hold out: {directory / other}"
+        missing = [file.name for file in arrow_files(directory) if not file.is_file()]
+    except SavedDataSetError as error:
+        return f"{name} {error}"
+    return f"{name} lacks files of its data set: {listed(missing)}" if missing else None
+
+
+def unread_parts(source: RecordSource) -> list[str]:
+    """A notice for each directory of which one data set is read and others are not."""
+    notices = []
+    for name in source.files:
+        parts = parts_of(Path(name)) if Path(name).is_dir() else []
+        if len(parts) > 1:
+            others = [part for part in parts if part != TRAIN]
+            notices.append(f"train: {name}: its data set {TRAIN} is read; not used: {listed(others)}")
+    return notices
 
 
 def sources(
@@ -129,7 +163,7 @@ def sources(
     files = list(shares_of(data.mix)) or data.train_file
     train = record_source(files, hub, data.max_train_samples, given, columns)
     held_out = record_source(data.validation_file, None, data.max_eval_samples, given, columns)
-    validation = replace(held_out, trained=train.is_empty)
+    validation = replace(held_out, trained=train.is_empty, held_out=True)
     if problems := [*train.check(), *validation.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     return train, validation

@@ -206,6 +206,37 @@ def test_a_value_of_another_tool_is_no_second_problem(written: str, value: str, 
     assert refusal(*MINIMAL, f"--{written}")[:1] == expected
 
 
+DESCRIPTIONS = {
+    "datasets:\n  - path: a.json\n    type: alpaca\n  - path: b/chats.jsonl\n    ds_type: json": "a.json b/chats.jsonl",
+    "datasets:\n  - path: json\n    data_files: [a.json, b.json]\n    field_messages: dialog": "a.json b.json",
+    "datasets: [{path: tatsu-lab/alpaca, type: alpaca}, c.json]": "tatsu-lab/alpaca c.json",
+    "dataset: {_component_: torchtune.datasets.alpaca_dataset, source: json, data_files: a.json}": "a.json",
+    "train_file: {path: a.json}": "a.json",
+    "dataset_name: [{name: 'my data', split: train}]": "'my data'",
+    "data: [{type: sharegpt}]": "FILE ...",
+}
+
+
+@pytest.mark.parametrize("content", DESCRIPTIONS)
+def test_described_data_sets_lead_to_the_flags_that_name_them(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    written = content.partition(":")[0]
+    model = ("--model_name_or_path", "m", "--output_dir", "o")
+    assert refusal(str(tmp_path / "a.yaml"), *model) == [
+        f"--{written}: data sets are named here, not described: files with --train_file {DESCRIPTIONS[content]}, their "
+        "shares with --mix FILE=0.7 FILE=0.3, a data set of the hub with --dataset_name, columns with --columns; what "
+        "kind the records are is seen by their fields"
+    ]
+
+
+def test_described_data_sets_to_hold_out(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("eval_data: [{path: c.json}]")
+    assert refusal(str(tmp_path / "a.yaml"), *MINIMAL) == [
+        "--eval_data: data sets are named here, not described: files with --validation_file c.json, columns with "
+        "--columns; what kind the records are is seen by their fields"
+    ]
+
+
 @pytest.mark.parametrize("words", [("--load_in_8bit",), ("--load_in_8bit", "True"), ("--load-in-4bit",)])
 def test_quantized_weights_lead_to_what_there_is(words: tuple[str, ...]) -> None:
     (problem,) = refusal(*MINIMAL, *words)

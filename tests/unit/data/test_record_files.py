@@ -19,7 +19,6 @@ from support.fuzzing import only_problem, rows_of, values_of
 
 from neuralchat.data.record_files import RawRow, SyntaxProblem, packed, read_rows
 from neuralchat.data.record_files import rows as row_limits
-from neuralchat.data.record_source import RecordSource
 from neuralchat.errors import DataError
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -263,20 +262,3 @@ def test_values_of_arrow_that_lie_outside_are_not_followed(tmp_path: Path) -> No
     path.write_bytes(before + np.array([0, 1 << 30], dtype=np.int32).tobytes() + after)
     problem = only_problem(list(read_rows(path)))
     assert problem.what.startswith("is not an Arrow file after row 0: ")
-
-
-def test_what_a_saved_data_set_is_read_by(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    rows = [{"instruction": "a", "output": "b"}] * 3
-    saved = datasets.Dataset.from_list(rows)
-    saved.save_to_disk(tmp_path / "one", num_shards=2)
-    datasets.DatasetDict(test=saved, train=saved).save_to_disk(tmp_path / "parts")
-    files = [str(tmp_path / "one" / f"data-0000{i}-of-00002.arrow") for i in (0, 1)]
-    for name, what in (
-        ("one", f"is a directory; name the files in it: {files[0]} {files[1]}"),
-        ("parts", "is a directory; it holds the data sets test, train; name the files of one, such as "
-                  f"{tmp_path}/parts/train/data-00000-of-00001.arrow"),
-    ):  # fmt: skip
-        (problem,) = RecordSource((str(tmp_path / name),)).check()
-        assert problem == f"{tmp_path / name} {what}"
-    assert [row for file in files for row in values_of(list(read_rows(Path(file))))] == rows

@@ -125,14 +125,31 @@ def test_words_for_nothing_are_empty_cells(tmp_path: Path, name: str, blank: str
     assert report.ignored_fields == set()
 
 
-@pytest.mark.parametrize("blank", BLANKS)
-def test_a_word_for_nothing_is_no_question_and_no_answer(tmp_path: Path, blank: str) -> None:
+@pytest.mark.parametrize("blank", ["NaN", "nan", "<NA>", "NaT", r"\N", " NaN "])
+def test_what_programs_write_for_nothing_is_no_question_and_no_answer(tmp_path: Path, blank: str) -> None:
     records, report = read_table_of(tmp_path, "a.csv", ("question", "answer"), ("Why?", blank), (blank, "So."))
     assert records == []
     assert [problem.partition(": ")[2] for problem in report.problems] == [
         f"field '{field}' holds '{blank.strip()}', which tables write for nothing; where the word itself is meant, "
         "write the records as JSON"
         for field in ("answer", "question")
+    ]
+
+
+@pytest.mark.parametrize("word", ["None", "null", "NULL", " None "])
+def test_a_word_that_may_be_an_answer_is_one_and_is_told(tmp_path: Path, word: str) -> None:
+    rows = [("question", "answer"), ("Any allergies?", word), ("What is red?", "A cherry."), ("And blue?", word)]
+    records, report = read_table_of(tmp_path, "a.csv", *rows, (word, "It is missing."))
+    assert [(record.turns[0].content, record.turns[1].content) for record in records] == [
+        *rows[1:],
+        (word, "It is missing."),
+    ]
+    assert all(type(turn.content) is str for record in records for turn in record.turns)
+    assert report.problems == []
+    assert [doubt.told() for doubt in report.doubts.values()] == [
+        f"{tmp_path / 'a.csv'} row{where}: field '{field}' holds '{word.strip()}', which is trained on as that word; "
+        "where it means nothing, leave the row out"
+        for where, field in (("s 1, 3 (2 rows)", "answer"), (" 4", "question"))
     ]
 
 

@@ -19,7 +19,8 @@ FLAGS_OF_OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
             "use_auth_token": "token hf_token auth_token",
             "train_file": "data data_path data_file data_files dataset datasets train train_data train_path "
             "training_file input",
-            "validation_file": "eval_file valid_file val_file dev_file eval_data val_data validation_data test_file",
+            "validation_file": "eval_file valid_file val_file dev_file eval_data val_data validation_data test_file "
+            "test_datasets",
             "dataset_name": "dataset_id hf_dataset",
             "validation_split_percentage": "val_size val_set_size validation_split eval_split test_size split",
             "output_dir": "output out outdir out_dir output_path save_dir save_path",

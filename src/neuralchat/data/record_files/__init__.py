@@ -1,4 +1,4 @@
-"""bytes on disk -> raw rows, streamed: JSON, JSON lines, CSV or parquet, packed with gzip or zstd or not."""
+"""bytes on disk -> raw rows, streamed: JSON, JSON lines, CSV, parquet or Arrow, packed with gzip or zstd or not."""
 
 from neuralchat.data.record_files.json_columns import TURN_KEYS
 from neuralchat.data.record_files.reading import READERS, read_rows

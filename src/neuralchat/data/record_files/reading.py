@@ -18,6 +18,7 @@ from neuralchat.data.record_files.packed import (
     packing_of,
 )
 from neuralchat.data.record_files.rows import Rows, SyntaxProblem
+from neuralchat.data.record_files.saved_data_set import read_saved
 from neuralchat.data.record_files.table_rows import read_table
 from neuralchat.errors import DataError
 
@@ -38,7 +39,13 @@ PACKED_INSIDE = (".parquet", ".arrow", ".feather")
 
 
 def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
-    """Stream the rows of a file by its ending. Raises DataError for an ending that is not known."""
+    """Stream the rows of a file by its ending, or of a data set that was saved as a directory.
+
+    Raises DataError for an ending that is not known.
+    """
+    if path.is_dir():
+        yield from read_saved(path)
+        return
     ending = inner_ending(path)
     reader = READERS.get(ending)
     if reader is None:

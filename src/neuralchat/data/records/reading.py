@@ -63,6 +63,7 @@ def records_of_rows(
         report.good += 1
         report.kinds.setdefault(name, record.kind)
         report.ignore(findings.unused)
+        report.doubt(name, row.number, findings.doubts)
         yield record
     if rows_seen == 0 and not report.fatal and not report.bad_rows:
         report.add(name, None, "the file holds no record")

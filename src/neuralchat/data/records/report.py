@@ -64,6 +64,8 @@ class RecordReport:
     found: dict[tuple[str, str, int], Problem] = field(default_factory=dict)
     unlisted: int = 0
     ignored_fields: set[str] = field(default_factory=set)
+    # What was taken for one of two things, with its rows.
+    doubts: dict[tuple[str, str], Problem] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     # Whether a row had none of the fields that records have.
     unrecognised: bool = False
@@ -99,6 +101,12 @@ class RecordReport:
         for name in names:
             if len(self.ignored_fields) < KEPT_FIELDS:
                 self.ignored_fields.add(name)
+
+    def doubt(self, name: str, row: int, texts: Iterable[str]) -> None:
+        """What a good record of a file leaves in doubt."""
+        for what in texts:
+            if (name, what) in self.doubts or len(self.doubts) < KEPT_PROBLEMS:
+                self.doubts.setdefault((name, what), Problem(name, what)).add(row, what)
 
     def settle(self, on_bad_record: str) -> str | None:
         """Raise DataError if the problems forbid going on, else return a notice (or None).

@@ -13,14 +13,19 @@ from neuralchat.data.record_files import Blank, readable
 
 NAMES_SHOWN = 8
 WITHOUT_NAME = "a column without a name"
+# Words for nothing that may be what a table asks or answers: what a function returns, whether there are allergies.
+WORDS_THAT_ANSWER = frozenset({"None", "null", "NULL"})
 
 
 @dataclass(slots=True)
 class Findings:
-    """What reading a row found. `unused`: names of fields that hold something and are not read."""
+    """What reading a row found. `unused`: names of fields that hold something and are not read. `doubts`: what was
+    taken for one of two things that it may mean.
+    """
 
     problems: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def problem(self, text: str | None) -> None:
         if text is not None:
@@ -57,9 +62,14 @@ class Fields:
         name, value = self.first(names)
         if name not in self.values:
             self.found.problem(f"field '{name}' is missing; found {names_of(self.values)}")
+        elif isinstance(value, Blank) and value.strip() in WORDS_THAT_ANSWER:
+            self.found.doubts.append(
+                f"field '{name}' holds '{value.strip()}', which is trained on as that word; "
+                "where it means nothing, leave the row out"
+            )
         else:
             self.found.problem(text_problem(value, name))
-        return value if isinstance(value, str) else ""
+        return str(value) if isinstance(value, str) else ""
 
     def optional_text(self, names: Sequence[str]) -> str:
         """Empty where it is null or no number, as tables write an empty cell."""
