@@ -20,8 +20,8 @@ from neuralchat.data.record_files.saved_data_set import (
     SavedDataSetError,
     arrow_files,
     is_saved_data_set,
-    listed,
-    parts_of,
+    names_text,
+    parts_of_data_set,
 )
 from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, read_records, records_of_rows
 from neuralchat.errors import DataError, problem_list
@@ -132,25 +132,25 @@ def directory_problem(name: str, *, held_out: bool) -> str | None:
             + more
         )
     try:
-        parts = parts_of(directory)
+        parts = parts_of_data_set(directory)
         if held_out and len(parts) > 1:
             # Which of them was not trained on, its maker knows.
             other = next(part for part in parts if part != TRAIN)
-            return f"{name} holds the data sets {listed(parts)}; name the one to hold out: {directory / other}"
+            return f"{name} holds the data sets {names_text(parts)}; name the one to hold out: {directory / other}"
         missing = [file.name for file in arrow_files(directory) if not file.is_file()]
     except SavedDataSetError as error:
         return f"{name} {error}"
-    return f"{name} lacks files of its data set: {listed(missing)}" if missing else None
+    return f"{name} lacks files of its data set: {names_text(missing)}" if missing else None
 
 
 def unread_parts(source: RecordSource) -> list[str]:
     """A notice for each directory of which one data set is read and others are not."""
     notices = []
     for name in source.files:
-        parts = parts_of(Path(name)) if Path(name).is_dir() else []
+        parts = parts_of_data_set(Path(name)) if Path(name).is_dir() else []
         if len(parts) > 1:
             others = [part for part in parts if part != TRAIN]
-            notices.append(f"train: {name}: its data set {TRAIN} is read; not used: {listed(others)}")
+            notices.append(f"train: {name}: its data set {TRAIN} is read; not used: {names_text(others)}")
     return notices
 
 

@@ -117,10 +117,10 @@ def texts(bot: Chatbot, asked: Sequence[Sequence[Turn]], sampling: Sampling) -> 
 def print_wrong(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if not row["right"]:
-            put(f"wrong  {row['question']}\n       said: {row['answer']}\n       facts: {listed(row['facts'])}")
+            put(f"wrong  {row['question']}\n       said: {row['answer']}\n       facts: {facts_text(row['facts'])}")
 
 
-def listed(facts: Sequence[Fact]) -> str:
+def facts_text(facts: Sequence[Fact]) -> str:
     return ", ".join(" or ".join(alternatives_of(fact)) for fact in facts)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 PLACES = ("data_files", "path", "file_name", "name", "source", "dataset", "hf_hub_url", "train", "id")
 # Flags that name records: in the place of their value a mapping is a description.
 NAMES_RECORDS = ("train_file", "validation_file", "dataset_name")
-SHOWN = 4
+PLACES_SHOWN = 4
 
 
 def described_places(value: Any) -> list[str] | None:
@@ -46,7 +46,7 @@ def places_of(description: dict[str, Any]) -> list[str]:
 def instead_of_description(flag: str, places: list[str]) -> str:
     """What to write in the place of descriptions of data sets under a name that means `flag`."""
     files = "validation_file" if flag == "validation_file" else "train_file"
-    shown = shlex.join(places[:SHOWN]) + (" ..." if len(places) > SHOWN else "")
+    shown = shlex.join(places[:PLACES_SHOWN]) + (" ..." if len(places) > PLACES_SHOWN else "")
     shares = "their shares with --mix FILE=0.7 FILE=0.3, " if files == "train_file" else ""
     hub = "a data set of the hub with --dataset_name, " if files == "train_file" else ""
     return (

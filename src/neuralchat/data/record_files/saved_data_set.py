@@ -14,7 +14,7 @@ STATE, PARTS = "state.json", "dataset_dict.json"
 # What is read of a directory that holds several data sets, where training asks for it.
 TRAIN = "train"
 MAX_STATE_BYTES = 1 << 20
-SHOWN = 8
+NAMES_SHOWN = 8
 
 
 class SavedDataSetError(Exception):
@@ -25,12 +25,12 @@ def is_saved_data_set(directory: Path) -> bool:
     return (directory / STATE).is_file() or (directory / PARTS).is_file()
 
 
-def parts_of(directory: Path) -> list[str]:
+def parts_of_data_set(directory: Path) -> list[str]:
     """The names of the data sets in a directory that holds several; none for any other directory."""
     if not (directory / PARTS).is_file():
         return []
-    listed = content_of(directory / PARTS).get("splits")
-    return [name for name in (listed if isinstance(listed, list) else []) if is_plain_name(name)]
+    splits = data_set_content(directory / PARTS).get("splits")
+    return [name for name in (splits if isinstance(splits, list) else []) if is_plain_name(name)]
 
 
 def arrow_files(path: Path) -> list[Path]:
@@ -39,15 +39,15 @@ def arrow_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    if parts := parts_of(path):
+    if parts := parts_of_data_set(path):
         if len(parts) > 1 and TRAIN not in parts:
-            raise SavedDataSetError(f"holds the data sets {listed(parts)}; name one: {path / parts[0]}")
+            raise SavedDataSetError(f"holds the data sets {names_text(parts)}; name one: {path / parts[0]}")
         return arrow_files_of(path / (TRAIN if TRAIN in parts else parts[0]))
     return arrow_files_of(path)
 
 
 def arrow_files_of(directory: Path) -> list[Path]:
-    content = content_of(directory / STATE)
+    content = data_set_content(directory / STATE)
     entries = content.get("_data_files")
     names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     if not names or not all(map(is_plain_name, names)):
@@ -77,7 +77,7 @@ def read_saved(directory: Path) -> Rows:
                 number = max(number, before + (row.row or 0))
 
 
-def content_of(file: Path) -> dict[str, Any]:
+def data_set_content(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
             content = json.loads(stream.read(MAX_STATE_BYTES))
@@ -94,5 +94,5 @@ def is_plain_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name and "\0" not in name
 
 
-def listed(names: list[str]) -> str:
-    return ", ".join(map(readable, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+def names_text(names: list[str]) -> str:
+    return ", ".join(map(readable, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
