@@ -258,9 +258,10 @@ def test_chat_eval_and_merge_take_checkpoints_and_base_models(
     assert (of_checkpoint.stdout, of_checkpoint.stderr) == (of_run, "")
     assert run_cli("chat", llama_checkpoint, *question, check=True).stdout != of_run
     questions = write_records([{"instruction": "Name a fruit.", "output": "b", "facts": ["zzz"]}], "questions.json")
-    for model in (checkpoint, llama_checkpoint):
+    compared = "questions: 0 of 1 right before, 0 after (0 kept, 0 lost, 0 gained)\n"
+    for model, beside in ((checkpoint, compared), (llama_checkpoint, "")):
         scored = run_cli("eval", model, "--questions", questions, "--max_new_tokens", 4, check=True)
-        assert scored.stdout == "0 of 1 answers state the right fact (0%)\n"
+        assert scored.stdout == beside + "0 of 1 answers state the right fact (0%)\n"
     run_cli("merge", checkpoint, "--output", "merged", check=True)
     assert run_cli("chat", "merged", *question, check=True).stdout == of_run
     shown = run_cli("show", "merged")

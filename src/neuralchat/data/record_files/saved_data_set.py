@@ -14,7 +14,7 @@ STATE, PARTS = "state.json", "dataset_dict.json"
 # What is read of a directory that holds several data sets, where training asks for it.
 TRAIN = "train"
 MAX_STATE_BYTES = 1 << 20
-NAMES_SHOWN = 8
+SPLITS_SHOWN = 8
 
 
 class SavedDataSetError(Exception):
@@ -95,4 +95,4 @@ def is_plain_name(name: Any) -> bool:
 
 
 def names_text(names: list[str]) -> str:
-    return ", ".join(map(readable, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
+    return ", ".join(map(readable, names[:SPLITS_SHOWN])) + (", ..." if len(names) > SPLITS_SHOWN else "")
