@@ -12,7 +12,7 @@ from neuralchat.data.general_prompts import GeneralPrompt
 from neuralchat.data.records import TEXT, Fact, Record, RecordReport, Turn, read_records
 from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.evaluation.facts import alternatives_of, states_facts
-from neuralchat.evaluation.sample_answers import spread_prompts
+from neuralchat.evaluation.sample_answers import rightness, spread_prompts
 from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
@@ -89,7 +89,7 @@ def scores_of(
 ) -> list[dict[str, Any]]:
     """For each of them the answer and whether it is right; with `compare` also those of the base model ("before")."""
     asked = [question_turns(item) for item in items]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "question": turns[-1].content,
             "answer": answer,
@@ -102,7 +102,7 @@ def scores_of(
         with bot.untuned() as base:
             answers = texts(base, asked, sampling)
         for row, item, answer in zip(rows, items, answers, strict=True):
-            row |= {"before": answer, "right_before": states_facts(answer, item.facts), "right_after": row["right"]}
+            row |= {"before": answer, **rightness(item.facts, answer, row["answer"])}
     return rows
 
 

@@ -43,13 +43,18 @@ def places_of(description: dict[str, Any]) -> list[str]:
     return []
 
 
+def flag_of_files(flag: str) -> str:
+    """The flag that names files for what `flag`, one of NAMES_RECORDS, is for: training, or holding out."""
+    return "validation_file" if flag == "validation_file" else "train_file"
+
+
 def instead_of_description(flag: str, places: list[str]) -> str:
     """What to write in the place of descriptions of data sets under a name that means `flag`."""
-    files = "validation_file" if flag == "validation_file" else "train_file"
+    files = flag_of_files(flag)
     shown = shlex.join(places[:PLACES_SHOWN]) + (" ..." if len(places) > PLACES_SHOWN else "")
-    shares = "their shares with --mix FILE=0.7 FILE=0.3, " if files == "train_file" else ""
-    hub = "a data set of the hub with --dataset_name, " if files == "train_file" else ""
+    of_training = "their shares with --mix FILE=0.7 FILE=0.3, a data set of the hub with --dataset_name, "
     return (
-        f"data sets are named here, not described: files with --{files} {shown or 'FILE ...'}, {shares}{hub}columns "
-        "with --columns; what kind the records are is seen by their fields"
+        f"data sets are named here, not described: files with --{files} {shown or 'FILE ...'}, "
+        f"{of_training if files == 'train_file' else ''}columns with --columns; what kind the records are is seen by "
+        "their fields"
     )

@@ -6,7 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from neuralchat.config.command.described_data import NAMES_RECORDS, described_places, instead_of_description
+from neuralchat.config.command.described_data import (
+    NAMES_RECORDS,
+    described_places,
+    flag_of_files,
+    instead_of_description,
+)
 from neuralchat.config.command.legacy_flags import LEGACY_FLAGS, notice, translate
 from neuralchat.config.command.suggestions import FLAGS_OF_OTHER_TOOLS, WITHOUT_A_FLAG, did_you_mean, nearest
 from neuralchat.config.conversion import BARE, TAKEN_BACK, is_true
@@ -45,7 +50,7 @@ def named(said: Mapping[str, Any], schema: Schema) -> Named:
         if flag in NAMES_RECORDS and (places := described_places(value)) is not None:
             found.problems.append(f"--{written}: {instead_of_description(flag, places)}")
             # Also of what is not understood: that there are no records is no second problem.
-            found.guessed["validation_file" if flag == "validation_file" else "train_file"] = places or ["FILE"]
+            found.guessed[flag_of_files(flag)] = places or ["FILE"]
             continue
         if name not in schema.arguments and (instead := WITHOUT_A_FLAG.get(name.lower())):
             found.problems.append(f"there is no flag --{written}: {instead}")
