@@ -49,6 +49,14 @@ LATENT: dict[str, Any] = {
     "head_dim": None,
 }
 ROTARY = {"rotary_dim": 4}
+# Embeddings of each layer's own.
+PER_LAYER: dict[str, Any] = {
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 97,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+MAMBA: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8}
 
 # model_type -> what its configuration has besides SIZES. None leaves a size to the family.
 PACKED: dict[str, dict[str, Any]] = {
@@ -75,6 +83,8 @@ PACKED: dict[str, dict[str, Any]] = {
     "gemma": {},
     "gemma2": {**WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.0},
     "gemma3_text": WINDOW,
+    "gemma3n_text": {**WINDOW, **PER_LAYER, "laurel_rank": 4, "activation_sparsity_pattern": [0.0, 0.0]},
+    "gemma4_text": {**WINDOW, **PER_LAYER, "global_head_dim": 8},
     "glm": {},
     "glm4": {},
     "glm4_moe": ROUTED,
@@ -128,12 +138,13 @@ PACKED: dict[str, dict[str, Any]] = {
 }
 # Of which something else than attention through the interface looks at other tokens.
 PADDED: dict[str, dict[str, Any]] = {
-    "bart": {"decoder_start_token_id": 2, "forced_eos_token_id": None},
+    "bart": {"decoder_layers": 2, "encoder_layers": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None},
     "bloom": {},
     "doge": {},
     "falcon": {"head_dim": None},
     "falcon_mamba": {},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 24},
+    "granitemoehybrid": {**EXPERTS, **MAMBA, "layer_types": ["mamba", "attention"]},
     "jamba": {
         **EXPERTS,
         "attn_layer_period": 2,
@@ -142,12 +153,14 @@ PADDED: dict[str, dict[str, Any]] = {
         "expert_layer_offset": 1,
     },
     "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_moe": {**EXPERTS, "num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
     "llama4_text": EXPERTS,
     "mamba": {},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1, "state_size": 8},
     "minimax": EXPERTS,
     "olmo_hybrid": {},
     "openai-gpt": {},
+    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
     "qwen3_next": {**EXPERTS, "layer_types": ["linear_attention", "full_attention"]},
     "recurrent_gemma": {"num_hidden_layers": 3},
     "rwkv": {},

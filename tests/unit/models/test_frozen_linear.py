@@ -42,3 +42,18 @@ def test_only_frozen_layers_change_and_come_back() -> None:
     assert (type(frozen), type(trained)) == (FrozenLinear, nn.Linear)
     thaw_linears(model)
     assert type(frozen) is nn.Linear
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_it_gives_may_be_changed_in_place(bias: bool) -> None:
+    """Gemma 3n multiplies what a linear layer gave, and torch forbids that of a view."""
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 37, bias=bias).requires_grad_(False)
+    x = torch.randn(2, 13, 24, requires_grad=True)
+    expected = layer(x).mul(2).square().sum()
+    freeze_linears(nn.Sequential(layer))
+    changed = layer(x)
+    changed *= 2
+    found = changed.square().sum()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, x)[0], torch.autograd.grad(expected, x)[0])

@@ -26,7 +26,9 @@ ONEDNN = onednn_linear_available()
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows [..., I] times the transpose of matrix [O, I]: [..., O]. Equal dtypes; no autograd."""
     if ONEDNN and rows.device.type == "cpu" and rows.dtype == torch.float32:
-        return onednn_linear(rows, matrix, bias)
+        result = onednn_linear(rows, matrix, bias)
+        # No view, so that a model may change it in place, as Gemma 3n does.
+        return result.new_empty(0).set_(result)
     return nn.functional.linear(rows, matrix, bias)
 
 

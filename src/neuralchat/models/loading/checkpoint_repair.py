@@ -28,9 +28,12 @@ def repair_config(config: Any) -> Any:
     if repaired != names:
         note(f"config.json names {', '.join(names)}; read as {', '.join(map(str, repaired))} (the file is not changed)")
         config.architectures = repaired
-    if isinstance(config.pad_token_id, int) and not 0 <= config.pad_token_id < config.vocab_size:
-        note(f"config.json has pad_token_id {config.pad_token_id}, outside the vocabulary; read as none")
-        config.pad_token_id = None
+    # Of a model that sees or hears too, the part that reads text has the vocabulary.
+    text = config.get_text_config()
+    pad_id = getattr(text, "pad_token_id", None)
+    if isinstance(pad_id, int) and not 0 <= pad_id < text.vocab_size:
+        note(f"config.json has pad_token_id {pad_id}, outside the vocabulary; read as none")
+        text.pad_token_id = None
     return config
 
 
