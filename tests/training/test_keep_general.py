@@ -46,9 +46,10 @@ def test_more_weight_keeps_more(trained: Callable[..., Path]) -> None:
 
 def test_none_of_it(trained: Callable[..., Path]) -> None:
     off = trained("off", "--keep_general", "False")
+    default = ("--lora_init", "default")
     assert all("general_divergence" not in line for line in metrics(off))
     for name, flags in {"weight": ("--general_weight", 0), "share": ("--general_share", 0)}.items():
-        assert digest(trained(name, *flags)) == digest(off)
+        assert digest(trained(name, *flags, *default)) == digest(off)
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt", "prefix", "llama_adapter", "ia3", "none"])
@@ -76,3 +77,17 @@ def test_a_run_that_goes_on_ends_as_the_undisturbed_one(trained: Callable[..., P
     found, expected = trained_weights(parts), trained_weights(whole)
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     assert stable_metrics(parts) == stable_metrics(whole)
+
+
+def test_lora_reads_what_the_records_use_and_nothing_else(trained: Callable[..., Path]) -> None:
+    """The first matrices are those of the beginning, whichever the rate; others than PEFT's own."""
+    slow, fast, default = (
+        {name: weight for name, weight in trained_weights(trained(f"run-{at}", *flags)).items() if "lora_A" in name}
+        for at, flags in enumerate([(), ("--learning_rate", "0.1"), ("--lora_init", "default")])
+    )
+    assert slow.keys() == default.keys()
+    for name, weight in slow.items():
+        assert torch.equal(weight, fast[name])
+        assert not torch.allclose(weight, default[name], atol=0.1)
+        # Of the size that PEFT's own have, before they are trained.
+        torch.testing.assert_close(weight.norm(dim=1), torch.full((len(weight),), 3**-0.5))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuralchat.config.facts import argument, harmless
-from neuralchat.config.methods import METHODS, Method
+from neuralchat.config.methods import LORA_INITS, METHODS, Method
 from neuralchat.config.named_values import parse_named_values
 
 # The fields that records have, of all kinds (data/records/kinds.py).
@@ -139,7 +139,12 @@ class TuningArguments:
     lora_dora: bool = argument(False, "LoRA with magnitudes of their own (DoRA); slower", shapes_weights=True)
     lora_rslora: bool = argument(False, "scale LoRA by alpha / sqrt(rank) (rsLoRA)")
     lora_init: str = argument(
-        "default", "how LoRA starts", choices=("default", "gaussian", "pissa"), shapes_weights=True
+        "auto",
+        "how LoRA starts; apart: reads only directions that the records use and general text does not, kept through "
+        "training; auto is apart with --keep_general, else default",
+        choices=tuple(LORA_INITS),
+        earlier="default",
+        shapes_weights=True,
     )
     adapter_layers: int = argument(
         30, "llama_adapter: number of layers, at most the model's depth", minimum=1, shapes_weights=True

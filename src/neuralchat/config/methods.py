@@ -14,8 +14,8 @@ from neuralchat.runs.directory import ADAPTER, WHOLE_MODEL
 if TYPE_CHECKING:
     from neuralchat.config.arguments import TuningArguments
 
-# PEFT's value for each --lora_init.
-LORA_INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
+# PEFT's value for each --lora_init; what is not one of its own begins as its own does, and is changed then.
+LORA_INITS: dict[str, Any] = {"auto": True, "apart": True, "default": True, "gaussian": "gaussian", "pissa": "pissa"}
 
 
 # That of a model of seven billion parameters.

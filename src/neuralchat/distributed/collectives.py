@@ -60,6 +60,13 @@ def all_reduce_sum(values: Sequence[float], device: torch.device | str = "cpu") 
     return sums.tolist()
 
 
+def as_on_rank_zero(tensors: Sequence[torch.Tensor]) -> None:
+    """Give each tensor the values that it has on rank 0."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor.data, src=0)
+
+
 def sum_gradients(parameters: Sequence[torch.nn.Parameter], extra: Sequence[float]) -> list[float]:
     """Give each parameter the sum of its gradient over all ranks; returns the sums of the `extra` numbers.
 

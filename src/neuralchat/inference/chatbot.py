@@ -22,7 +22,7 @@ from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_fr
 from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
 from neuralchat.inference.window import Prompt, window_of
-from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.build import adapter_off
 from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.paths import expanded_path
@@ -99,8 +99,8 @@ class Chatbot:
         """
         if not self.has_base:
             raise ArgumentsError(f"{self.name or 'this chatbot'} has no base model beside it")
-        with self.model.disable_adapter():
-            yield Chatbot(base_model_of(self.model), self.tokenizer, self.template, name=f"base model of {self.name}")
+        with adapter_off(self.model) as base:
+            yield Chatbot(base, self.tokenizer, self.template, name=f"base model of {self.name}")
 
     @property
     def pad_id(self) -> int:

@@ -68,6 +68,16 @@ def with_fitting_rate(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:
     return with_training(arguments, learning_rate=arguments.tuning.method.learning_rate_for(hidden_size))
 
 
+def with_fitting_start(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:
+    """`arguments` with what --lora_init auto means for the model and the method."""
+    tuning = arguments.tuning
+    if tuning.lora_init != "auto":
+        return arguments
+    plain = tuning.method.name == "lora" and not tuning.lora_dora
+    apart = plain and tuning.keep_general and not is_encoder_decoder(config)
+    return dataclasses.replace(arguments, tuning=dataclasses.replace(tuning, lora_init="apart" if apart else "default"))
+
+
 # So many optimizer steps teach the demo's facts; batches get smaller for their sake, where there are few examples.
 FITTING_STEPS = 250
 FITTING_BATCHES = (16, 8, 4)

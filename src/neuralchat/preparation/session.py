@@ -52,9 +52,11 @@ from neuralchat.preparation.fitting import (
     check_architecture,
     with_fitting_batch,
     with_fitting_rate,
+    with_fitting_start,
     within_positions,
 )
 from neuralchat.preparation.packed_rows import prepare_packing
+from neuralchat.preparation.start_apart import start_apart
 from neuralchat.runs.directory import read_manifest
 
 
@@ -116,6 +118,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         if kept:
             note(f"the run was begun with defaults of an earlier version, which stay: {', '.join(kept)}")
     arguments = with_fitting_rate(within_positions(arguments, config), config)
+    arguments = with_fitting_start(arguments, config)
     tokenizer = load_tokenizer(source)
     if arguments.data.chat_template:
         tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
@@ -148,6 +151,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)
     model = add_adapter(model, arguments.tuning, added)
+    if arguments.tuning.lora_init == "apart":
+        start_apart(model, arguments, data, tokenizer)
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
     fast_paths = take_fast_paths(model, compile_kernels=arguments.tuning.compile_kernels)
     layout = prepare_packing(model, arguments, data, tokenizer, precision)

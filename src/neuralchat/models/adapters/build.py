@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,21 @@ WHOLE_PATHS = " A regular expression must match the whole path of a layer, as '.
 def base_model_of(model: Any) -> Any:
     """The transformers model inside a PeftModel; a model without an adapter is returned as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[Any]:
+    """Within, the transformers model inside a PeftModel as if it had no adapter.
+
+    PEFT trains all of an adapter that it switches on again; here what was not trained before is not trained after.
+    """
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield base_model_of(model)
+    finally:
+        for parameter, was_trained in trained:
+            parameter.requires_grad_(was_trained)
 
 
 def add_adapter(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.build import adapter_off
 
 
 class Teacher:
@@ -31,7 +31,7 @@ class Teacher:
             was_training = model.training
             model.eval()
             try:
-                with model.disable_adapter():
-                    yield base_model_of(model)
+                with adapter_off(model) as base:
+                    yield base
             finally:
                 model.train(was_training)

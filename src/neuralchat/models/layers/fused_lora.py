@@ -17,13 +17,13 @@ from neuralchat.models.layers.frozen_linear import FrozenLinear, matmul_by, matm
 
 
 class LoraProduct(torch.autograd.Function):
-    """x @ weight.T + bias + scaling * (dropped @ A.T) @ B.T, where only A and B are trained."""
+    """x @ weight.T + bias + scaling * (dropped @ A.T) @ B.T, where only A and B are trained, or B alone."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, dropped: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
     ) -> Tensor:
-        ctx.trained_dtypes = a.dtype, b.dtype
+        ctx.dtype_a, ctx.dtype_b = a.dtype, b.dtype
         # The products run in the dtype of the activations; gradients end in that of A and B.
         a, b = a.to(x.dtype), b.to(x.dtype)
         low = dropped.flatten(0, -2) @ a.t()
@@ -40,7 +40,7 @@ class LoraProduct(torch.autograd.Function):
         dropped, low, a, b = ctx.saved_tensors
         rows = grad.flatten(0, -2)
         grad_low = (rows @ b).mul_(ctx.scaling)
-        grad_a = grad_low.t() @ dropped.flatten(0, -2)
+        grad_a = (grad_low.t() @ dropped.flatten(0, -2)).to(ctx.dtype_a) if ctx.needs_input_grad[4] else None
         grad_b = (rows.t() @ low).mul_(ctx.scaling)
         grad_x = matmul_by(grad, ctx.weight) if ctx.needs_input_grad[0] else None
         grad_dropped = None
@@ -50,8 +50,7 @@ class LoraProduct(torch.autograd.Function):
                 grad_x.flatten(0, -2).addmm_(grad_low, a)
         elif ctx.needs_input_grad[1]:
             grad_dropped = (grad_low @ a).view_as(dropped)
-        dtype_a, dtype_b = ctx.trained_dtypes
-        return grad_x, grad_dropped, None, None, grad_a.to(dtype_a), grad_b.to(dtype_b), None
+        return grad_x, grad_dropped, None, None, grad_a, grad_b.to(ctx.dtype_b), None
 
 
 class FusedLoraLinear(LoraLinear):
