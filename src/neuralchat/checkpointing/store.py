@@ -174,7 +174,7 @@ def damage(checkpoint: Path, *needed: str) -> str | None:
         lacking = [name for name in (*needed, SUMS) if not (checkpoint / name).is_file()]
         if lacking:
             return f"it lacks {', '.join(lacking)}"
-        stored = (checkpoint / SUMS).read_bytes()
+        stored = read_file(checkpoint / SUMS, MAX_SUMS_BYTES)
         found = sums_of(checkpoint)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"

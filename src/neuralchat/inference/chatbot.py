@@ -26,6 +26,7 @@ from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.paths import expanded_path
 from neuralchat.runs.directory import MANIFEST
+from neuralchat.secrets import secrets_hidden_in_errors
 
 if TYPE_CHECKING:
     from neuralchat.config.config import FinetuneConfig
@@ -78,10 +79,10 @@ class Chatbot:
         the caller's word, never that of a directory. `base_model`: where the base model of a run, checkpoint or adapter
         lies now, if it has moved. Raises RunDirectoryError, AdapterError, ModelError or TemplateError.
         """
-        origin = origin_of(path_or_name)
-        if base_model is not None:
-            origin = on_other_base(origin, base_model)
-        with quiet_libraries(), generators_kept():
+        with secrets_hidden_in_errors(os.environ, path_or_name, base_model), quiet_libraries(), generators_kept():
+            origin = origin_of(path_or_name)
+            if base_model is not None:
+                origin = on_other_base(origin, base_model)
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
 
