@@ -63,8 +63,10 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
     for candidate in reversed(found):
         wrong = damage(candidate, *needed)
         if wrong is None:
-            for text in passed_over:
+            for text in passed_over[:CHECKPOINTS_SHOWN]:
                 note(text)
+            if more := len(passed_over[CHECKPOINTS_SHOWN:]):
+                note(f"{more} more are passed over")
             note(f"going on from {candidate}")
             return candidate
         passed_over.append(f"{candidate} is passed over: {wrong}")

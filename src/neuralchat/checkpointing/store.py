@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.console import mib
-from neuralchat.errors import NeuralChatError, RunDirectoryError
+from neuralchat.errors import NeuralChatError, RunDirectoryError, system_error_line
 from neuralchat.files import (
     WRITING,
     file_sha256,
@@ -177,7 +177,7 @@ def damage(checkpoint: Path, *needed: str) -> str | None:
         stored = read_file(checkpoint / SUMS, MAX_SUMS_BYTES)
         found = sums_of(checkpoint)
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"it cannot be read: {system_error_line(error)}"
     if stored == found.encode():
         return None
     written = dict(line.split("  ", 1)[::-1] for line in stored.decode("utf-8", "replace").split("\n") if "  " in line)

@@ -31,6 +31,9 @@ from neuralchat.secrets import secrets_hidden_in_errors
 if TYPE_CHECKING:
     from neuralchat.config.config import FinetuneConfig
 
+# Of a question: a tokenizer takes 250 times the memory of the text.
+MOST_CHARACTERS = 1 << 20
+
 
 class Chatbot:
     """Answers in the prompt format that its model was trained with.
@@ -165,6 +168,11 @@ class Chatbot:
             raise ArgumentsError(f"the question must be text, found {type(text).__name__}")
         if not text.strip():
             raise ArgumentsError("the question is empty")
+        if len(text) > MOST_CHARACTERS:
+            raise ArgumentsError(
+                f"the question has {len(text):,} characters; at most {MOST_CHARACTERS:,} are tokenized, and models "
+                "follow fewer still. Ask a shorter one"
+            )
 
     def system_turn(self) -> list[Turn]:
         return [Turn("system", self.system)] if self.system else []
