@@ -23,6 +23,7 @@ from neuralchat.errors import (
     system_error_line,
 )
 from neuralchat.models.quiet import leave_out_warnings
+from neuralchat.secrets import hide_in_error, remember_environment
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -63,6 +64,7 @@ def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
     fill_closed_streams()
     quiet_environment()
     show_log()
+    remember_environment(os.environ)
     with sturdy_streams(output_is_work=output_is_work):
         try:
             look_at_surroundings()
@@ -87,6 +89,7 @@ def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
                 report(NeuralChatError(f"memory ran out: {str(error) or type(error).__name__}"))
                 return EXIT_OUT_OF_MEMORY
             if not is_panic(error):
+                hide_in_error(error)
                 raise
             report(NeuralChatError(f"a library gave up: {error}. Is the model or its tokenizer damaged?"))
             return NeuralChatError.exit_status

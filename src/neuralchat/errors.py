@@ -30,6 +30,9 @@ class NeuralChatError(Exception):
         """What a library answers may quote the token that it was given."""
         return masked(super().__str__())
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class ArgumentsError(NeuralChatError):
     """Flags that are unknown, contradict each other or have impossible values."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 
 MASK = "***"
 # Shorter ones would mask words that are none; what a flag was given is masked by the flag's name at any length.
@@ -92,6 +93,45 @@ def masked(text: str) -> str:
         text = CREDENTIALS_IN_ADDRESS.sub(rf"\1{MASK}@", text)
     text = NAMED_VALUE.sub(masked_value, text)
     return BEARER.sub(rf"\1{MASK}", text)
+
+
+@contextmanager
+def secrets_hidden_in_errors(environ: Mapping[str, str], *places: object) -> Iterator[None]:
+    """For what a program calls: an error that leaves the block, and what led to it, quote no secret.
+
+    Known are those of the environment, and the passwords in addresses among `places`.
+    """
+    remember_environment(environ)
+    for place in places:
+        remember_credentials(str(place))
+    try:
+        yield
+    except BaseException as error:
+        hide_in_error(error)
+        raise
+
+
+def hide_in_error(error: BaseException) -> None:
+    """Mask secrets in the texts of an error and of those that led to it: a traceback shows them all."""
+    todo, seen = [error], {id(error)}
+    while todo:
+        found = todo.pop()
+        mask_arguments(found)
+        for name in ("__cause__", "__context__"):
+            earlier = getattr(found, name)
+            if earlier is None or id(earlier) in seen:
+                continue
+            mask_arguments(earlier)
+            if masked(str(earlier)) != str(earlier):
+                # It makes its text of something else.
+                setattr(found, name, None)
+                continue
+            seen.add(id(earlier))
+            todo.append(earlier)
+
+
+def mask_arguments(error: BaseException) -> None:
+    error.args = tuple(masked(value) if isinstance(value, str) else value for value in error.args)
 
 
 def masked_value(match: re.Match[str]) -> str:

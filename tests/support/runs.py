@@ -39,6 +39,18 @@ def digest(run: Path) -> str:
     return hashlib.sha256((run / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
+def copied(source: Path, target: Path) -> Path:
+    """A copy of a directory that may be written to, whatever the permissions of the original."""
+    target.mkdir()
+    for path in sorted(source.rglob("*")):
+        there = target / path.relative_to(source)
+        if path.is_dir():
+            there.mkdir()
+        else:
+            there.write_bytes(path.read_bytes())
+    return target
+
+
 def adapter(run: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import adapter, stable_metrics
+from support.runs import adapter, copied, stable_metrics
 from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.quick
@@ -32,16 +32,19 @@ TOLERANCE = 1e-5
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory laid out as the one that the run was started in; without any run."""
-    shutil.copytree(FIXTURE / "model", tmp_path / "model")
+    copied(FIXTURE / "model", tmp_path / "model")
     for name in ("records.json", "held_out.json"):
-        shutil.copy(FIXTURE / name, tmp_path / name)
+        shutil.copyfile(FIXTURE / name, tmp_path / name)
     return tmp_path
 
 
 @pytest.fixture
 def finished(place: Path) -> Path:
-    """...and with the finished run."""
-    return Path(shutil.copytree(FIXTURE / "run", place / "run"))
+    """...and with the finished run, which looks for nothing where it was made: that place may be there."""
+    run = copied(FIXTURE / "run", place / "run")
+    manifest = (run / "neuralchat.json").read_text()
+    (run / "neuralchat.json").write_text(manifest.replace(manifest_of(run)["working_directory"], str(place)))
+    return run
 
 
 def manifest_of(run: Path) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def test_it_is_repeated_from_its_manifest(run_cli: Callable, finished: Path) -> 
 
 
 def test_the_interrupted_one_goes_on_and_ends_as_the_finished_one(run_cli: Callable, place: Path) -> None:
-    shutil.copytree(FIXTURE / "interrupted", place / "run")
+    copied(FIXTURE / "interrupted", place / "run")
     result = run_cli("finetune", *FLAGS, "--resume_from_checkpoint", "auto", check=True)
     assert "going on from run/checkpoint-10" in result.stderr
     assert_same_run(place / "run", FIXTURE / "run")
@@ -110,7 +113,7 @@ def test_the_interrupted_one_goes_on_and_ends_as_the_finished_one(run_cli: Calla
 
 
 def test_the_interrupted_one_begun_with_other_flags_is_refused_by_name(run_cli: Callable, place: Path) -> None:
-    shutil.copytree(FIXTURE / "interrupted", place / "run")
+    copied(FIXTURE / "interrupted", place / "run")
     result = run_cli("finetune", *FLAGS, "--learning_rate", 0.02, "--resume_from_checkpoint", "auto")
     assert result.returncode == 2
     assert "learning_rate: was 0.01, is now 0.02" in result.stderr

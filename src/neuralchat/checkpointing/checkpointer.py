@@ -19,7 +19,18 @@ from transformers import TrainerState
 
 from neuralchat.checkpointing.rng import rng_state, set_rng_state
 from neuralchat.checkpointing.state_file import read_state, write_state
-from neuralchat.checkpointing.store import IDENTITY, STATE, TRAINER_STATE, keep_newest, write_checkpoint, write_files
+from neuralchat.checkpointing.store import (
+    IDENTITY,
+    STATE,
+    TRAINER_STATE,
+    check_unchanged,
+    damage,
+    keep_newest,
+    read_sums,
+    what_is_left,
+    write_checkpoint,
+    write_files,
+)
 from neuralchat.checkpointing.validate import check_like, check_shapes, fits, restore_trainer_state
 from neuralchat.checkpointing.versions import upgraded
 from neuralchat.distributed.collectives import all_gather_object, rank, run_on_rank_zero
@@ -122,10 +133,13 @@ class Checkpointer:
 
     # Restoring
 
-    def restore(self, checkpoint: Path, trainer_state: TrainerState, parts: Mapping[str, Stateful]) -> dict[str, Any]:
+    def restore(
+        self, checkpoint: Path, sums: bytes, trainer_state: TrainerState, parts: Mapping[str, Stateful]
+    ) -> dict[str, Any]:
         """Put everything back as it was at `checkpoint`; returns the random state of this rank.
 
-        Raises RunDirectoryError, naming the checkpoint, for what no run can have written.
+        `sums`: its SHA256SUMS when it was chosen. Raises RunDirectoryError, naming the checkpoint, for what no run can
+        have written, and where it is not that one any more.
         """
         restore_trainer_state(trainer_state, checkpoint, self.output)
         with fits(checkpoint):
@@ -142,15 +156,25 @@ class Checkpointer:
             # A rank that is new begins with the random state that its own seed gave it.
             if rank() < len(state["rng"]):
                 set_rng_state(state["rng"][rank()])
+        check_unchanged(checkpoint, sums)
         return rng_state()
 
     def load_best(self, checkpoint: str) -> None:
-        """The trained weights of a checkpoint of this run, and nothing else of it."""
+        """The trained weights of a checkpoint of this run, and nothing else of it; it may be days old.
+
+        Raises RunDirectoryError where it is not what was saved.
+        """
+        if wrong := damage(Path(checkpoint)):
+            raise RunDirectoryError(
+                f"the best checkpoint, {checkpoint}, is not whole any more: {wrong}. {what_is_left(self.output)}"
+            )
+        sums = read_sums(Path(checkpoint))
         with fits(Path(checkpoint)):
             path = Path(checkpoint) / STATE
             if not path.is_file() and isinstance(self.model, PeftModel):
                 raise RunDirectoryError(f"{checkpoint} has no {STATE}; --save_only_model keeps no weights by name")
             self.take_weights(Path(checkpoint), read_state(path)["trained"] if path.is_file() else {})
+        check_unchanged(Path(checkpoint), sums)
 
     def take_weights(self, checkpoint: Path, stored: Mapping[str, Tensor]) -> None:
         """Trained weights by their names in the model: what PEFT saves of P-tuning is not all that is trained."""

@@ -24,6 +24,8 @@ from neuralchat.runs.directory import (
     read_metrics,
 )
 
+# Of those that a message names, the newest.
+CHECKPOINTS_SHOWN = 8
 # There must be a checkpoint.
 NEWEST = ("latest", "true", "yes", "on")
 NOTHING = ("false", "no", "off")
@@ -48,7 +50,7 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
         if not chosen.is_dir():
             raise RunDirectoryError(f"--resume_from_checkpoint {value} is not a directory")
         if not (chosen / SUMS).is_file() and (inside := checkpoints(chosen)):
-            names = ", ".join(map(str, inside))
+            names = ", ".join(map(str, inside[-CHECKPOINTS_SHOWN:]))
             raise RunDirectoryError(
                 f"--resume_from_checkpoint {chosen} is a run and no checkpoint; name one of its checkpoints ({names}), "
                 "or the newest of --output_dir with auto"
@@ -61,8 +63,10 @@ def checkpoint_to_resume(value: str | None, output: Path, *, weights: str = ADAP
     for candidate in reversed(found):
         wrong = damage(candidate, *needed)
         if wrong is None:
-            for text in passed_over:
+            for text in passed_over[:CHECKPOINTS_SHOWN]:
                 note(text)
+            if more := len(passed_over[CHECKPOINTS_SHOWN:]):
+                note(f"{more} more are passed over")
             note(f"going on from {candidate}")
             return candidate
         passed_over.append(f"{candidate} is passed over: {wrong}")

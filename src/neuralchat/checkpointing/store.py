@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.console import mib
-from neuralchat.errors import NeuralChatError, RunDirectoryError
+from neuralchat.errors import NeuralChatError, RunDirectoryError, system_error_line
 from neuralchat.files import (
     WRITING,
     file_sha256,
     make_directory,
     make_new_directory,
     move,
+    read_file,
     remove_file,
     remove_tree,
     replace_file,
@@ -41,6 +42,8 @@ SUMS = "SHA256SUMS"
 STATE = "training_state.safetensors"
 TRAINER_STATE = "trainer_state.json"
 DELETING = ".deleting"
+# A line for each file of a checkpoint.
+MAX_SUMS_BYTES = 1 << 20
 
 
 def write_checkpoint(output: Path, step: int, write: Callable[[Path], None]) -> Path:
@@ -171,16 +174,39 @@ def damage(checkpoint: Path, *needed: str) -> str | None:
         lacking = [name for name in (*needed, SUMS) if not (checkpoint / name).is_file()]
         if lacking:
             return f"it lacks {', '.join(lacking)}"
-        stored = (checkpoint / SUMS).read_bytes()
+        stored = read_file(checkpoint / SUMS, MAX_SUMS_BYTES)
         found = sums_of(checkpoint)
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"it cannot be read: {system_error_line(error)}"
     if stored == found.encode():
         return None
     written = dict(line.split("  ", 1)[::-1] for line in stored.decode("utf-8", "replace").split("\n") if "  " in line)
     there = dict(line.split("  ", 1)[::-1] for line in found.splitlines())
     wrong = sorted(name for name in {*written, *there} if written.get(name) != there.get(name))
     return f"its content is not what was saved ({', '.join(wrong[:4]) or SUMS} differ from {SUMS})"
+
+
+def read_sums(checkpoint: Path) -> bytes:
+    """What SHA256SUMS says, to be compared when all is read. Raises RunDirectoryError where it cannot be read."""
+    try:
+        return read_file(checkpoint / SUMS, MAX_SUMS_BYTES)
+    except OSError as error:
+        raise RunDirectoryError(f"{checkpoint / SUMS} cannot be read: {error.strerror}") from error
+
+
+def check_unchanged(checkpoint: Path, sums: bytes) -> None:
+    """Raise RunDirectoryError unless the checkpoint is still the one with these `sums`, and whole.
+
+    Asked when its files have been read: between the check and the reading lie minutes, in which it may be replaced.
+    """
+    wrong = damage(checkpoint)
+    if wrong is None and read_sums(checkpoint) != sums:
+        wrong = "it was replaced by another"
+    if wrong is not None:
+        raise RunDirectoryError(
+            f"checkpoint {checkpoint} changed while it was read: {wrong}. Nothing of it is used; try again when nobody "
+            "else writes there."
+        )
 
 
 def discard(checkpoint: Path) -> None:

@@ -34,6 +34,7 @@ from neuralchat.secrets import (
     remember_environment,
     remember_secret,
     remembered,
+    without_remembered,
 )
 
 # A value of --resume_from_checkpoint: go on if there is something to go on from, else begin; the first start of a job
@@ -141,6 +142,8 @@ class FinetuneConfig:
         """transformers' own dataclass. bf16 is left out of it: it would mean autocast."""
         values = {
             **self.training.values(),
+            # Trackers write it to files.
+            "run_name": without_remembered(self.training.run_name or "") or None,
             "bf16": False,
             "disable_tqdm": True,
             # The process group exists already; without a GPU accelerate would see no ranks unless told to use the CPU.

@@ -71,10 +71,10 @@ class Facts:
 
 def argument(default: Any, help: str, **facts: Any) -> Any:
     """A dataclass field with its facts. A list as default is copied for each instance."""
-    metadata = {METADATA_KEY: Facts(help=help, **facts)}
+    metadata, shown = {METADATA_KEY: Facts(help=help, **facts)}, not facts.get("secret", False)
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata, repr=shown)
+    return dataclasses.field(default=default, metadata=metadata, repr=shown)
 
 
 def harmless(default: Any, help: str, **facts: Any) -> Any:

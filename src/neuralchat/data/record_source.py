@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from neuralchat.config.arguments import DataArguments
 from neuralchat.data.example_store import fingerprint_of
 from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
+from neuralchat.data.hub_data_set import HubDataSet
 from neuralchat.data.mixture import shares_of
-from neuralchat.data.record_files import READERS, RawRow, SyntaxProblem
+from neuralchat.data.record_files import READERS
 from neuralchat.data.record_files.packed import inner_ending
 from neuralchat.data.record_files.saved_data_set import (
     TRAIN,
@@ -38,7 +38,7 @@ class RecordSource:
     """
 
     files: tuple[str, ...] = ()
-    dataset: tuple[str, str | None, str | None] | None = None
+    dataset: HubDataSet | None = None
     limit: int | None = None
     given: GivenRecords | None = None
     columns: tuple[str, ...] = ()
@@ -51,7 +51,11 @@ class RecordSource:
 
     @property
     def name(self) -> str:
-        return self.given.name if self.given else self.dataset[0] if self.dataset else ", ".join(self.files)
+        """As a message quotes it: of many files the first ones."""
+        if whole := self.given or self.dataset:
+            return whole.name
+        more = len(self.files) - FILES_SHOWN
+        return ", ".join(self.files[:FILES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
     def check(self) -> list[str]:
         """What is wrong with the files before they are read."""
@@ -79,7 +83,7 @@ class RecordSource:
         if self.given:
             return fingerprint_of(self.given.fingerprint(), *how)
         if self.dataset:
-            return fingerprint_of("hub", *map(str, self.dataset), *how)
+            return fingerprint_of(self.dataset.fingerprint(), *how)
         # The name is part of it: messages quote it.
         hashes = {name: map(file_sha256, arrow_files(Path(name))) for name in self.files}
         parts = [f"{name}={','.join(found)}" for name, found in hashes.items()]
@@ -91,7 +95,7 @@ class RecordSource:
         if self.given:
             found = records_of_rows(self.given.name, self.given.raw_rows(), report, columns)
         elif self.dataset:
-            found = self.hub_records(report, columns)
+            found = records_of_rows(self.dataset.name, self.dataset.raw_rows(), report, columns)
         else:
             found = read_records(self.files, report, columns)
         yield from islice(found, self.limit)
@@ -100,18 +104,6 @@ class RecordSource:
             for flag, problem in columns.missing():
                 report.add(flag, None, problem)
                 report.fatal = True
-
-    def hub_records(self, report: RecordReport, columns: Columns) -> Iterator[Record]:
-        import datasets
-
-        assert self.dataset is not None
-        name, config, cache_dir = self.dataset
-        try:
-            rows = datasets.load_dataset(name, config, split="train", cache_dir=cache_dir)
-        except (OSError, ValueError, ConnectionError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
-        raw: Iterator[RawRow | SyntaxProblem] = (RawRow(i, dict(row)) for i, row in enumerate(rows, start=1))
-        return records_of_rows(name, raw, report, columns)
 
     def first_records(self) -> list[Record]:
         """The first good record of each file that has one."""
@@ -158,7 +150,7 @@ def sources(
     data: DataArguments, cache_dir: str | None = None, given: Sequence[GivenRecords] = ()
 ) -> tuple[RecordSource, RecordSource]:
     """(training, validation) sources. Raises DataError naming every missing or empty file."""
-    hub = (data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
+    hub = HubDataSet(data.dataset_name, data.dataset_config_name, cache_dir) if data.dataset_name else None
     columns = tuple(data.columns)
     files = list(shares_of(data.mix)) or data.train_file
     train = record_source(files, hub, data.max_train_samples, given, columns)
@@ -170,7 +162,11 @@ def sources(
 
 
 def record_source(
-    files: Sequence[str], hub: Any, limit: int | None, given: Sequence[GivenRecords], columns: tuple[str, ...]
+    files: Sequence[str],
+    hub: HubDataSet | None,
+    limit: int | None,
+    given: Sequence[GivenRecords],
+    columns: tuple[str, ...],
 ) -> RecordSource:
     """Rows given in Python stand under their name where files would be named."""
     rows = next((records for records in given if files == [records.name]), None)

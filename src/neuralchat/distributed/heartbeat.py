@@ -66,7 +66,8 @@ class PeerWatch(threading.Thread):
         keys = [f"alive/{rank}" for rank in range(len(self.hosts))]
         now = time.monotonic()
         for rank, value in enumerate(store.multi_get(keys)):
-            text = value.decode()
+            # Whoever reaches the store may write to it.
+            text = value.decode(errors="replace")
             if rank not in self.seen or self.seen[rank][0] != text:
                 self.seen[rank] = (text, now)
 

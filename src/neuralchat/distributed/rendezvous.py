@@ -145,7 +145,9 @@ def roll_call(store: Any, world: World, timeout: float) -> list[str]:
             break
         time.sleep(POLL_SECONDS if missing else 0)
     if not missing:
-        return [name.decode() for name in store.multi_get([f"here/{rank}" for rank in range(world.size)])]
+        return [
+            name.decode(errors="replace") for name in store.multi_get([f"here/{rank}" for rank in range(world.size)])
+        ]
     message = (
         f"{len(missing)} of {world.size} ranks did not come within {timeout:.0f} s (--preflight_timeout): rank "
         f"{', '.join(map(str, missing))}. Here are: {here(store, world, missing)}. Look at the output of the missing "
@@ -162,7 +164,7 @@ def roll_call(store: Any, world: World, timeout: float) -> list[str]:
 
 def here(store: Any, world: World, missing: list[int]) -> str:
     present = [rank for rank in range(world.size) if rank not in missing]
-    return ", ".join(f"rank {rank} on {store.get(f'here/{rank}').decode()}" for rank in present)
+    return ", ".join(f"rank {rank} on {store.get(f'here/{rank}').decode(errors='replace')}" for rank in present)
 
 
 def lost_contact(watch: PeerWatch, error: RuntimeError) -> BaseException:

@@ -27,9 +27,13 @@ from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.paths import expanded_path
 from neuralchat.runs.directory import MANIFEST
+from neuralchat.secrets import secrets_hidden_in_errors
 
 if TYPE_CHECKING:
     from neuralchat.config.config import FinetuneConfig
+
+# Of a question: a tokenizer takes 250 times the memory of the text.
+MOST_CHARACTERS = 1 << 20
 
 
 class Chatbot:
@@ -79,10 +83,10 @@ class Chatbot:
         the caller's word, never that of a directory. `base_model`: where the base model of a run, checkpoint or adapter
         lies now, if it has moved. Raises RunDirectoryError, AdapterError, ModelError or TemplateError.
         """
-        origin = origin_of(path_or_name)
-        if base_model is not None:
-            origin = on_other_base(origin, base_model)
-        with quiet_libraries(), generators_kept():
+        with secrets_hidden_in_errors(os.environ, path_or_name, base_model), quiet_libraries(), generators_kept():
+            origin = origin_of(path_or_name)
+            if base_model is not None:
+                origin = on_other_base(origin, base_model)
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
 
@@ -181,6 +185,11 @@ class Chatbot:
             raise ArgumentsError(f"the question must be text, found {type(text).__name__}")
         if not text.strip():
             raise ArgumentsError("the question is empty")
+        if len(text) > MOST_CHARACTERS:
+            raise ArgumentsError(
+                f"the question has {len(text):,} characters; at most {MOST_CHARACTERS:,} are tokenized, and models "
+                "follow fewer still. Ask a shorter one"
+            )
 
     def system_turn(self) -> list[Turn]:
         return [Turn("system", self.system)] if self.system else []

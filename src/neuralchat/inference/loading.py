@@ -25,6 +25,7 @@ from neuralchat.models.loading.base_model import (
     load_config,
     load_model,
     load_tokenizer,
+    resolve,
     user_errors,
 )
 from neuralchat.models.loading.precision import Precision, has_bf16_units
@@ -40,7 +41,7 @@ def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tu
     source = replace(origin.source, trust_remote_code=trust_remote_code)
     # First, since it looks at the base model's files before anything else reads them.
     config = config_of(origin, trust_remote_code=trust_remote_code)
-    if origin.check_base:
+    if origin.check_base or (knows_base(origin) and Path(resolve(source.name)).is_dir()):
         check_fingerprint(origin, base_fingerprint(source))
     own_tokenizer = origin.directory is not None and (origin.directory / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source)
@@ -94,14 +95,22 @@ def config_of(origin: Origin, *, trust_remote_code: bool) -> Any:
         raise
 
 
+def knows_base(origin: Origin) -> bool:
+    """Whether the files of the base model are known, so that what lies in its place now can be compared."""
+    return not origin.is_whole_model and origin.base_sha256 is not None and is_sha256(origin.base_sha256)
+
+
 def check_fingerprint(origin: Origin, found: str) -> None:
-    """Raise ModelError where the base model at its new place is another than that of training."""
+    """Raise ModelError where the base model, at its place or a new one, is another than that of training."""
     expected, name = origin.base_sha256, origin.source.name
     if expected is None or not (is_sha256(expected) and is_sha256(found)):
         if expected != found:
             note(f"whether {name} is the base model that {origin.name} was trained on cannot be compared")
     elif found != expected:
-        raise ModelError(f"{name} is not the base model that {origin.name} was trained on: its files differ")
+        raise ModelError(
+            f"{name} is not the base model that {origin.name} was trained on: its files differ. If that one lies "
+            "elsewhere, say where: --base_model PATH"
+        )
 
 
 def is_sha256(text: str) -> bool:

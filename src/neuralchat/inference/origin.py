@@ -21,7 +21,7 @@ from neuralchat.config.methods import METHODS
 from neuralchat.console import note
 from neuralchat.errors import ArgumentsError, RunDirectoryError
 from neuralchat.models.adapters.files import check_adapter_files
-from neuralchat.models.loading.base_model import ModelSource
+from neuralchat.models.loading.base_model import ModelSource, is_cached
 from neuralchat.models.loading.checkpoint_files import read_json_object
 from neuralchat.models.loading.fetch import PACKAGED_MODELS
 from neuralchat.paths import expanded
@@ -139,12 +139,16 @@ def fingerprint_in(identity: Any) -> str | None:
 
 def base_source(base: dict[str, Any]) -> ModelSource:
     # A relative path is written down whole, so that a run can be used from any directory.
-    directory = base.get("path")
+    directory, cache_dir = base.get("path"), base.get("cache_dir")
+    name = directory if directory and os.path.isdir(directory) else base["name"]
     return ModelSource(
-        name=directory if directory and os.path.isdir(directory) else base["name"],
+        name=name,
         config_name=base.get("config_name"),
         revision=base.get("revision") or "main",
-        cache_dir=base.get("cache_dir"),
+        # Whoever wrote the run does not say where models are downloaded to, but may say where this one lies.
+        cache_dir=cache_dir
+        if cache_dir and not os.path.isdir(name) and is_cached(name, MODEL_CONFIG, cache_dir)
+        else None,
     )
 
 

@@ -14,6 +14,8 @@ from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.architecture import is_encoder_decoder, position_limit
 
 Encode = Callable[[Sequence[Turn]], list[int]]
+# Somewhat beyond what a model was made for, an answer may still be one; far beyond, it only costs memory and hours.
+MOST_TIMES_TRAINED = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Window:
         left = self.left(ids)
         if left is not None and left < 1:
             raise ArgumentsError(self.too_long(ids, dropped))
+        if self.trained is not None and len(ids) > MOST_TIMES_TRAINED * self.trained:
+            raise ArgumentsError(
+                f"the question is too long: with its template it has {len(ids)} tokens, and the model was made for "
+                f"{self.trained}; ask a shorter one"
+            )
         return Prompt(ids, max_new_tokens if left is None else min(max_new_tokens, left), dropped)
 
     def has_room(self, ids: Sequence[int], max_new_tokens: int) -> bool:

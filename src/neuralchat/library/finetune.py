@@ -17,6 +17,7 @@ from neuralchat.distributed.launchers import export_world, read_world
 from neuralchat.errors import ArgumentsError
 from neuralchat.library.run import Run
 from neuralchat.models.quiet import quiet_libraries
+from neuralchat.secrets import secrets_hidden_in_errors
 from neuralchat.training.finetune import finetune_in
 
 PathLike = str | os.PathLike[str]
@@ -88,7 +89,8 @@ def run_of(
     given_records: Sequence[GivenRecords] = (),
     verbose: bool,
 ) -> Run:
-    with log_shown(verbose), quiet_libraries(), process_state_kept():
+    model = config.model.model_name_or_path
+    with secrets_hidden_in_errors(os.environ, model), log_shown(verbose), quiet_libraries(), process_state_kept():
         world = read_world(os.environ)
         export_world(world, os.environ)
         finetune_in(world, config, callbacks, given_records)

@@ -14,6 +14,7 @@ from transformers import AddedToken, set_seed
 
 from neuralchat.checkpointing.fingerprint import as_begun, check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
+from neuralchat.checkpointing.store import read_sums
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS, is_true
 from neuralchat.console import gib, inform, note
@@ -77,6 +78,8 @@ class Session:
     kernels: str
     # The checkpoint to go on from, as this machine sees it.
     resume: Path | None
+    # Its SHA256SUMS when it was chosen; empty where there is none.
+    resume_sums: bytes
     identity: dict[str, Any]
     micro_batch_tokens: int
     # Of a forward and backward pass, by the proof's examples.
@@ -105,6 +108,7 @@ class Session:
 
 
 def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: Sequence[GivenRecords] = ()) -> Session:
+    resume_sums = b"" if resume is None else read_sums(resume)
     if arguments.training.log_level != "passive":
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training.log_level])
     # The libraries' bars would break our own lines.
@@ -168,6 +172,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         layout=layout,
         kernels=fast_paths.kernels,
         resume=resume,
+        resume_sums=resume_sums,
         identity=identity,
         micro_batch_tokens=micro_batch_tokens,
         seconds_per_token=seconds,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.console.terminal import VISIBLE
-from neuralchat.errors import RunDirectoryError, problem_list
+from neuralchat.errors import RunDirectoryError, problem_list, system_error_line
 from neuralchat.files import kind_of_mode, make_directory, read_file, remove_file, remove_tree
 from neuralchat.paths import nearest_path
 from neuralchat.secrets import without_remembered
@@ -89,6 +89,8 @@ def nearest_existing(path: Path) -> Path:
 
 def why_unwritable(path: Path) -> str | None:
     """Why neither a file nor a directory can be written at `path`; None if one can. Creates nothing."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"{path} is a link that leads nowhere"
     place = nearest_existing(path)
     if place != path and not place.is_dir():
         return f"{place} is a file"
@@ -111,11 +113,11 @@ def check_output_directory(path: Path, *, overwrite: bool, resume: bool) -> None
                 f"--output_dir {path} is not empty; choose another, replace its run with --overwrite_output_dir, "
                 "or go on with it by --resume_from_checkpoint auto"
             )
-        problems = list(misplaced(path))
+        problems = [*misplaced(path), *(undeletable(path) if overwrite else ())]
     except OSError as error:
         raise RunDirectoryError(f"--output_dir {path} cannot be used: {error.strerror or error}") from error
     if problems:
-        title = f"--output_dir {path} cannot be written; move away what is in the place of the run's own files:"
+        title = f"--output_dir {path} cannot be written; move away what is in the way of the run's own files:"
         raise RunDirectoryError(problem_list(title, problems))
 
 
@@ -130,6 +132,13 @@ def misplaced(path: Path) -> Iterator[str]:
             yield f"{entry.name} is {kind_of_mode(mode)}, not a directory"
 
 
+def undeletable(path: Path) -> Iterator[str]:
+    """Checkpoints that cannot be replaced, told before the rest of their run is gone."""
+    for checkpoint in checkpoints(path):
+        if not os.access(checkpoint, os.R_OK | os.W_OK | os.X_OK):
+            yield f"{checkpoint.name}: no permission to delete what is in it"
+
+
 def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
     """Create the directory; with `overwrite`, delete the files of an earlier run and nothing else."""
     try:
@@ -141,7 +150,7 @@ def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
         for checkpoint in checkpoints(path):
             remove_tree(checkpoint)
     except OSError as error:
-        raise RunDirectoryError(f"--output_dir {path} cannot be written: {error.strerror}") from error
+        raise RunDirectoryError(f"--output_dir {path} cannot be written: {system_error_line(error)}") from error
 
 
 def is_checkpoint_name(name: str) -> bool:

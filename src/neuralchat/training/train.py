@@ -72,8 +72,8 @@ def train(session: Session, training: Training) -> RunResults:
 def measure_and_train(session: Session, training: Training, results: RunResults) -> RunResults:
     """`results` and what is found besides."""
     tuning, args = session.arguments.tuning, session.training
-    if args.do_train:
-        run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
+    if args.do_train and session.resume is None:
+        run_on_rank_zero(lambda: restore_metrics(session.output, None))
     asked = Asked()
     if args.do_train and tuning.report_samples:
         records = sample_records(session.data, tuning.report_samples)
@@ -85,7 +85,11 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
     if not args.do_train:
         return results
     if session.resume is not None:
-        training.loop.rng = training.checkpointer.restore(session.resume, training.state, training.parts)
+        training.loop.rng = training.checkpointer.restore(
+            session.resume, session.resume_sums, training.state, training.parts
+        )
+        # When the checkpoint is known to be what was chosen.
+        run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
     start = time.perf_counter()
     with training.signals:
         run_steps(training, session)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fuzzing import time_limit
 from support.runs import ROWS
 from support.small_models import save_checkpoint, small_model
 
 from neuralchat.console.terminal import visible
-from neuralchat.errors import ArgumentsError, ModelError
+from neuralchat.errors import ArgumentsError, ModelError, NeuralChatError
 from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.origin import origin_of
 
 CUT = " [cut at --max_new_tokens]"
 
@@ -60,6 +63,57 @@ def test_another_model_is_refused(moved: tuple[Path, Path, str], tmp_path: Path)
     for directory in (run, run / "checkpoint-2"):
         with pytest.raises(ModelError, match=r"is not the base model that .* was trained on: its files differ"):
             Chatbot.load(directory, base_model=other)
+
+
+def test_another_model_in_its_place_is_refused_too(moved: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """A run from another machine, or a stranger's, whose path leads to another model here."""
+    run, place, _ = moved
+    other = shutil.copytree(place, tmp_path / "other")
+    small_model("llama", 400, seed=1).save_pretrained(other)
+    manifest = json.loads((run / "neuralchat.json").read_text())
+    assert manifest["base_model"]["path"] == str(tmp_path / "models" / "base")
+    other.rename(tmp_path / "models" / "base")
+    with pytest.raises(
+        ModelError, match=r"models/base is not the base model that .*run was trained on.*--base_model PATH"
+    ):
+        Chatbot.load(run)
+    manifest["base_model"]["path"] = str(place)
+    (run / "neuralchat.json").write_text(json.dumps(manifest))
+    Chatbot.load(run)
+
+
+PLACES = ["/", "/dev", "/proc/self", "/proc/self/cwd", "/etc", "{run}", "{home}", "relative", "{pipe}"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_path_that_leads_where_no_model_is(moved: tuple[Path, Path, str], tmp_path: Path, place: str) -> None:
+    run, _, _ = moved
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "config.json")
+    manifest = json.loads((run / "neuralchat.json").read_text())
+    path = place.format(run=run, home=Path.home(), pipe=tmp_path / "pipe")
+    manifest["base_model"] |= {"path": path, "name": path, "config_name": None}
+    (run / "neuralchat.json").write_text(json.dumps(manifest))
+    with time_limit(20), pytest.raises(NeuralChatError, match="base model"):
+        Chatbot.load(run)
+
+
+def test_a_stranger_does_not_say_where_models_are_downloaded_to(
+    moved: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a directory in which that model lies already is taken."""
+    run, _, _ = moved
+    manifest = json.loads((run / "neuralchat.json").read_text())
+    manifest["base_model"] |= {"name": "org/model", "path": "org/model", "cache_dir": str(tmp_path / "evil")}
+    (run / "neuralchat.json").write_text(json.dumps(manifest))
+    assert origin_of(run).source.cache_dir is None
+    with pytest.raises(ModelError):
+        Chatbot.load(run)
+    assert not (tmp_path / "evil").exists()
+    snapshot = tmp_path / "evil" / "models--org--model" / "snapshots" / "0"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert origin_of(run).source.cache_dir == str(tmp_path / "evil")
 
 
 def test_what_has_no_base_model_beside_it(llama_checkpoint: Path) -> None:

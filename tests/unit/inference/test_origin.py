@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.checkpoints import save_run
+from support.runs import copied
 from support.small_models import small_model
 
 from neuralchat.errors import AdapterError, ModelError, NeuralChatError, RunDirectoryError
@@ -64,8 +65,8 @@ def test_a_checkpoint_of_version_0_1(said: list[str]) -> None:
 
 def test_a_checkpoint_of_version_0_1_beside_another_model(tmp_path: Path) -> None:
     """A model of the same name is not taken for the one of training."""
-    shutil.copytree(FIXTURE / "interrupted", tmp_path / "interrupted")
-    shutil.copytree(FIXTURE / "model", tmp_path / "model")
+    copied(FIXTURE / "interrupted", tmp_path / "interrupted")
+    copied(FIXTURE / "model", tmp_path / "model")
     small_model("llama", seed=1).save_pretrained(tmp_path / "model")
     with pytest.raises(ModelError, match=r"model is not the base model that .*checkpoint-10 was trained on: its files"):
         Chatbot.load(tmp_path / "interrupted" / "checkpoint-10")

@@ -28,7 +28,7 @@ def product(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     if ONEDNN and rows.device.type == "cpu" and rows.dtype == torch.float32:
         result = onednn_linear(rows, matrix, bias)
         # No view, so that a model may change it in place, as Gemma 3n does.
-        return result.new_empty(0).set_(result)
+        return result.new_empty(0).set_(result)  # type: ignore[call-overload]
     return nn.functional.linear(rows, matrix, bias)
 
 

@@ -89,7 +89,11 @@ def is_cached(name: str, file: str, cache_dir: str | None) -> bool:
     from huggingface_hub.file_download import repo_folder_name
 
     folder = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
-    return any(folder.glob(f"snapshots/*/{file}"))
+    try:
+        return any(folder.glob(f"snapshots/*/{file}"))
+    # A name that no file system takes.
+    except OSError:
+        return False
 
 
 def load_config(source: ModelSource, *, needs_weights: bool = True) -> Any:
@@ -182,10 +186,29 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
         )
     if info["unexpected_keys"]:
         note(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
+    check_finite_weights(source.name, model)
     model.requires_grad_(False)
     if precision.widens:
         widen_small_weights(model, precision.compute)
     return model.eval()
+
+
+def check_finite_weights(name: str, model: torch.nn.Module) -> None:
+    """Raise ModelError where a weight holds a number that is not finite: training and answers would be chance.
+
+    A row that no record uses yet counts too, since it shows only when the run has gone on for days.
+    """
+    # The sum of a weight is not finite if one of its numbers is not; it may overflow without that.
+    broken = [
+        weight_name
+        for weight_name, weight in model.named_parameters()
+        if not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all()
+    ]
+    if broken:
+        raise ModelError(
+            f"model '{name}': {len(broken)} weight(s), such as {broken[0]}, hold numbers that are not finite; every "
+            "answer would be chance. Copy the model again from where it came from."
+        )
 
 
 def check_weights(name: str, directory: Path, kind: Any, config: Any) -> None:

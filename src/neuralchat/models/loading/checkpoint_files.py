@@ -38,6 +38,8 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         # The library checks that the header's offsets, types and shapes cover the file exactly.
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what a damaged header makes the library raise is not declared anywhere
         with path.open("rb") as stream:
             if stream.read(len(LFS_BEGINNING)) == LFS_BEGINNING:
