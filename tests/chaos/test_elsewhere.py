@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from support.forks import run_forked
-from support.privileges import give_up_privileges
 from support.runs import digest, stable_metrics
+from support.strangers.privileges import give_up_privileges
 
 from neuralchat.distributed import rendezvous
 from neuralchat.runs.directory import read_manifest

@@ -25,7 +25,7 @@ from neuralchat.files import file_sha256
 # The library's names of formats that hold text; "cache" is what it has kept of a data set when there is no network.
 FORMATS = ("arrow", "csv", "json", "parquet", "text")
 KEPT = "cache"
-BATCH_ROWS = 64
+ROWS_AT_ONCE = 64
 HUB = "hf://datasets/"
 
 
@@ -42,7 +42,7 @@ class HubDataSet:
         """A `datasets.Dataset` of the columns that hold text. Raises DataError."""
         import datasets
 
-        with refused(self.name):
+        with refused_data_set(self.name):
             builder = datasets.load_dataset_builder(self.name, self.config, cache_dir=self.cache_dir)
             self.check(builder)
             builder.download_and_prepare()
@@ -70,7 +70,7 @@ class HubDataSet:
 
     def fingerprint(self) -> str:
         """By content: a data set may be another tomorrow under the same name."""
-        with refused(self.name):
+        with refused_data_set(self.name):
             files = [file_sha256(Path(file["filename"])) for file in self.rows.cache_files]
         return fingerprint_of("hub", self.name, *(files or [GivenRecords(self.name, self.rows).fingerprint()]))
 
@@ -78,8 +78,8 @@ class HubDataSet:
         """Numbered from 1."""
         arrow, number = self.rows.with_format("arrow"), 0
         try:
-            for first in range(0, len(self.rows), BATCH_ROWS):
-                table = arrow[first : first + BATCH_ROWS]
+            for first in range(0, len(self.rows), ROWS_AT_ONCE):
+                table = arrow[first : first + ROWS_AT_ONCE]
                 sizes = [0] * len(table)
                 if table.nbytes > MAX_ROW_BYTES:
                     sizes = [table.slice(i, 1).nbytes for i in range(len(table))]
@@ -90,7 +90,7 @@ class HubDataSet:
                     else:
                         yield RawRow(number, dict(self.rows[number - 1]))
         except Exception as error:  # damaged values may make the library raise anything
-            yield SyntaxProblem(None, f"cannot be read after row {number}: {first_line(error)}", True)
+            yield SyntaxProblem(None, f"cannot be read after row {number}: {first_line_of(error)}", True)
 
 
 def is_decoded(feature: Any) -> bool:
@@ -107,17 +107,17 @@ def is_decoded(feature: Any) -> bool:
 
 
 @contextmanager
-def refused(name: str) -> Iterator[None]:
+def refused_data_set(name: str) -> Iterator[None]:
     """Whatever the library raises is a DataError that names the data set."""
     try:
         yield
     except NeuralChatError:
         raise
     except Exception as error:  # a stranger's metadata may make it raise anything
-        raise DataError(f"data set '{name}' cannot be loaded: {first_line(error)}") from error
+        raise DataError(f"data set '{name}' cannot be loaded: {first_line_of(error)}") from error
 
 
-def first_line(error: Exception) -> str:
+def first_line_of(error: Exception) -> str:
     # Of an error that the library wraps, the inner one says what is wrong.
     inner = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
     return readable((str(inner).strip() or type(inner).__name__).splitlines()[0], 300)

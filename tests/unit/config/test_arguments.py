@@ -88,7 +88,7 @@ def test_numbers_that_start_at_one(name: str) -> None:
         ({"template": "vicuna"}, "--template is 'vicuna'; allowed are auto, alpaca, chat"),
         ({"on_bad_record": "warn"}, "--on_bad_record is 'warn'; allowed are fail, skip"),
         ({"peft": "bitfit"}, "--peft is 'bitfit'; allowed are lora, ptun, prefix, prompt, llama_adapter, ia3, none"),
-        ({"lora_init": "zero"}, "--lora_init is 'zero'; allowed are default, gaussian, pissa"),
+        ({"lora_init": "zero"}, "--lora_init is 'zero'; allowed are auto, apart, default, gaussian, pissa"),
         (
             {"predict_with_generate": True},
             "--predict_with_generate needs records: give --validation_file or --validation_split_percentage",

@@ -43,7 +43,7 @@ def set_apart(
     The model is PEFT's, with nothing trained yet and its own layers.
     """
     of_each = [beginnings(examples, seed) for examples in (records, general)]
-    ids, mask = padded([*of_each[0], *of_each[1]], pad_id)
+    ids, mask = padded_right([*of_each[0], *of_each[1]], pad_id)
     device = base_model_of(model).get_input_embeddings().weight.device
     of_records, of_general = mask.clone(), mask.clone()
     of_records[len(of_each[0]) :] = False
@@ -62,7 +62,7 @@ def set_apart(
         if shared.get("input") is not x:
             x_records, x_general = (x[chosen.to(x.device)].float() for chosen in (of_records, of_general))
             shared.update(input=x, directions=directions(x_records, x_general, len(a)))
-        a.copy_(mixed(shared["directions"]))
+        a.copy_(equal_rows(shared["directions"]))
         found.append(a)
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -97,7 +97,7 @@ def directions(records: Tensor, general: Tensor, rank: int) -> Tensor:
     return torch.linalg.solve_triangular(root.t(), left[:, :rank], upper=True)
 
 
-def mixed(columns: Tensor) -> Tensor:
+def equal_rows(columns: Tensor) -> Tensor:
     """[r, I]: rows that span the same, none more important than another, of the size that PEFT's own have."""
     rank = columns.shape[1]
     rotation = torch.linalg.qr(torch.randn(rank, rank))[0].to(columns)
@@ -116,7 +116,7 @@ def beginnings(examples: Sequence[Example], seed: int) -> list[np.ndarray]:
     return chosen
 
 
-def padded(examples: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
+def padded_right(examples: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
     """(ids, mask), both [N, longest], padded on the right."""
     shape = len(examples), max(map(len, examples))
     ids, mask = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.bool)
