@@ -200,11 +200,14 @@ def test_what_another_user_has_closed_is_told_by_name(desk: Desk) -> None:
                 place = Path("attempt")
                 shutil.copytree(desk.directory, place, ignore=shutil.ignore_patterns("attempt", "log"))
                 os.chdir(place)
-                closed, mode = Path(name), Path(name).stat().st_mode
-                closed.chmod(0)
+                # A run knows the first place of its base model.
+                closed, mode = [Path(name), desk.directory / name], Path(name).stat().st_mode
+                for path in closed:
+                    path.chmod(0)
                 status = cli.main(commands()[verb])
-                closed.chmod(mode)
-                print(f"{name} {verb}: {status} {closed.exists()}", flush=True)
+                for path in closed:
+                    path.chmod(mode)
+                print(f"{name} {verb}: {status} {closed[0].exists()}", flush=True)
                 os.chdir("..")
                 shutil.rmtree(place)
 
@@ -228,4 +231,4 @@ def test_what_another_user_has_closed_is_told_by_name(desk: Desk) -> None:
             assert any(why in text for why in ("Permission denied", "no permission", "cannot be read")), (line, text)
         told = []
     refused = [line for line in ends if ": 2 " in line]
-    assert len(refused) >= 0.8 * len(ends), ends
+    assert len(refused) >= 0.8 * len(ends), sorted(set(ends) - set(refused))

@@ -97,9 +97,10 @@ def make_directory(place: Path) -> str:
 
 def make_parts(place: Path) -> str:
     (place / "train").mkdir()
-    (place / "dataset_dict.json").touch()
+    (place / "dataset_dict.json").write_text('{"splits": ["train"]}')
     make_directory(place / "train")
-    return "name the files of one, such as"
+    (place / "train" / "state.json").touch()
+    return "many cannot be read as a data set: state.json: it is not JSON"
 
 
 @pytest.mark.parametrize("make", [make_directory, make_parts])

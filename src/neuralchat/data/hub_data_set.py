@@ -90,7 +90,7 @@ class HubDataSet:
                     else:
                         yield RawRow(number, dict(self.rows[number - 1]))
         except Exception as error:  # damaged values may make the library raise anything
-            yield SyntaxProblem(None, f"cannot be read after row {number}: {first_line_of(error)}", True)
+            yield SyntaxProblem(None, f"cannot be read after row {number}: {line_of_error(error)}", True)
 
 
 def is_decoded(feature: Any) -> bool:
@@ -114,10 +114,10 @@ def refused_data_set(name: str) -> Iterator[None]:
     except NeuralChatError:
         raise
     except Exception as error:  # a stranger's metadata may make it raise anything
-        raise DataError(f"data set '{name}' cannot be loaded: {first_line_of(error)}") from error
+        raise DataError(f"data set '{name}' cannot be loaded: {line_of_error(error)}") from error
 
 
-def first_line_of(error: Exception) -> str:
+def line_of_error(error: Exception) -> str:
     # Of an error that the library wraps, the inner one says what is wrong.
     inner = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
     return readable((str(inner).strip() or type(inner).__name__).splitlines()[0], 300)

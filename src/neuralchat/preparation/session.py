@@ -155,10 +155,10 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)
     model = add_adapter(model, arguments.tuning, added)
-    if arguments.tuning.lora_init == "apart":
-        start_apart(model, arguments, data, tokenizer)
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
     fast_paths = take_fast_paths(model, compile_kernels=arguments.tuning.compile_kernels)
+    if arguments.tuning.lora_init == "apart":
+        start_apart(model, arguments, data, tokenizer)
     layout = prepare_packing(model, arguments, data, tokenizer, precision)
     micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
     return Session(

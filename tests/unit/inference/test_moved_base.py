@@ -104,16 +104,16 @@ def test_a_stranger_does_not_say_where_models_are_downloaded_to(
     """Only a directory in which that model lies already is taken."""
     run, _, _ = moved
     manifest = json.loads((run / "neuralchat.json").read_text())
-    manifest["base_model"] |= {"name": "org/model", "path": "org/model", "cache_dir": str(tmp_path / "evil")}
+    manifest["base_model"] |= {"name": "org/model", "path": "org/model", "cache_dir": str(tmp_path / "theirs")}
     (run / "neuralchat.json").write_text(json.dumps(manifest))
     assert origin_of(run).source.cache_dir is None
     with pytest.raises(ModelError):
         Chatbot.load(run)
-    assert not (tmp_path / "evil").exists()
-    snapshot = tmp_path / "evil" / "models--org--model" / "snapshots" / "0"
+    assert not (tmp_path / "theirs").exists()
+    snapshot = tmp_path / "theirs" / "models--org--model" / "snapshots" / "0"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    assert origin_of(run).source.cache_dir == str(tmp_path / "evil")
+    assert origin_of(run).source.cache_dir == str(tmp_path / "theirs")
 
 
 def test_what_has_no_base_model_beside_it(llama_checkpoint: Path) -> None:

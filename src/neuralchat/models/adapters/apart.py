@@ -40,7 +40,7 @@ def set_apart(
 ) -> list[Tensor]:
     """Set A of every plain LoRA layer that a text runs through, and train it no more; returns these matrices.
 
-    The model is PEFT's, with nothing trained yet and its own layers.
+    The model is PEFT's, with nothing trained yet, and takes padded batches.
     """
     of_each = [beginnings(examples, seed) for examples in (records, general)]
     ids, mask = padded_right([*of_each[0], *of_each[1]], pad_id)
