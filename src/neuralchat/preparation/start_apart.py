@@ -11,6 +11,7 @@ from neuralchat.data.prepared_data import PreparedData
 from neuralchat.distributed.collectives import as_on_rank_zero
 from neuralchat.errors import AdapterError
 from neuralchat.models.adapters.apart import LOOKED_AT, set_apart
+from neuralchat.models.kernels.compiled import kernels_off
 
 
 def start_apart(model: Any, arguments: FinetuneConfig, data: PreparedData, tokenizer: Any) -> None:
@@ -19,13 +20,10 @@ def start_apart(model: Any, arguments: FinetuneConfig, data: PreparedData, token
     """
     inform(f"looking for directions that the records use and general text does not, in {LOOKED_AT} tokens of each")
     general = general_examples(tokenizer, data.template, max_seq_length=arguments.data.max_seq_length)
-    matrices = set_apart(
-        model,
-        data.trained_on,
-        general,
-        pad_id=tokenizer.pad_token_id,
-        seed=arguments.training.seed,
-    )
+    pad_id, seed = tokenizer.pad_token_id, arguments.training.seed
+    # Directions magnify rounding.
+    with kernels_off(model):
+        matrices = set_apart(model, data.trained_on, general, pad_id=pad_id, seed=seed)
     if not matrices:
         raise AdapterError(
             "--lora_init apart is for plain LoRA on linear layers that every token runs through, and this model has "

@@ -98,10 +98,15 @@ def directions(records: Tensor, general: Tensor, rank: int) -> Tensor:
 
 
 def equal_rows(columns: Tensor) -> Tensor:
-    """[r, I]: rows that span the same, none more important than another, of the size that PEFT's own have."""
-    rank = columns.shape[1]
-    rotation = torch.linalg.qr(torch.randn(rank, rank))[0].to(columns)
-    rows = (columns @ rotation).t()
+    """[r, I]: rows that span what `columns` [I, r] span, none more important than another, as large as PEFT's own.
+
+    They are the same whichever way round the columns are turned within what they span, so that rounding, which may
+    decide that, does not reach the result.
+    """
+    # Drawn on the CPU, for any device alike.
+    drawn = torch.randn(columns.shape).to(columns)
+    rotation, triangle = torch.linalg.qr(columns.t() @ drawn)
+    rows = (columns @ (rotation * triangle.diagonal().sign())).t()
     return rows / rows.norm(dim=1, keepdim=True) / math.sqrt(3)
 
 

@@ -15,6 +15,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -46,6 +48,18 @@ def refuse_kernels(model: nn.Module) -> None:
     """Every module of `model` computes in torch from here on; other models of the process are not affected."""
     for module in model.modules():
         setattr(module, REFUSES_KERNELS, True)
+
+
+@contextmanager
+def kernels_off(model: nn.Module) -> Iterator[None]:
+    """Within, `model` computes in torch, so that what is found does not hang on whether there is gcc."""
+    compiling = [module for module in model.modules() if takes_kernels(module)]
+    refuse_kernels(model)
+    try:
+        yield
+    finally:
+        for module in compiling:
+            delattr(module, REFUSES_KERNELS)
 
 
 def takes_kernels(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from support.small_models import small_model
 
 from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters import apart
-from neuralchat.models.adapters.apart import DAMPING, beginnings, directions, set_apart
+from neuralchat.models.adapters.apart import DAMPING, beginnings, directions, equal_rows, set_apart
 from neuralchat.models.adapters.build import adapter_off
 
 RANK = 3
@@ -133,3 +133,14 @@ def test_as_much_as_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = beginnings(RECORDS, seed=3)
     assert 40 <= sum(map(len, chosen)) < 50
     assert max(map(len, chosen)) == 10
+
+
+def test_how_the_directions_are_turned_changes_nothing() -> None:
+    torch.manual_seed(0)
+    columns, turn = torch.randn(24, RANK), torch.linalg.qr(torch.randn(RANK, RANK))[0]
+    found = []
+    for given in (columns, columns @ turn, -columns):
+        torch.manual_seed(1)
+        found.append(equal_rows(given))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
