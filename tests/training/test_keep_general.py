@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.forks import run_forked
 from support.runs import ROWS, digest, metrics, stable_metrics, trained_weights
 
 FLAGS = (
@@ -91,3 +92,31 @@ def test_lora_reads_what_the_records_use_and_nothing_else(trained: Callable[...,
         assert not torch.allclose(weight, default[name], atol=0.1)
         # Of the size that PEFT's own have, before they are trained.
         torch.testing.assert_close(weight.norm(dim=1), torch.full((len(weight),), 3**-0.5))
+
+
+def test_a_run_that_goes_on_reads_the_directions_of_its_beginning(
+    write_records: Callable, llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    """From the checkpoint: another machine rounds otherwise and would find others, with which B means nothing."""
+    words = [
+        "finetune", "--model_name_or_path", str(llama_checkpoint), "--train_file", str(write_records(ROWS)),
+        *map(str, FLAGS[:-2]), "--save_steps", "2", "--output_dir",
+    ]  # fmt: skip
+
+    def elsewhere() -> None:
+        from neuralchat.models.adapters import apart
+
+        apart.DAMPING = 10.0
+
+    log = tmp_path / "log"
+    assert run_forked([*words, "undisturbed"], tmp_path, log) == 0, log.read_text()
+    shutil.copytree(tmp_path / "undisturbed" / "checkpoint-4", tmp_path / "moved" / "checkpoint-4")
+    resumed = [*words, "moved", "--resume_from_checkpoint", "auto"]
+    assert run_forked(resumed, tmp_path, log, elsewhere) == 0, log.read_text()
+    assert digest(tmp_path / "moved") == digest(tmp_path / "undisturbed")
+
+
+def test_texts_too_short_for_general_prompts(trained: Callable[..., Path]) -> None:
+    """Nothing to compare with is no reason to fail: LoRA begins as PEFT's own does."""
+    short = ("--max_seq_length", 66)
+    assert digest(trained("auto", *short)) == digest(trained("default", *short, "--lora_init", "default"))

@@ -190,7 +190,8 @@ class Checkpointer:
                 weight.copy_(stored[name])
 
     def trained_weights(self) -> dict[str, Tensor]:
-        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        """And LoRA's first matrices where they stay as they were set: what is trained means nothing without them."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad or ".lora_A." in name}
 
 
 def whole_weights(checkpoint: Path, names: Set[str]) -> dict[str, Tensor]:

@@ -281,3 +281,11 @@ def computed_tokens(lengths: Sequence[int], common: Sequence[int], virtual: int 
     saved = sum(shared * (last - first - 1) for first, last, shared in groups)
     prefixes = sum(shared > 0 for _, _, shared in groups) + any(shared == 0 for _, _, shared in groups)
     return sum(lengths) - saved + virtual * prefixes
+
+
+def padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    """[N, longest] int64: the rows, with `fill` on their right."""
+    filled = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for place, row in enumerate(rows):
+        filled[place, : len(row)] = row
+    return filled

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralchat.data.packing import padded
 from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters.build import adapter_off, base_model_of
 from neuralchat.models.compat.peft import LoraLinear, plain_lora
@@ -36,14 +37,28 @@ OVERSAMPLING, ROUNDS = 8, 4
 
 
 def set_apart(
-    model: Any, records: Sequence[Example], general: Sequence[Example], *, pad_id: int, seed: int
+    model: Any,
+    records: Sequence[Example],
+    general: Sequence[Example],
+    *,
+    pad_id: int,
+    seed: int,
+    restored: bool = False,
 ) -> list[Tensor]:
     """Set A of every plain LoRA layer that a text runs through, and train it no more; returns these matrices.
 
-    The model is PEFT's, with nothing trained yet, and takes padded batches.
+    The model is PEFT's, with nothing trained yet, and takes padded batches. `restored`: a checkpoint has what the
+    matrices hold, so it is only found which layers they are of.
     """
     of_each = [beginnings(examples, seed) for examples in (records, general)]
-    ids, mask = padded_right([*of_each[0], *of_each[1]], pad_id)
+    if not all(of_each):
+        return []
+    tokens_of_records = sum(map(len, of_each[0]))
+    if restored:
+        of_each = [of_each[0][:1], []]
+    rows = [*of_each[0], *of_each[1]]
+    ids = torch.from_numpy(padded(rows, pad_id))
+    mask = torch.from_numpy(padded([np.ones(len(row)) for row in rows], 0)).bool()
     device = base_model_of(model).get_input_embeddings().weight.device
     of_records, of_general = mask.clone(), mask.clone()
     of_records[len(of_each[0]) :] = False
@@ -56,14 +71,16 @@ def set_apart(
     def look(layer: Any, inputs: tuple[Any, ...]) -> None:
         x, a = inputs[0], loras[layer].a
         # Experts are given the tokens that are theirs only.
-        if x.shape[:2] != mask.shape or len(a) > min(x.shape[-1], int(of_records.sum())):
+        if x.shape[:2] != mask.shape or len(a) > min(x.shape[-1], tokens_of_records):
+            return
+        found.append(a)
+        if restored:
             return
         # Layers side by side (query, key, value) have one input.
         if shared.get("input") is not x:
             x_records, x_general = (x[chosen.to(x.device)].float() for chosen in (of_records, of_general))
             shared.update(input=x, directions=directions(x_records, x_general, len(a)))
         a.copy_(equal_rows(shared["directions"]))
-        found.append(a)
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -119,13 +136,3 @@ def beginnings(examples: Sequence[Example], seed: int) -> list[np.ndarray]:
         chosen.append(examples[int(index)].input_ids[:LONGEST])
         tokens += len(chosen[-1])
     return chosen
-
-
-def padded_right(examples: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(ids, mask), both [N, longest], padded on the right."""
-    shape = len(examples), max(map(len, examples))
-    ids, mask = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.bool)
-    for row, example in enumerate(examples):
-        ids[row, : len(example)] = torch.from_numpy(example.astype(np.int64))
-        mask[row, : len(example)] = True
-    return ids, mask

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralchat.data.packing import PackedBatch, pack, split_by_tokens
+from neuralchat.data.packing import PackedBatch, pack, padded, split_by_tokens
 from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.teacher import Teacher
@@ -118,13 +118,10 @@ def causal_padded_loss_sum(
 
 def padded_logits(model: Any, examples: Sequence[Example], *, pad_id: int) -> tuple[Tensor, Tensor]:
     """(logits [N, V], ids [N]) of the targets of a right-padded batch."""
-    width = max(len(example.input_ids) for example in examples)
-    ids = np.full((len(examples), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(examples), width), dtype=np.int64)
-    supervised = np.zeros((len(examples), width), dtype=bool)
-    for row, example in enumerate(examples):
-        size = len(example.input_ids)
-        ids[row, :size], mask[row, :size], supervised[row, :size] = example.input_ids, 1, example.supervised
+    ids = padded([example.input_ids for example in examples], pad_id)
+    mask = padded([np.ones(len(example.input_ids)) for example in examples], 0)
+    supervised = padded([example.supervised for example in examples], 0)
+    width = ids.shape[1]
     base = base_model_of(model)
     device = base.get_input_embeddings().weight.device
     input_ids = torch.from_numpy(ids).to(device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralchat.data.packing import padded
 from neuralchat.data.seq2seq_packing import PackedSeq2Seq, source_and_target
 from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters.build import base_model_of
@@ -43,10 +44,10 @@ def seq2seq_padded_loss_sum(
     base = base_model_of(model)
     sources, targets = zip(*map(source_and_target, examples), strict=True)
     start = base.config.decoder_start_token_id
-    input_ids = padded(sources, pad_id)
-    mask = padded([np.ones(len(source), dtype=np.int64) for source in sources], 0)
-    labels = padded(targets, -100)
-    decoder_ids = padded([np.concatenate([[start], target[:-1]]) for target in targets], pad_id)
+    input_ids = torch.from_numpy(padded(sources, pad_id))
+    mask = torch.from_numpy(padded([np.ones(len(source), dtype=np.int64) for source in sources], 0))
+    labels = torch.from_numpy(padded(targets, -100))
+    decoder_ids = torch.from_numpy(padded([np.concatenate([[start], target[:-1]]) for target in targets], pad_id))
     device = base.get_input_embeddings().weight.device
     logits = model(
         input_ids=input_ids.to(device),
@@ -61,11 +62,3 @@ def seq2seq_padded_loss_sum(
         ignore_index=-100,
         label_smoothing=label_smoothing,
     )
-
-
-def padded(rows: Sequence[np.ndarray], fill: int) -> Tensor:
-    width = max(len(row) for row in rows)
-    filled = np.full((len(rows), width), fill, dtype=np.int64)
-    for place, row in enumerate(rows):
-        filled[place, : len(row)] = row
-    return torch.from_numpy(filled)
