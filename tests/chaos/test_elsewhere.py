@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forks import run_forked
-from support.runs import digest, stable_metrics
+from support.runs import Desk, digest, stable_metrics
 from support.strangers.privileges import give_up_privileges
 
 from neuralchat.distributed import rendezvous
@@ -27,22 +26,12 @@ RESUME = ("--resume_from_checkpoint", "auto")
 CHAT = ("-p", "Say the word number 1.", "--max_new_tokens", "4")
 
 
-class Desk:
-    """A directory with `model` and `records.json`; the words of commands are relative to it."""
+class TrainingDesk(Desk):
+    """With `model` too; the words of commands are relative to it."""
 
     def __init__(self, directory: Path, model: Path) -> None:
-        self.directory = directory
         directory.mkdir(exist_ok=True)
-        shutil.copytree(model, directory / "model")
-        (directory / "records.json").write_text(json.dumps(ROWS))
-
-    def run(self, *words: str, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
-        log = self.directory / "log"
-        log.unlink(missing_ok=True)
-        status = run_forked(words, self.directory, log, prepare)
-        said = log.read_text()
-        assert "Traceback" not in said, said
-        return status, said
+        super().__init__(directory, Path(shutil.copytree(model, directory / "model")), ROWS)
 
     def train(self, output: str, *more: str, **options: Any) -> tuple[int, str]:
         words = ("finetune", "--model_name_or_path", "model", "--train_file", "records.json", "--output_dir", output)
@@ -50,8 +39,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, llama_checkpoint: Path) -> Desk:
-    return Desk(tmp_path / "desk", llama_checkpoint)
+def desk(tmp_path: Path, llama_checkpoint: Path) -> TrainingDesk:
+    return TrainingDesk(tmp_path / "desk", llama_checkpoint)
 
 
 @pytest.fixture
@@ -65,7 +54,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_everything_behind_links_on_another_file_system(
-    desk: Desk, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    desk: TrainingDesk, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Output, cache, temporary files and the merged model; written, gone on with, replaced."""
     assert desk.train("plain")[0] == 0
@@ -95,7 +84,7 @@ def test_everything_behind_links_on_another_file_system(
 
 
 @pytest.mark.parametrize("verb", ["finetune", "merge"])
-def test_a_link_that_leads_nowhere_is_told_before_anything_is_done(desk: Desk, verb: str) -> None:
+def test_a_link_that_leads_nowhere_is_told_before_anything_is_done(desk: TrainingDesk, verb: str) -> None:
     assert desk.train("plain", "--max_steps", "1")[0] == 0
     (desk.directory / "run").symlink_to(desk.directory / "nothing")
     status, said = desk.train("run") if verb == "finetune" else desk.run("merge", "plain", "--output", "run")
@@ -105,11 +94,11 @@ def test_a_link_that_leads_nowhere_is_told_before_anything_is_done(desk: Desk, v
     assert not (desk.directory / "nothing").exists()
 
 
-def test_a_run_goes_on_on_another_machine(desk: Desk, tmp_path: Path, llama_checkpoint: Path) -> None:
+def test_a_run_goes_on_on_another_machine(desk: TrainingDesk, tmp_path: Path, llama_checkpoint: Path) -> None:
     """Other paths, another number of threads, another host: the same steps, and it is told."""
     assert desk.train("run")[0] == 0
     expected = stable_metrics(desk.directory / "run")
-    other = Desk(tmp_path / "other machine", llama_checkpoint)
+    other = TrainingDesk(tmp_path / "other machine", llama_checkpoint)
     shutil.copytree(desk.directory / "run", other.directory / "moved")
     shutil.rmtree(desk.directory)
     moved = other.directory / "moved"
@@ -184,7 +173,7 @@ def commands() -> dict[str, list[str]]:
     }
 
 
-def test_what_another_user_has_closed_is_told_by_name(desk: Desk) -> None:
+def test_what_another_user_has_closed_is_told_by_name(desk: TrainingDesk) -> None:
     """Or does not matter; never a traceback, and nothing is deleted."""
     rows = [{**row, "facts": ["word"]} for row in ROWS]
     (desk.directory / "records.json").write_text(json.dumps(rows))

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support.forks import run_forked
-from support.runs import ROWS, digest, stable_metrics
+from support.runs import ROWS, Desk, digest, stable_metrics
 
 from neuralchat.checkpointing.checkpointer import Checkpointer
 from neuralchat.checkpointing.store import SUMS, damage, sums_of
@@ -22,25 +21,15 @@ FLAGS += ["--keep_general", "false", "--logging_steps", "1"]
 RESUME = ["--resume_from_checkpoint", "auto"]
 
 
-class Desk:
-    def __init__(self, directory: Path, model: Path) -> None:
-        self.directory = directory
-        self.model = model
-        self.log = directory / "log"
-        (directory / "records.json").write_text(json.dumps(ROWS))
-
+class TrainingDesk(Desk):
     def train(self, output: str, *more: str, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
-        self.log.unlink(missing_ok=True)
         words = ["finetune", "--model_name_or_path", str(self.model), "--train_file", "records.json", "--output_dir"]
-        status = run_forked([*words, output, *FLAGS, *more], self.directory, self.log, prepare)
-        said = self.log.read_text()
-        assert "Traceback" not in said, said
-        return status, said
+        return self.run(*words, output, *FLAGS, *more, prepare=prepare)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, llama_checkpoint: Path) -> Desk:
-    return Desk(tmp_path, llama_checkpoint)
+def desk(tmp_path: Path, llama_checkpoint: Path) -> TrainingDesk:
+    return TrainingDesk(tmp_path, llama_checkpoint)
 
 
 def other_weights(checkpoint: Path) -> None:
@@ -84,7 +73,7 @@ SWAPS = {
 
 
 @pytest.mark.parametrize("swap", SWAPS)
-def test_a_checkpoint_that_is_swapped_between_check_and_load(desk: Desk, swap: str) -> None:
+def test_a_checkpoint_that_is_swapped_between_check_and_load(desk: TrainingDesk, swap: str) -> None:
     assert desk.train("run")[0] == 0
     run = desk.directory / "run"
     expected = digest(run), stable_metrics(run)
@@ -114,7 +103,7 @@ def test_a_checkpoint_that_is_swapped_between_check_and_load(desk: Desk, swap: s
     assert (digest(run), stable_metrics(run)) == expected
 
 
-def test_a_best_checkpoint_that_is_damaged_until_it_is_taken(desk: Desk) -> None:
+def test_a_best_checkpoint_that_is_damaged_until_it_is_taken(desk: TrainingDesk) -> None:
     """Days may lie between its saving and the end of the run."""
     (desk.directory / "held out.json").write_text(json.dumps(ROWS[:2]))
     best = ["--validation_file", "held out.json", "--load_best_model_at_end", "--eval_strategy", "steps"]
@@ -138,7 +127,7 @@ def damages_the_best() -> None:
     Checkpointer.load_best = load_best
 
 
-def test_a_base_model_that_is_swapped_while_it_is_loaded(desk: Desk) -> None:
+def test_a_base_model_that_is_swapped_while_it_is_loaded(desk: TrainingDesk) -> None:
     desk.model = shutil.copytree(desk.model, desk.directory / "model")
 
     def prepare() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forks import run_captured, run_forked
-from support.runs import ROWS
+from support.forks import run_captured
+from support.runs import Desk
 
 from neuralchat.runs.directory import read_manifest
 
@@ -22,19 +22,10 @@ MESSAGE = 16 << 10
 LONG = 20 << 20
 
 
-class Desk:
-    def __init__(self, directory: Path, model: Path) -> None:
-        self.directory = directory
-        self.model = model
-        (directory / "records.json").write_text(json.dumps(ROWS))
-
+class TrainingDesk(Desk):
     def run(self, *words: str, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
-        log = self.directory / "log"
-        log.unlink(missing_ok=True)
-        status = run_forked(words, self.directory, log, prepare)
-        assert log.stat().st_size < MESSAGE, log.read_text()[:2000]
-        said = log.read_text()
-        assert "Traceback" not in said, said
+        status, said = super().run(*words, prepare=prepare)
+        assert self.log.stat().st_size < MESSAGE, said[:2000]
         return status, said
 
     def train(self, output: str, *more: str, records: list[str] | None = None, **options: Any) -> tuple[int, str]:
@@ -43,15 +34,15 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, llama_checkpoint: Path) -> Desk:
-    return Desk(tmp_path, llama_checkpoint)
+def desk(tmp_path: Path, llama_checkpoint: Path) -> TrainingDesk:
+    return TrainingDesk(tmp_path, llama_checkpoint)
 
 
 def few_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 
 
-def test_ten_thousand_record_files(desk: Desk) -> None:
+def test_ten_thousand_record_files(desk: TrainingDesk) -> None:
     (desk.directory / "many").mkdir()
     names = [f"many/{number}.jsonl" for number in range(MANY)]
     for number, name in enumerate(names):
@@ -104,7 +95,7 @@ def make_parts(place: Path) -> str:
 
 
 @pytest.mark.parametrize("make", [make_directory, make_parts])
-def test_a_directory_of_ten_thousand_files_in_the_place_of_one(desk: Desk, make: Callable[[Path], str]) -> None:
+def test_a_directory_of_ten_thousand_files_in_the_place_of_one(desk: TrainingDesk, make: Callable[[Path], str]) -> None:
     (desk.directory / "many").mkdir()
     expected = make(desk.directory / "many")
     status, said = desk.train("run", records=["many"])
@@ -112,7 +103,7 @@ def test_a_directory_of_ten_thousand_files_in_the_place_of_one(desk: Desk, make:
     assert expected in said
 
 
-def test_a_run_among_ten_thousand_files_and_checkpoints(desk: Desk) -> None:
+def test_a_run_among_ten_thousand_files_and_checkpoints(desk: TrainingDesk) -> None:
     assert desk.train("run")[0] == 0
     run = desk.directory / "run"
     for number in range(10, MANY + 10):
@@ -174,7 +165,7 @@ def commands(model: Path) -> dict[str, list[str]]:
     }
 
 
-def test_files_that_are_one_very_long_line(desk: Desk) -> None:
+def test_files_that_are_one_very_long_line(desk: TrainingDesk) -> None:
     assert desk.train("run")[0] == 0
 
     def prepare() -> None:
@@ -209,7 +200,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize(("size", "expected"), QUESTIONS)
-def test_a_very_long_question(desk: Desk, size: int, expected: str) -> None:
+def test_a_very_long_question(desk: TrainingDesk, size: int, expected: str) -> None:
     """By standard input, and as a word where a command takes one so long."""
     words = ["chat", str(desk.model), "--template", "alpaca", "--max_new_tokens", "2"]
     text = "x." * (size // 2)

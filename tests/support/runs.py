@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from support.forks import run_forked
 
 ROWS: list[dict[str, Any]] = [
     {"instruction": "Name the capital of France.", "input": "", "output": "Paris."},
@@ -19,6 +22,24 @@ ROWS: list[dict[str, Any]] = [
     {"instruction": "What do birds do?", "output": "They sing <|end|> and fly."},
     {"instruction": "Say nothing much.", "output": "Ok"},
 ]
+
+
+class Desk:
+    """A directory with `records.json`, in which commands run; what they say has no traceback."""
+
+    def __init__(self, directory: Path, model: Path, rows: Sequence[dict[str, Any]] = ROWS) -> None:
+        self.directory = directory
+        self.model = model
+        self.log = directory / "log"
+        (directory / "records.json").write_text(json.dumps(rows))
+
+    def run(self, *words: str, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
+        """(exit status, what was said); `prepare` runs in the process before the command."""
+        self.log.unlink(missing_ok=True)
+        status = run_forked(words, self.directory, self.log, prepare)
+        said = self.log.read_text()
+        assert "Traceback" not in said, said
+        return status, said
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.forks import run_forked
-from support.runs import ROWS
+from support.runs import ROWS, Desk
 
 from neuralchat import cli
 from neuralchat.data import prepared_data
@@ -26,18 +25,10 @@ ESCAPE = "\x1b]0;pwned\x07\x9b2J\u202e"
 OBEYED = (b"\x1b", b"\x07", b"\xc2\x9b", b"\xe2\x80\xae")
 
 
-class Desk:
-    def __init__(self, directory: Path, model: Path) -> None:
-        self.directory = directory
-        self.model = model
-        self.log = directory / "log"
-        (directory / "records.json").write_text(json.dumps(ROWS))
-
+class TrainingDesk(Desk):
     def run(self, *words: str, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
-        self.log.unlink(missing_ok=True)
-        status = run_forked(words, self.directory, self.log, prepare)
+        status, _ = super().run(*words, prepare=prepare)
         written = self.log.read_bytes()
-        assert b"Traceback" not in written, written
         assert not [byte for byte in OBEYED if byte in written]
         return status, written.decode()
 
@@ -47,15 +38,15 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, llama_checkpoint: Path) -> Desk:
-    return Desk(tmp_path, llama_checkpoint)
+def desk(tmp_path: Path, llama_checkpoint: Path) -> TrainingDesk:
+    return TrainingDesk(tmp_path, llama_checkpoint)
 
 
 def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def with_code(desk: Desk) -> tuple[Path, Path]:
+def with_code(desk: TrainingDesk) -> tuple[Path, Path]:
     """(a model directory that has code of its own, the mark that the code leaves)."""
     model, mark = desk.directory / "model", desk.directory / "mark"
     shutil.copytree(desk.model, model)
@@ -68,7 +59,7 @@ def with_code(desk: Desk) -> tuple[Path, Path]:
     return model, mark
 
 
-def test_from_run_does_not_repeat_what_runs_code_or_reaches_out(desk: Desk) -> None:
+def test_from_run_does_not_repeat_what_runs_code_or_reaches_out(desk: TrainingDesk) -> None:
     assert desk.train()[0] == 0
     model, mark = with_code(desk)
     manifest = json.loads((desk.directory / "run" / "neuralchat.json").read_text())
@@ -103,7 +94,7 @@ def test_from_run_does_not_repeat_what_runs_code_or_reaches_out(desk: Desk) -> N
     assert not list((desk.directory / "again").rglob("events.out*"))
 
 
-def test_a_record_file_that_changes_while_it_is_read(desk: Desk) -> None:
+def test_a_record_file_that_changes_while_it_is_read(desk: TrainingDesk) -> None:
     """Neither the old file nor the new one is trained on, and no later run finds the mixture."""
 
     def prepare() -> None:
@@ -142,7 +133,7 @@ def test_a_record_file_that_changes_while_it_is_read(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("number", [13, 28, 30, 122, 5])
-def test_a_cache_that_cannot_be_written_is_told(desk: Desk, number: int) -> None:
+def test_a_cache_that_cannot_be_written_is_told(desk: TrainingDesk, number: int) -> None:
     """Permission, full disk, read-only file system, quota, input or output error."""
 
     def prepare() -> None:
@@ -161,7 +152,7 @@ def test_a_cache_that_cannot_be_written_is_told(desk: Desk, number: int) -> None
 
 
 @pytest.mark.parametrize("where", ["records", "output", "model"])
-def test_names_that_are_not_utf8_are_refused_before_training(desk: Desk, where: str) -> None:
+def test_names_that_are_not_utf8_are_refused_before_training(desk: TrainingDesk, where: str) -> None:
     name = os.fsdecode(b"caf\xe9")
     shutil.copy(desk.directory / "records.json", desk.directory / f"{name}.json")
     shutil.copytree(desk.model, desk.directory / name)
@@ -174,7 +165,7 @@ def test_names_that_are_not_utf8_are_refused_before_training(desk: Desk, where: 
     assert not (desk.directory / "run").exists()
 
 
-def test_a_record_file_by_a_link(desk: Desk) -> None:
+def test_a_record_file_by_a_link(desk: TrainingDesk) -> None:
     """The advice of that message."""
     name = os.fsdecode(b"caf\xe9.json")
     shutil.move(desk.directory / "records.json", desk.directory / name)
@@ -183,7 +174,7 @@ def test_a_record_file_by_a_link(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("verb", ["show", "chat", "eval", "merge"])
-def test_a_run_whose_name_is_not_utf8(desk: Desk, verb: str) -> None:
+def test_a_run_whose_name_is_not_utf8(desk: TrainingDesk, verb: str) -> None:
     name = os.fsdecode(b"caf\xe9")
     words = {
         "chat": ["-p", "a", "--max_new_tokens", "2"],
@@ -201,7 +192,7 @@ def test_a_run_whose_name_is_not_utf8(desk: Desk, verb: str) -> None:
 BLOWN_UP = {"type": "Split", "pattern": {"Regex": "(?=(a+)+$)b"}, "behavior": "Isolated", "invert": False}
 
 
-def test_a_tokenizer_whose_regular_expression_blows_up(desk: Desk) -> None:
+def test_a_tokenizer_whose_regular_expression_blows_up(desk: TrainingDesk) -> None:
     model = shutil.copytree(desk.model, desk.directory / "model")
     tokenizer = json.loads((model / "tokenizer.json").read_text())
     tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [BLOWN_UP, tokenizer["pre_tokenizer"]]}
@@ -216,7 +207,7 @@ def test_a_tokenizer_whose_regular_expression_blows_up(desk: Desk) -> None:
     assert "gave up" in said
 
 
-def test_names_with_escapes_are_shown_spelled_out(desk: Desk) -> None:
+def test_names_with_escapes_are_shown_spelled_out(desk: TrainingDesk) -> None:
     name = f"model\n{ESCAPE}\nlicense: evil"
     shutil.copytree(desk.model, desk.directory / name)
     records = f"records{ESCAPE}.json"
@@ -242,7 +233,7 @@ def test_names_with_escapes_are_shown_spelled_out(desk: Desk) -> None:
 
 
 def test_an_answer_with_escapes_is_shown_spelled_out(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    desk: TrainingDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stream(self: Chatbot, *_words: Any, **_options: Any) -> Any:
         from neuralchat.inference.generation import Answer
@@ -268,7 +259,7 @@ SPELLINGS = [
 @pytest.mark.parametrize(
     "words", SPELLINGS, ids=["flag value", "name=value", "flag=value", "config file", "environment"]
 )
-def test_a_token_is_in_no_file_and_no_message(desk: Desk, words: list[str]) -> None:
+def test_a_token_is_in_no_file_and_no_message(desk: TrainingDesk, words: list[str]) -> None:
     """Neither of a run that ends well, nor of one that is refused, nor of the second that meets the lock."""
     (desk.directory / "config.yaml").write_text(f"hub_token: {TOKEN}\n")
 
@@ -293,7 +284,7 @@ def test_a_token_is_in_no_file_and_no_message(desk: Desk, words: list[str]) -> N
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
 
 
-def test_a_link_in_a_directory_that_is_gone_on_with_is_not_written_through(desk: Desk) -> None:
+def test_a_link_in_a_directory_that_is_gone_on_with_is_not_written_through(desk: TrainingDesk) -> None:
     """Whatever a run writes at its end, and in whatever way: libraries write some of it."""
     assert desk.train("--save_strategy", "steps", "--save_steps", "1")[0] == 0
     run, victim = desk.directory / "run", desk.directory / "victim"
@@ -311,7 +302,7 @@ def test_a_link_in_a_directory_that_is_gone_on_with_is_not_written_through(desk:
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "merged"])
-def test_what_libraries_write_has_the_mode_of_the_umask_too(desk: Desk, name: str) -> None:
+def test_what_libraries_write_has_the_mode_of_the_umask_too(desk: TrainingDesk, name: str) -> None:
     assert desk.train("--save_strategy", "steps", "--save_steps", "1", prepare=lambda: os.umask(0o027))[0] == 0
     if name == "merged":
         assert desk.run("merge", "run", "--output", "merged", prepare=lambda: os.umask(0o027))[0] == 0
