@@ -38,7 +38,8 @@ MISTRALS = {
         "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
         "{% elif m.role == 'tool' %}[TOOL_RESULTS]{{ m.tool_call_id }}[TOOL_CONTENT]{{ m.content }}[/TOOL_RESULTS]"
         "{% else %}{{ m.content }}{% for c in m.tool_calls or [] %}[TOOL_CALLS]{{ c.function.name }}"
-        "[CALL_ID]{{ c.id }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% endif %}{% endfor %}",
+        "[CALL_ID]{{ c.id }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% endif %}"
+        "{% endfor %}",
         (
             *("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
             *("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "[TOOL_RESULTS]", "[TOOL_CONTENT]", "[/TOOL_RESULTS]"),
@@ -76,8 +77,11 @@ LLAMAS = {
         knows=SYSTEM_AND_TOOLS,
     ),
     "llama 4": Style(
-        "{{ bos_token }}" + RULE + "{% if tools or rule %}<|header_start|>system<|header_end|>\n\n{{ rule | trim }}"
-        + LISTED_TOOLS + "<|eot|>{% endif %}{% for m in messages %}{% if m.role == 'tool' %}"
+        "{{ bos_token }}"
+        + RULE
+        + "{% if tools or rule %}<|header_start|>system<|header_end|>\n\n{{ rule | trim }}"
+        + LISTED_TOOLS
+        + "<|eot|>{% endif %}{% for m in messages %}{% if m.role == 'tool' %}"
         "<|header_start|>ipython<|header_end|>\n\n{{ m.content | tojson }}<|eot|>{% else %}"
         "<|header_start|>{{ m.role }}<|header_end|>\n\n{{ m.content | trim }}"
         "{% for c in m.tool_calls or [] %}" + LLAMA_CALL + "{% endfor %}<|eot|>{% endif %}{% endfor %}"
@@ -100,7 +104,10 @@ LLAMAS = {
 THINKERS = {
     # Earlier answers keep an empty block of thoughts.
     "nemotron 3": Style(
-        QWEN_SYSTEM + LAST_QUESTION + "{% for m in messages %}{% if m.role == 'assistant' %}" + SPLIT_THOUGHTS
+        QWEN_SYSTEM
+        + LAST_QUESTION
+        + "{% for m in messages %}{% if m.role == 'assistant' %}"
+        + SPLIT_THOUGHTS
         + "<|im_start|>assistant\n<think>{% if thoughts and loop.index0 > ns.last %}{{ '\n' + thoughts + '\n' }}"
         "{% endif %}</think>{{ text }}{% for c in m.tool_calls or [] %}"
         "<tool_call>\n<function={{ c.function.name }}>{% for k, v in c.function.arguments.items() %}"
@@ -117,10 +124,16 @@ THINKERS = {
         thinks=True,
     ),
     "minimax m2": Style(
-        "{{ bos_token }}" + RULE + "]~b]system\n{{ rule or 'You are an assistant.' }}" + LISTED_TOOLS + "[e~[\n"
-        + LAST_QUESTION + "{% for m in messages %}{% if m.role == 'assistant' %}" + SPLIT_THOUGHTS
-        + "]~b]ai\n{% if thoughts and loop.index0 > ns.last %}<think>\n{{ thoughts }}\n</think>\n\n{% endif %}{{ text }}"
-        "{% for c in m.tool_calls or [] %}{{ '\n' }}<invoke {{ c.function.name }}>"
+        "{{ bos_token }}"
+        + RULE
+        + "]~b]system\n{{ rule or 'You are an assistant.' }}"
+        + LISTED_TOOLS
+        + "[e~[\n"
+        + LAST_QUESTION
+        + "{% for m in messages %}{% if m.role == 'assistant' %}"
+        + SPLIT_THOUGHTS
+        + "]~b]ai\n{% if thoughts and loop.index0 > ns.last %}<think>\n{{ thoughts }}\n</think>\n\n{% endif %}"
+        "{{ text }}{% for c in m.tool_calls or [] %}{{ '\n' }}<invoke {{ c.function.name }}>"
         "{{ c.function.arguments | tojson }}</invoke>{% endfor %}[e~[\n"
         "{% else %}]~b]{{ m.role }}\n{{ m.content }}[e~[\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}]~b]ai\n<think>\n{% endif %}",
@@ -143,7 +156,10 @@ THINKERS = {
         thinks=True,
     ),
     "command a": Style(
-        "{{ bos_token }}" + RULE + "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{{ rule or 'Be helpful.' }}" + LISTED_TOOLS
+        "{{ bos_token }}"
+        + RULE
+        + "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{{ rule or 'Be helpful.' }}"
+        + LISTED_TOOLS
         + "<|END_OF_TURN_TOKEN|>{% for m in messages %}<|START_OF_TURN_TOKEN|>{% if m.role == 'user' %}"
         "<|USER_TOKEN|>{{ m.content }}{% elif m.role == 'tool' %}"
         "<|SYSTEM_TOKEN|><|START_TOOL_RESULT|>{{ m.content | tojson }}<|END_TOOL_RESULT|>{% else %}<|CHATBOT_TOKEN|>"
@@ -210,7 +226,9 @@ OTHERS = {
         knows=SYSTEM_AND_TOOLS,
     ),
     "granite 4": Style(
-        RULE + "{% if rule or tools %}<|start_of_role|>system<|end_of_role|>{{ rule }}" + LISTED_TOOLS
+        RULE
+        + "{% if rule or tools %}<|start_of_role|>system<|end_of_role|>{{ rule }}"
+        + LISTED_TOOLS
         + "<|end_of_text|>\n{% endif %}{% for m in messages %}{% if m.role == 'tool' %}"
         "<|start_of_role|>user<|end_of_role|>\n<tool_response>\n{{ m.content }}\n</tool_response><|end_of_text|>\n"
         "{% else %}<|start_of_role|>{{ m.role }}<|end_of_role|>{{ m.content }}{% for c in m.tool_calls or [] %}"

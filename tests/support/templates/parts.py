@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 class Style(NamedTuple):
     """`special`: its special tokens. `plain`: added tokens that are not special. `eos`: the end token. `knows`: what
-    conversations it takes besides those of user and assistant: system, tools, calls (without a list of tools). `thinks`:
-    whether it writes reasoning.
+    conversations it takes besides those of user and assistant: system, tools, calls (without a list of tools).
+    `thinks`: whether it writes reasoning.
     """
 
     source: str

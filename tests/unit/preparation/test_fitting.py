@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from support.families import family_config
-from support.small_models import small_config
+from support.small_models import make_tokenizer, small_config
+from transformers import AutoModelForCausalLM
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.errors import ArgumentsError
@@ -73,14 +74,21 @@ def test_positions_that_are_computed_bound_nothing(said: list[str], family: str)
     assert said == []
 
 
-def test_the_command_says_so_before_the_weights_are_loaded(
-    run_cli: Any, write_records: Any, tmp_path: Path
-) -> None:
-    """There are no weights."""
-    config_of("gpt2").save_pretrained(tmp_path / "short")
-    found = run_cli("finetune", "--model_name_or_path", "short", "--train_file",
-                    write_records([{"instruction": "a", "output": "b"}]), "--output_dir", "run",
-                    "--max_seq_length", 512)  # fmt: skip
+def test_the_command_says_so_before_anything_is_written(run_cli: Any, write_records: Any, tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(config_of("gpt2")).save_pretrained(tmp_path / "short")
+    make_tokenizer().save_pretrained(tmp_path / "short")
+    found = run_cli(
+        "finetune",
+        "--model_name_or_path",
+        "short",
+        "--train_file",
+        write_records([{"instruction": "a", "output": "b"}]),
+        "--output_dir",
+        "run",
+        "--max_seq_length",
+        512,
+    )
     assert found.returncode == 2
     assert "--max_seq_length 512: the model has 128 positions; give at most 128" in found.stderr
     assert "Traceback" not in found.stderr
+    assert not (tmp_path / "run").exists()

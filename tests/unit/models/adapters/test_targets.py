@@ -1,19 +1,21 @@
-"""models/adapters/targets.py: which layers get LoRA where nobody names them, in every family that PEFT knows or not."""
+"""models/adapters/targets.py: which layers get LoRA where nobody names them, in families that PEFT knows or not."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from support.families import FAMILIES, family_config
+from support.families import family_config
 from torch import nn
 
 from neuralchat.config.arguments import TuningArguments
+from neuralchat.errors import AdapterError
 from neuralchat.models.adapters.build import add_adapter
-from neuralchat.models.adapters.rehearsal import skeleton_of
-from neuralchat.models.adapters.targets import ROUTERS
-from neuralchat.models.compat.peft import LORA_TARGETS
+from neuralchat.models.adapters.rehearsal import rehearse, skeleton_of
+from neuralchat.models.adapters.targets import ROUTERS, computes_as_linear, is_linear
+from neuralchat.models.compat.peft import LORA_TARGETS, Conv1D
 
 PLAIN = TuningArguments(lora_all_linear=False)
 
@@ -29,7 +31,15 @@ def layers_with_lora(model: Any) -> set[str]:
     return {name for name, module in model.get_base_model().named_modules() if hasattr(module, "lora_A")}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Of the commands of the original, whose default is not all linear layers (that is held for every family by
+# tests/contract/test_families.py). Here are the families whose layers are most unlike others.
+UNLIKE = (
+    "bart bitnet bloom cohere2 deepseek_v3 falcon falcon_mamba gemma2 glm4 gpt_neox gpt_oss gptj granitemoehybrid "
+    "jamba llama4_text mamba2 mixtral olmoe opt phi3 qwen3_next rwkv recurrent_gemma smollm3"
+)
+
+
+@pytest.mark.parametrize("family", UNLIKE.split())
 def test_every_family_has_default_layers_and_they_are_told(family: str) -> None:
     model, told = adapted(family)
     layers = layers_with_lora(model)
@@ -59,3 +69,94 @@ def test_all_linear_layers_but_the_head(family: str) -> None:
     model, told = adapted(family)
     assert layers_with_lora(model) == linear
     assert len(told) == 1
+
+
+class WrittenOut(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input @ self.weight.T + self.bias
+
+
+class Choice(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).softmax(-1)
+
+
+class Chooses(nn.Linear):
+    def forward(self, input: torch.Tensor, places: int) -> Any:
+        return super().forward(input).topk(places)
+
+
+class OfAConfig(nn.Linear):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config.hidden_size, config.num_experts)
+
+
+@pytest.mark.parametrize(
+    ("layer", "linear"),
+    [
+        (nn.Linear(4, 4), True),
+        (nn.Linear(4, 4, bias=False), True),
+        (Conv1D(4, 4), True),
+        (WrittenOut(4, 4), True),
+        (Choice(4, 4), False),
+        (Chooses(4, 4), False),
+        (nn.Embedding(4, 4), False),
+        (nn.Identity(), False),
+        (OfAConfig(SimpleNamespace(hidden_size=4, num_experts=2)), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_computes_as_a_linear_layer(layer: nn.Module, linear: bool) -> None:
+    computes_as_linear.cache_clear()
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        assert is_linear(layer) == linear
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Names that a user gives
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["q_proj", "embed_tokens"],
+        ["q_proj", "lm_head"],
+        ["layers.0.self_attn.q_proj", "self_attn.v_proj"],
+        ["model.layers.1.mlp.down_proj"],
+        [r".*\.q_proj"],
+    ],
+)
+def test_names_of_layers_are_taken(names: list[str]) -> None:
+    model, _ = adapted("llama", TuningArguments(lora_target_modules=names))
+    assert layers_with_lora(model)
+
+
+def test_a_name_of_no_layer_beside_others_is_refused() -> None:
+    """PEFT would leave it out without a word."""
+    with pytest.raises(AdapterError) as caught:
+        adapted("llama", TuningArguments(lora_target_modules=["q_proj", "k_porj", "zzz", "roj"]))
+    assert str(caught.value).splitlines() == [
+        "--lora_target_modules k_porj: LlamaForCausalLM has no layer of this name; did you mean k_proj?",
+        "--lora_target_modules zzz: LlamaForCausalLM has no layer of this name",
+        "--lora_target_modules roj: LlamaForCausalLM has no layer of this name; did you mean v_proj?",
+        "Its linear layers: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
+    ]
+
+
+def test_names_of_experts() -> None:
+    # As the published weights have them, PEFT takes them for the parameters that they became.
+    model, _ = adapted("mixtral", TuningArguments(lora_target_modules=["w1", "w2", "w3"], lora_dropout=0.0))
+    assert any("experts" in layer for layer in layers_with_lora(model))
+    with pytest.raises(AdapterError, match=r"gate_up_proj: these are experts, .* --lora_all_linear has LoRA on them"):
+        adapted("mixtral", TuningArguments(lora_target_modules=["q_proj", "gate_up_proj"]))
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+@pytest.mark.parametrize(("option", "name"), [({"lora_dora": True}, "DoRA"), ({"lora_init": "pissa"}, "PiSSA")])
+def test_what_peft_cannot_do_for_experts_is_told_before_weights_are_loaded(
+    family: str, option: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(AdapterError, match=rf"PEFT has no {name} for experts that are parameters \(.*down_proj"):
+        rehearse(family_config(family), TuningArguments(**option))
+    rehearse(family_config(family), TuningArguments(lora_target_modules=["q_proj"], lora_all_linear=False, **option))
