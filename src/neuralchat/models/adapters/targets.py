@@ -38,7 +38,8 @@ def linear_targets(model: Any) -> list[str]:
 
 def names_read_past(model: Any) -> set[str]:
     """The names of layers whose owner computes with their weight by itself (Mamba): LoRA would not be seen there."""
-    return set().union(*map(weights_read_by, {type(module) for module in model.modules()}))
+    kinds: set[Any] = {type(module) for module in model.modules()}
+    return {name for kind in kinds for name in weights_read_by(kind)}
 
 
 @functools.cache
