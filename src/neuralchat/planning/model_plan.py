@@ -110,9 +110,12 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     with torch.device("meta"):
         trained, total = parameter_counts(add_adapter(skeleton, tuning, tell=lambda _text: None))
     layers = layer_count(config)
+    what = f"{name}: {counted(total)} parameters in {layers} layers, of which {tuning.peft} trains {counted(trained)}"
+    limit_bytes = read_machine().memory_limit()
+    weights_bytes = total * precision.storage.itemsize
+    if weights_bytes > limit_bytes and weights_of_measured_layers(config, precision) > measurable_bytes():
+        return [what, *lines_of_a_far_larger_model(total, trained, precision, limit_bytes)]
     bytes_per_token, seconds_per_token = extrapolated_cost(config, tuning, precision, options.tokens_per_record)
-    machine = read_machine()
-    limit_bytes = machine.memory_limit()
 
     def peak(bytes_per_parameter: int) -> int:
         return MemoryForecast(
@@ -126,7 +129,7 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     needed = peak(precision.storage.itemsize)
     dtype = str(precision.storage).removeprefix("torch.")
     lines = [
-        f"{name}: {counted(total)} parameters in {layers} layers, of which {tuning.peft} trains {counted(trained)}",
+        what,
         f"memory: about {gib(needed)} at the peak, weights in {dtype}; this machine has {gib(limit_bytes)}: "
         + ("it fits" if needed <= limit_bytes else "it does not fit"),
     ]
@@ -148,14 +151,35 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     return lines
 
 
+def lines_of_a_far_larger_model(total: int, trained: int, precision: Precision, limit_bytes: int) -> list[str]:
+    """What can be said of a model of which not even a few layers are measured here: its weights alone are too large."""
+    state_bytes = trained * STATE_BYTES_PER_PARAMETER
+    needed, half = (total * dtype.itemsize + state_bytes for dtype in (precision.storage, torch.bfloat16))
+    halved = f" ({gib(half)} with --bf16)" if half < needed else ""
+    return [
+        f"memory: more than {gib(needed)}{halved} for the weights and what is trained alone; this machine has "
+        f"{gib(limit_bytes)}: it does not fit",
+        f"speed and time: not measured, since {MEASURED_LAYERS[1]} of its layers are too large for this machine; plan "
+        "on the machine that is to train",
+    ]
+
+
+def weights_of_measured_layers(config: Any, precision: Precision) -> int:
+    """Bytes of the weights of the larger of the two models that are measured."""
+    return parameter_counts(skeleton_of(shortened(config, MEASURED_LAYERS[1])))[1] * precision.storage.itemsize
+
+
+def measurable_bytes() -> int:
+    """How large these weights may be: half is left for what backward keeps."""
+    return read_machine().available_memory // 2
+
+
 def extrapolated_cost(
     config: Any, tuning: TuningArguments, precision: Precision, tokens_per_record: int
 ) -> tuple[float, float]:
     """(bytes that backward keeps, seconds) per token of the whole model, from models of a few layers."""
     layers = layer_count(config)
-    needed = parameter_counts(skeleton_of(shortened(config, MEASURED_LAYERS[1])))[1] * precision.storage.itemsize
-    # Half is left for what backward keeps.
-    if needed > read_machine().available_memory // 2:
+    if (needed := weights_of_measured_layers(config, precision)) > measurable_bytes():
         raise ArgumentsError(
             f"{MEASURED_LAYERS[1]} of its layers alone take {gib(needed)}, too much to measure them on this machine; "
             "plan on the machine that is to train, or for a smaller model"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from neuralchat import cli
@@ -87,3 +90,23 @@ def test_other_names_are_no_flags_themselves() -> None:
 def verbs_of(parser: object) -> list[object]:
     (action,) = (action for action in parser._actions if action.choices)  # type: ignore[attr-defined]
     return list(action.choices.values())
+
+
+HELP = """
+import sys
+from neuralchat.cli import main
+for words in (["--help"], ["finetune", "--help"], ["chat", "--help"], ["eval", "-h"], ["plan", "-h"], ["merge", "-h"]):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert end.code == 0
+    assert not {"torch", "transformers", "peft", "numpy"} & set(sys.modules), words
+"""
+
+
+@pytest.mark.slow
+def test_help_imports_nothing_heavy() -> None:
+    found = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False, timeout=60)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "--learning_rate" in found.stdout
+    assert "--questions" in found.stdout

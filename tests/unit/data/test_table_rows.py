@@ -153,6 +153,13 @@ def test_a_word_that_may_be_an_answer_is_one_and_is_told(tmp_path: Path, word: s
     ]
 
 
+@pytest.mark.parametrize("word", ["NA", "N/A", "n/a", "none", "Null", "nil", "-", "0", "False"])
+def test_other_short_answers_are_kept_without_a_word(tmp_path: Path, word: str) -> None:
+    (record,), report = read_table_of(tmp_path, "a.csv", ("question", "answer"), ("Any allergies?", word))
+    assert record.turns[1].content == word
+    assert (report.problems, report.doubts) == ([], {})
+
+
 def test_words_in_a_text_and_in_json_are_words(tmp_path: Path) -> None:
     (record,), _ = read_table_of(tmp_path, "a.csv", ("question", "answer"), ("Is NaN equal to NaN?", "None is."))
     assert record.turns[1].content == "None is."

@@ -95,7 +95,7 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     """Costs are made up here: 7B in fp32 are 25 GiB, in bf16 half of that."""
     from types import SimpleNamespace
 
-    machine = SimpleNamespace(memory_limit=lambda: 16 << 30)
+    machine = SimpleNamespace(memory_limit=lambda: 16 << 30, available_memory=16 << 30)
     monkeypatch.setattr(model_plan, "read_machine", lambda: machine)
     monkeypatch.setattr(model_plan, "extrapolated_cost", lambda *_: (1e5, 0.5))
     assert planned("7B") == 0
@@ -107,6 +107,26 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert lines[3].startswith("speed: about 2 tokens/s")
     # 50,000 records x 200 tokens x 3 / 2 per second.
     assert lines[4].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
+
+
+@pytest.mark.parametrize(
+    ("bf16", "weights"),
+    [((), "more than 266.0 GiB (134.1 GiB with --bf16)"), (("--bf16",), "more than 134.1 GiB for the weights")],
+)
+def test_a_model_of_which_no_layer_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bf16: tuple[str, ...], weights: str
+) -> None:
+    """It is not measured, and yet it is told that it does not fit."""
+    from types import SimpleNamespace
+
+    machine = SimpleNamespace(memory_limit=lambda: 16 << 30, available_memory=8 << 30)
+    monkeypatch.setattr(model_plan, "read_machine", lambda: machine)
+    assert planned("70B", *bf16) == 0
+    first, memory, speed = capsys.readouterr().out.splitlines()
+    assert "parameters in 71 layers" in first
+    assert memory.startswith(f"memory: {weights}")
+    assert memory.endswith("this machine has 16.0 GiB: it does not fit")
+    assert speed.startswith("speed and time: not measured")
 
 
 def test_what_is_needed_where_nothing_is_known(tmp_path: Path) -> None:

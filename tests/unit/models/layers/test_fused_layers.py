@@ -58,12 +58,22 @@ def test_norm_gradient_in_double() -> None:
     assert torch.autograd.gradcheck(fused.double(), x)
 
 
-@pytest.mark.parametrize("reason", ["other formula", "trained", "hook"])
+class GatedNorm(LlamaRMSNorm):
+    """As Qwen3-Next has one: its forward takes a gate too."""
+
+    def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        normed = super().forward(hidden_states)
+        return normed if gate is None else normed * nn.functional.silu(gate)
+
+
+@pytest.mark.parametrize("reason", ["other formula", "other argument", "trained", "hook"])
 def test_norms_that_are_left_alone(reason: str) -> None:
     norm: Any = LlamaRMSNorm(16).requires_grad_(False)
     if reason == "other formula":
         norm = GemmaRMSNorm(16).requires_grad_(False)
         norm.variance_epsilon = norm.eps
+    elif reason == "other argument":
+        norm = GatedNorm(16).requires_grad_(False)
     elif reason == "trained":
         norm.requires_grad_(True)
     else:
