@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -55,11 +56,14 @@ def main() -> int:
         return in_namespace(options.inside, options.surroundings, words)
     if os.geteuid():
         sys.exit("root starts this, to become another user; as an ordinary user run pytest itself")
+    # Ended, it takes what it started along and leaves nothing.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="ordinary-user-") as directory:
         place = Path(directory)
         make_place(place)
+        namespace = ["unshare", "--mount", "--propagation", "private", "--fork", "--kill-child"]
         again = [sys.executable, __file__, options.surroundings, "--inside", str(place), *words]
-        return subprocess.run(["unshare", "--mount", "--propagation", "private", *again], check=False).returncode
+        return subprocess.run([*namespace, *again], check=False).returncode
 
 
 def make_place(place: Path) -> None:
@@ -102,7 +106,7 @@ def in_namespace(place: Path, surroundings: str, words: Sequence[str]) -> int:
         "NEURALCHAT_HOME": str(place / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
-    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", "--pdeathsig=KILL"]
     python = [*user, "--inh-caps=-all", "--bounding-set=-all", sys.executable]
     check = CHECK.format(user=NOBODY, site=str(place / "site"), checkout=str(place / "checkout"), umask=umask)
     tests = ["-m", "pytest", "-p", "no:cacheprovider", *words]
