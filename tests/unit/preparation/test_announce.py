@@ -1,4 +1,4 @@
-"""training/announce.py: numbers as people read them."""
+"""preparation/announce.py: numbers as people read them."""
 
 from __future__ import annotations
 
