@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 
-from neuralchat.training import announce
+from neuralchat.preparation import announce
 
 
 def test_doctests() -> None:
