@@ -14,6 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where the user's own cache is, whose demo model some tests are about.
 USERS_HOME = os.environ.get("NEURALCHAT_HOME")
 
+from support.machine.temporary import files_in_memory
+
+files_in_memory()
+
 import pytest
 import torch
 from support.forks import run_captured, run_fresh
