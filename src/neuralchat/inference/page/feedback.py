@@ -20,7 +20,7 @@ from neuralchat.data.record_files import RawRow
 from neuralchat.data.records import RecordReport, records_of_rows
 from neuralchat.errors import ArgumentsError
 from neuralchat.files import append_line, read_file, write_file
-from neuralchat.runs.directory import why_unwritable
+from neuralchat.runs.directory import json_text, why_unwritable
 
 ENDINGS = (".jsonl", ".ndjson")
 RATINGS = ("up", "down", "none")
@@ -50,7 +50,7 @@ class RatedAnswer:
         ]
         seconds = time.isoformat(timespec="seconds")
         row = {"messages": turns, "feedback": self.rating, "model": self.model, "time": seconds, "id": self.id}
-        return json.dumps(row, ensure_ascii=False)
+        return json_text(row, indent=None).rstrip("\n")
 
 
 @dataclass(frozen=True)

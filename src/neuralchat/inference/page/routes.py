@@ -100,7 +100,7 @@ def page_router(settings: PageSettings) -> APIRouter:
 
     @router.get("/page/settings")
     def page_settings() -> Response:
-        return answered({"feedback": settings.feedback is not None, "longest_rendered": LONGEST_RENDERED})
+        return answered({"feedback": settings.feedback is not None})
 
     @router.api_route("/page/{name}", methods=["GET", "HEAD"])
     def page_file(name: str, request: Request) -> Response:
@@ -114,7 +114,7 @@ def page_router(settings: PageSettings) -> APIRouter:
             texts = texts_of(await json_body(request))
         except RefusedError as error:
             return refused(error)
-        return answered({"html": await run_in_threadpool(lambda: [clean_html(text) for text in texts])})
+        return answered({"html": await run_in_threadpool(rendered, texts)})
 
     @router.post("/page/feedback", dependencies=list(settings.guards))
     async def feedback(request: Request) -> Response:
@@ -156,6 +156,11 @@ def checked(value: Any) -> Any:
         raise RefusedError(400, str(error)) from error
 
 
+def rendered(texts: list[str]) -> list[str | None]:
+    """HTML of each text; None for one that is too long, which the page shows as it is."""
+    return [clean_html(text) if len(text) <= LONGEST_RENDERED else None for text in texts]
+
+
 def texts_of(value: Any) -> list[str]:
     """The texts that are to be rendered. Raises RefusedError for anything else, and for too much of it."""
     texts = value.get("texts") if isinstance(value, dict) and set(value) == {"texts"} else None
@@ -163,10 +168,8 @@ def texts_of(value: Any) -> list[str]:
         raise RefusedError(400, "expected an object with 'texts', a list of texts")
     if len(texts) > MOST_TEXTS:
         raise RefusedError(413, f"found {len(texts)} texts; at most {MOST_TEXTS} are rendered at once")
-    if max(map(len, texts), default=0) > LONGEST_RENDERED or sum(map(len, texts)) > MOST_RENDERED:
-        raise RefusedError(
-            413, f"at most {LONGEST_RENDERED:,} characters are rendered of a text, and {MOST_RENDERED:,} at once"
-        )
+    if sum(map(len, texts)) > MOST_RENDERED:
+        raise RefusedError(413, f"at most {MOST_RENDERED:,} characters are rendered at once")
     if any("\ud800" <= character < "\ue000" for text in texts for character in text):
         raise RefusedError(400, "a text holds half of a surrogate pair, which is not text")
     return texts

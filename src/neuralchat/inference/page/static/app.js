@@ -116,7 +116,7 @@ function draw() {
   send.dataset.mode = mode;
   send.setAttribute("aria-label", mode === "stop" ? "Stop the answer" : "Send");
   send.title = mode === "stop" ? "Stop (Esc)" : "Send (Enter)";
-  send.querySelector("use").setAttribute("href", `#${mode}`);
+  send.querySelector("use").setAttribute("href", `#icon-${mode}`);
 }
 
 function chosenModels() {

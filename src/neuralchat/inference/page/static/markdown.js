@@ -7,7 +7,7 @@ import { copyText, element, icon, setCleanHtml } from "./dom.js";
 const known = new Map();
 const MOST_KNOWN = 400;
 // What the server takes at once (routes.py).
-const AT_ONCE = { texts: 100, characters: 200_000 };
+const AT_ONCE = { texts: 100, characters: 100_000 };
 
 function remember(text, html) {
   known.delete(text);
@@ -17,7 +17,7 @@ function remember(text, html) {
 
 // Have the HTML of all these texts ready.
 export async function prepare(texts) {
-  const missing = [...new Set(texts)].filter((text) => text.trim() && !known.has(text));
+  const missing = [...new Set(texts)].filter((text) => text.trim() && text.length < AT_ONCE.characters && !known.has(text));
   while (missing.length) {
     const batch = [missing.pop()];
     let characters = batch[0].length;
