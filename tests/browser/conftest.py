@@ -41,22 +41,26 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def context(browser: Browser, backend: Backend) -> Iterator[BrowserContext]:
+def console_errors() -> list[str]:
+    """What the browser has complained of; a test that provokes it clears the list."""
+    return []
+
+
+@pytest.fixture
+def context(browser: Browser, backend: Backend, console_errors: list[str]) -> Iterator[BrowserContext]:
     """A browser as it is at first. Afterwards: no request left the server, nothing broke its policy, no script failed."""
     context = browser.new_context(base_url=backend.url, viewport={"width": 1280, "height": 800})
     context.set_default_timeout(10_000)
     asked: list[str] = []
-    wrong: list[str] = []
     context.on("request", lambda request: asked.append(request.url))
-    context.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    context.on("console", lambda message: console_errors.append(message.text) if message.type == "error" else None)
+    context.on("weberror", lambda error: console_errors.append(str(error.error)))
     yield context
-    # Only while a test has pages of its own on other addresses would there be others.
     context.close()
     assert asked
     assert [url for url in asked if not url.startswith(backend.url)] == []
     # Chromium tells of every answer that is an error.
-    assert [text for text in wrong if "Failed to load resource" not in text] == []
+    assert [text for text in console_errors if "Failed to load resource" not in text] == []
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_base_and_tuned_side_by_side(page: Page, backend: Backend, ask: Ask) -> 
     # Both go on with the answer of the first, until the other is chosen.
     ask("two")
     assert [request["messages"][1]["content"] for request in backend.requests[2:]] == ["runs/support heard: one"] * 2
-    page.get_by_role("button", name="Go on with this one").first.click()
+    page.get_by_role("button", name="Continue with this").first.click()
     ask("three")
     assert [message["content"] for message in backend.requests[-1]["messages"]] == [
         "one", "smollm2 heard: one", "two", "runs/support heard: two", "three",
@@ -153,7 +153,7 @@ def test_base_and_tuned_side_by_side(page: Page, backend: Backend, ask: Ask) -> 
 
 
 def test_settings_are_sent(page: Page, backend: Backend, ask: Ask) -> None:
-    page.get_by_label("Settings").click()
+    page.get_by_role("button", name="Settings", exact=True).click()
     page.get_by_label("System prompt").fill("Be brief.")
     page.get_by_label("Temperature").fill("0.7")
     page.get_by_label("Longest answer").fill("64")
@@ -192,7 +192,7 @@ def test_a_key(page: Page, backend: Backend, ask: Ask, context: BrowserContext) 
     backend.key = "secret-key"
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("The server wants a key.")
-    page.get_by_label("Settings").click()
+    page.get_by_role("button", name="Settings", exact=True).click()
     page.get_by_label("API key").fill("secret-key")
     page.get_by_label("API key").blur()
     page.keyboard.press("Escape")

@@ -42,6 +42,7 @@ async function request(path, { body, signal } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    await ifStillHere();
     throw new ServerError("The server cannot be reached. Is it still running?");
   }
   if (response.ok) return response;
@@ -77,6 +78,9 @@ export async function rendered(texts) {
   }
 }
 
+// For a connection that broke: a page that is being left loses its connections first, and has nothing to tell then.
+const ifStillHere = () => new Promise((resolve) => setTimeout(resolve, 250));
+
 // The data of each event of a stream (server-sent events).
 async function* events(response) {
   const decoder = new TextDecoder();
@@ -84,8 +88,9 @@ async function* events(response) {
   let waiting = "";
   let data = [];
   for (;;) {
-    const { done, value } = await reader.read().catch((error) => {
+    const { done, value } = await reader.read().catch(async (error) => {
       if (error.name === "AbortError") throw error;
+      await ifStillHere();
       throw new ServerError("The connection to the server broke off.");
     });
     waiting += decoder.decode(value, { stream: !done });

@@ -232,7 +232,12 @@ for (const name of ["model", "beside"]) {
     saveSettings(settings);
   });
 }
-window.addEventListener("pagehide", () => asking.conversation && keep(asking.conversation));
+// The tab is closed or loaded anew: what has come of an answer is kept as one that was stopped.
+window.addEventListener("pagehide", () => {
+  if (!asking.isUnderWay) return;
+  asking.stop();
+  keep(asking.conversation);
+});
 // Another tab has changed something.
 window.addEventListener("storage", (event) => isConversationKey(event.key) && sidebar.draw(current.id));
 

@@ -103,7 +103,7 @@ export class MessagesView {
     const node = element("article", { class: "answer", "aria-label": `Answer of ${answer.model}`, "aria-busy": answer.state === "writing" ? "true" : null });
     if (several && isChosen) node.dataset.chosen = "";
     const name = `answer:${answer.id}`;
-    node.append(element("p", { class: "model" }, answer.model, several && isChosen ? element("span", { class: "mark" }, "goes on") : null));
+    node.append(element("p", { class: "model" }, answer.model, several && isChosen ? element("span", { class: "mark" }, "continues here") : null));
     if (this.editing === name) {
       node.append(this.editor(answer.text, "Edit the answer", "Keep", "The conversation goes on with the words you leave here.",
         (text) => this.actions.editAnswer(answer, text)));
@@ -122,7 +122,8 @@ export class MessagesView {
     const parts = [];
     if (answer.state === "failed") {
       const left = counts(turn) ? "" : " This question is left out of what follows.";
-      parts.push(element("p", { class: "problem" }, `${answer.words}${left}`,
+      const words = /[.!?]$/.test(answer.words) ? answer.words : `${answer.words}.`;
+      parts.push(element("p", { class: "problem" }, `${words}${left}`,
         answer.needsKey ? element("button", { type: "button", class: "link", onclick: this.actions.openSettings }, "Enter a key") : null));
     }
     const words = stateWords(answer);
@@ -136,7 +137,7 @@ export class MessagesView {
       hasText && !this.isBusy ? iconButton("Edit the answer", "edit", () => this.edit(`answer:${answer.id}`), { "data-focus": `edit:${answer.id}` }) : null,
       this.canRate && hasText ? rate("up", "Good answer") : null,
       this.canRate && hasText ? rate("down", "Bad answer") : null,
-      canPrefer && hasText && !this.isBusy ? element("button", { type: "button", class: "quiet with-words", "data-focus": `prefer:${answer.id}`, onclick: () => this.actions.prefer(turn, answer) }, icon("prefer"), "Go on with this one") : null,
+      canPrefer && hasText && !this.isBusy ? element("button", { type: "button", class: "quiet with-words", "data-focus": `prefer:${answer.id}`, onclick: () => this.actions.prefer(turn, answer) }, icon("prefer"), "Continue with this") : null,
       words ? element("span", { class: "stats" }, words) : null));
     return parts;
   }
