@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
-from neuralchat.data.tokenization import Encoder
-from neuralchat.errors import ArgumentsError, panics_told
-from neuralchat.inference.generation import Answer, TextStream, end_token_ids, frame_of, generate, padding_id
+from neuralchat.errors import ArgumentsError
+from neuralchat.inference.generation import Answer, TextStream, generate
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import on_other_base, origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
 from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
-from neuralchat.inference.window import Prompt, window_of
+from neuralchat.inference.voice import Voice
+from neuralchat.inference.window import Prompt, Window, window_of
 from neuralchat.models.adapters.build import adapter_off
 from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
@@ -59,11 +59,7 @@ class Chatbot:
         self.system: str | None = None
         self.history: list[Turn] = []
         self.last: Answer | None = None
-        self.end_ids = end_token_ids(tokenizer, template)
-        self.frame = frame_of(tokenizer, template)
-        # The limit is the model's, not training's, see window.py.
-        self.window = window_of(model)
-        self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
+        self.voice = Voice(tokenizer, template, window_of(model), name=name)
         # Weak, so that an iterator that nobody holds any more is closed at once.
         self.open_stream: weakref.ref[Generator[str, None, None]] | None = None
 
@@ -107,8 +103,8 @@ class Chatbot:
             yield Chatbot(base, self.tokenizer, self.template, name=f"base model of {self.name}")
 
     @property
-    def pad_id(self) -> int:
-        return padding_id(self.tokenizer, self.end_ids)
+    def window(self) -> Window:
+        return self.voice.window
 
     # A conversation that is remembered
 
@@ -215,15 +211,14 @@ class Chatbot:
             return self.computed(turns, sampling, on_text)
 
     def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
-        stream = TextStream(self.tokenizer, self.end_ids, on_text, self.frame) if on_text else None
+        stream = TextStream(self.voice.answer_text(), self.voice.end_ids, on_text) if on_text else None
         prompt = self.prompt(turns, sampling)
         self.window.tell(prompt)
         return self.generated([prompt], sampling, stream)[0]
 
     def prompt(self, turns: Sequence[Turn], sampling: Sampling) -> Prompt:
         """What the model is given. Raises ArgumentsError for a question that is longer than it has positions for."""
-        with panics_told(f"the tokenizer of {self.name or 'the model'}"):
-            return self.window.prompt(turns, self.encoder.encode_prompt, sampling.max_new_tokens)
+        return self.voice.prompt(turns, sampling.max_new_tokens)
 
     def generated(
         self, prompts: Sequence[Prompt], sampling: Sampling, stream: TextStream | None = None
@@ -231,7 +226,8 @@ class Chatbot:
         """`prompts` have the same room for their answers."""
         bounded = dataclasses.replace(sampling, max_new_tokens=prompts[0].max_new_tokens)
         ids = [prompt.ids for prompt in prompts]
-        return generate(self.model, self.tokenizer, ids, self.end_ids, bounded, stream, frame=self.frame)
+        voice = self.voice
+        return generate(self.model, self.tokenizer, ids, voice.end_ids, bounded, stream, frame=voice.frame)
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
         """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from neuralchat.data.templates.template import Template
 from neuralchat.inference.sampling import Sampling
 
 # Which tokens there are is the tokenizer's and the template's to say; the others say nothing of the answer's words.
@@ -53,6 +54,14 @@ def generation_settings(
         yield config
     finally:
         base.generation_config = own
+
+
+def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
+    return [tokenizer.convert_tokens_to_ids(token) for token in template.end_tokens]
+
+
+def padding_id(tokenizer: Any, end_ids: Sequence[int]) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
 
 
 def decoder_start(base: Any) -> int | None:
