@@ -9,7 +9,9 @@ from playwright.sync_api import Page, expect
 from support.page_backend import Backend
 
 Ask = Callable[..., None]
-HOSTILE = "<script>window.harmed = true</script><img src=x onerror='window.harmed = true'> <|im_end|> **bold** ${x} &amp;"
+HOSTILE = (
+    "<script>window.harmed = true</script><img src=x onerror='window.harmed = true'> <|im_end|> **bold** ${x} &amp;"
+)
 
 
 def test_texts_stay_text(page: Page, backend: Backend, ask: Ask) -> None:
@@ -87,7 +89,9 @@ def test_every_control_has_a_name(page: Page, ask: Ask) -> None:
         assert {"button", "textbox"} <= {control["role"] for control in controls}
         assert [control for control in controls if not control["name"].strip()] == []
     assert page.evaluate("document.documentElement.lang") == "en"
-    assert page.evaluate("[...document.querySelectorAll('[id]')].length === new Set([...document.querySelectorAll('[id]')].map(n => n.id)).size")
+    assert page.evaluate(
+        "[...document.querySelectorAll('[id]')].length === new Set([...document.querySelectorAll('[id]')].map(n => n.id)).size"
+    )
 
 
 def test_everything_is_reached_by_the_keyboard(page: Page, ask: Ask) -> None:
@@ -161,7 +165,9 @@ def test_a_narrow_screen(page: Page, ask: Ask) -> None:
     ask("markdown")
     # Nothing is wider than the screen, and the two answers stand one below the other.
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert page.evaluate("document.getElementById('messages').scrollWidth <= document.getElementById('messages').clientWidth")
+    assert page.evaluate(
+        "document.getElementById('messages').scrollWidth <= document.getElementById('messages').clientWidth"
+    )
     boxes = [page.locator(".answer").nth(index).bounding_box() for index in (0, 1)]
     assert boxes[0] and boxes[1] and boxes[0]["x"] == boxes[1]["x"]
     # The drawer: out of reach until it is opened, and closed by Esc.

@@ -58,7 +58,7 @@ def test_a_bad_answer_goes_elsewhere_and_is_not_learned_even_there(tmp_path: Pat
 def test_another_mind(tmp_path: Path) -> None:
     file = FeedbackFile(tmp_path / "answers.jsonl")
     # The last line has been written by hand, and does not end; another is no JSON.
-    file.path.write_text(f'answer-1\n{json.dumps({"messages": TALK})}')
+    file.path.write_text(f"answer-1\n{json.dumps({'messages': TALK})}")
     for answer_id in ("answer-1", "answer-2"):
         file.add(rated_answer(sent("up", answer_id)))
     file.add(rated_answer(sent("up", "answer-1")))
@@ -88,7 +88,10 @@ def test_many_at_once(tmp_path: Path) -> None:
     [
         ([], "expected an object"),
         ({**sent(), "id": "../../etc"}, "'id' must be"),
-        ({**sent(), "id": 5, "feedback": "great", "model": None}, "'id' must be .*'feedback' must be one of .*'model' must"),
+        (
+            {**sent(), "id": 5, "feedback": "great", "model": None},
+            "'id' must be .*'feedback' must be one of .*'model' must",
+        ),
         ({**sent(), "weight": 1}, "unknown fields: weight"),
         (sent(messages="x"), "'messages' must be a list"),
         (sent(messages=[{"role": "tool", "content": "x"}]), "'messages' must be a list"),

@@ -10,7 +10,9 @@ import pytest
 from neuralchat.inference.page.markdown import LONGEST_RENDERED, clean_html
 
 # Tags and attributes that may come out, whatever goes in.
-TAGS = set("p br hr blockquote pre h1 h2 h3 h4 h5 h6 ul ol li a code em strong s span table thead tbody tr th td".split())
+TAGS = set(
+    ["p", "br", "hr", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "a", "code", "em", "strong", "s", "span", "table", "thead", "tbody", "tr", "th", "td"]
+)
 ATTRIBUTES = {"href", "title", "start", "align", "class", "target", "rel"}
 
 
@@ -45,7 +47,7 @@ def test_markdown_becomes_html(text: str, html: str) -> None:
         "<https://a.example/?a=<b>>",
         "[a](https://a.example 'x\" onclick=\"alert(1)')",
         "```python\n</code></pre><script>alert(1)</script>\n```",
-        "``` \" onmouseover=alert(1)\nx\n```",
+        '``` " onmouseover=alert(1)\nx\n```',
         "<!-- --><svg><style><img src=x></style></svg>",
         "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
         "# <form action=x><input>",
@@ -65,7 +67,8 @@ def test_nothing_but_the_listed_tags_comes_out(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["*", "_", "[", "![", "`", ">", "- ", "| a ", "<", "**a *", "[a](", "\\", "&#", "~~", "1. ", "\n> - ", "a|\n-|\n"]
+    "part",
+    ["*", "_", "[", "![", "`", ">", "- ", "| a ", "<", "**a *", "[a](", "\\", "&#", "~~", "1. ", "\n> - ", "a|\n-|\n"],
 )
 def test_the_time_grows_with_the_text_and_not_faster(part: str) -> None:
     def seconds(length: int) -> float:

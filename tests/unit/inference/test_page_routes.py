@@ -50,7 +50,9 @@ def test_no_file_of_the_page_names_another_place() -> None:
     for name, file in page_files().items():
         addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+", file.content.decode()))
         assert {address for address in addresses if "www.w3.org" not in address} == set(), name
-        assert not re.search(rb'\son\w+="|\sstyle="|<script>|eval\(|insertAdjacentHTML|document\.write', file.content), name
+        assert not re.search(
+            rb'\son\w+="|\sstyle="|<script>|eval\(|insertAdjacentHTML|document\.write', file.content
+        ), name
 
 
 def test_texts_are_rendered() -> None:
@@ -71,7 +73,11 @@ def test_texts_are_rendered() -> None:
         ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 400, "not JSON"),
         ({"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 400, "not JSON"),
         ({"content": b"\xff", "headers": {"Content-Type": "application/json"}}, 400, "not JSON"),
-        ({"content": b" " * (MOST_BODY_BYTES + 1), "headers": {"Content-Type": "application/json"}}, 413, "larger than 2 MiB"),
+        (
+            {"content": b" " * (MOST_BODY_BYTES + 1), "headers": {"Content-Type": "application/json"}},
+            413,
+            "larger than 2 MiB",
+        ),
         # What a form of another page can send.
         ({"content": b'{"texts": ["a"]}', "headers": {"Content-Type": "text/plain"}}, 415, "must be JSON"),
         ({"json": {"texts": ["a"]}, "headers": {"Sec-Fetch-Site": "cross-site"}}, 403, "only the page of this server"),

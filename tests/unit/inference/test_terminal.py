@@ -1,4 +1,4 @@
-"""inference/chat.py: what the terminal shows, and what Ctrl-C forgets."""
+"""inference/terminal/conversation.py: what the terminal shows, and what Ctrl-C forgets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from neuralchat.data.records import Turn
-from neuralchat.inference.chat import HELP, converse
 from neuralchat.inference.sampling import Sampling
+from neuralchat.inference.terminal.commands import HELP
+from neuralchat.inference.terminal.conversation import converse
 
 
 class ScriptedBot:

@@ -1,0 +1,110 @@
+"""prompt_toolkit on a terminal: a line that is edited, with history, pastes and completion. The one file that imports it."""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import History
+from prompt_toolkit.input import create_input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from neuralchat.console.output import Sturdy
+from neuralchat.console.question_history import QuestionHistory
+
+# Lines that come faster than this, in seconds, were not typed.
+PASTE_S = 0.05
+LINES_OF_THE_MENU = 6
+
+
+class Editor:
+    """Reads questions. `commands`: words that are completed at the beginning of a line -> what they do."""
+
+    def __init__(self, commands: Mapping[str, str]) -> None:
+        stream: Any = sys.stdout.stream if isinstance(sys.stdout, Sturdy) else sys.stdout
+        self.session: PromptSession[str] = PromptSession(
+            history=EarlierQuestions(QuestionHistory()),
+            completer=CommandCompleter(commands),
+            complete_while_typing=Condition(self.begins_a_command),
+            reserve_space_for_menu=LINES_OF_THE_MENU,
+            key_bindings=keys(),
+            prompt_continuation=". ",
+            input=create_input(sys.stdin),
+            # Terminals that do not say where their cursor is would be waited for, and complained of.
+            output=Vt100_Output.from_pty(stream, enable_cpr=False),
+        )
+
+    def begins_a_command(self) -> bool:
+        return self.session.default_buffer.text.startswith("/")
+
+    def read(self, prompt: str) -> str:
+        """Raises EOFError after Ctrl-D, KeyboardInterrupt after Ctrl-C on an empty line."""
+        return self.session.prompt(prompt)
+
+
+class EarlierQuestions(History):
+    """prompt_toolkit's view of the history."""
+
+    def __init__(self, kept: QuestionHistory) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def load_history_strings(self) -> Iterable[str]:
+        return reversed(self.kept.questions)
+
+    def store_string(self, string: str) -> None:
+        self.kept.add(string)
+
+
+class CommandCompleter(Completer):
+    def __init__(self, commands: Mapping[str, str]) -> None:
+        self.commands = commands
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+        typed = document.text_before_cursor
+        if not typed.startswith("/") or "\n" in typed:
+            return
+        for command, what in self.commands.items():
+            if command.startswith(typed) and command != typed:
+                yield Completion(command, start_position=-len(typed), display_meta=what)
+
+
+def keys() -> KeyBindings:
+    bindings = KeyBindings()
+
+    @bindings.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        """Ends the question, unless more lines came with it: a paste that the terminal does not mark."""
+        buffer = event.current_buffer
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_state = None
+        elif event.key_processor.input_queue or has_input():
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @bindings.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @bindings.add("c-c")
+    def _(event: KeyPressEvent) -> None:
+        """Clears the line; leaves on an empty one."""
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    return bindings
+
+
+def has_input() -> bool:
+    """Whether more waits to be read from the terminal."""
+    return bool(select.select([sys.stdin], [], [], PASTE_S)[0])
