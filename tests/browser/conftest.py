@@ -48,7 +48,7 @@ def console_errors() -> list[str]:
 
 @pytest.fixture
 def context(browser: Browser, backend: Backend, console_errors: list[str]) -> Iterator[BrowserContext]:
-    """A browser as it is at first. Afterwards: no request left the server, nothing broke its policy, no script failed."""
+    """A browser as it is at first. Afterwards: no request left the server, nothing broke its policy or failed."""
     context = browser.new_context(base_url=backend.url, viewport={"width": 1280, "height": 800})
     context.set_default_timeout(10_000)
     asked: list[str] = []

@@ -137,8 +137,9 @@ def test_base_and_tuned_side_by_side(page: Page, backend: Backend, ask: Ask) -> 
     page.get_by_label("Beside it").select_option("smollm2")
     ask("one")
     expect(page.locator(".answer .text")).to_have_text(["runs/support heard: one", "smollm2 heard: one"])
-    boxes = [page.locator(".answer").nth(index).bounding_box() for index in (0, 1)]
-    assert boxes[0] and boxes[1] and boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]
+    first, second = (page.locator(".answer").nth(index).bounding_box() or {} for index in (0, 1))
+    assert first["y"] == second["y"]
+    assert first["x"] < second["x"]
     # Both go on with the answer of the first, until the other is chosen.
     ask("two")
     assert [request["messages"][1]["content"] for request in backend.requests[2:]] == ["runs/support heard: one"] * 2

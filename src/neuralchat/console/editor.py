@@ -1,4 +1,4 @@
-"""prompt_toolkit on a terminal: a line that is edited, with history, pastes and completion. The one file that imports it."""
+"""prompt_toolkit, which edits a line: history, pastes, completion. Imported on a terminal only, and only here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Editor:
             completer=CommandCompleter(commands),
             complete_while_typing=Condition(self.begins_a_command),
             reserve_space_for_menu=LINES_OF_THE_MENU,
-            key_bindings=keys(),
+            key_bindings=editor_keys(),
             prompt_continuation=". ",
             input=create_input(sys.stdin),
             # Terminals that do not say where their cursor is would be waited for, and complained of.
@@ -76,7 +76,7 @@ class CommandCompleter(Completer):
                 yield Completion(command, start_position=-len(typed), display_meta=what)
 
 
-def keys() -> KeyBindings:
+def editor_keys() -> KeyBindings:
     bindings = KeyBindings()
 
     @bindings.add("enter")

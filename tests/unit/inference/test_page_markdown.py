@@ -10,9 +10,8 @@ import pytest
 from neuralchat.inference.page.markdown import LONGEST_RENDERED, clean_html
 
 # Tags and attributes that may come out, whatever goes in.
-TAGS = set(
-    ["p", "br", "hr", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "a", "code", "em", "strong", "s", "span", "table", "thead", "tbody", "tr", "th", "td"]
-)
+TAGS = {f"h{level}" for level in range(1, 7)} | {"p", "br", "hr", "blockquote", "pre", "ul", "ol", "li", "a", "code"}
+TAGS |= {"em", "strong", "s", "span", "table", "thead", "tbody", "tr", "th", "td"}
 ATTRIBUTES = {"href", "title", "start", "align", "class", "target", "rel"}
 
 

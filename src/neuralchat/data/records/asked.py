@@ -18,7 +18,7 @@ from neuralchat.data.records.values import from_json_text, is_absent
 from neuralchat.errors import DataError
 
 # Stands where a row has no answer, so that one reader is enough for both.
-MISSING = "?"
+STAND_IN = "?"
 # Where each kind has its answer.
 ANSWER_FIELDS: Mapping[str, Sequence[str]] = {
     "Alpaca": ("output", "response"),
@@ -61,21 +61,21 @@ def answered_rows(rows: Iterator[RawRow | SyntaxProblem]) -> Iterator[RawRow | S
         value = as_object(row.value) if isinstance(row, RawRow) else None
         kind = recognise(value)
         if isinstance(row, RawRow) and kind is not None:
-            yield RawRow(row.number, answered(value, kind), row.problems)
+            yield RawRow(row.number, with_answer(value, kind), row.problems)
         else:
             yield row
 
 
-def answered(value: dict[str, Any], kind: RecordKind) -> dict[str, Any]:
+def with_answer(value: dict[str, Any], kind: RecordKind) -> dict[str, Any]:
     if (names := TURN_LISTS.get(kind.name)) is not None:
         key, role_key, text_key = names
         listed = from_json_text(value[key]) if key in value else None
         if isinstance(listed, list) and listed and role_of(listed[-1], role_key) != "assistant":
-            return {**value, key: [*listed, {role_key: "assistant", text_key: MISSING}]}
+            return {**value, key: [*listed, {role_key: "assistant", text_key: STAND_IN}]}
         return value
     fields = ANSWER_FIELDS.get(kind.name, ())
     if fields and all(is_absent(value.get(name)) for name in fields):
-        return {**value, fields[0]: MISSING}
+        return {**value, fields[0]: STAND_IN}
     return value
 
 

@@ -22,7 +22,7 @@ from neuralchat.errors import ArgumentsError
 from neuralchat.files import append_line, read_file, write_file
 from neuralchat.runs.directory import json_text, why_unwritable
 
-ENDINGS = (".jsonl", ".ndjson")
+FEEDBACK_ENDINGS = (".jsonl", ".ndjson")
 RATINGS = ("up", "down", "none")
 ANSWER_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 LONGEST_NAME = 300
@@ -79,8 +79,8 @@ class FeedbackFile:
 def check_feedback_file(path: Path) -> None:
     """Raises ArgumentsError where answers could not be written to it, or not be read as records."""
     reason = None
-    if path.suffix not in ENDINGS:
-        reason = f"its name must end in {' or '.join(ENDINGS)}, so that finetune can read it"
+    if path.suffix not in FEEDBACK_ENDINGS:
+        reason = f"its name must end in {' or '.join(FEEDBACK_ENDINGS)}, so that finetune can read it"
     elif not path.absolute().parent.is_dir():
         reason = f"the directory {path.parent} does not exist"
     elif path.is_dir():

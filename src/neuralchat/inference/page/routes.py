@@ -25,8 +25,8 @@ from neuralchat.inference.page.markdown import LONGEST_RENDERED, MOST_RENDERED, 
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 INDEX = "index.html"
 MOST_BODY_BYTES = 1 << 21
-MOST_TEXTS = 200
-POLICY = "; ".join(
+MOST_TEXTS_AT_ONCE = 200
+PAGE_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -41,7 +41,7 @@ POLICY = "; ".join(
     )
 )
 SAFE_HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": PAGE_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -96,43 +96,43 @@ def page_router(settings: PageSettings) -> APIRouter:
 
     @router.api_route("/", methods=["GET", "HEAD"])
     def index(request: Request) -> Response:
-        return sent(files[INDEX], request)
+        return file_answer(files[INDEX], request)
 
     @router.get("/page/settings")
     def page_settings() -> Response:
-        return answered({"feedback": settings.feedback is not None})
+        return json_answer({"feedback": settings.feedback is not None})
 
     @router.api_route("/page/{name}", methods=["GET", "HEAD"])
     def page_file(name: str, request: Request) -> Response:
         if name not in files or name == INDEX:
-            return refused(RefusedError(404, "the page has no such file"))
-        return sent(files[name], request)
+            return page_refusal(RefusedError(404, "the page has no such file"))
+        return file_answer(files[name], request)
 
     @router.post("/page/render", dependencies=list(settings.guards))
     async def render(request: Request) -> Response:
         try:
-            texts = texts_of(await json_body(request))
+            texts = asked_texts(await page_body(request))
         except RefusedError as error:
-            return refused(error)
-        return answered({"html": await run_in_threadpool(rendered, texts)})
+            return page_refusal(error)
+        return json_answer({"html": await run_in_threadpool(rendered_texts, texts)})
 
     @router.post("/page/feedback", dependencies=list(settings.guards))
     async def feedback(request: Request) -> Response:
         try:
             if settings.feedback is None:
                 raise RefusedError(404, "the server keeps no feedback; it was started without --feedback FILE")
-            answer = checked(await json_body(request))
+            answer = rating_of(await page_body(request))
             await run_in_threadpool(settings.feedback.add, answer)
         except RefusedError as error:
-            return refused(error)
+            return page_refusal(error)
         except OSError as error:
-            return refused(RefusedError(500, f"the feedback was not kept: {error.strerror or error}"))
-        return answered({"feedback": answer.rating})
+            return page_refusal(RefusedError(500, f"the feedback was not kept: {error.strerror or error}"))
+        return json_answer({"feedback": answer.rating})
 
     return router
 
 
-def sent(file: PageFile, request: Request) -> Response:
+def file_answer(file: PageFile, request: Request) -> Response:
     """A file, or the word that the browser has it already; it asks each time, so that it never keeps an old page."""
     headers = {**SAFE_HEADERS, "Cache-Control": "no-cache", "ETag": file.tag}
     if request.headers.get("if-none-match") == file.tag:
@@ -140,42 +140,42 @@ def sent(file: PageFile, request: Request) -> Response:
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def answered(value: Any, status: int = 200) -> Response:
+def json_answer(value: Any, status: int = 200) -> Response:
     return JSONResponse(value, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
 
 
-def refused(error: RefusedError) -> Response:
+def page_refusal(error: RefusedError) -> Response:
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    return answered({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, error.status)
+    return json_answer({"error": {"message": str(error), "type": kind, "param": None, "code": None}}, error.status)
 
 
-def checked(value: Any) -> Any:
+def rating_of(value: Any) -> Any:
     try:
         return rated_answer(value)
     except NeuralChatError as error:
         raise RefusedError(400, str(error)) from error
 
 
-def rendered(texts: list[str]) -> list[str | None]:
+def rendered_texts(texts: list[str]) -> list[str | None]:
     """HTML of each text; None for one that is too long, which the page shows as it is."""
     return [clean_html(text) if len(text) <= LONGEST_RENDERED else None for text in texts]
 
 
-def texts_of(value: Any) -> list[str]:
-    """The texts that are to be rendered. Raises RefusedError for anything else, and for too much of it."""
+def asked_texts(value: Any) -> list[str]:
+    """The texts that are to be rendered_texts. Raises RefusedError for anything else, and for too much of it."""
     texts = value.get("texts") if isinstance(value, dict) and set(value) == {"texts"} else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RefusedError(400, "expected an object with 'texts', a list of texts")
-    if len(texts) > MOST_TEXTS:
-        raise RefusedError(413, f"found {len(texts)} texts; at most {MOST_TEXTS} are rendered at once")
+    if len(texts) > MOST_TEXTS_AT_ONCE:
+        raise RefusedError(413, f"found {len(texts)} texts; at most {MOST_TEXTS_AT_ONCE} are rendered_texts at once")
     if sum(map(len, texts)) > MOST_RENDERED:
-        raise RefusedError(413, f"at most {MOST_RENDERED:,} characters are rendered at once")
+        raise RefusedError(413, f"at most {MOST_RENDERED:,} characters are rendered_texts at once")
     if any("\ud800" <= character < "\ue000" for text in texts for character in text):
         raise RefusedError(400, "a text holds half of a surrogate pair, which is not text")
     return texts
 
 
-async def json_body(request: Request) -> Any:
+async def page_body(request: Request) -> Any:
     """The body of a request that this page has sent. Raises RefusedError for any other, and for a large one.
 
     A page elsewhere can send a form or plain text to this server without being asked, but no JSON.

@@ -26,8 +26,8 @@ from neuralchat.inference.terminal.saved import message_of
 from neuralchat.inference.terminal.speaker import Said, Speaker
 from neuralchat.runs.directory import json_text, why_unwritable
 
-GROUP = 16
-ENDING = ".jsonl"
+GROUP_SIZE = 16
+OUTPUT_ENDING = ".jsonl"
 # Seconds between two lines that tell how far it is.
 TELL_S = 20.0
 
@@ -44,8 +44,8 @@ def check_batch_flags(options: argparse.Namespace) -> None:
         wrong.append(f"--file {options.file} does not exist")
     if options.output is not None:
         output = Path(options.output)
-        if output.suffix != ENDING:
-            wrong.append(f"--output {output}: its name must end in {ENDING}, it gets a line for each answer")
+        if output.suffix != OUTPUT_ENDING:
+            wrong.append(f"--output {output}: its name must end in {OUTPUT_ENDING}, it gets a line for each answer")
         elif not output.absolute().parent.is_dir():
             wrong.append(f"--output {output}: the directory {output.parent} does not exist")
         elif output.exists() and not output.is_file():
@@ -67,8 +67,8 @@ def answer_file(bot: Speaker, file: str, output: str, sampling: Sampling) -> int
     if done:
         inform(f"{done} of {len(asked)} are answered already in {path}")
     told_at = time.monotonic()
-    for start in range(done // GROUP * GROUP, len(asked), GROUP):
-        group = range(start, min(start + GROUP, len(asked)))
+    for start in range(done // GROUP_SIZE * GROUP_SIZE, len(asked), GROUP_SIZE):
+        group = range(start, min(start + GROUP_SIZE, len(asked)))
         with waiting(f"answering {group.start + 1} to {group.stop} of {len(asked)}"):
             lines = answered_group(bot, [asked[n] for n in group], sampling)
         for number, line in zip(group, lines, strict=True):
@@ -141,8 +141,8 @@ def answered_lines(path: Path, ids: Sequence[str]) -> int:
     for number, line in enumerate(lines):
         if number >= len(ids) or id_in(line) != ids[number]:
             raise ArgumentsError(
-                f"--output {path} line {number + 1} is no answer to row {number + 1} of --file as it is asked now (same "
-                "model, same flags); name another file, or delete this one"
+                f"--output {path} line {number + 1} is no answer to row {number + 1} of --file, asked with this model "
+                "and these flags; name another file, or delete this one"
             )
     return len(lines)
 

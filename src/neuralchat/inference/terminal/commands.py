@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from neuralchat.inference.terminal.conversation import Conversation
 
 LEAVE = ("/exit", "/quit", "/bye", "/q")
-KEYS = """\
+KEYS_HELP = """\
 Ctrl-C stops an answer. The arrow keys bring earlier questions back, Tab completes commands, Alt-Enter begins a new
 line; lines that are pasted together are one question."""
 NOTHING = "none"
@@ -46,7 +46,7 @@ def set_system(talk: Conversation, argument: str) -> None:
     put(f"system message: {talk.bot.system}" if talk.bot.system else "there is no system message")
 
 
-def undo(talk: Conversation, _argument: str) -> None:
+def undo_turn(talk: Conversation, _argument: str) -> None:
     before, question = talk.last_turn()
     talk.bot.history = before
     put(f"forgotten: {beginning_of_text(question)}")
@@ -65,7 +65,7 @@ def answer_again(talk: Conversation, _argument: str) -> None:
         raise
 
 
-def save(talk: Conversation, argument: str) -> None:
+def save_talk(talk: Conversation, argument: str) -> None:
     if not argument:
         raise ArgumentsError("name a file: /save talk.json")
     path = expanded_path(argument)
@@ -76,7 +76,7 @@ def save(talk: Conversation, argument: str) -> None:
     put(f"{count} turn(s) written to {path}, as a record that can be loaded again and trained on")
 
 
-def load(talk: Conversation, argument: str) -> None:
+def load_talk(talk: Conversation, argument: str) -> None:
     if not argument:
         raise ArgumentsError("name a file that /save has written, or one of records with a single conversation")
     system, turns = load_turns(Path(expanded_path(argument)))
@@ -148,13 +148,13 @@ def show_help(_talk: Conversation, _argument: str) -> None:
 COMMANDS: Mapping[str, ChatCommand] = {
     "/new": ChatCommand("begin a new conversation: what was said before is forgotten", begin_anew),
     "/system": ChatCommand("show the system message, set it, or leave it out with 'none'", set_system, "[TEXT]"),
-    "/undo": ChatCommand("forget the latest question and its answer", undo),
+    "/undo": ChatCommand("forget the latest question and its answer", undo_turn),
     "/again": ChatCommand("answer the latest question again", answer_again),
     "/base": ChatCommand("show what the untuned model answers to it, beside the answer", ask_base),
     "/set": ChatCommand("show how answers are drawn, or change it: /set temperature 0.7", set_option, "[NAME VALUE]"),
     "/stats": ChatCommand("show how long the conversation is and how fast the answer came", show_stats),
-    "/save": ChatCommand("write the conversation to a file of records", save, "FILE"),
-    "/load": ChatCommand("go on with a conversation from such a file", load, "FILE"),
+    "/save": ChatCommand("write the conversation to a file of records", save_talk, "FILE"),
+    "/load": ChatCommand("go on with a conversation from such a file", load_talk, "FILE"),
     "/help": ChatCommand("this", show_help),
     "/?": ChatCommand("", show_help),
 }
@@ -168,7 +168,7 @@ def help_lines() -> list[str]:
     return [f"{usage:{width}}  {what}" for usage, what in rows]
 
 
-HELP = "\n".join((*help_lines(), KEYS))
+HELP = "\n".join((*help_lines(), KEYS_HELP))
 
 
 def command_words() -> dict[str, str]:

@@ -19,7 +19,7 @@ from neuralchat.inference.terminal.speaker import Speaker
 
 NO_ANSWER = "(empty answer)"
 # What is typed as a command; "/etc/passwd" is none.
-COMMAND = re.compile(r"/[a-z?]*")
+COMMAND_WORD = re.compile(r"/[a-z?]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ def is_command(line: str) -> bool:
         return False
     if word in COMMANDS or not argument:
         return True
-    return COMMAND.fullmatch(word) is not None and nearest_command(word) != ""
+    return COMMAND_WORD.fullmatch(word) is not None and nearest_command(word) != ""
 
 
 def obey(conversation: Conversation, word: str, argument: str, *, goes_on: bool) -> None:

@@ -12,7 +12,7 @@ from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.files import write_file
 from neuralchat.runs.directory import json_text
 
-ENDING_OF_LINES, ENDING = ".jsonl", ".json"
+LINES_ENDING, JSON_ENDING = ".jsonl", ".json"
 
 
 def message_of(turn: Turn) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def save_turns(path: Path, system: str | None, history: Sequence[Turn]) -> int:
     """How many turns were written. Raises ArgumentsError for a name that could not be read again."""
     if not history:
         raise ArgumentsError("nothing has been said yet that could be saved")
-    if path.suffix not in (ENDING, ENDING_OF_LINES):
-        raise ArgumentsError(f"the name of the file must end in {ENDING} or {ENDING_OF_LINES}, found '{path.name}'")
+    if path.suffix not in (JSON_ENDING, LINES_ENDING):
+        raise ArgumentsError(f"the name of the file must end in {JSON_ENDING} or {LINES_ENDING}, found '{path.name}'")
     turns = [*([Turn("system", system)] if system else []), *history]
     record = {"messages": [message_of(turn) for turn in turns]}
-    write_file(path, json_text(record, indent=None) if path.suffix == ENDING_OF_LINES else json_text([record]))
+    write_file(path, json_text(record, indent=None) if path.suffix == LINES_ENDING else json_text([record]))
     return len(history)
 
 

@@ -28,7 +28,7 @@ SILENCE_S = 600.0
 # Conversations of a file that are asked at a time, so that the server can answer them together.
 AT_ONCE = 8
 MOST_TRIES, LONGEST_WAIT_S = 20, 60.0
-TOO_LONG = "context_length_exceeded"
+TOO_LONG_CODE = "context_length_exceeded"
 
 
 class RefusingServerError(NeuralChatError):
@@ -79,8 +79,8 @@ class ServerBot:
     def connect(cls, address: str, *, model: str | None = None) -> ServerBot:
         """Raises ArgumentsError for an address or a model that is none, RefusingServerError where nobody answers."""
         client = client_of(address)
-        with told(client):
-            listed = checked(client.get("models")).json()
+        with failures_told(client):
+            listed = accepted(client.get("models")).json()
         found = listed.get("data") if isinstance(listed, dict) else None
         models = [
             ServedModel(str(each["id"]), each.get("parent"))
@@ -127,7 +127,7 @@ class ServerBot:
                 answer = yield from self.pieces([*self.system_turn(), *spoken], sampling)
                 break
             except RefusingServerError as error:
-                if error.code != TOO_LONG or len(spoken) < 2:
+                if error.code != TOO_LONG_CODE or len(spoken) < 2:
                     raise
                 spoken, dropped = without_first(spoken), dropped + 1
         if dropped:
@@ -144,13 +144,13 @@ class ServerBot:
     def pieces(self, turns: Sequence[Turn], sampling: Sampling) -> Generator[str, None, ServedAnswer]:
         body = {**self.body(turns, sampling), "stream": True, "stream_options": {"include_usage": True}}
         text, finish, usage = "", None, {}
-        with told(self.client), self.client.stream("POST", "chat/completions", json=body) as response:
+        with failures_told(self.client), self.client.stream("POST", "chat/completions", json=body) as response:
             if response.is_error:
                 response.read()
-            checked(response)
+            accepted(response)
             for chunk in events_of(response):
                 if "error" in chunk:
-                    raise refusal(500, chunk)
+                    raise refusal_of(500, chunk)
                 usage = chunk.get("usage") or usage
                 for choice in chunk.get("choices") or ():
                     if piece := (choice.get("delta") or {}).get("content"):
@@ -177,8 +177,8 @@ class ServerBot:
         return self.answer(turns, sampling)
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling) -> ServedAnswer:
-        with told(self.client):
-            found = checked(self.client.post("chat/completions", json=self.body(turns, sampling))).json()
+        with failures_told(self.client):
+            found = accepted(self.client.post("chat/completions", json=self.body(turns, sampling))).json()
         choice = found["choices"][0]
         return self.answer_of(choice["message"].get("content") or "", choice["finish_reason"], found.get("usage") or {})
 
@@ -225,7 +225,7 @@ def client_of(address: str) -> httpx.Client:
 
 
 @contextmanager
-def told(client: httpx.Client) -> Iterator[None]:
+def failures_told(client: httpx.Client) -> Iterator[None]:
     """What goes wrong on the way becomes an error that names the server."""
     try:
         yield
@@ -239,17 +239,17 @@ def told(client: httpx.Client) -> Iterator[None]:
         raise RefusingServerError(f"what {client.base_url} answers is not the OpenAI interface: {error}") from error
 
 
-def checked(response: httpx.Response) -> httpx.Response:
+def accepted(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     try:
         body = response.json()
     except ValueError:
         body = None
-    raise refusal(response.status_code, body, response.headers.get("Retry-After"))
+    raise refusal_of(response.status_code, body, response.headers.get("Retry-After"))
 
 
-def refusal(status: int, body: Any, retry_after: str | None = None) -> RefusingServerError:
+def refusal_of(status: int, body: Any, retry_after: str | None = None) -> RefusingServerError:
     error = body.get("error") if isinstance(body, dict) else None
     error = error if isinstance(error, dict) else {}
     said = error.get("message") or (body.get("detail") if isinstance(body, dict) else None) or f"status {status}"
