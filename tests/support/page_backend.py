@@ -59,6 +59,8 @@ class Backend:
 
     feedback: Path | None = None
     key: str = ""
+    # With more of them a conversation is too long; None: none is.
+    most_messages: int | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     left: int = 0
     url: str = ""
@@ -81,10 +83,16 @@ class Backend:
         body = await request.json()
         self.requests.append(body)
         asked = body["messages"][-1]["content"]
+        if self.most_messages is not None and len(body["messages"]) > self.most_messages:
+            return error_response(400, "too many tokens", code="context_length_exceeded")
         if asked == "too long":
             return error_response(400, "the prompt has 5000 tokens, the model has positions for 2048")
         if asked == "busy":
             return error_response(429, "8 requests are waiting", {"Retry-After": "7"})
+        if not body.get("stream"):
+            text = "".join([piece async for piece in pieces_for(asked, body["model"])])
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            return {"id": "chatcmpl-1", "choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 5}}
         return StreamingResponse(self.stream(body, asked), media_type="text/event-stream")
 
     async def stream(self, body: dict[str, Any], asked: str) -> AsyncIterator[str]:
@@ -119,11 +127,13 @@ async def pieces_for(asked: str, model: str) -> AsyncIterator[str]:
 
 def event(delta: dict[str, str], finish: str | None = None) -> str:
     chunk = {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-    return f"data: {json.dumps(chunk)}\n\n"
+    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 
 
-def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": "x", "code": None}}, status, headers=headers)
+def error_response(
+    status: int, message: str, headers: dict[str, str] | None = None, code: str | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": "x", "code": code}}, status, headers=headers)
 
 
 @contextmanager

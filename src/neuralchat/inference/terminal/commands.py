@@ -176,10 +176,8 @@ def command_words() -> dict[str, str]:
     return {**{word: command.what for word, command in COMMANDS.items() if command.what}, "/exit": LEAVING}
 
 
-def nearest_command(word: str) -> str:
-    """What was probably meant, as the end of a message; empty where nothing is like it."""
-    near = difflib.get_close_matches(word, command_words(), n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+def is_nearly_a_command(word: str) -> bool:
+    return bool(difflib.get_close_matches(word, command_words(), n=1, cutoff=0.7))
 
 
 def beginning_of_text(text: str) -> str:

@@ -14,7 +14,7 @@ from neuralchat.console.questions import Questions
 from neuralchat.data.records import Turn
 from neuralchat.errors import ArgumentsError, NeuralChatError, system_error_line
 from neuralchat.inference.sampling import Sampling
-from neuralchat.inference.terminal.commands import COMMANDS, HELP, LEAVE, command_words, nearest_command
+from neuralchat.inference.terminal.commands import COMMANDS, HELP, LEAVE, command_words, is_nearly_a_command
 from neuralchat.inference.terminal.speaker import Speaker
 
 NO_ANSWER = "(empty answer)"
@@ -116,7 +116,7 @@ def converse(bot: Speaker, sampling: Sampling) -> int:
         elif word in COMMANDS:
             obey(conversation, word, argument.strip(), goes_on=questions.on_terminal)
         else:
-            put(f"unknown command {word}{nearest_command(word)}\n{HELP}")
+            put(f"unknown command {word}\n{HELP}")
     put("")
     return 0
 
@@ -128,7 +128,7 @@ def is_command(line: str) -> bool:
         return False
     if word in COMMANDS or not argument:
         return True
-    return COMMAND_WORD.fullmatch(word) is not None and nearest_command(word) != ""
+    return COMMAND_WORD.fullmatch(word) is not None and is_nearly_a_command(word)
 
 
 def obey(conversation: Conversation, word: str, argument: str, *, goes_on: bool) -> None:
