@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from support.page_backend import Backend, chromium_path, served
+from support.chatbots.page_backend import Backend, chromium_path, served
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from support.page_backend import Backend
+from support.chatbots.page_backend import Backend
 
 from neuralchat.data.records import RecordReport, read_records
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.page_backend import Backend
+from support.chatbots.page_backend import Backend
 
 Ask = Callable[..., None]
 HOSTILE = (

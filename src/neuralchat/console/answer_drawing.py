@@ -22,7 +22,7 @@ from neuralchat.console.output import shown_text
 LINES_LEFT = 3
 
 
-class AnswerMarkdown(Markdown):
+class DrawnMarkdown(Markdown):
     """Nothing of the text is lost: what looks like HTML is shown as it is, a line end is a line end, links and images
     show their addresses.
     """
@@ -88,7 +88,7 @@ class DrawnAnswer:
         if self.has_blocks:
             self.screen.print()
         self.has_blocks = True
-        self.screen.print(AnswerMarkdown(blocks))
+        self.screen.print(DrawnMarkdown(blocks))
 
     def end(self, words: str = "") -> None:
         self.tail.text = ""
@@ -103,7 +103,7 @@ def draw_beside(stream: TextIO, columns: dict[str, str]) -> None:
     screen = Screen(stream)
     width = max(20, screen.width // len(columns) - 1)
     panels: list[RenderableType] = [
-        Panel(AnswerMarkdown(text), title=as_it_is(name), title_align="left", width=width)
+        Panel(DrawnMarkdown(text), title=as_it_is(name), title_align="left", width=width)
         for name, text in columns.items()
     ]
     screen.print(Columns(panels, padding=(0, 1)))

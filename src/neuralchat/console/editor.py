@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,12 +10,14 @@ from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.data_structures import Size
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import History
 from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
 
 from neuralchat.console.output import Sturdy
 from neuralchat.console.question_history import QuestionHistory
@@ -35,10 +38,13 @@ class Editor:
             complete_while_typing=Condition(self.begins_a_command),
             reserve_space_for_menu=LINES_OF_THE_MENU,
             key_bindings=editor_keys(),
+            style=Style.from_dict({"prompt": "ansicyan"}),
             prompt_continuation=". ",
             input=create_input(sys.stdin),
             # Terminals that do not say where their cursor is would be waited for, and complained of.
-            output=Vt100_Output.from_pty(stream, enable_cpr=False),
+            output=Vt100_Output(
+                stream, lambda: terminal_size_of(stream), term=os.environ.get("TERM"), enable_cpr=False
+            ),
         )
 
     def begins_a_command(self) -> bool:
@@ -46,7 +52,7 @@ class Editor:
 
     def read(self, prompt: str) -> str:
         """Raises EOFError after Ctrl-D, KeyboardInterrupt after Ctrl-C on an empty line."""
-        return self.session.prompt(prompt)
+        return self.session.prompt([("class:prompt", prompt)])
 
 
 class EarlierQuestions(History):
@@ -103,6 +109,12 @@ def editor_keys() -> KeyBindings:
             event.app.exit(exception=KeyboardInterrupt)
 
     return bindings
+
+
+def terminal_size_of(stream: Any) -> Size:
+    """That of the terminal at the moment; some say that they have none."""
+    columns, rows = os.get_terminal_size(stream.fileno())
+    return Size(rows=rows or 24, columns=columns or 80)
 
 
 def has_input() -> bool:

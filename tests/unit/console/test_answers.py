@@ -8,7 +8,7 @@ import re
 import pytest
 from support.terminals.screens import Terminal
 
-from neuralchat.console.answer_drawing import AnswerMarkdown, DrawnAnswer, draw_beside
+from neuralchat.console.answer_drawing import DrawnAnswer, DrawnMarkdown, draw_beside
 from neuralchat.console.answers import answer_display, show_beside, whole_blocks
 from neuralchat.console.drawing import Screen
 
@@ -42,7 +42,7 @@ def plain(written: str) -> str:
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_blocks_are_drawn_once_each_as_they_end(size: int) -> None:
     terminal = Terminal()
-    answer = DrawnAnswer(terminal, width=70)
+    answer = DrawnAnswer(terminal, width=90)
     for start in range(0, len(TEXT), size):
         answer.add(TEXT[start : start + size])
     answer.end(" [cut at --max_new_tokens]")
@@ -138,7 +138,7 @@ def test_whole_blocks(text: str, blocks: str) -> None:
 def test_markdown_loses_no_words() -> None:
     stream = io.StringIO()
     Screen(stream, width=200).print(
-        AnswerMarkdown("<div>\na\n</div>\n\n<!-- b --> c <br> d &amp; `<e>` <https://f.example>")
+        DrawnMarkdown("<div>\na\n</div>\n\n<!-- b --> c <br> d &amp; `<e>` <https://f.example>")
     )
     shown = plain(stream.getvalue())
     for words in ("<div>", "a", "</div>", "<!-- b -->", "<br> d & <e>", "https://f.example"):

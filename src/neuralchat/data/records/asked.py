@@ -60,7 +60,7 @@ def answered_rows(rows: Iterator[RawRow | SyntaxProblem]) -> Iterator[RawRow | S
     for row in rows:
         value = as_object(row.value) if isinstance(row, RawRow) else None
         kind = recognise(value)
-        if isinstance(row, RawRow) and kind is not None:
+        if isinstance(row, RawRow) and kind is not None and isinstance(value, dict):
             yield RawRow(row.number, with_answer(value, kind), row.problems)
         else:
             yield row

@@ -51,7 +51,7 @@ def coloured(code: str, language: str, _attributes: str) -> str:
     return highlight(code, get_lexer_by_name(name, stripnl=False), COLOURS)
 
 
-class AnswerMarkdown(MarkdownIt):
+class PageMarkdown(MarkdownIt):
     """A line end is a line end, as chatbots mean it. An image stays a link: the page fetches nothing from elsewhere."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ def clean_html(text: str) -> str:
     '<p><strong>Yes</strong>, &lt;b&gt;see&lt;/b&gt; \
 <a href="https://a.example/" target="_blank" rel="noopener noreferrer nofollow">here</a></p>\\n'
     """
-    markdown = AnswerMarkdown()
+    markdown = PageMarkdown()
     tokens = markdown.parse(text)
     for token in tokens:
         # Columns come with a style of their own, which the page's policy does not let through.

@@ -22,8 +22,8 @@ from neuralchat.data.records.asked import AskedTurns, read_asked
 from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.files import append_line, keep_beginning
 from neuralchat.inference.sampling import Sampling
+from neuralchat.inference.terminal.partner import Partner, SaidAnswer
 from neuralchat.inference.terminal.saved import message_of
-from neuralchat.inference.terminal.speaker import Said, Speaker
 from neuralchat.runs.directory import json_text, why_unwritable
 
 GROUP_SIZE = 16
@@ -58,7 +58,7 @@ def check_batch_flags(options: argparse.Namespace) -> None:
         raise ArgumentsError("\n".join(wrong))
 
 
-def answer_file(bot: Speaker, file: str, output: str, sampling: Sampling) -> int:
+def answer_file(bot: Partner, file: str, output: str, sampling: Sampling) -> int:
     """Answer what is not answered yet. Raises ArgumentsError at the end where some could not be."""
     path = Path(output)
     asked = [with_system(each, bot.system) for each in read_asked(Path(file))]
@@ -93,11 +93,11 @@ def answer_id(name: str, turns: Sequence[Turn], sampling: Sampling) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def answered_group(bot: Speaker, asked: Sequence[AskedTurns], sampling: Sampling) -> list[dict[str, Any]]:
+def answered_group(bot: Partner, asked: Sequence[AskedTurns], sampling: Sampling) -> list[dict[str, Any]]:
     """A line for each: its messages and the answer, or why there is none."""
     problems = [bot.question_problem(each.turns, sampling) for each in asked]
     fitting = [each.turns for each, problem in zip(asked, problems, strict=True) if problem is None]
-    answers: list[Said | str] = list(answered_or_refused(bot, fitting, sampling))
+    answers: list[SaidAnswer | str] = list(answered_or_refused(bot, fitting, sampling))
     lines = []
     for each, problem in zip(asked, problems, strict=True):
         messages = [message_of(turn) for turn in each.turns]
@@ -111,8 +111,8 @@ def answered_group(bot: Speaker, asked: Sequence[AskedTurns], sampling: Sampling
 
 
 def answered_or_refused(
-    bot: Speaker, conversations: Sequence[Sequence[Turn]], sampling: Sampling
-) -> Sequence[Said | str]:
+    bot: Partner, conversations: Sequence[Sequence[Turn]], sampling: Sampling
+) -> Sequence[SaidAnswer | str]:
     """Where a server refuses one of them, each is asked alone, so that only that one goes without an answer."""
     if not conversations:
         return []

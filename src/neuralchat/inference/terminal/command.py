@@ -18,9 +18,9 @@ LOADING_FLAGS = ("template", "base_model", "trust_remote_code")
 
 def chat(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
-    check_flags(options)
+    check_chat_flags(options)
     check_batch_flags(options)
-    bot = speaker_of(options)
+    bot = partner_of(options)
     bot.system = options.system
     if options.file is not None:
         return answer_file(bot, options.file, options.output, sampling)
@@ -30,7 +30,7 @@ def chat(options: argparse.Namespace) -> int:
     return converse(bot, sampling)
 
 
-def check_flags(options: argparse.Namespace) -> None:
+def check_chat_flags(options: argparse.Namespace) -> None:
     """Raises ArgumentsError with all that does not go together."""
     wrong = []
     if options.prompt is not None and not options.prompt.strip():
@@ -47,7 +47,7 @@ def check_flags(options: argparse.Namespace) -> None:
         raise ArgumentsError("\n".join(wrong))
 
 
-def speaker_of(options: argparse.Namespace) -> Any:
+def partner_of(options: argparse.Namespace) -> Any:
     if is_server_address(options.run):
         return ServerBot.connect(options.run, model=options.model)
     with waiting("loading the model"):

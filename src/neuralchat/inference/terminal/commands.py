@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuralchat.console import put, show_page
 from neuralchat.console.answers import show_beside
@@ -24,7 +24,7 @@ LEAVE = ("/exit", "/quit", "/bye", "/q")
 KEYS_HELP = """\
 Ctrl-C stops an answer. The arrow keys bring earlier questions back, Tab completes commands, Alt-Enter begins a new
 line; lines that are pasted together are one question."""
-NOTHING = "none"
+NO_VALUE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def begin_anew(talk: Conversation, _argument: str) -> None:
 
 def set_system(talk: Conversation, argument: str) -> None:
     if argument:
-        talk.bot.system = None if argument.lower() == NOTHING else argument
+        talk.bot.system = None if argument.lower() == NO_VALUE else argument
     put(f"system message: {talk.bot.system}" if talk.bot.system else "there is no system message")
 
 
@@ -95,13 +95,14 @@ def set_option(talk: Conversation, argument: str) -> None:
         meant = f"; did you mean {near[0]}?" if near else ""
         raise ArgumentsError(f"unknown option {name}{meant} (there are: {', '.join(known)})")
     if text:
-        talk.sampling = dataclasses.replace(talk.sampling, **{name: value_of(name, text, known[name].default)})
+        changed: dict[str, Any] = {name: option_value(name, text, known[name].default)}
+        talk.sampling = dataclasses.replace(talk.sampling, **changed)
     shown = [name] if name else list(known)
     show_page(Page([Figures([(key, shown_value(getattr(talk.sampling, key))) for key in shown])]))
 
 
-def value_of(name: str, text: str, default: object) -> float | int | None:
-    if default is None and text.lower() == NOTHING:
+def option_value(name: str, text: str, default: object) -> float | int | None:
+    if default is None and text.lower() == NO_VALUE:
         return None
     kind = float if isinstance(default, float) else int
     try:
@@ -112,7 +113,7 @@ def value_of(name: str, text: str, default: object) -> float | int | None:
 
 
 def shown_value(value: object) -> str:
-    return NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return NO_VALUE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def ask_base(talk: Conversation, _argument: str) -> None:

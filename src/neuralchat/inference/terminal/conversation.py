@@ -15,7 +15,7 @@ from neuralchat.data.records import Turn
 from neuralchat.errors import ArgumentsError, NeuralChatError, system_error_line
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.commands import COMMANDS, HELP, LEAVE, command_words, is_nearly_a_command
-from neuralchat.inference.terminal.speaker import Speaker
+from neuralchat.inference.terminal.partner import Partner
 
 NO_ANSWER = "(empty answer)"
 # What is typed as a command; "/etc/passwd" is none.
@@ -40,7 +40,7 @@ class Timing:
 class Conversation:
     """What commands change. `bot` has the history; `saved`: files of this session, which may be written again."""
 
-    def __init__(self, bot: Speaker, sampling: Sampling) -> None:
+    def __init__(self, bot: Partner, sampling: Sampling) -> None:
         self.bot = bot
         self.sampling = sampling
         self.timing: Timing | None = None
@@ -102,7 +102,7 @@ class Conversation:
         return history[:at], history[at].content
 
 
-def converse(bot: Speaker, sampling: Sampling) -> int:
+def converse(bot: Partner, sampling: Sampling) -> int:
     questions = Questions(command_words())
     if questions.on_terminal:
         put("Ask away; /help says what else can be typed here, /exit or Ctrl-D leaves.")

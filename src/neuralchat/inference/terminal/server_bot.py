@@ -21,7 +21,7 @@ from neuralchat.inference.sampling import Sampling, sampling_from
 from neuralchat.inference.terminal.saved import message_of
 from neuralchat.secrets import remember_secret
 
-KEY_VARIABLE = "NEURALCHAT_API_KEY"
+CLIENT_KEY_VARIABLE = "NEURALCHAT_API_KEY"
 CONNECT_S = 10.0
 # Between two pieces: the prompt may be long, and others may be before it.
 SILENCE_S = 600.0
@@ -51,7 +51,7 @@ class ServedAnswer:
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ListedModel:
     """`parent`: the model that it was trained from; None for a base model."""
 
     id: str
@@ -65,7 +65,7 @@ def is_server_address(text: str) -> bool:
 class ServerBot:
     """Speaks for one model of a server, with a conversation of its own."""
 
-    def __init__(self, client: httpx.Client, models: Sequence[ServedModel], model: ServedModel) -> None:
+    def __init__(self, client: httpx.Client, models: Sequence[ListedModel], model: ListedModel) -> None:
         self.client = client
         self.models = models
         self.model = model
@@ -79,11 +79,11 @@ class ServerBot:
     def connect(cls, address: str, *, model: str | None = None) -> ServerBot:
         """Raises ArgumentsError for an address or a model that is none, RefusingServerError where nobody answers."""
         client = client_of(address)
-        with failures_told(client):
+        with server_failures_told(client):
             listed = accepted(client.get("models")).json()
         found = listed.get("data") if isinstance(listed, dict) else None
         models = [
-            ServedModel(str(each["id"]), each.get("parent"))
+            ListedModel(str(each["id"]), each.get("parent"))
             for each in (found if isinstance(found, list) else ())
             if isinstance(each, dict) and "id" in each
         ]
@@ -143,8 +143,9 @@ class ServerBot:
 
     def pieces(self, turns: Sequence[Turn], sampling: Sampling) -> Generator[str, None, ServedAnswer]:
         body = {**self.body(turns, sampling), "stream": True, "stream_options": {"include_usage": True}}
-        text, finish, usage = "", None, {}
-        with failures_told(self.client), self.client.stream("POST", "chat/completions", json=body) as response:
+        text, finish = "", None
+        usage: dict[str, Any] = {}
+        with server_failures_told(self.client), self.client.stream("POST", "chat/completions", json=body) as response:
             if response.is_error:
                 response.read()
             accepted(response)
@@ -177,7 +178,7 @@ class ServerBot:
         return self.answer(turns, sampling)
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling) -> ServedAnswer:
-        with failures_told(self.client):
+        with server_failures_told(self.client):
             found = accepted(self.client.post("chat/completions", json=self.body(turns, sampling))).json()
         choice = found["choices"][0]
         return self.answer_of(choice["message"].get("content") or "", choice["finish_reason"], found.get("usage") or {})
@@ -211,11 +212,13 @@ def client_of(address: str) -> httpx.Client:
     if not parts.hostname or not port_is_one:
         raise ArgumentsError(f"{address} is no address of a server; http://127.0.0.1:8000 would be")
     if parts.username or parts.password:
-        raise ArgumentsError(f"an address may be seen by others, so it takes no password; {KEY_VARIABLE} holds the key")
+        raise ArgumentsError(
+            f"an address may be seen by others, so it takes no password; {CLIENT_KEY_VARIABLE} holds the key"
+        )
     if parts.query or parts.fragment:
         raise ArgumentsError(f"{address}: leave out what follows ? or #")
     path = parts.path.rstrip("/").removesuffix("/v1")
-    key = os.environ.get(KEY_VARIABLE, "")
+    key = os.environ.get(CLIENT_KEY_VARIABLE, "")
     remember_secret(key)
     return httpx.Client(
         base_url=f"{parts.scheme.lower()}://{parts.netloc}{path}/v1/",
@@ -225,7 +228,7 @@ def client_of(address: str) -> httpx.Client:
 
 
 @contextmanager
-def failures_told(client: httpx.Client) -> Iterator[None]:
+def server_failures_told(client: httpx.Client) -> Iterator[None]:
     """What goes wrong on the way becomes an error that names the server."""
     try:
         yield
@@ -253,8 +256,8 @@ def refusal_of(status: int, body: Any, retry_after: str | None = None) -> Refusi
     error = body.get("error") if isinstance(body, dict) else None
     error = error if isinstance(error, dict) else {}
     said = error.get("message") or (body.get("detail") if isinstance(body, dict) else None) or f"status {status}"
-    seconds = float(retry_after) if (retry_after or "").isdigit() else 1.0
-    hint = f" ({KEY_VARIABLE} holds the key)" if status in (401, 403) else ""
+    seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 1.0
+    hint = f" ({CLIENT_KEY_VARIABLE} holds the key)" if status in (401, 403) else ""
     later = f"; ask again in {seconds:.0f} s" if status == 429 else ""
     message = f"the server refuses: {said}{hint}{later}"
     return RefusingServerError(message, code=error.get("code"), status=status, retry_after_s=seconds)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scripted_bot import ScriptedBot
+from support.chatbots.scripted_bot import ScriptedBot
 
 from neuralchat.data.records import RecordReport, Turn, read_records
 from neuralchat.errors import ArgumentsError, DataError, NeuralChatError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.scripted_bot import ScriptedBot
+from support.chatbots.scripted_bot import ScriptedBot
 
 from neuralchat.data.records import RecordReport, Turn, read_records
 from neuralchat.errors import NeuralChatError

@@ -10,7 +10,7 @@ from neuralchat.data.records import Turn
 from neuralchat.inference.sampling import Sampling
 
 
-class Said(Protocol):
+class SaidAnswer(Protocol):
     """The latest answer. Of `token_ids` only their number counts: a server does not tell which they are."""
 
     @property
@@ -23,7 +23,7 @@ class Said(Protocol):
     def finished(self) -> bool: ...
 
 
-class Speaker(Protocol):
+class Partner(Protocol):
     """The part of a Chatbot that the terminal needs; what it says of itself holds."""
 
     name: str
@@ -31,18 +31,18 @@ class Speaker(Protocol):
     history: list[Turn]
 
     @property
-    def last(self) -> Said | None: ...
+    def last(self) -> SaidAnswer | None: ...
 
     def stream(self, text: str, **options: Any) -> Iterator[str]: ...
 
     def reset(self) -> None: ...
 
-    def untuned(self) -> AbstractContextManager[Speaker]: ...
+    def untuned(self) -> AbstractContextManager[Partner]: ...
 
     def said_tokens(self) -> tuple[int, int | None]:
         """(tokens of the conversation so far, how many the model can follow); None where nobody knows."""
 
-    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> Sequence[Said]: ...
+    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> Sequence[SaidAnswer]: ...
 
     def question_problem(self, turns: Sequence[Turn], sampling: Sampling) -> str | None:
         """Why a conversation cannot be answered, as far as that can be known before."""
