@@ -28,7 +28,7 @@ class DrawnMarkdown(Markdown):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__("", code_theme="ansi_dark", hyperlinks=False)
+        super().__init__("", code_theme="ansi_dark", justify="default", hyperlinks=False)
         parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
         parser.disable(["html_block", "html_inline", "image"])
         self.parsed = parser.parse(shown_text(text))

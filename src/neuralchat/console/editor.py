@@ -32,12 +32,13 @@ class Editor:
 
     def __init__(self, commands: Mapping[str, str]) -> None:
         stream: Any = sys.stdout.stream if isinstance(sys.stdout, Sturdy) else sys.stdout
+        completer = CommandCompleter(commands)
         self.session: PromptSession[str] = PromptSession(
             history=EarlierQuestions(QuestionHistory()),
-            completer=CommandCompleter(commands),
+            completer=completer,
             complete_while_typing=Condition(self.begins_a_command),
             reserve_space_for_menu=LINES_OF_THE_MENU,
-            key_bindings=editor_keys(),
+            key_bindings=editor_keys(completer),
             style=Style.from_dict({"prompt": "ansicyan"}),
             prompt_continuation=". ",
             input=create_input(sys.stdin),
@@ -82,16 +83,28 @@ class CommandCompleter(Completer):
                 yield Completion(command, start_position=-len(typed), display_meta=what)
 
 
-def editor_keys() -> KeyBindings:
+def editor_keys(completer: Completer) -> KeyBindings:
     bindings = KeyBindings()
+
+    @bindings.add("tab")
+    def _(event: KeyPressEvent) -> None:
+        """Completes a command; in a question it is a tab."""
+        buffer = event.current_buffer
+        found = list(completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+        if buffer.complete_state:
+            buffer.complete_next()
+        elif len(found) == 1:
+            buffer.apply_completion(found[0])
+        elif found:
+            buffer.start_completion(insert_common_part=True)
+        elif not buffer.text.startswith("/"):
+            buffer.insert_text("\t")
 
     @bindings.add("enter")
     def _(event: KeyPressEvent) -> None:
         """Ends the question, unless more lines came with it: a paste that the terminal does not mark."""
         buffer = event.current_buffer
-        if buffer.complete_state and buffer.complete_state.current_completion:
-            buffer.complete_state = None
-        elif event.key_processor.input_queue or has_input():
+        if event.key_processor.input_queue or has_input():
             buffer.newline(copy_margin=False)
         else:
             buffer.validate_and_handle()

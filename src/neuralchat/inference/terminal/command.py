@@ -39,8 +39,6 @@ def check_chat_flags(options: argparse.Namespace) -> None:
         given = [f"--{name}" for name in LOADING_FLAGS if getattr(options, name)]
         if given:
             wrong.append(f"{', '.join(given)}: the server at {options.run} has loaded its models already; leave it out")
-        if options.num_beams > 1:
-            wrong.append(f"--num_beams {options.num_beams}: a server streams its answers, which beams cannot")
     elif options.model is not None:
         wrong.append("--model names a model of a server; RUN is none (http://HOST:PORT would be)")
     if wrong:

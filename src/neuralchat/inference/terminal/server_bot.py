@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,8 @@ SILENCE_S = 600.0
 # Conversations of a file that are asked at a time, so that the server can answer them together.
 AT_ONCE = 8
 MOST_TRIES, LONGEST_WAIT_S = 20, 60.0
+# Options whose defaults here are not those of every server, and what the OpenAI interface calls them.
+ALWAYS_SENT = {"max_new_tokens": "max_completion_tokens", "temperature": "temperature"}
 TOO_LONG_CODE = "context_length_exceeded"
 
 
@@ -41,7 +43,7 @@ class RefusingServerError(NeuralChatError):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ServedAnswer:
     """As Answer; a server says how many tokens it made, not which."""
 
@@ -50,7 +52,7 @@ class ServedAnswer:
     finished: bool
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ListedModel:
     """`parent`: the model that it was trained from; None for a base model."""
 
@@ -189,16 +191,13 @@ class ServerBot:
 
     def body(self, turns: Sequence[Turn], sampling: Sampling) -> dict[str, Any]:
         """What is not set is left out, so that a server that does not know it does not mind."""
+        if sampling.num_beams > 1:
+            raise ArgumentsError(f"num_beams is {sampling.num_beams}: a server does not search with beams; set it to 1")
         body: dict[str, Any] = {"model": self.name, "messages": [message_of(turn) for turn in turns]}
-        body |= {"max_completion_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
-        if sampling.top_p != 1.0:
-            body["top_p"] = sampling.top_p
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1.0:
-            body["repetition_penalty"] = sampling.repetition_penalty
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
+        for field in dataclasses.fields(sampling):
+            value = getattr(sampling, field.name)
+            if field.name in ALWAYS_SENT or value != field.default:
+                body[ALWAYS_SENT.get(field.name, field.name)] = value
         return body
 
 
