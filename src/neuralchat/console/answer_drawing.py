@@ -73,10 +73,10 @@ class DrawnAnswer:
 
     def add(self, piece: str) -> None:
         self.text += piece
-        if blocks := whole_blocks(self.text):
-            self.text = self.text[len(blocks) :]
-            self.draw(blocks)
-        self.tail.text = self.text
+        blocks = whole_blocks(self.text)
+        # Before the blocks are drawn: what is live is drawn again below them.
+        self.tail.text = self.text = self.text[len(blocks) :]
+        self.draw(blocks)
         now = time.monotonic()
         if now - self.drawn_at >= DRAW_S:
             self.drawn_at = now
