@@ -12,6 +12,7 @@ from neuralchat.data.templates.template import Template
 from neuralchat.data.tokens.encoding import encode_runs
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.generation_settings import generation_settings
+from neuralchat.inference.penalties import answer_penalties
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import base_model_of
 
@@ -99,7 +100,7 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     with generation_settings(base_model_of(model), sampling, end_ids=end_ids, pad_id=pad) as settings:
-        output = decode(model, ids, mask, settings, streamer=streamer)
+        output = decode(model, ids, mask, settings, streamer=streamer, processors=lambda: answer_penalties(sampling))
     return [cut_answer(tokenizer, row.tolist(), end_ids, frame) for row in output]
 
 
