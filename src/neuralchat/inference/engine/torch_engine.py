@@ -138,10 +138,10 @@ class TorchEngine:
             self.done(Outcome(job, "cancelled"))
         if self.batch is None:
             return
-        while (job := self.desk.first(self.is_batched)) is not None and self.batch.has_room(job):
-            self.desk.take(job)
-            self.prompt_tokens += len(job.request.prompt_ids)
-            self.batch.add(job)
+        while (first := self.desk.first(self.is_batched)) is not None and self.batch.has_room(first):
+            self.desk.take(first)
+            self.prompt_tokens += len(first.request.prompt_ids)
+            self.batch.add(first)
         if self.batch.running:
             self.step_batch(self.batch)
 
