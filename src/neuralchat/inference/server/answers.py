@@ -38,7 +38,7 @@ class Wanted:
     include_usage: bool = False
 
     def requests(self) -> Iterator[Request]:
-        """One of each answer, in the order of their indices; with a seed, the answers to one prompt have seeds in a row."""
+        """One for each answer, in the order of their indices; the seeds of answers to one prompt are in a row."""
         for prompt in self.prompts:
             for number in range(self.n):
                 seed = self.sampling.seed

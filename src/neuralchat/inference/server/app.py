@@ -62,14 +62,18 @@ class Served:
 
     def check_client(self, request: HttpRequest) -> None:
         if not self.settings.keys.admits(request.headers.get("authorization")):
-            raise RefusedRequestError(401, "this server wants a key: 'Authorization: Bearer KEY'", code="invalid_api_key")
+            raise RefusedRequestError(
+                401, "this server wants a key: 'Authorization: Bearer KEY'", code="invalid_api_key"
+            )
 
     def check_admin(self, request: HttpRequest) -> None:
         if not self.settings.keys.admin or self.settings.runs_directory is None:
             message = "this server loads no runs while it serves; see --runs_directory and --admin_key_file"
             raise RefusedRequestError(403, message, code="not_enabled")
         if not self.settings.keys.admits_admin(request.headers.get("authorization")):
-            raise RefusedRequestError(401, "this needs an admin's key: 'Authorization: Bearer KEY'", code="invalid_api_key")
+            raise RefusedRequestError(
+                401, "this needs an admin's key: 'Authorization: Bearer KEY'", code="invalid_api_key"
+            )
 
 
 def make_app(served: Served, *, page: APIRouter | None = None) -> ASGIApp:
@@ -145,7 +149,7 @@ def model_routes(served: Served) -> APIRouter:
         body = await served.body(request)
         name = body.get("id")
         if set(body) != {"id"} or not isinstance(name, str):
-            raise wrong("id", "the body must be {\"id\": the name of a run in the directory of runs}")
+            raise wrong("id", 'the body must be {"id": the name of a run in the directory of runs}')
         try:
             return (await asyncio.to_thread(lineup.add, name)).card()
         except UnknownModelError:

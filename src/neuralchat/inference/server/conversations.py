@@ -1,7 +1,7 @@
 """Messages and tools as clients send them -> turns and tools as templates take them; what is wrong is told by place.
 
-More is taken than in records, where every answer is learned: the last turn is the user's, a tool's, or an answer that is
-to be gone on with; answers may be empty.
+More is taken than in records, where every answer is learned: the last turn is the user's, a tool's, or an answer that
+is to be gone on with; answers may be empty.
 """
 
 from __future__ import annotations

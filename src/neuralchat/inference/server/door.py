@@ -1,7 +1,7 @@
-"""What every request passes: whether it may come in at all, how long it may stay, its line in the log, and the counters.
+"""What every request passes: whether it may come in at all, how long it may stay, its line in the log, counters.
 
-A page that a browser of this machine shows may send requests to loopback, by another name too (DNS rebinding); it cannot
-hide where it comes from.
+A page that a browser of this machine shows may send requests to loopback, by another name too (DNS rebinding); it
+cannot hide where it comes from.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def digest_of(key: str) -> bytes:
 
 
 def keys_in(*texts: str) -> tuple[bytes, ...]:
-    """The keys of lines; what begins with # is none. Raises ArgumentsError for one that is easily guessed or typed wrong."""
+    """The keys of lines; what begins with # is none. Raises ArgumentsError for one that can be guessed."""
     lines = [line.strip() for text in texts for line in text.splitlines()]
     keys = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     for key in keys:
@@ -168,9 +168,7 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin_key_file", metavar="FILE", help="file with keys of those who may load and drop runs while it serves"
     )
-    parser.add_argument(
-        "--runs_directory", metavar="DIR", help="directory whose runs an admin may load by their names"
-    )
+    parser.add_argument("--runs_directory", metavar="DIR", help="directory whose runs an admin may load by their names")
     parser.add_argument(
         "--most_new_tokens", type=int, default=defaults.most_new_tokens, help="longest answer that may be asked for"
     )
@@ -193,10 +191,10 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         "--drain_seconds", type=float, default=defaults.drain_seconds, help="how long answers may go on after SIGTERM"
     )
     parser.add_argument(
-        "--allowed_hosts", nargs="+", default=(), metavar="NAME", help="names by which clients may call the server"
+        "--allowed_hosts", default="", metavar="NAME,...", help="further names by which clients may call the server"
     )
     parser.add_argument(
-        "--allowed_origins", nargs="+", default=(), metavar="URL", help="sites whose pages may ask from a browser"
+        "--allowed_origins", default="", metavar="URL,...", help="sites whose pages may ask from a browser"
     )
     parser.add_argument("--log_requests", action="store_true", help="write what is asked into the log as well")
 
@@ -210,7 +208,7 @@ def settings_from(options: argparse.Namespace, sampling: Sampling, environ: Mapp
         admin=keys_in(key_text(options.admin_key_file, "--admin_key_file")),
     )
     runs = Path(options.runs_directory) if options.runs_directory else None
-    hosts, origins = tuple(options.allowed_hosts), tuple(options.allowed_origins)
+    hosts, origins = (tuple(filter(None, text.split(","))) for text in (options.allowed_hosts, options.allowed_origins))
     return ServerSettings(
         **{**chosen, "allowed_hosts": hosts, "allowed_origins": origins},
         keys=keys,

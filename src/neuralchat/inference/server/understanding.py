@@ -126,8 +126,8 @@ def sampling_in(fields: AnswerFields, defaults: Sampling) -> Sampling:
 def fitted(
     wanted: Wanted, limit: int | None, lineup: Lineup, settings: ServerSettings, param: str, limit_name: str
 ) -> Wanted:
-    """The same with room for its answers. `limit`: tokens that were asked for; None: as many as there is room for, up to
-    what answers have by default.
+    """The same with room for its answers. `limit`: tokens that were asked for; None: as many as there is room for, up
+    to what answers have by default.
     """
     if (count := len(wanted.prompts) * wanted.n) > settings.max_answers:
         raise wrong("n", f"the request wants {count} answers; at most {settings.max_answers} are given")
@@ -143,5 +143,3 @@ def fitted(
     if left < (1 if limit is None else limit):
         raise ContextLengthError(longest, answer if limit is None else limit, room, param=param)
     return replace(wanted, sampling=replace(wanted.sampling, max_new_tokens=min(answer, left)))
-
-
