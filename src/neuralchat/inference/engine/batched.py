@@ -18,7 +18,7 @@ from neuralchat.inference.engine.interface import Reason
 from neuralchat.inference.engine.jobs import Job, Outcome
 from neuralchat.inference.engine.next_token import choose_tokens
 from neuralchat.inference.engine.packed_pass import PackedPass
-from neuralchat.inference.engine.proof import PROOF_PAGES, computes_as_model
+from neuralchat.inference.engine.proof import PROOF_PAGES, computes_as_model, native_computes_as_packed
 from neuralchat.inference.engine.running import Running, in_order
 from neuralchat.inference.engine.shelf import Shelf, ShelfAdapter
 from neuralchat.models.kernels.decoder import PAGE
@@ -32,7 +32,9 @@ PROMPT_TOKENS_ALONE, PROMPT_TOKENS_BESIDE = 512, 128
 class PackedAnswers:
     """See torch_engine.Batch. `memory_tokens` are rounded up to whole blocks."""
 
-    def __init__(self, shelf: Shelf, memory_tokens: int, *, most_running: int = MOST_RUNNING) -> None:
+    def __init__(
+        self, shelf: Shelf, memory_tokens: int, *, most_running: int = MOST_RUNNING, native: bool = True
+    ) -> None:
         self.shelf, self.most_running = shelf, most_running
         self.memory = Blocks(-(-memory_tokens // PAGE), PAGE)
         self.packed = PackedPass(shelf.base, self.memory.total + PROOF_PAGES)
@@ -44,6 +46,10 @@ class PackedAnswers:
         self.by_rows: dict[int, bool] = {}
         self.cached_prompt_tokens = self.generated_tokens = 0
         self.proven = computes_as_model(self.packed, shelf.use(None))
+        if self.proven and native:
+            self.packed.take_native()
+            if self.packed.native is not None and not native_computes_as_packed(self.packed):
+                self.packed.native = None
         self.adapters_changed()
 
     def adapters_changed(self) -> None:
@@ -51,6 +57,14 @@ class PackedAnswers:
         for adapter in self.shelf.adapters.values():
             if adapter.number not in self.by_rows and not adapter.is_virtual:
                 self.prove(adapter)
+        self.tell_native()
+
+    def tell_native(self) -> None:
+        """Let the compiled layers know the adapters whose rows they can compute."""
+        native = self.packed.native
+        if native is not None:
+            names = [kept.peft_name for kept in self.shelf.in_layers if self.by_rows.get(kept.number)]
+            native.set_adapters([name for name in names if native.covers(self.shelf.base, name)])
 
     def prove(self, adapter: ShelfAdapter) -> None:
         """Settle how an adapter is computed; not at all here where it would not be as PEFT does."""
@@ -164,14 +178,16 @@ class PackedAnswers:
         """One pass; yields those whose answers have ended."""
         chunks = [one.chunk(planned[one]) for one in part]
         adapter = part[0].job.adapter
+        names: list[str | None] = []
         if self.by_rows.get(part[0].root, True):
             self.shelf.use(None)
             parts = row_parts(self.parts, list(lora_parts(part, planned)))
+            names = [None if one.job.adapter is None else one.job.adapter.peft_name for one in part]
         else:
             self.shelf.use(adapter)
             parts = row_parts(self.parts, None)
         with parts:
-            logits = self.packed.logits(chunks)
+            logits = self.packed.logits(chunks, names)
         for one in part:
             one.was_computed(self.memory, planned[one])
         wanted = [one for one, chunk in zip(part, chunks, strict=True) if chunk.wanted]

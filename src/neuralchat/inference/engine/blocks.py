@@ -89,9 +89,3 @@ class Blocks:
                 self.free[block] = None
                 if block not in self.keys:
                     self.free.move_to_end(block, last=False)
-
-    def forget_root(self, root: int) -> None:
-        """Nothing that an adapter computed is found any more."""
-        for key in [key for key in self.known if key[0] == -1 - root]:
-            block = self.known.pop(key)
-            del self.keys[block], self.serials[block]

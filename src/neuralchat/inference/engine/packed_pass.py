@@ -6,6 +6,7 @@ Shapes: T tokens of the row, C texts, E hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from neuralchat.models.attention.pages import PagedMemory, PagedRow, paged_mask
 from neuralchat.models.kernels.decoder import PAGE
+from neuralchat.models.layers.native_decoder import MOST_NATIVE_ROWS, NativeDecoder, NotTakenError
 from neuralchat.models.losses.head import head_of
 
 
@@ -73,13 +75,36 @@ class PackedPass:
         self.device = self.embedding.weight.device
         self.memory = PagedMemory(pages)
         self.head = head_of(base, self.embedding.weight.dtype)
+        self.native: NativeDecoder | None = None
 
-    def logits(self, chunks: Sequence[Chunk]) -> Tensor:
-        """fp32 [wanted chunks, V] on the CPU. Chunks of one token must come first; each is of another text."""
+    def logits(self, chunks: Sequence[Chunk], adapters: Sequence[str | None] = ()) -> Tensor:
+        """fp32 [wanted chunks, V] on the CPU. Chunks of one token must come first; each is of another text.
+
+        adapters: PEFT's name of each chunk's adapter, where all layers are as the base's and they are not empty; then
+        single tokens may go through the native decoder.
+        """
         arrays = row_arrays(chunks)
+        if self.native is not None and adapters and self.is_native(arrays, adapters):
+            ids, positions = torch.from_numpy(arrays.ids), torch.from_numpy(arrays.positions)
+            return self.native.logits(ids, positions, arrays.tables, arrays.ends, adapters)
         states = self.states(arrays)
         wanted = [int(arrays.starts[i + 1]) - 1 for i, chunk in enumerate(chunks) if chunk.wanted]
         return self.logits_of(states[wanted])
+
+    def is_native(self, arrays: RowArrays, adapters: Sequence[str | None]) -> bool:
+        assert self.native is not None
+        rows = len(arrays.ends)
+        known = all(name is None or name in self.native.places for name in adapters)
+        return known and rows == len(arrays.ids) <= MOST_NATIVE_ROWS and int(arrays.ends.max()) <= self.native.longest
+
+    def take_native(self) -> None:
+        """Let single tokens go through the compiled layers, if the model has their structure. Pages must be there."""
+        self.native = None
+        # Its own forward may do more than the matrix.
+        if self.head.module is None:
+            return
+        with suppress(NotTakenError):
+            self.native = NativeDecoder(self.base, self.memory, self.head.scale)
 
     def logits_of(self, states: Tensor) -> Tensor:
         """fp32 [N, V] of states [N, E]."""

@@ -38,6 +38,26 @@ def computes_as_model(packed: PackedPass, model: Any) -> bool:
         return False
 
 
+@torch.no_grad()
+def native_computes_as_packed(packed: PackedPass) -> bool:
+    """Whether the compiled layers give single tokens the logits that the model's own layers give them."""
+    ids = torch.randint(packed.embedding.weight.shape[0], (LONG + SHORT,), generator=torch.Generator().manual_seed(1))
+    long, short = ids[:LONG].tolist(), ids[LONG:].tolist()
+    first = packed.memory.pages - PROOF_PAGES
+    pages = list(range(first, packed.memory.pages))
+    before = [Chunk(long[:-1], 0, pages[:3]), Chunk(short[:-1], 0, pages[3:])]
+    single = [Chunk(long[-1:], LONG - 1, pages[:3]), Chunk(short[-1:], SHORT - 1, pages[3:])]
+    try:
+        packed.logits(before)
+        expected = packed.logits(single)
+        for chunk in single:
+            for kept in (*packed.memory.keys.values(), *packed.memory.values.values()):
+                kept[chunk.blocks[chunk.before // PAGE], :, chunk.before % PAGE] = float("nan")
+        return near(packed.logits(single, [None, None]), expected, packed.embedding.weight.dtype)
+    except Exception:  # as above
+        return False
+
+
 def own_logits_of(model: Any, ids: list[int]) -> Tensor:
     """fp32 [tokens, V] by one pass of the model over the whole text."""
     text = torch.tensor([ids], device=base_model_of(model).device)
