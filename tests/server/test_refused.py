@@ -1,8 +1,9 @@
-"""What cannot be answered is refused with 400, by name and place, in OpenAI's form of errors; nothing is cut silently."""
+"""What cannot be answered is refused with 400, by name and place, in OpenAI's form of errors; nothing is cut."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -30,7 +31,8 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
     ("field", "value"),
     [
         ("temperature", -1), ("temperature", 2.5), ("temperature", "hot"), ("temperature", True), ("top_p", 1.5),
-        ("top_p", -0.1), ("top_k", -2), ("top_k", 1.5), ("min_p", 2), ("presence_penalty", 3), ("frequency_penalty", -3),
+        ("top_p", -0.1), ("top_k", -2), ("top_k", 1.5), ("min_p", 2), ("presence_penalty", 3),
+        ("frequency_penalty", -3),
         ("repetition_penalty", 0), ("n", 0), ("n", 1.0), ("n", 17), ("seed", 1 << 70), ("seed", "a"), ("max_tokens", 0),
         ("max_tokens", -5), ("max_tokens", 1 << 40), ("max_completion_tokens", 0), ("stop", ["a"] * 5), ("stop", [""]),
         ("stop", 5), ("stop", ["a", 5]), ("stop", "a" * 300), ("stream", "yes"), ("stream", 1), ("logprobs", 3),
@@ -47,7 +49,7 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
 def test_a_field_is_refused_by_its_name(server: LiveServer, field: str, value: Any) -> None:
     error = error_of(server.chat(**{field: value}))
     assert error["type"] == "invalid_request_error"
-    assert (error["param"] or "").partition("[")[0] == field
+    assert re.split(r"[.\[]", error["param"] or "")[0] == field
     assert field in error["message"]
 
 
@@ -113,17 +115,12 @@ def test_two_limits_that_differ(server: LiveServer) -> None:
         ([ASKED, {**SAID, "tool_calls": 5}, ASKED], "messages[1].tool_calls"),
         ([ASKED, {**SAID, "tool_calls": [5]}, ASKED], "messages[1].tool_calls[0]"),
         ([ASKED, {**SAID, "tool_calls": [{"function": {}}]}, ASKED], "messages[1].tool_calls"),
-        ([ASKED, {"role": "assistant", "content": "Blue "}], None),
     ],
 )
-def test_malformed_messages_are_told_by_place(server: LiveServer, messages: Any, place: str | None) -> None:
-    if place is None:
-        # This template takes spaces as they are; see the next test.
-        assert server.chat(messages=messages).status_code == 200
-        return
+def test_malformed_messages_are_told_by_place(server: LiveServer, messages: Any, place: str) -> None:
     error = error_of(server.chat(messages=messages))
     assert error["param"] == place
-    assert error["message"].startswith((place, f"field '{place}'"))
+    assert error["message"].startswith((place, f"field '{place}"))
     assert error_of(server.post("/v1/render", {"messages": messages}))["param"] == place
 
 
@@ -177,7 +174,7 @@ def test_an_answer_that_is_too_long_for_what_is_left(server: LiveServer) -> None
 
 
 def test_without_a_limit_an_answer_gets_what_is_left(server: LiveServer) -> None:
-    words = "colour " * 60
+    words = "colour " * 180
     count = server.post("/v1/render", {"messages": [{"role": "user", "content": words}]}).json()["count"]
     assert ROOM - 256 < count < ROOM
     assert server.chat(words).status_code == 200

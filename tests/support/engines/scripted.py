@@ -128,8 +128,7 @@ class ScriptedEngine:
             yield from [*self.ids("a"), self.tokenizer.convert_tokens_to_ids("<|start|>"), *self.ids("b")]
         else:
             words = UNICODE if question == "unicode" else question.removeprefix("say: ")
-            for token in self.ids(words):
-                yield token
+            yield from self.ids(words)
         yield end
 
     def question(self, request: Request) -> str:

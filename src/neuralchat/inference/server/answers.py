@@ -122,6 +122,8 @@ class Answers:
         self.speakers = [Speaker(index, wanted, token_bytes) for index in range(count)]
         self.tickets: dict[int, Ticket] = {}
         self.lock = threading.Lock()
+        # Those whose stop string came, perhaps before their ticket did.
+        self.stopped: set[int] = set()
         self.cancelled = False
         self.cached_tokens = 0
 
@@ -152,8 +154,9 @@ class Answers:
             ticket = self.engine.submit(request, self.listener(index))
             with self.lock:
                 self.tickets[index] = ticket
+                is_over = index in self.stopped
             # The client may have left meanwhile.
-            if self.cancelled:
+            if is_over or self.cancelled:
                 ticket.cancel()
 
     def listener(self, index: int) -> Callable[[Event], None]:
@@ -182,6 +185,7 @@ class Answers:
 
     def stop(self, index: int) -> None:
         with self.lock:
+            self.stopped.add(index)
             ticket = self.tickets.get(index)
         if ticket is not None:
             ticket.cancel()

@@ -19,7 +19,7 @@ from neuralchat.inference.server.bodies import json_object
 from neuralchat.inference.server.door import Door, Metrics, log_request
 from neuralchat.inference.server.fields import AnswerFields, ChatFields, TextFields, fields_of
 from neuralchat.inference.server.lineup import Lineup
-from neuralchat.inference.server.refusals import RefusedRequestError, refused_by, wrong
+from neuralchat.inference.server.refusals import SECONDS_AFTER_DOWN, RefusedRequestError, refused_by, wrong
 from neuralchat.inference.server.responding import AnswerResponse, Desk, Places, json_bytes
 from neuralchat.inference.server.settings import ServerSettings
 from neuralchat.inference.server.understanding import prompt_of_chat, wanted_chat, wanted_text
@@ -179,8 +179,11 @@ def state_routes(served: Served) -> APIRouter:
             return JSONResponse({"status": "draining"}, 503)
         try:
             status = await asyncio.to_thread(served.desk.engine.status)
-        except NeuralChatError as error:
-            return JSONResponse({"status": "down", "reason": str(error)}, 503)
+        except NeuralChatError:
+            status = None
+        # An engine in a process of its own says whether that is there.
+        if status is None or not getattr(served.desk.engine, "is_ready", True):
+            return JSONResponse({"status": "down"}, 503, headers={"Retry-After": str(SECONDS_AFTER_DOWN)})
         return JSONResponse({"status": "ready", "running": status.running, "waiting": status.waiting})
 
     @router.get("/metrics", dependencies=[Depends(served.check_client)])

@@ -54,6 +54,7 @@ class Lineup:
         self.runs_directory = runs_directory
         self.load_voice = load_voice
         self.lock = threading.Lock()
+        self.memory_tokens = 0
         self.base = next(iter(voices))
         # Runs mostly have the tokenizer of their base.
         self.models = {name: self.served(name, voice) for name, voice in voices.items()}
@@ -76,8 +77,9 @@ class Lineup:
 
     def room(self, voice: Voice) -> int | None:
         """The most tokens of prompt and answer; None where nobody knows a limit."""
-        memory = self.engine.status().memory_tokens
-        bounds = [size for size in (voice.window.size, memory or None) if size is not None]
+        # Asked once: it is the same as long as there is memory at all.
+        self.memory_tokens = self.memory_tokens or self.engine.status().memory_tokens
+        bounds = [size for size in (voice.window.size, self.memory_tokens or None) if size is not None]
         return min(bounds, default=None)
 
     def loadable(self) -> dict[str, Path]:
