@@ -107,6 +107,6 @@ def raw(port: int, data: bytes, *, wait: float = 5) -> bytes:
         try:
             while block := connection.recv(1 << 16):
                 found += block
-        except TimeoutError:
+        except (TimeoutError, ConnectionResetError):
             pass
     return bytes(found)

@@ -11,7 +11,8 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.engine.interface import Engine, UnknownModelError
@@ -19,7 +20,13 @@ from neuralchat.inference.server.bodies import json_object
 from neuralchat.inference.server.door import Door, Metrics, log_request
 from neuralchat.inference.server.fields import AnswerFields, ChatFields, TextFields, fields_of
 from neuralchat.inference.server.lineup import Lineup
-from neuralchat.inference.server.refusals import SECONDS_AFTER_DOWN, RefusedRequestError, refused_by, wrong
+from neuralchat.inference.server.refusals import (
+    SECONDS_AFTER_DOWN,
+    ClientLeftError,
+    RefusedRequestError,
+    refused_by,
+    wrong,
+)
 from neuralchat.inference.server.responding import AnswerResponse, Desk, Places, json_bytes
 from neuralchat.inference.server.settings import ServerSettings
 from neuralchat.inference.server.understanding import prompt_of_chat, wanted_chat, wanted_text
@@ -83,6 +90,9 @@ def make_app(served: Served, *, page: APIRouter | None = None) -> ASGIApp:
     app.add_exception_handler(RefusedRequestError, tell)
     app.add_exception_handler(NeuralChatError, tell)
     app.add_exception_handler(HTTPException, tell)
+    app.add_exception_handler(Exception, tell)
+    for left in (ClientLeftError, ClientDisconnect):
+        app.add_exception_handler(left, say_nothing)
     app.include_router(answer_routes(served))
     app.include_router(model_routes(served))
     app.include_router(state_routes(served))
@@ -105,8 +115,20 @@ async def tell(_request: HttpRequest, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         message = {404: NOT_FOUND, 405: NOT_ALLOWED}.get(error.status_code, "the request cannot be answered")
         error = RefusedRequestError(error.status_code, message)
-    assert isinstance(error, RefusedRequestError)
+    if not isinstance(error, RefusedRequestError):
+        # What it was is told in the log, at the door.
+        error = RefusedRequestError(500, "the server has failed at this request", code="internal_error")
     return error.response()
+
+
+class NoResponse(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive, send
+
+
+async def say_nothing(_request: HttpRequest, _error: Exception) -> Response:
+    """To a client that has left."""
+    return NoResponse()
 
 
 def answer_routes(served: Served) -> APIRouter:

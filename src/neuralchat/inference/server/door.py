@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neuralchat.console import inform, log
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.engine.interface import Engine
-from neuralchat.inference.server.refusals import ClientLeftError, RefusedRequestError
+from neuralchat.inference.server.refusals import RefusedRequestError
 from neuralchat.inference.server.settings import ServerSettings
 
 METHODS_KNOWN = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
@@ -149,8 +149,6 @@ class Door:
                 await self.app(scope, receive, send)
         except TimeoutError:
             return RefusedRequestError(504, f"the request was not answered within {seconds:g} seconds", code="timeout")
-        except ClientLeftError:
-            return None
         except Exception as error:
             log.error("%s", place_of_error(error))
             return RefusedRequestError(500, "the server has failed at this request", code="internal_error")

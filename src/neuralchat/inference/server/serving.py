@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from neuralchat.console import inform
 from neuralchat.errors import ArgumentsError, ModelError, problem_list
-from neuralchat.inference.engine.building import load_engine
+from neuralchat.inference.engine.building import EngineSettings, load_engine
 from neuralchat.inference.engine.interface import Engine
+from neuralchat.inference.engine.process import ProcessEngine
 from neuralchat.inference.loading import is_sha256
 from neuralchat.inference.origin import Origin, on_other_base, origin_of
 from neuralchat.inference.sampling_flags import sampling_of
@@ -54,10 +56,15 @@ def serve(options: argparse.Namespace) -> int:
     how = LoadOptions(
         template=options.template, trust_remote_code=options.trust_remote_code, base_model=options.base_model
     )
+    sizes = EngineSettings(
+        memory_tokens=options.memory_tokens, most_running=options.most_running, most_waiting=options.most_waiting
+    )
     runs = named_runs(options.runs, how)
     with listening_socket(settings) as listener:
-        engine, voices = loaded(runs, how)
+        voices = voices_of(runs, how)
+        engine = ProcessEngine(functools.partial(loaded_engine, runs, how, sizes))
         try:
+            engine.wait_ready()
             lineup = Lineup(
                 engine, voices, runs_directory=settings.runs_directory, load_voice=VoicesOnBase(runs[0].origin, how)
             )
@@ -114,26 +121,31 @@ def base_name_of(run: NamedRun) -> str:
     return Path(run.origin.source.name).name
 
 
-def loaded(runs: Sequence[NamedRun], how: LoadOptions) -> tuple[Engine, dict[str, Voice]]:
-    """The engine with all runs, and their voices by name, the base first."""
-    first, others = runs[0], runs[1:]
+def voices_of(runs: Sequence[NamedRun], how: LoadOptions) -> dict[str, Voice]:
+    """The voices of all runs by name, that of the base first."""
     check_same_base(runs)
+    first = runs[0]
     if first.is_adapter:
-        base = base_name_of(first)
-        voices = {base: base_voice(first, how), first.name: voice_of_run(first.place, how)}
-    else:
-        base, voices = first.name, {first.name: voice_of_run(first.place, replace(how, base_model=None))}
-    voices |= {run.name: voice_of_run(run.place, how) for run in others}
+        voices = {base_name_of(first): base_voice(first, how)}
+        return voices | {run.name: voice_of_run(run.place, how) for run in runs}
+    voices = {first.name: voice_of_run(first.place, replace(how, base_model=None))}
+    return voices | {run.name: voice_of_run(run.place, how) for run in runs[1:]}
+
+
+def loaded_engine(runs: Sequence[NamedRun], how: LoadOptions, sizes: EngineSettings) -> Engine:
+    """What the process of the engine begins with: the base model and all runs on it."""
+    first = runs[0]
     engine = load_engine(
         first.place,
-        base_name=base,
+        base_name=base_name_of(first) if first.is_adapter else first.name,
         adapter_name=first.name,
         base_model=how.base_model if first.is_adapter else None,
         trust_remote_code=how.trust_remote_code,
+        settings=sizes,
     )
-    for run in others:
+    for run in runs[1:]:
         engine.add_adapter(run.name, str(run.origin.directory))
-    return engine, voices
+    return engine
 
 
 def voice_of_run(place: str | Path, how: LoadOptions) -> Voice:

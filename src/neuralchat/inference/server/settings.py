@@ -182,6 +182,11 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="requests that are answered or wait at once; others get 429",
     )
     parser.add_argument(
+        "--memory_tokens", type=int, help="tokens whose keys and values have room; by default a share of free memory"
+    )
+    parser.add_argument("--most_running", type=int, default=64, help="answers that are computed at once")
+    parser.add_argument("--most_waiting", type=int, default=64, help="answers that wait besides; others get 429")
+    parser.add_argument(
         "--request_seconds", type=float, default=defaults.request_seconds, help="longest time of a request"
     )
     parser.add_argument(
