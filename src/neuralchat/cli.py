@@ -31,6 +31,7 @@ TOP_FLAGS = ("-h", "--help", "--version")
 VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run, or to any model",
+    "serve": "answer requests over HTTP as OpenAI's interface does, with finished runs or any model",
     "eval": "ask a run and its base model questions, and count the answers that state the facts listed with them",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
@@ -153,6 +154,12 @@ def run_chat(options: argparse.Namespace) -> int:
     return chat(options)
 
 
+def run_serve(options: argparse.Namespace) -> int:
+    from neuralchat.inference.server.serving import serve
+
+    return serve(options)
+
+
 def run_eval(options: argparse.Namespace) -> int:
     from neuralchat.evaluation.questions import evaluate
 
@@ -213,6 +220,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling(chat)
     chat.set_defaults(work=run_chat)
 
+    add_serve(verbs.add_parser("serve", help=VERBS["serve"], description=VERBS["serve"]))
+
     scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"])
     scores.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
     scores.add_path("--questions", help="records with a 'facts' list each")
@@ -256,6 +265,18 @@ def add_base_model(parser: FlagParser) -> None:
     parser.add_path(
         "--base_model", metavar="PATH", help="where the base model lies now, if it is no more where it was in training"
     )
+
+
+def add_serve(serve: FlagParser) -> None:
+    from neuralchat.inference.server.settings import add_server_flags
+
+    serve.add_path(
+        "runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several on one base; NAME=RUN gives it a name"
+    )
+    add_server_flags(serve)
+    add_base_model(serve)
+    add_sampling(serve)
+    serve.set_defaults(work=run_serve)
 
 
 def add_plan(plan: FlagParser) -> None:

@@ -11,6 +11,7 @@ import torch
 from neuralchat.inference.answer_text import NO_FRAME, AnswerText, Frame
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.generation_settings import generation_settings, padding_id
+from neuralchat.inference.penalties import answer_penalties
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import base_model_of
 
@@ -41,7 +42,7 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     with generation_settings(base_model_of(model), sampling, end_ids=end_ids, pad_id=pad) as settings:
-        output = decode(model, ids, mask, settings, streamer=streamer)
+        output = decode(model, ids, mask, settings, streamer=streamer, processors=lambda: answer_penalties(sampling))
     return [cut_answer(tokenizer, row.tolist(), end_ids, frame) for row in output]
 
 

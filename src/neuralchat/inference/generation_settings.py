@@ -42,7 +42,8 @@ def generation_settings(
     own = base.generation_config
     config = GenerationConfig(
         **sampling.options(),
-        eos_token_id=list(end_ids),
+        # Without any, an answer ends at its length only.
+        eos_token_id=list(end_ids) or None,
         pad_token_id=pad_id,
         bos_token_id=own.bos_token_id if own is not None else None,
         decoder_start_token_id=decoder_start(base),
