@@ -76,19 +76,18 @@ class FeedbackFile:
                 append_line(path, gap + answer.line(datetime.now(UTC)))
 
 
-def check_feedback_file(path: Path) -> None:
-    """Raises ArgumentsError where answers could not be written to it, or not be read as records."""
+def feedback_file_problem(path: Path) -> str | None:
+    """Why answers could not be written to it, or not be read as records; None if they can."""
     reason = None
     if path.suffix not in FEEDBACK_ENDINGS:
         reason = f"its name must end in {' or '.join(FEEDBACK_ENDINGS)}, so that finetune can read it"
     elif not path.absolute().parent.is_dir():
         reason = f"the directory {path.parent} does not exist"
-    elif path.is_dir():
-        reason = "it is a directory; name a file"
+    elif path.exists() and not path.is_file():
+        reason = "it is no file; name one"
     else:
         reason = why_unwritable(path)
-    if reason:
-        raise ArgumentsError(f"--feedback {path} cannot be used: {reason}")
+    return reason and f"--feedback {path} cannot be used: {reason}"
 
 
 def rated_answer(value: Any) -> RatedAnswer:

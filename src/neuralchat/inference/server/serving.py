@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastapi import APIRouter, Depends
+
 from neuralchat.console import inform
 from neuralchat.errors import ArgumentsError, ModelError, problem_list
 from neuralchat.inference.engine.building import EngineSettings, load_engine
@@ -17,6 +19,8 @@ from neuralchat.inference.engine.interface import Engine
 from neuralchat.inference.engine.process import ProcessEngine
 from neuralchat.inference.loading import is_sha256
 from neuralchat.inference.origin import Origin, on_other_base, origin_of
+from neuralchat.inference.page.feedback import FeedbackFile
+from neuralchat.inference.page.routes import PageSettings, page_router
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
@@ -73,11 +77,17 @@ def serve(options: argparse.Namespace) -> int:
             def drain() -> None:
                 served.draining = True
 
-            server = server_of(make_app(served), settings, on_drain=drain)
+            server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
             inform(f"serving {', '.join(voices)} at {address_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
             return run_until_stopped(server, listener)
         finally:
             engine.close(drain=False)
+
+
+def page_of(served: Served) -> APIRouter:
+    """The page at `/`; what it asks needs the key that every client needs."""
+    feedback = served.settings.feedback
+    return page_router(PageSettings(FeedbackFile(feedback) if feedback else None, (Depends(served.check_client),)))
 
 
 def named_runs(words: Sequence[str], how: LoadOptions) -> list[NamedRun]:
