@@ -149,7 +149,7 @@ def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> 
 
 
 def run_chat(options: argparse.Namespace) -> int:
-    from neuralchat.inference.chat import chat
+    from neuralchat.inference.terminal.command import chat
 
     return chat(options)
 
@@ -210,8 +210,11 @@ def make_parser() -> argparse.ArgumentParser:
     verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
 
     chat = verbs.add_parser("chat", help=VERBS["chat"], description=VERBS["chat"])
-    chat.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
+    chat.add_path("run", metavar="RUN", help=f"{WHAT_TO_LOAD}; or a server, http://HOST:PORT")
     chat.add_argument("-p", "--prompt", help="ask this one question and leave")
+    chat.add_path("--file", help="answer the questions or conversations of this file of records, into --output")
+    chat.add_path("--output", help="a .jsonl file for the answers; one that is there is gone on with")
+    chat.add_argument("--model", help="which model of a server; its key is taken from NEURALCHAT_API_KEY")
     chat.add_argument("--system", help="a system message to begin the conversation with")
     add_base_model(chat)
     add_sampling(chat)

@@ -17,6 +17,7 @@ from neuralchat.data.templates.making import make_template
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
 from neuralchat.inference.server.running import DrainingServer, address_of, listening_socket, server_of
+from neuralchat.inference.server.serving import page_of
 from neuralchat.inference.server.settings import ServerSettings
 from neuralchat.inference.voice import Voice
 from neuralchat.inference.window import Window
@@ -85,7 +86,7 @@ def live_server(engine: Any = None, *, lineup: Lineup | None = None, **settings:
     chosen = ServerSettings(port=0, **settings)
     lineup = lineup or Lineup(engine, dict.fromkeys(engine.models(), voice), runs_directory=chosen.runs_directory)
     served = Served(engine, lineup, chosen)
-    server = server_of(make_app(served), chosen)
+    server = server_of(make_app(served, page=page_of(served)), chosen)
     with kept_notes() as log, listening_socket(chosen) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

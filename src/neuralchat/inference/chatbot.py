@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, TemplateError
 from neuralchat.inference.generation import Answer, TextStream, generate
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import on_other_base, origin_of
@@ -203,7 +203,23 @@ class Chatbot:
         if stream is not None:
             stream.close()
 
+    def said_tokens(self) -> tuple[int, int | None]:
+        """(tokens of the conversation so far, how many the model can follow); None where nobody knows."""
+        if not self.history:
+            return 0, self.window.size
+        turns = [*self.system_turn(), *self.history]
+        answer = 0 if self.last is None else len(self.last.token_ids)
+        return len(self.voice.prompt(turns[:-1], 1).ids) + answer, self.window.size
+
     # Conversations given whole
+
+    def question_problem(self, turns: Sequence[Turn], sampling: Sampling) -> str | None:
+        """Why a conversation cannot be answered; None if it can."""
+        try:
+            self.prompt(turns, sampling)
+        except (ArgumentsError, TemplateError) as error:
+            return str(error)
+        return None
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""

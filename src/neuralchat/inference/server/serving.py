@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastapi import APIRouter, Depends
+
 from neuralchat.console import inform, show_log
 from neuralchat.errors import ArgumentsError, ModelError, problem_list
 from neuralchat.inference.engine.asking import BASE, TUNED, borrowed_engine
@@ -21,6 +23,8 @@ from neuralchat.inference.engine.process import ProcessEngine
 from neuralchat.inference.engine.torch_engine import MOST_WAITING
 from neuralchat.inference.loading import is_sha256
 from neuralchat.inference.origin import Origin, on_other_base, origin_of
+from neuralchat.inference.page.feedback import FeedbackFile
+from neuralchat.inference.page.routes import PageSettings, page_router
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
@@ -101,9 +105,15 @@ def serve_lineup(engine: Engine, lineup: Lineup, settings: ServerSettings, liste
     def drain() -> None:
         served.draining = True
 
-    server = server_of(make_app(served), settings, on_drain=drain)
+    server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
     inform(f"serving {', '.join(lineup.models)} at {address_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
     return run_until_stopped(server, listener)
+
+
+def page_of(served: Served) -> APIRouter:
+    """The page at `/`; what it asks needs the key that every client needs."""
+    feedback = served.settings.feedback
+    return page_router(PageSettings(FeedbackFile(feedback) if feedback else None, (Depends(served.check_client),)))
 
 
 def named_runs(words: Sequence[str], how: LoadOptions) -> list[NamedRun]:

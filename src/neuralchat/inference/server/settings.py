@@ -18,6 +18,7 @@ from pathlib import Path
 from neuralchat.errors import ArgumentsError, problem_list, system_error_line
 from neuralchat.files import read_file
 from neuralchat.inference.sampling import Sampling
+from neuralchat.paths import expanded_path
 from neuralchat.secrets import remember_secret
 
 KEY_VARIABLE = "NEURALCHAT_SERVER_KEYS"
@@ -86,7 +87,8 @@ class ServerSettings:
     `sampling`: how answers are chosen where a request does not say. `most_new_tokens`: the longest answer that may be
     asked for. `max_answers`: of one request, its prompts times n. `max_open_requests`: of those that are being answered
     or wait. `request_seconds`: of one request from its first byte to its last. `drain_seconds`: how long answers may go
-    on after SIGTERM. `runs_directory`: where the runs lie that an admin may load while the server runs.
+    on after SIGTERM. `runs_directory`: where the runs lie that an admin may load while the server runs. `feedback`: the
+    file that the page's thumbs write to.
     """
 
     host: str = "127.0.0.1"
@@ -104,6 +106,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     runs_directory: Path | None = None
+    feedback: Path | None = None
     log_requests: bool = False
 
     def __post_init__(self) -> None:
@@ -142,6 +145,11 @@ class ServerSettings:
             problems.append(f"--runs_directory {self.runs_directory} is no directory")
         if self.runs_directory is not None and not self.keys.admin:
             problems.append("--runs_directory is for who has an admin key: name a file with --admin_key_file")
+        if self.feedback is not None:
+            # Flags are read without what reads records.
+            from neuralchat.inference.page.feedback import feedback_file_problem
+
+            problems += filter(None, [feedback_file_problem(self.feedback)])
         return problems
 
     @property
@@ -201,13 +209,16 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allowed_origins", default="", metavar="URL,...", help="sites whose pages may ask from a browser"
     )
+    parser.add_argument(
+        "--feedback", metavar="FILE", help="a .jsonl file of records for answers that are rated on the page"
+    )
     parser.add_argument("--log_requests", action="store_true", help="write what is asked into the log as well")
 
 
 def settings_from(options: argparse.Namespace, sampling: Sampling, environ: Mapping[str, str]) -> ServerSettings:
     """Raises ArgumentsError with all that is wrong."""
     names = {field.name for field in dataclasses.fields(ServerSettings)} & set(vars(options))
-    chosen = {name: getattr(options, name) for name in names - {"runs_directory"}}
+    chosen = {name: getattr(options, name) for name in names - {"runs_directory", "feedback"}}
     keys = Keys(
         clients=keys_in(key_text(options.key_file, "--key_file"), environ.get(KEY_VARIABLE, "")),
         admin=keys_in(key_text(options.admin_key_file, "--admin_key_file")),
@@ -219,6 +230,7 @@ def settings_from(options: argparse.Namespace, sampling: Sampling, environ: Mapp
         keys=keys,
         sampling=sampling,
         runs_directory=runs,
+        feedback=expanded_path(options.feedback) if options.feedback else None,
     )
 
 
