@@ -59,7 +59,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Said:
+class SaidPiece:
     """A piece of answer `index`. `tokens`: with their bytes, where log-probabilities are wanted. `finish`: "stop" or
     "length" with the last piece.
     """
@@ -81,7 +81,7 @@ class Speaker:
         self.token_count = 0
         self.is_over = False
 
-    def heard(self, event: Event) -> Said | None:
+    def heard(self, event: Event) -> SaidPiece | None:
         """None where nothing can be said yet. Raises RefusedRequestError where the answer has failed."""
         if self.is_over:
             return None
@@ -96,21 +96,21 @@ class Speaker:
         if self.text.stopped_at is not None:
             return self.last(piece, "stop")
         tokens = tuple(self.attributed.taken()) if self.attributed is not None else ()
-        return Said(self.index, piece, tokens) if piece or tokens else None
+        return SaidPiece(self.index, piece, tokens) if piece or tokens else None
 
-    def ended(self, event: Ended) -> Said:
+    def ended(self, event: Ended) -> SaidPiece:
         if event.reason not in ("stop", "length"):
             raise refused_by(EngineDownError(event.error or "the engine has given the answer up; ask again"))
         rest = self.text.finish(finished=event.reason == "stop")
         return self.last(rest, "stop" if self.text.stopped_at is not None else event.reason)
 
-    def last(self, piece: str, finish: str) -> Said:
+    def last(self, piece: str, finish: str) -> SaidPiece:
         self.is_over = True
         tokens = tuple(self.attributed.taken(is_last=True)) if self.attributed is not None else ()
-        return Said(self.index, piece, tokens, finish)
+        return SaidPiece(self.index, piece, tokens, finish)
 
 
-class Answers:
+class OpenAnswers:
     """All answers to one request. They go on until they have ended or `cancel` is called, whoever listens."""
 
     def __init__(self, engine: Engine, wanted: Wanted, token_bytes: TokenBytes) -> None:
@@ -167,7 +167,7 @@ class Answers:
 
         return hear
 
-    async def said(self) -> AsyncIterator[Said]:
+    async def said(self) -> AsyncIterator[SaidPiece]:
         """What is said, of all answers as it comes; the last piece of each has its `finish`."""
         left = len(self.speakers)
         while left:

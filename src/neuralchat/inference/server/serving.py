@@ -28,7 +28,7 @@ from neuralchat.inference.page.routes import PageSettings, page_router
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
-from neuralchat.inference.server.running import address_of, listening_socket, run_until_stopped, server_of
+from neuralchat.inference.server.running import listening_socket, run_until_stopped, server_of, url_of
 from neuralchat.inference.server.settings import ServerSettings, settings_from
 from neuralchat.inference.voice import Voice
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
@@ -106,7 +106,7 @@ def serve_lineup(engine: Engine, lineup: Lineup, settings: ServerSettings, liste
         served.draining = True
 
     server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
-    inform(f"serving {', '.join(lineup.models)} at {address_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
+    inform(f"serving {', '.join(lineup.models)} at {url_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
     return run_until_stopped(server, listener)
 
 
@@ -214,13 +214,13 @@ def check_same_base(runs: Sequence[NamedRun]) -> None:
 
 def same_base(one: Origin, other: Origin) -> bool:
     """By the fingerprints where they are known, or else by the place."""
-    own, others = fingerprint_of(one), fingerprint_of(other)
+    own, others = base_sha256_of(one), base_sha256_of(other)
     if is_sha256(own) and is_sha256(others):
         return own == others
     return os.path.realpath(resolve(one.source.name)) == os.path.realpath(resolve(other.source.name))
 
 
-def fingerprint_of(origin: Origin) -> str:
+def base_sha256_of(origin: Origin) -> str:
     if origin.base_sha256 is not None:
         return origin.base_sha256
     return base_fingerprint(origin.source) if origin.method is None else ""
