@@ -50,7 +50,7 @@ class Shape(ABC):
             own = [piece for piece in said if piece.index == index]
             tokens = [token for piece in own for token in piece.tokens]
             text = "".join(piece.text for piece in own)
-            choices.append(self.choice(SaidPiece(index, text, tuple(tokens), own[-1].finish)))
+            choices.append(self.choice(SaidPiece(index, text, tuple(tokens), own[-1].finish, own[-1].calls)))
         return {**self.head(self.whole_kind), "choices": choices, "usage": self.usage()}
 
     def chunk(self, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -84,7 +84,9 @@ class ChatShape(Shape):
     chunk_kind: str = "chat.completion.chunk"
 
     def choice(self, said: SaidPiece) -> dict[str, Any]:
-        message = {"role": "assistant", "content": said.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.calls:
+            message |= {"content": said.text if said.text.strip() else None, "tool_calls": calls_of_tools(said)}
         logprobs = self.logprobs(said)
         return {"index": said.index, "message": message, "logprobs": logprobs, "finish_reason": said.finish}
 
@@ -96,6 +98,9 @@ class ChatShape(Shape):
         found = []
         if said.text or said.tokens:
             found.append(self.delta_chunk(said.index, {"content": said.text}, self.logprobs(said)))
+        if said.calls:
+            calls = [{"index": number, **call} for number, call in enumerate(calls_of_tools(said))]
+            found.append(self.delta_chunk(said.index, {"tool_calls": calls}))
         if said.finish is not None:
             found.append(self.delta_chunk(said.index, {}, finish=said.finish))
         return found
@@ -158,6 +163,18 @@ class TextShape(Shape):
         for id_, logprob in token.top:
             texts.setdefault(self.token_bytes.name(id_).decode("utf-8", "replace"), finite(logprob))
         return texts
+
+
+def calls_of_tools(said: SaidPiece) -> list[dict[str, Any]]:
+    """With ids of nine letters and digits, since some templates take no others."""
+    return [
+        {
+            "id": f"call{secrets.token_hex(3)[:5]}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in said.calls
+    ]
 
 
 def finite(logprob: float | None) -> float:
