@@ -67,6 +67,6 @@ def test_a_rush() -> None:
         assert set(DEEDS) == {deed for deed, _ in found}
         until(lambda: not server.engine.running)
         until(lambda: server.served.desk.places.taken == 0)
-        until(lambda: len(server.log) == CLIENTS * REQUESTS)
-        assert not any("has failed" in line for line in server.log)
+        until(lambda: len(server.log) >= CLIENTS * REQUESTS)
+        assert all(line.startswith("POST /v1/chat/completions ") for line in server.log)
         assert server.chat("say: a").status_code == 200

@@ -97,7 +97,8 @@ def call_format_of(template: Template, opening: str = "", closing: str = "") -> 
         if keys is not None:
             before = text[:place].strip().removeprefix(opening.strip()).strip()
             after = text[end:].strip().removesuffix(closing.strip()).strip()
-            return CallFormat(before, after, *keys, listed=listed)
+            # With more of the JSON around it, it is no call of its own.
+            return None if '"' in before + after else CallFormat(before, after, *keys, listed=listed)
     return None
 
 

@@ -109,6 +109,7 @@ def calls_from(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
         return ()
     if not isinstance(value, list):
         raise wrong(where, f"{where} must be a list of calls, found {summary_of(value)}")
+    value = [without_nulls(call) for call in value]
     for index, call in enumerate(value):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or set(call) - CALL_FIELDS or set(function) - FUNCTION_FIELDS:
@@ -121,6 +122,13 @@ def calls_from(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
     if found.problems:
         raise wrong(where, found.problems[0])
     return calls
+
+
+def without_nulls(value: Any) -> Any:
+    """null is absent, in a call and in its function too."""
+    if not isinstance(value, dict):
+        return value
+    return {name: without_nulls(item) for name, item in value.items() if item is not None}
 
 
 def check_order(turns: Sequence[Turn]) -> None:

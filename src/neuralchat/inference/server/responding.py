@@ -83,6 +83,9 @@ class AnswerResponse(Response):
                 await unless_left(receive, self.answer(scope, receive, send))
         except RefusedRequestError as error:
             await error.response()(scope, receive, send)
+        except ClientLeftError:
+            # In the midst of a stream nobody could be told anything else.
+            scope["state"]["visit"].left = True
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = OpenAnswers(self.desk.engine, self.wanted, self.model.token_bytes)
