@@ -147,9 +147,7 @@ class TestLangChain:
         assert "".join(chunk.content for chunk in model.stream("say: Blue and green.")) == "Blue and green."
 
     def test_a_conversation(self, model: Any) -> None:
-        from langchain_core.messages import AIMessage, HumanMessage
-
-        turns = [HumanMessage("a"), AIMessage("b"), HumanMessage("say: c")]
+        turns = [("human", "a"), ("ai", "b"), ("human", "say: c")]
         assert model.invoke(turns).content == "c"
 
     def test_batch_stop_and_errors(self, model: Any) -> None:

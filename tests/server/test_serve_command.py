@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from support.checkpoints import save_run
+from support.checkpoints import edit_weights, save_run
+from support.forks import Process, Streams, end_of, fork, nothing, start
 from support.live_server import events_in, until
 from support.small_models import save_checkpoint
 
@@ -35,42 +36,53 @@ KEY = "a-key-of-a-client-alone"
 class Command:
     """`neuralchat serve` in a process of its own, with its engine in another."""
 
-    process: subprocess.Popen[str]
+    process: Process
+    log: Path
     url: str
-    directory: Path
-    said: list[str]
 
-    def post(self, path: str, body: Any, key: str = KEY, **options: Any) -> httpx.Response:
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def post(self, path: str, body: Any, key: str = KEY) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
-        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, trust_env=False, **options)
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, trust_env=False)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
 
     def chat(self, content: str, model: str, **fields: Any) -> httpx.Response:
         messages = [{"role": "user", "content": content}]
         return self.post("/v1/chat/completions", {"messages": messages, "model": model, **fields})
 
-    def ready(self) -> bool:
-        return httpx.get(f"{self.url}/ready", trust_env=False).status_code == 200
-
     def engine(self) -> psutil.Process:
         """The child that computes; multiprocessing has another one that only watches."""
         return max(psutil.Process(self.process.pid).children(), key=lambda child: child.memory_info().rss)
 
-    def wait(self) -> int:
-        return self.process.wait(20)
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid or 0, number)
 
 
-def start_command(directory: Path, *words: object, environ: dict[str, str] | None = None) -> Command:
-    command = [sys.executable, "-m", "neuralchat.cli", "serve", *map(str, words), "--port", "0"]
-    process = subprocess.Popen(
-        command, cwd=directory, text=True, stderr=subprocess.PIPE, env={**os.environ, **(environ or {})},
-    )  # fmt: skip
-    said: list[str] = []
-    assert process.stderr is not None
-    threading.Thread(target=lambda: said.extend(iter(process.stderr.readline, "")), daemon=True).start()
-    until(lambda: ADDRESS.search("".join(said)) or process.poll() is not None, 90)
-    found = ADDRESS.search("".join(said))
-    assert found, "".join(said)
-    return Command(process, found[1], directory, said)
+def forked_engines() -> None:
+    """Of a process that has no threads yet; a fresh one would import everything anew."""
+    from neuralchat.inference.engine.process import ProcessEngine
+    from neuralchat.inference.server import serving
+
+    serving.ProcessEngine = functools.partial(ProcessEngine, start_method="fork")  # type: ignore[misc, assignment]
+
+
+@contextmanager
+def started(log: Path, *words: object, prepare: Callable[[], None] = nothing) -> Iterator[Command]:
+    process = fork(["serve", *map(str, words), "--port", "0"], log.parent, log, prepare)
+    try:
+        until(lambda: (log.exists() and ADDRESS.search(log.read_text())) or process.exitcode is not None, 90)
+        found = ADDRESS.search(log.read_text())
+        assert found, log.read_text()
+        yield Command(process, log, found[1])
+    finally:
+        if process.exitcode is None:
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +90,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("served")
     base = save_checkpoint(directory / "small-base")
     save_run(directory / "support", base, "lora")
-    save_run(directory / "sales", base, "ia3")
+    sales = save_run(directory / "sales", base, "lora")
+    edit_weights(
+        sales / "adapter_model.safetensors",
+        lambda weights: weights.update({n: -2 * w for n, w in weights.items() if "lora_B" in n}),
+    )
     (directory / "later").mkdir()
     save_run(directory / "later" / "virtual", base, "ptun")
     save_run(directory / "later" / "other-base", save_checkpoint(directory / "other", "llama_mha"), "lora")
@@ -90,13 +106,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(place: Path) -> Iterator[Command]:
-    started = start_command(
-        place, "support", "second=sales", "--key_file", "keys", "--admin_key_file", "admin-keys", "--runs_directory",
-        "later", "--max_new_tokens", 16,
+    words = (
+        "support", "second=sales", "--key_file", "keys", "--admin_key_file", "admin-keys", "--runs_directory", "later",
+        "--max_new_tokens", 16,
     )  # fmt: skip
-    yield started
-    started.process.kill()
-    started.wait()
+    with started(place / "log", *words) as running:
+        yield running
 
 
 class TestAnswers:
@@ -109,8 +124,7 @@ class TestAnswers:
         }
 
     def test_the_models_are_the_base_and_the_runs(self, command: Command) -> None:
-        response = httpx.get(f"{command.url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
-        listed = [(model["id"], model["parent"]) for model in response.json()["data"]]
+        listed = [(model["id"], model["parent"]) for model in command.get("/v1/models").json()["data"]]
         assert listed == [("small-base", None), ("support", "small-base"), ("second", "small-base")]
 
     @pytest.mark.parametrize("model", ["support", "second", "small-base"])
@@ -167,6 +181,7 @@ class TestAnswers:
     def test_a_killed_engine_is_told_and_comes_back(self, command: Command) -> None:
         before = command.chat("Name a colour.", "support").json()["choices"]
         command.engine().send_signal(signal.SIGKILL)
+        until(lambda: command.get("/ready").status_code == 503)
         statuses = []
         end = time.monotonic() + 60
         while time.monotonic() < end:
@@ -176,17 +191,16 @@ class TestAnswers:
                 break
             assert response.status_code == 503, response.text
             assert response.headers["retry-after"]
-            assert not command.ready()
-            time.sleep(0.2)
+            time.sleep(0.1)
         assert statuses[-1] == 200, statuses
         assert 503 in statuses
-        assert command.ready()
+        assert command.get("/ready").status_code == 200
         assert response.json()["choices"] == before
-        assert "Traceback" not in "".join(command.said)
+        assert "Traceback" not in command.said
 
     def test_nothing_that_was_asked_is_in_the_log(self, command: Command) -> None:
         command.chat("what-nobody-else-may-read", "support")
-        log = "".join(command.said)
+        log = command.said
         assert "POST /v1/chat/completions 200" in log
         assert "what-nobody" not in log
         assert KEY not in log
@@ -195,12 +209,10 @@ class TestAnswers:
 
 class TestTheEnd:
     @pytest.fixture
-    def own(self, place: Path) -> Iterator[Command]:
-        started = start_command(place, "support", "--most_new_tokens", 1000)
-        yield started
-        if started.process.poll() is None:
-            started.process.kill()
-            started.wait()
+    def own(self, place: Path, tmp_path: Path) -> Iterator[Command]:
+        words = (place / "support", "--most_new_tokens", 1000)
+        with started(tmp_path / "log", *words, prepare=forked_engines) as running:
+            yield running
 
     def long_answer(self, own: Command, found: list[Any]) -> threading.Thread:
         body = {
@@ -216,30 +228,30 @@ class TestTheEnd:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        until(lambda: b"neuralchat_engine_running 1.0" in httpx.get(f"{own.url}/metrics", trust_env=False).content)
+        until(lambda: b"neuralchat_engine_running 1.0" in own.get("/metrics").content)
         return thread
 
     def test_sigterm_lets_answers_end_and_the_second_does_not(self, own: Command) -> None:
         found: list[Any] = []
         thread = self.long_answer(own, found)
         engine = own.engine()
-        own.process.send_signal(signal.SIGTERM)
+        own.send(signal.SIGTERM)
         thread.join(60)
-        assert own.wait() == 0
+        assert end_of(own.process, 20) == 0
         assert found[0][-1] == "[DONE]"
         assert not engine.is_running()
-        assert "Traceback" not in "".join(own.said)
+        assert "Traceback" not in own.said
 
     @pytest.mark.parametrize(("second", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_the_second_signal_ends_it_at_once(self, own: Command, second: signal.Signals, status: int) -> None:
         found: list[Any] = []
         thread = self.long_answer(own, found)
         engine = own.engine()
-        own.process.send_signal(signal.SIGTERM)
+        own.send(signal.SIGTERM)
         time.sleep(0.1)
         start = time.monotonic()
-        own.process.send_signal(second)
-        assert own.wait() == status
+        own.send(second)
+        assert end_of(own.process, 20) == status
         assert time.monotonic() - start < 5
         thread.join(10)
         # Nobody is left who computes.
@@ -267,3 +279,31 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_loaded(
     assert "can be read by every user" in told(place / "support", "--key_file", tmp_path / "open")
     assert "unknown flag --key" in told(place / "support", "--key", KEY)
     assert "--num_beams" in told(place / "support", "--num_beams", 2)
+
+
+def test_a_chatbot_of_a_program_serves_itself(place: Path, tmp_path: Path) -> None:
+    run = str(place / "support")
+
+    def program() -> int:
+        import neuralchat
+        from neuralchat.console import show_log
+
+        show_log()
+        bot = neuralchat.Chatbot.load(run)
+        status = bot.serve(port=0, max_messages=3)
+        # It is its own again.
+        print("after:", bot.predict("Name a colour.", max_new_tokens=16), flush=True)
+        return status
+
+    log, out = tmp_path / "log", tmp_path / "out"
+    process = start(program, tmp_path, Streams(out, log))
+    until(lambda: (log.exists() and ADDRESS.search(log.read_text())) or process.exitcode is not None, 60)
+    found = ADDRESS.search(log.read_text())
+    assert found, log.read_text()
+    own = Command(process, log, found[1])
+    assert [model["id"] for model in own.get("/v1/models").json()["data"]] == ["base", "support"]
+    answer = own.chat("Name a colour.", "support", max_tokens=16).json()["choices"][0]["message"]["content"]
+    own.send(signal.SIGINT)
+    assert end_of(process, 20) == 0
+    assert answer == Chatbot.load(run).predict("Name a colour.", max_new_tokens=16)
+    assert out.read_text() == f"after: {answer}\n"

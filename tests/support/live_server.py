@@ -16,7 +16,7 @@ import httpx
 from neuralchat.data.templates.making import make_template
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
-from neuralchat.inference.server.running import DrainingServer, address_of, listening_socket, server_of
+from neuralchat.inference.server.running import DrainingServer, listening_socket, server_of, url_of
 from neuralchat.inference.server.serving import page_of
 from neuralchat.inference.server.settings import ServerSettings
 from neuralchat.inference.voice import Voice
@@ -92,7 +92,7 @@ def live_server(engine: Any = None, *, lineup: Lineup | None = None, **settings:
         thread.start()
         until(lambda: server.started or not thread.is_alive())
         try:
-            yield LiveServer(address_of(listener), engine, served, server, log)
+            yield LiveServer(url_of(listener), engine, served, server, log)
         finally:
             engine.close(drain=False)
             server.should_exit = server.force_exit = True

@@ -236,6 +236,12 @@ class Chatbot:
         """What the model is given. Raises ArgumentsError for a question that is longer than it has positions for."""
         return self.voice.prompt(turns, sampling.max_new_tokens)
 
+    def prompts(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Prompt]:
+        prompts = [self.prompt(turns, sampling) for turns in conversations]
+        if cut := sum(prompt.dropped > 0 for prompt in prompts):
+            note(f"{cut} of {len(prompts)} conversation(s) are too long for the model; their first turns are left out")
+        return prompts
+
     def generated(
         self, prompts: Sequence[Prompt], sampling: Sampling, stream: TextStream | None = None
     ) -> list[Answer]:
@@ -247,9 +253,7 @@ class Chatbot:
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
         """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""
-        prompts = [self.prompt(turns, sampling) for turns in conversations]
-        if cut := sum(prompt.dropped > 0 for prompt in prompts):
-            note(f"{cut} of {len(prompts)} conversation(s) are too long for the model; their first turns are left out")
+        prompts = self.prompts(conversations, sampling)
         order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].max_new_tokens, len(prompts[i].ids)))
         found: dict[int, Answer] = {}
         with quiet_libraries(), RandomState(sampling.seed).current():
@@ -261,6 +265,51 @@ class Chatbot:
                     replies = self.generated([prompts[i] for i in chosen], sampling)
                     found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
+
+    def chat_many(
+        self, conversations: Sequence[str | Sequence[Turn]], **sampling: Unpack[SamplingOptions]
+    ) -> list[str]:
+        """The replies to questions, or to whole conversations, each for itself; many are computed at a time.
+
+        Nothing is remembered. Each reply is the one that is given alone; of two tokens that are as likely as each other
+        the other one may be taken. Drawn tokens (temperature above 0) come from the engine's own numbers, so the same
+        seed gives others than `predict`. Raises ArgumentsError where a question is too long, or for beams.
+        """
+        from neuralchat.inference.engine.asking import borrowed_engine, whole_answers
+        from neuralchat.inference.engine.interface import Request
+
+        self.close_stream()
+        chosen = sampling_from(sampling)
+        prompts = self.prompts([self.asked_turns(conversation) for conversation in conversations], chosen)
+        if not prompts:
+            return []
+        with quiet_libraries(), borrowed_engine(self.model, most_waiting=len(prompts)) as engine:
+            requests = [
+                Request(
+                    prompt_ids=tuple(prompt.ids),
+                    model=engine.models()[-1],
+                    sampling=dataclasses.replace(chosen, max_new_tokens=prompt.max_new_tokens),
+                    end_ids=frozenset(self.voice.end_ids),
+                )
+                for prompt in prompts
+            ]
+            answers = whole_answers(engine, requests)
+        return [self.voice.words(ids, finished=finished) for ids, finished in answers]
+
+    def asked_turns(self, conversation: str | Sequence[Turn]) -> list[Turn]:
+        if not isinstance(conversation, str):
+            return list(conversation)
+        self.check_question(conversation)
+        return [*self.system_turn(), Turn("user", conversation)]
+
+    def serve(self, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> int:
+        """Answer over HTTP, as `neuralchat serve` does, until SIGTERM or Ctrl-C; returns the exit status.
+
+        `settings`: those of `ServerSettings`. To be called in the main thread; meanwhile this chatbot must not answer.
+        """
+        from neuralchat.inference.server.serving import serve_chatbot
+
+        return serve_chatbot(self, host=host, port=port, **settings)
 
     def __repr__(self) -> str:
         said = f", {len(self.history)} turns said" if self.history else ""

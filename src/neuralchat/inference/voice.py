@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from neuralchat.data.records import Turn
+from neuralchat.data.templates.calls import CallFormat, call_format_of
 from neuralchat.data.templates.making import begin_tokens_of
 from neuralchat.data.templates.template import Piece, Template, Tools
 from neuralchat.data.tokenization import Encoder
@@ -117,6 +119,11 @@ class Voice:
         with panics_told(self.whose_tokenizer):
             self.encoder.check_text([Turn("user", text)])
             return [*self.begin_ids, *encode_texts(self.tokenizer, [text])[0]]
+
+    @cached_property
+    def call_format(self) -> CallFormat | None:
+        """How the model writes calls of tools; None where that is not JSON, or it knows none."""
+        return call_format_of(self.template, self.frame.opening, self.frame.closing)
 
     @property
     def whose_tokenizer(self) -> str:

@@ -22,7 +22,6 @@ from neuralchat.models.loading import base_model
 
 ASKED = Turn("user", "Name a colour.")
 TURNS = (Turn("system", "Be brief."), ASKED, Turn("assistant", "Blue."), Turn("user", "And <|end|> a town?"))
-MADE = {"chat": "chat", "alpaca": "alpaca"}
 UNBOUNDED = Window(None, 1024)
 
 
@@ -31,7 +30,7 @@ def voice_of(template: str, **more: Any) -> Voice:
     return Voice(tokenizer, make_template(template, tokenizer), Window(None, 1024, **more))
 
 
-@pytest.mark.parametrize("template", MADE)
+@pytest.mark.parametrize("template", ["chat", "alpaca"])
 def test_a_prompt_is_that_of_training(template: str) -> None:
     voice = voice_of(template)
     encoder = Encoder(voice.tokenizer, voice.template, max_seq_length=1 << 20, train_on_inputs=False)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from neuralchat.data.templates.calls import CalledTool, CallFormat
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.answer_text import AnswerText
 from neuralchat.inference.engine.interface import Ended, Engine, EngineDownError, Event, Request, Ticket, Token
@@ -34,6 +35,8 @@ class Wanted:
     top_logprobs: int | None = None
     is_chat: bool = True
     begun: bool = False
+    # Tools were shown to the model, and this is how it writes calls of them.
+    call_format: CallFormat | None = None
     stream: bool = False
     include_usage: bool = False
 
@@ -59,15 +62,36 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Said:
+class SaidPiece:
     """A piece of answer `index`. `tokens`: with their bytes, where log-probabilities are wanted. `finish`: "stop" or
-    "length" with the last piece.
+    "length" with the last piece, "tool_calls" where `calls` are made.
     """
 
     index: int
     text: str
     tokens: tuple[tuple[Token, bytes], ...] = ()
     finish: str | None = None
+    calls: tuple[CalledTool, ...] = ()
+
+
+class HeldCalls:
+    """Holds back what may become calls of tools, until the answer has ended."""
+
+    def __init__(self, call_format: CallFormat) -> None:
+        self.format = call_format
+        self.text = ""
+        self.given = 0
+
+    def add(self, piece: str) -> str:
+        self.text += piece
+        start, self.given = self.given, max(self.given, self.format.beginning(self.text))
+        return self.text[start : self.given]
+
+    def finish(self) -> tuple[str, tuple[CalledTool, ...]]:
+        """(text, calls) of what was held back: one of them is empty."""
+        held = self.text[self.given :]
+        calls = self.format.calls_in(held)
+        return ("", tuple(calls)) if calls else (held, ())
 
 
 class Speaker:
@@ -78,10 +102,11 @@ class Speaker:
         self.text = wanted.text()
         self.end_ids = frozenset(wanted.voice.end_ids)
         self.attributed = AttributedTokens(self.text, token_bytes) if wanted.top_logprobs is not None else None
+        self.held = HeldCalls(wanted.call_format) if wanted.call_format is not None else None
         self.token_count = 0
         self.is_over = False
 
-    def heard(self, event: Event) -> Said | None:
+    def heard(self, event: Event) -> SaidPiece | None:
         """None where nothing can be said yet. Raises RefusedRequestError where the answer has failed."""
         if self.is_over:
             return None
@@ -96,21 +121,28 @@ class Speaker:
         if self.text.stopped_at is not None:
             return self.last(piece, "stop")
         tokens = tuple(self.attributed.taken()) if self.attributed is not None else ()
-        return Said(self.index, piece, tokens) if piece or tokens else None
+        if self.held is not None:
+            piece = self.held.add(piece)
+        return SaidPiece(self.index, piece, tokens) if piece or tokens else None
 
-    def ended(self, event: Ended) -> Said:
+    def ended(self, event: Ended) -> SaidPiece:
         if event.reason not in ("stop", "length"):
             raise refused_by(EngineDownError(event.error or "the engine has given the answer up; ask again"))
         rest = self.text.finish(finished=event.reason == "stop")
         return self.last(rest, "stop" if self.text.stopped_at is not None else event.reason)
 
-    def last(self, piece: str, finish: str) -> Said:
+    def last(self, piece: str, finish: str) -> SaidPiece:
         self.is_over = True
         tokens = tuple(self.attributed.taken(is_last=True)) if self.attributed is not None else ()
-        return Said(self.index, piece, tokens, finish)
+        calls: tuple[CalledTool, ...] = ()
+        if self.held is not None:
+            piece = self.held.add(piece)
+            rest, calls = self.held.finish()
+            piece += rest
+        return SaidPiece(self.index, piece, tokens, "tool_calls" if calls and finish == "stop" else finish, calls)
 
 
-class Answers:
+class OpenAnswers:
     """All answers to one request. They go on until they have ended or `cancel` is called, whoever listens."""
 
     def __init__(self, engine: Engine, wanted: Wanted, token_bytes: TokenBytes) -> None:
@@ -167,7 +199,7 @@ class Answers:
 
         return hear
 
-    async def said(self) -> AsyncIterator[Said]:
+    async def said(self) -> AsyncIterator[SaidPiece]:
         """What is said, of all answers as it comes; the last piece of each has its `finish`."""
         left = len(self.speakers)
         while left:

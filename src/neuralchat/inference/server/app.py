@@ -27,7 +27,7 @@ from neuralchat.inference.server.refusals import (
     refused_by,
     wrong,
 )
-from neuralchat.inference.server.responding import AnswerResponse, Desk, Places, json_bytes
+from neuralchat.inference.server.responding import AnswerDesk, AnswerResponse, Places, json_bytes
 from neuralchat.inference.server.settings import ServerSettings
 from neuralchat.inference.server.understanding import prompt_of_chat, wanted_chat, wanted_text
 
@@ -43,7 +43,7 @@ class Served:
         self.lineup = lineup
         self.settings = settings
         self.metrics = Metrics(engine)
-        self.desk = Desk(engine, Places(settings.max_open_requests), self.metrics)
+        self.desk = AnswerDesk(engine, Places(settings.max_open_requests), self.metrics)
         self.draining = False
 
     async def body(self, request: HttpRequest) -> dict[str, Any]:

@@ -24,14 +24,14 @@ MESSAGE_ROLES: Mapping[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-# Fields of a message by its role, besides role and content; those of NOTHING have to be null, or such a value.
+# Fields of a message by its role, besides role and content; those of HOLD_NOTHING have to be null, or such a value.
 OF_MESSAGES: Mapping[str, tuple[str, ...]] = {
     "system": ("name",),
     "user": ("name",),
     "assistant": ("name", "tool_calls", "reasoning_content"),
     "tool": ("tool_call_id", "name"),
 }
-NOTHING: Mapping[str, tuple[Any, ...]] = {"refusal": ("",), "audio": (), "function_call": (), "annotations": ([],)}
+HOLD_NOTHING: Mapping[str, tuple[Any, ...]] = {"refusal": ("",), "audio": (), "function_call": (), "annotations": ([],)}
 ORDER = (
     "a conversation is an optional system message, then user and assistant in turn, with tool messages after an "
     "assistant's"
@@ -62,7 +62,7 @@ def turn_from(message: Any, where: str) -> Turn:
         raise wrong(f"{where}.role", f"{where}.role is {summary_of(named)}; allowed are {known}")
     held = {name: value for name, value in message.items() if value is not None}
     for name, value in held.items():
-        if name not in ("role", "content", *OF_MESSAGES[role]) and value not in NOTHING.get(name, ()):
+        if name not in ("role", "content", *OF_MESSAGES[role]) and value not in HOLD_NOTHING.get(name, ()):
             raise wrong(f"{where}.{name}"[:200], f"{where}.{name:.100} is not known in a message of {role}")
     calls = calls_from(held.get("tool_calls"), f"{where}.tool_calls")
     content = content_from(held.get("content"), f"{where}.content", may_be_absent=role == "assistant")
@@ -109,6 +109,7 @@ def calls_from(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
         return ()
     if not isinstance(value, list):
         raise wrong(where, f"{where} must be a list of calls, found {summary_of(value)}")
+    value = [without_nulls(call) for call in value]
     for index, call in enumerate(value):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or set(call) - CALL_FIELDS or set(function) - FUNCTION_FIELDS:
@@ -121,6 +122,13 @@ def calls_from(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
     if found.problems:
         raise wrong(where, found.problems[0])
     return calls
+
+
+def without_nulls(value: Any) -> Any:
+    """null is absent, in a call and in its function too."""
+    if not isinstance(value, dict):
+        return value
+    return {name: without_nulls(item) for name, item in value.items() if item is not None}
 
 
 def check_order(turns: Sequence[Turn]) -> None:

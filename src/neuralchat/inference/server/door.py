@@ -35,10 +35,11 @@ SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 
 @dataclass
 class Visit:
-    """One request: when it came, and the tokens of its prompt and of its answers."""
+    """One request: when it came, the tokens of its prompt and of its answers, and whether its client has left."""
 
     started: float = field(default_factory=time.perf_counter)
     tokens: tuple[int, int] | None = None
+    left: bool = False
 
     @property
     def seconds(self) -> float:
@@ -137,7 +138,7 @@ class Door:
             if refused is not None and not status:
                 await refused.response()(scope, receive, noted)
         finally:
-            self.note_visit(scope, visit, status or LEFT)
+            self.note_visit(scope, visit, LEFT if visit.left else status or LEFT)
 
     async def passed(self, scope: Scope, receive: Receive, send: Send) -> RefusedRequestError | None:
         """Let a request in; returns what is answered where it came to nothing."""

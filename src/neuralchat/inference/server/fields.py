@@ -95,12 +95,12 @@ def fields_of(kind: type[AnyFields], body: Mapping[str, Any]) -> AnyFields:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        problems = [problem_of(dict(found)) for found in error.errors(include_url=False)]
+        problems = [field_problem(dict(found)) for found in error.errors(include_url=False)]
     param, code, _ = problems[0]
     raise wrong(param, "; ".join(text for _, _, text in problems[:8]), code=code)
 
 
-def problem_of(found: Mapping[str, Any]) -> tuple[str, str | None, str]:
+def field_problem(found: Mapping[str, Any]) -> tuple[str, str | None, str]:
     """(place, code, message) of what pydantic found."""
     place = place_of(found["loc"])
     name = place.partition(".")[0]

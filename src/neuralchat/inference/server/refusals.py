@@ -12,7 +12,7 @@ from neuralchat.inference.engine.interface import EngineBusyError, EngineDownErr
 
 SECONDS_AFTER_DOWN = 2
 # What a status is called where nothing more is known.
-KINDS: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+ERROR_KINDS: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class RefusedRequestError(Exception):
@@ -28,7 +28,7 @@ class RefusedRequestError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
-        kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        kind = ERROR_KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:

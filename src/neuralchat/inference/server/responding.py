@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from neuralchat.inference.engine.interface import Engine
-from neuralchat.inference.server.answers import Answers, Said, Wanted
+from neuralchat.inference.server.answers import OpenAnswers, SaidPiece, Wanted
 from neuralchat.inference.server.door import Metrics, Visit
 from neuralchat.inference.server.lineup import ServedModel
 from neuralchat.inference.server.refusals import ClientLeftError, RefusedRequestError
@@ -58,7 +58,7 @@ class Places:
 
 
 @dataclass
-class Desk:
+class AnswerDesk:
     """What all requests share."""
 
     engine: Engine
@@ -71,7 +71,7 @@ class Desk:
 class AnswerResponse(Response):
     """Answers when it is called, and cancels what it has asked of the engine as soon as the client leaves."""
 
-    def __init__(self, desk: Desk, model: ServedModel, wanted: Wanted) -> None:
+    def __init__(self, desk: AnswerDesk, model: ServedModel, wanted: Wanted) -> None:
         super().__init__()
         self.desk = desk
         self.model = model
@@ -83,9 +83,12 @@ class AnswerResponse(Response):
                 await unless_left(receive, self.answer(scope, receive, send))
         except RefusedRequestError as error:
             await error.response()(scope, receive, send)
+        except ClientLeftError:
+            # In the midst of a stream nobody could be told anything else.
+            scope["state"]["visit"].left = True
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answers = Answers(self.desk.engine, self.wanted, self.model.token_bytes)
+        answers = OpenAnswers(self.desk.engine, self.wanted, self.model.token_bytes)
         kind = ChatShape if self.wanted.is_chat else TextShape
         shape = kind(answers, self.model.token_bytes)
         visit: Visit = scope["state"]["visit"]
@@ -106,7 +109,7 @@ class AnswerResponse(Response):
             visit.tokens = (answers.prompt_tokens, answers.completion_tokens)
             self.desk.metrics.tokens(self.model.name, *visit.tokens)
 
-    async def send_events(self, send: Send, shape: Shape, first: Said, said: AsyncIterator[Said]) -> None:
+    async def send_events(self, send: Send, shape: Shape, first: SaidPiece, said: AsyncIterator[SaidPiece]) -> None:
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),

@@ -127,7 +127,7 @@ def listening_socket(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     """The URL at which clients reach it."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

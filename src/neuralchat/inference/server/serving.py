@@ -6,17 +6,21 @@ import argparse
 import functools
 import os
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends
 
-from neuralchat.console import inform
+from neuralchat.console import inform, show_log
 from neuralchat.errors import ArgumentsError, ModelError, problem_list
+from neuralchat.inference.engine.asking import BASE, TUNED, borrowed_engine
 from neuralchat.inference.engine.building import EngineSettings, load_engine
 from neuralchat.inference.engine.interface import Engine
 from neuralchat.inference.engine.process import ProcessEngine
+from neuralchat.inference.engine.torch_engine import MOST_WAITING
 from neuralchat.inference.loading import is_sha256
 from neuralchat.inference.origin import Origin, on_other_base, origin_of
 from neuralchat.inference.page.feedback import FeedbackFile
@@ -24,11 +28,15 @@ from neuralchat.inference.page.routes import PageSettings, page_router
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
-from neuralchat.inference.server.running import address_of, listening_socket, run_until_stopped, server_of
-from neuralchat.inference.server.settings import settings_from
+from neuralchat.inference.server.running import listening_socket, run_until_stopped, server_of, url_of
+from neuralchat.inference.server.settings import ServerSettings, settings_from
 from neuralchat.inference.voice import Voice
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import resolve
+from neuralchat.models.quiet import leave_out_warnings, quiet_libraries
+
+if TYPE_CHECKING:
+    from neuralchat.inference.chatbot import Chatbot
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._@-]{0,99}){0,3}")
 
@@ -72,16 +80,34 @@ def serve(options: argparse.Namespace) -> int:
             lineup = Lineup(
                 engine, voices, runs_directory=settings.runs_directory, load_voice=VoicesOnBase(runs[0].origin, how)
             )
-            served = Served(engine, lineup, settings)
-
-            def drain() -> None:
-                served.draining = True
-
-            server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
-            inform(f"serving {', '.join(voices)} at {address_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
-            return run_until_stopped(server, listener)
+            return serve_lineup(engine, lineup, settings, listener)
         finally:
             engine.close(drain=False)
+
+
+def serve_chatbot(bot: Chatbot, **settings: Any) -> int:
+    """Serve a chatbot of this process, beside its base if it has one."""
+    chosen = ServerSettings(**settings)
+    name = Path(bot.name).name
+    tuned = name if is_name(name) and name != BASE else TUNED
+    with (
+        listening_socket(chosen) as listener,
+        quiet_libraries(),
+        borrowed_engine(bot.model, most_waiting=MOST_WAITING, tuned=tuned) as engine,
+    ):
+        lineup = Lineup(engine, dict.fromkeys(engine.models(), bot.voice))
+        return serve_lineup(engine, lineup, chosen, listener)
+
+
+def serve_lineup(engine: Engine, lineup: Lineup, settings: ServerSettings, listener: socket.socket) -> int:
+    served = Served(engine, lineup, settings)
+
+    def drain() -> None:
+        served.draining = True
+
+    server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
+    inform(f"serving {', '.join(lineup.models)} at {url_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
+    return run_until_stopped(server, listener)
 
 
 def page_of(served: Served) -> APIRouter:
@@ -144,6 +170,8 @@ def voices_of(runs: Sequence[NamedRun], how: LoadOptions) -> dict[str, Voice]:
 
 def loaded_engine(runs: Sequence[NamedRun], how: LoadOptions, sizes: EngineSettings) -> Engine:
     """What the process of the engine begins with: the base model and all runs on it."""
+    show_log()
+    leave_out_warnings()
     first = runs[0]
     engine = load_engine(
         first.place,
@@ -186,13 +214,13 @@ def check_same_base(runs: Sequence[NamedRun]) -> None:
 
 def same_base(one: Origin, other: Origin) -> bool:
     """By the fingerprints where they are known, or else by the place."""
-    own, others = fingerprint_of(one), fingerprint_of(other)
+    own, others = base_sha256_of(one), base_sha256_of(other)
     if is_sha256(own) and is_sha256(others):
         return own == others
     return os.path.realpath(resolve(one.source.name)) == os.path.realpath(resolve(other.source.name))
 
 
-def fingerprint_of(origin: Origin) -> str:
+def base_sha256_of(origin: Origin) -> str:
     if origin.base_sha256 is not None:
         return origin.base_sha256
     return base_fingerprint(origin.source) if origin.method is None else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuralchat.inference.engine.interface import Token
-from neuralchat.inference.server.answers import Answers, Said
+from neuralchat.inference.server.answers import OpenAnswers, SaidPiece
 from neuralchat.inference.server.token_bytes import TokenBytes
 
 # JSON has no infinity.
@@ -21,7 +21,7 @@ LEAST_LOGPROB = -9999.0
 class Shape(ABC):
     """The head that all chunks of an answer share, and how the rest of it is laid out."""
 
-    answers: Answers
+    answers: OpenAnswers
     token_bytes: TokenBytes
     prefix: str = ""
     whole_kind: str = ""
@@ -44,13 +44,13 @@ class Shape(ABC):
             "prompt_tokens_details": {"cached_tokens": self.answers.cached_tokens},
         }
 
-    def whole(self, said: Sequence[Said]) -> dict[str, Any]:
+    def whole(self, said: Sequence[SaidPiece]) -> dict[str, Any]:
         choices = []
         for index in range(len(self.answers.speakers)):
             own = [piece for piece in said if piece.index == index]
             tokens = [token for piece in own for token in piece.tokens]
             text = "".join(piece.text for piece in own)
-            choices.append(self.choice(Said(index, text, tuple(tokens), own[-1].finish)))
+            choices.append(self.choice(SaidPiece(index, text, tuple(tokens), own[-1].finish, own[-1].calls)))
         return {**self.head(self.whole_kind), "choices": choices, "usage": self.usage()}
 
     def chunk(self, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -65,11 +65,11 @@ class Shape(ABC):
         return []
 
     @abstractmethod
-    def choice(self, said: Said) -> dict[str, Any]:
+    def choice(self, said: SaidPiece) -> dict[str, Any]:
         """A whole answer."""
 
     @abstractmethod
-    def chunks(self, said: Said) -> list[dict[str, Any]]:
+    def chunks(self, said: SaidPiece) -> list[dict[str, Any]]:
         """A piece of an answer that is streamed."""
 
     @property
@@ -83,8 +83,10 @@ class ChatShape(Shape):
     whole_kind: str = "chat.completion"
     chunk_kind: str = "chat.completion.chunk"
 
-    def choice(self, said: Said) -> dict[str, Any]:
-        message = {"role": "assistant", "content": said.text, "refusal": None}
+    def choice(self, said: SaidPiece) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.calls:
+            message |= {"content": said.text if said.text.strip() else None, "tool_calls": calls_of_tools(said)}
         logprobs = self.logprobs(said)
         return {"index": said.index, "message": message, "logprobs": logprobs, "finish_reason": said.finish}
 
@@ -92,10 +94,13 @@ class ChatShape(Shape):
         delta = {"role": "assistant", "content": "", "refusal": None}
         return [self.delta_chunk(index, delta) for index in range(len(self.answers.speakers))]
 
-    def chunks(self, said: Said) -> list[dict[str, Any]]:
+    def chunks(self, said: SaidPiece) -> list[dict[str, Any]]:
         found = []
         if said.text or said.tokens:
             found.append(self.delta_chunk(said.index, {"content": said.text}, self.logprobs(said)))
+        if said.calls:
+            calls = [{"index": number, **call} for number, call in enumerate(calls_of_tools(said))]
+            found.append(self.delta_chunk(said.index, {"tool_calls": calls}))
         if said.finish is not None:
             found.append(self.delta_chunk(said.index, {}, finish=said.finish))
         return found
@@ -105,7 +110,7 @@ class ChatShape(Shape):
     ) -> dict[str, Any]:
         return self.chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
 
-    def logprobs(self, said: Said) -> dict[str, Any] | None:
+    def logprobs(self, said: SaidPiece) -> dict[str, Any] | None:
         if not self.wants_logprobs:
             return None
         content = []
@@ -127,17 +132,17 @@ class TextShape(Shape):
     # Characters that each answer has so far.
     offsets: dict[int, int] = field(default_factory=dict)
 
-    def choice(self, said: Said) -> dict[str, Any]:
+    def choice(self, said: SaidPiece) -> dict[str, Any]:
         return {
             "index": said.index, "text": said.text, "logprobs": self.logprobs(said), "finish_reason": said.finish,
         }  # fmt: skip
 
-    def chunks(self, said: Said) -> list[dict[str, Any]]:
+    def chunks(self, said: SaidPiece) -> list[dict[str, Any]]:
         if not (said.text or said.tokens or said.finish):
             return []
         return [self.chunk([self.choice(said)])]
 
-    def logprobs(self, said: Said) -> dict[str, Any] | None:
+    def logprobs(self, said: SaidPiece) -> dict[str, Any] | None:
         if not self.wants_logprobs:
             return None
         found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
@@ -158,6 +163,18 @@ class TextShape(Shape):
         for id_, logprob in token.top:
             texts.setdefault(self.token_bytes.name(id_).decode("utf-8", "replace"), finite(logprob))
         return texts
+
+
+def calls_of_tools(said: SaidPiece) -> list[dict[str, Any]]:
+    """With ids of nine letters and digits, since some templates take no others."""
+    return [
+        {
+            "id": f"call{secrets.token_hex(3)[:5]}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in said.calls
+    ]
 
 
 def finite(logprob: float | None) -> float:

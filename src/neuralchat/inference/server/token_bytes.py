@@ -102,7 +102,8 @@ class AttributedTokens:
     def taken(self, *, is_last: bool = False) -> list[tuple[Token, bytes]]:
         """Those that are certain now, in order; tokens without a text of their own are none of the answer's."""
         self.advance()
-        given, found = self.text.given, []
+        given = self.text.given
+        found: list[tuple[Token, bytes]] = []
         while self.spans and (self.spans[0][2] <= given or is_last):
             tokens, start, end = self.spans.pop(0)
             found += zip(tokens, self.bytes.shares(tokens, self.text.text[start : min(end, given)]), strict=True)

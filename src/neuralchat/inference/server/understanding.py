@@ -36,6 +36,7 @@ def wanted_chat(fields: ChatFields, lineup: Lineup, settings: ServerSettings) ->
     top = (fields.top_logprobs or 0) if fields.logprobs else None
     wanted = Wanted(
         model=model.name, voice=model.voice, prompts=(tuple(ids),), begun=begun, top_logprobs=top,
+        call_format=model.voice.call_format if fields.tools and fields.tool_choice != "none" else None,
         **answer_options(fields, model, settings),
     )  # fmt: skip
     limit_name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
