@@ -46,10 +46,10 @@ class Command:
 
     def post(self, path: str, body: Any, key: str = KEY) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
-        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, trust_env=False)
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60, trust_env=False, verify=False)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
+        return httpx.get(f"{self.url}{path}", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, verify=False)
 
     def chat(self, content: str, model: str, **fields: Any) -> httpx.Response:
         messages = [{"role": "user", "content": content}]

@@ -109,7 +109,7 @@ def calls_from(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
         return ()
     if not isinstance(value, list):
         raise wrong(where, f"{where} must be a list of calls, found {summary_of(value)}")
-    value = [without_nulls(call) for call in value]
+    value = [without_nulls(call, ("function",)) for call in value]
     for index, call in enumerate(value):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or set(call) - CALL_FIELDS or set(function) - FUNCTION_FIELDS:
@@ -124,11 +124,12 @@ def calls_from(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
     return calls
 
 
-def without_nulls(value: Any) -> Any:
-    """null is absent, in a call and in its function too."""
+def without_nulls(value: Any, within: Sequence[str] = ()) -> Any:
+    """null is absent, `within` these fields too; what an argument of a call is stays."""
     if not isinstance(value, dict):
         return value
-    return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    held = {name: item for name, item in value.items() if item is not None}
+    return {name: without_nulls(item) if name in within else item for name, item in held.items()}
 
 
 def check_order(turns: Sequence[Turn]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Depends
 
 from neuralchat.console import inform, show_log
-from neuralchat.errors import ArgumentsError, ModelError, problem_list
+from neuralchat.errors import ArgumentsError, ModelError, TemplateError, problem_list
 from neuralchat.inference.engine.asking import BASE, TUNED, borrowed_engine
 from neuralchat.inference.engine.building import EngineSettings, load_engine
 from neuralchat.inference.engine.interface import Engine
@@ -193,12 +193,11 @@ def voice_of_run(place: str | Path, how: LoadOptions) -> Voice:
 def base_voice(run: NamedRun, how: LoadOptions) -> Voice:
     """That of the base model itself; where it cannot speak alone, in the format of the run."""
     source = run.origin.source
-    if source.tokenizer_name is None and source.config_name is None:
-        try:
-            return Voice.load(source.name, template=how.template, trust_remote_code=how.trust_remote_code)
-        except ModelError:
-            pass
-    return voice_of_run(run.place, how)
+    origin = Origin(name=source.name, kind="base model", source=source)
+    try:
+        return Voice.of(origin, template=how.template, trust_remote_code=how.trust_remote_code)
+    except (ModelError, TemplateError):
+        return voice_of_run(run.place, how)
 
 
 def check_same_base(runs: Sequence[NamedRun]) -> None:
