@@ -105,8 +105,10 @@ def serve_lineup(engine: Engine, lineup: Lineup, settings: ServerSettings, liste
     def drain() -> None:
         served.draining = True
 
-    server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
-    inform(f"serving {', '.join(lineup.models)} at {url_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
+    def announce() -> None:
+        inform(f"serving {', '.join(lineup.models)} at {url_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
+
+    server = server_of(make_app(served, page=page_of(served)), settings, on_start=announce, on_drain=drain)
     return run_until_stopped(server, listener)
 
 
