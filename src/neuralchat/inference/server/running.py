@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,23 @@ class DrainingServer(uvicorn.Server):
             late = threading.Timer(GRACE_S, os._exit, (128 + sig,))
             late.daemon = True
             late.start()
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within, while models are loaded, SIGTERM ends the process as an error would, and all that it started with it.
+
+    The first process of a container would not heed it otherwise.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def listening_socket(settings: ServerSettings) -> socket.socket:

@@ -38,21 +38,23 @@ def test_bytes_join_to_the_answer(tokenizer: Any) -> None:
     ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     text, found = attributed(tokenizer, ids)
     assert b"".join(share for _, share in found).decode() == text == TEXT
-    assert [token.id for token, _ in found] == ids
+    # The first space of pieces is none of the text.
+    assert [token.id for token, _ in found] == ids[len(ids) - len(found) :]
+    assert len(ids) - len(found) <= 1
 
 
 @each_tokenizer
 @pytest.mark.parametrize("seed", range(4))
 def test_of_any_tokens_too_up_to_any_stop_string(tokenizer: Any, seed: int) -> None:
     chance = random.Random(seed)
-    ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in TEXT]
     for _ in range(30):
-        drawn = [id_ for _ in range(12) for id_ in chance.sample(ids, 2)]
+        drawn = [id_ for _ in range(24) for id_ in chance.choice(words)]
         whole, _ = attributed(tokenizer, drawn)
         start = chance.randrange(max(len(whole) - 4, 1))
         stop = [whole[start : start + chance.randrange(1, 4)] or "never"]
         text, found = attributed(tokenizer, drawn, stop=stop, frame=Frame(closing="."))
-        assert b"".join(share for _, share in found).decode("utf-8", "replace") == text
+        assert b"".join(share for _, share in found).decode() == text
         assert all(share for _, share in found)
 
 
