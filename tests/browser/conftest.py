@@ -7,19 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("playwright", reason="the package playwright is not installed")
-
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from support.chatbots.page_backend import Backend, chromium_path, served
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker("slow")
-            # One browser for all of them.
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")

@@ -71,13 +71,16 @@ def test_nothing_but_the_listed_tags_comes_out(text: str) -> None:
 )
 def test_the_time_grows_with_the_text_and_not_faster(part: str) -> None:
     def seconds(length: int) -> float:
-        text = (part * length)[:length]
-        began = time.process_time()
-        clean_html(text)
-        return time.process_time() - began
+        """The best of three: what else the process does, such as collecting its garbage, takes time too."""
+        text, found = (part * length)[:length], []
+        for _ in range(3):
+            began = time.process_time()
+            clean_html(text)
+            found.append(time.process_time() - began)
+        return min(found)
 
     # Sixteen times the text: 16 times the time, with room for what is measured badly; of a square it would be 256.
-    short = max(seconds(LONGEST_RENDERED // 16), 0.002)
+    short = max(seconds(LONGEST_RENDERED // 16), 0.003)
     assert seconds(LONGEST_RENDERED) / short < 100
 
 
