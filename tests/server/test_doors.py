@@ -372,3 +372,22 @@ def test_keys_and_addresses_that_do_not_fit_together(tmp_path: Path) -> None:
         ServerSettings(port=70_000, request_seconds=float("nan"))
     with pytest.raises(ArgumentsError, match="--admin_key_file"):
         ServerSettings(runs_directory=tmp_path)
+
+
+def test_keys_of_the_environment_and_of_a_file_are_all_good(tmp_path: Path) -> None:
+    from neuralchat import cli
+    from neuralchat.errors import ArgumentsError
+    from neuralchat.inference.sampling import Sampling
+    from neuralchat.inference.server.settings import KEY_VARIABLE, settings_from
+
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n")
+    file.chmod(0o600)
+    options = cli.make_parser().parse_args(["serve", "run", "--key_file", str(file), "--allowed_hosts", "a.b,c.d"])
+    settings = settings_from(options, Sampling(), {KEY_VARIABLE: OTHER})
+    assert settings.allowed_hosts == ("a.b", "c.d")
+    assert [settings.keys.admits(f"Bearer {key}") for key in (KEY, OTHER, ADMIN)] == [True, True, False]
+    assert KEY not in repr(settings)
+    file.write_text("# nothing\n")
+    with pytest.raises(ArgumentsError, match="holds no key"):
+        settings_from(options, Sampling(), {})

@@ -242,6 +242,17 @@ class TestTheEnd:
         assert not engine.is_running()
         assert "Traceback" not in own.said
 
+    def test_sigterm_while_it_loads_ends_it_and_its_engine(self, place: Path, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        process = fork(["serve", str(place / "support"), "--port", "0"], tmp_path, log)
+        until(lambda: psutil.Process(process.pid).children() or process.exitcode is not None, 60)
+        children = psutil.Process(process.pid).children()
+        os.kill(process.pid or 0, signal.SIGTERM)
+        assert end_of(process, 20) == 143
+        psutil.wait_procs(children, 10)
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        assert "Traceback" not in log.read_text()
+
     @pytest.mark.parametrize(("second", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_the_second_signal_ends_it_at_once(self, own: Command, second: signal.Signals, status: int) -> None:
         found: list[Any] = []

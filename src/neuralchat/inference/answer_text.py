@@ -167,6 +167,9 @@ class AnswerText:
             _, end, self.stopped_at = min(found)
         elif not is_last:
             end -= max((begun(stop, text[start:]) for stop in self.stop), default=0)
-        self.known = end if found else len(text)
-        self.text, self.given = text[:end], end
-        return text[start:end]
+        # Where characters are bytes between pieces, one that fits nothing unmakes those before it, which were given.
+        piece = text[start:end]
+        self.text += piece
+        self.given = len(self.text)
+        self.known = self.given if found else max(len(text), self.given)
+        return piece

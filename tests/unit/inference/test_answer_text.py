@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.small_models import make_tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from support.small_models import make_pieces_tokenizer, make_tokenizer
 
 from neuralchat.inference.answer_text import HALF, NO_FRAME, AnswerText, Frame, decoded
 from neuralchat.inference.generation import TextStream
@@ -17,22 +15,7 @@ from neuralchat.inference.generation import TextStream
 TEXT = "Grüße, 世界! 🙂🙃 a\n\nb  c\td — the town is blue and green. "
 
 
-def pieces_tokenizer() -> PreTrainedTokenizerFast:
-    """As LLaMA's: spaces are part of pieces, the first is left out, and other characters are bytes."""
-    words = ["▁the", "▁town", "▁is", "▁blue", "▁a", "▁", "a", "b", "s", ".", ",", "\n"]
-    vocabulary = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
-    merges: list[tuple[str, str]] = []
-    backend = Tokenizer(
-        models.BPE({word: i for i, word in enumerate(vocabulary)}, merges, byte_fallback=True, unk_token="<unk>")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
-
-
-TOKENIZERS = {"bytes": make_tokenizer(), "pieces": pieces_tokenizer()}
+TOKENIZERS = {"bytes": make_tokenizer(), "pieces": make_pieces_tokenizer()}
 each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 
 

@@ -61,8 +61,10 @@ class Served:
             return await asyncio.to_thread(work, *parts)
 
     async def answer(self, request: HttpRequest, kind: type[AnswerFields], work: Callable[..., Any]) -> Response:
-        fields = fields_of(kind, await self.body(request))
-        wanted = await self.understood(work, fields, self.lineup, self.settings)
+        # What waits to be read is held in memory, and so has a place too.
+        with self.desk.places.one(is_answer=False):
+            fields = fields_of(kind, await self.body(request))
+            wanted = await self.understood(work, fields, self.lineup, self.settings)
         return AnswerResponse(self.desk, self.lineup.find(wanted.model), wanted)
 
     # Who may ask

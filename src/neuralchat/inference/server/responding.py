@@ -34,7 +34,7 @@ class Places:
     mean_seconds: float = 1.0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, *, is_answer: bool = True) -> Iterator[None]:
         """Raises RefusedRequestError where all are taken."""
         if self.taken >= self.most:
             raise RefusedRequestError(
@@ -49,7 +49,8 @@ class Places:
             yield
         finally:
             self.taken -= 1
-            self.mean_seconds += LATEST * (time.perf_counter() - started - self.mean_seconds)
+            if is_answer:
+                self.mean_seconds += LATEST * (time.perf_counter() - started - self.mean_seconds)
 
     @property
     def retry_after(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,13 +75,13 @@ class BoundedProtocol(H11Protocol):
 class DrainingServer(uvicorn.Server):
     """The first signal lets the answers end, and the process with status 0; the second ends it at once.
 
-    `on_drain` and `on_stop` are called then, from the signal's handler.
+    `on_drain` is called then, from the signal's handler; `on_start` when clients can come.
     """
 
-    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None], on_stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None], on_drain: Callable[[], None]) -> None:
         super().__init__(config)
+        self.on_start = on_start
         self.on_drain = on_drain
-        self.on_stop = on_stop
         self.stopped_by: int | None = None
 
     @contextmanager
@@ -96,6 +97,10 @@ class DrainingServer(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_start()
+
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         if not self.should_exit:
             self.should_exit = True
@@ -104,11 +109,27 @@ class DrainingServer(uvicorn.Server):
         if self.stopped_by is None:
             self.stopped_by = sig
             self.force_exit = True
-            self.on_stop()
             # Whatever hangs then.
             late = threading.Timer(GRACE_S, os._exit, (128 + sig,))
             late.daemon = True
             late.start()
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within, while models are loaded, SIGTERM ends the process as an error would, and all that it started with it.
+
+    The first process of a container would not heed it otherwise.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def listening_socket(settings: ServerSettings) -> socket.socket:
@@ -137,8 +158,8 @@ def server_of(
     app: ASGIApp,
     settings: ServerSettings,
     *,
+    on_start: Callable[[], None] = lambda: None,
     on_drain: Callable[[], None] = lambda: None,
-    on_stop: Callable[[], None] = lambda: None,
 ) -> DrainingServer:
     quiet_server_log()
     protocol = type("Protocol", (BoundedProtocol,), {"header_seconds": settings.header_seconds})
@@ -157,7 +178,7 @@ def server_of(
         timeout_graceful_shutdown=max(round(settings.drain_seconds), 0),
         limit_concurrency=settings.max_open_requests + OTHER_CONNECTIONS,
     )
-    return DrainingServer(config, on_drain=on_drain, on_stop=on_stop)
+    return DrainingServer(config, on_start=on_start, on_drain=on_drain)
 
 
 def run_until_stopped(server: DrainingServer, listener: socket.socket) -> int:

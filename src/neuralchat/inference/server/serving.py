@@ -28,7 +28,7 @@ from neuralchat.inference.page.routes import PageSettings, page_router
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
-from neuralchat.inference.server.running import listening_socket, run_until_stopped, server_of, url_of
+from neuralchat.inference.server.running import ended_by_sigterm, listening_socket, run_until_stopped, server_of, url_of
 from neuralchat.inference.server.settings import ServerSettings, settings_from
 from neuralchat.inference.voice import Voice
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
@@ -72,7 +72,7 @@ def serve(options: argparse.Namespace) -> int:
         memory_tokens=options.memory_tokens, most_running=options.most_running, most_waiting=options.most_waiting
     )
     runs = named_runs(options.runs, how)
-    with listening_socket(settings) as listener:
+    with ended_by_sigterm(), listening_socket(settings) as listener:
         voices = voices_of(runs, how)
         engine = ProcessEngine(functools.partial(loaded_engine, runs, how, sizes))
         try:
@@ -105,8 +105,10 @@ def serve_lineup(engine: Engine, lineup: Lineup, settings: ServerSettings, liste
     def drain() -> None:
         served.draining = True
 
-    server = server_of(make_app(served, page=page_of(served)), settings, on_drain=drain)
-    inform(f"serving {', '.join(lineup.models)} at {url_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
+    def announce() -> None:
+        inform(f"serving {', '.join(lineup.models)} at {url_of(listener)}/v1 (Ctrl-C ends it when all is answered)")
+
+    server = server_of(make_app(served, page=page_of(served)), settings, on_start=announce, on_drain=drain)
     return run_until_stopped(server, listener)
 
 

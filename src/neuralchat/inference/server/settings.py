@@ -97,7 +97,8 @@ class ServerSettings:
     sampling: Sampling = Sampling()
     most_new_tokens: int = 4096
     max_body_kib: int = 1024
-    max_messages: int = 1024
+    # Where a template has written each answer before takes a time that grows with the square of their number.
+    max_messages: int = 256
     max_answers: int = 16
     max_open_requests: int = 128
     request_seconds: float = 600.0

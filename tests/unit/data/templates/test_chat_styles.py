@@ -131,6 +131,19 @@ def test_chat_goes_on_where_training_did(name: str, kind: str) -> None:
 
 
 @cells
+def test_a_prompt_is_the_same_when_its_beginning_was_met_before(name: str, kind: str) -> None:
+    met, (turns, tools) = encoder_of(STYLES[name]), CONVERSATIONS[kind]
+    prompts = [turns[:end] for end in range(1, len(turns) + 1) if turns[end - 1].role in ("user", "tool")]
+    for _ in range(2):
+        for prompt in prompts:
+            template = ChatTemplate(met.tokenizer, date=DAY)
+            assert met.template.render(prompt, tools) == template.render(prompt, tools)
+    changed = [replace(turn, content=f"{turn.content}!") for turn in prompts[-1]]
+    template = ChatTemplate(met.tokenizer, date=DAY)
+    assert met.template.render(changed, tools) == template.render(changed, tools)
+
+
+@cells
 def test_an_answer_stops_at_every_token_that_ended_one(name: str, kind: str) -> None:
     encoder, (turns, tools) = encoder_of(STYLES[name]), CONVERSATIONS[kind]
     end_ids = end_token_ids(encoder.tokenizer, encoder.template)
