@@ -49,8 +49,11 @@ def kind_of_mode(mode: int) -> str:
 # Writing
 
 
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
+def write_file(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
+    """Write beside, sync, rename: a reader sees the old file or the new one, never half of it.
+
+    `mode`: of which the umask takes its part.
+    """
     if isinstance(content, str):
         # Undecodable bytes of a path become \\udcxx, which JSON reads back.
         content = content.encode("utf-8", "backslashreplace")
@@ -58,7 +61,7 @@ def write_file(path: Path, content: bytes | str) -> None:
         refuse_directory(path, parent)
         beside = f".{path.name[:200]}.{secrets.token_hex(4)}{WRITING}"
         try:
-            write_at(parent, beside, content)
+            write_at(parent, beside, content, mode)
             os.rename(beside, path.name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with suppress(OSError):
@@ -73,8 +76,8 @@ def write_new_file(path: Path, content: bytes | str) -> None:
         write_at(parent, path.name, content.encode() if isinstance(content, str) else content)
 
 
-def write_at(parent: int, name: str, content: bytes) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666, dir_fd=parent)
+def write_at(parent: int, name: str, content: bytes, mode: int = 0o666) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, mode, dir_fd=parent)
     with open(descriptor, "wb", buffering=0) as stream:
         view = memoryview(content)
         while view:
@@ -82,10 +85,10 @@ def write_at(parent: int, name: str, content: bytes) -> None:
         os.fsync(descriptor)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, in one piece; a link in its place makes way for a new file."""
+def append_line(path: Path, line: str, *, mode: int = 0o666) -> None:
+    """Add a line to a file, in one piece; a link in its place makes way for a new file, of that mode."""
     with parent_of(path) as parent:
-        descriptor = open_own(path, parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = open_own(path, parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode=mode)
         content = (line + "\n").encode("utf-8", "backslashreplace")
         try:
             size = os.fstat(descriptor).st_size
@@ -100,7 +103,18 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def open_own(path: Path, parent: int, flags: int, *, keep_if_locked: bool = False) -> int:
+def keep_beginning(path: Path, size: int) -> None:
+    """Cut a file to its first `size` bytes."""
+    with parent_of(path) as parent:
+        descriptor = os.open(path.name, os.O_WRONLY | NO_LINK, dir_fd=parent)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_own(path: Path, parent: int, flags: int, *, mode: int = 0o666, keep_if_locked: bool = False) -> int:
     """Open the regular file `path` in the directory `parent`, for writing; what is a link is deleted first.
 
     A second name of another file (a hard link) is deleted too, so that the other keeps its content; with
@@ -108,7 +122,7 @@ def open_own(path: Path, parent: int, flags: int, *, keep_if_locked: bool = Fals
     """
     for _ in range(3):
         try:
-            descriptor = os.open(path.name, flags | NO_LINK | os.O_NONBLOCK, 0o666, dir_fd=parent)
+            descriptor = os.open(path.name, flags | NO_LINK | os.O_NONBLOCK, mode, dir_fd=parent)
         except OSError as error:
             # A link; or a pipe that nobody reads.
             if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO):

@@ -110,7 +110,7 @@ def merge(options: argparse.Namespace) -> int:
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
-    whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
+    whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_merged(output, whole, bot, manifest)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
@@ -150,8 +150,8 @@ def card_of_merged(manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:
     code = without_neuralchat(
         ".",
         bot.template,
-        bot.end_ids,
-        bot.pad_id,
+        bot.voice.end_ids,
+        bot.voice.pad_id,
         method="none",
         dtype=str(whole.dtype).removeprefix("torch."),
         encoder_decoder=is_encoder_decoder(whole.config),

@@ -227,12 +227,12 @@ def unlike(name: str, value: Any, there: Iterable[int]) -> str | None:
     return f"{name} gives a size of {shown(value)}, the weights have {', '.join(map(str, known[:5])) or 'none'}"
 
 
-def check_loaded(model: Any, directory: Path, shapes: Shapes) -> None:
+def check_loaded(model: Any, directory: Path, shapes: Shapes, name: str = "default") -> None:
     """Raise AdapterError unless every weight of the file went into the model, and every adapter weight came from it."""
     import torch
     from peft import get_peft_model_state_dict
 
-    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     parts = model.state_dict().keys()
     unexpected = sorted(name for name in shapes.keys() - wanted.keys() if name not in parts)
     if unexpected:
@@ -268,8 +268,39 @@ def load_adapter(model: Any, directory: Path) -> Any:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             loaded = PeftModel.from_pretrained(model, str(directory))
     except Exception as error:  # what PEFT raises for a foreign adapter is not declared anywhere
-        raise AdapterError(
-            f"the adapter of {directory} does not fit its base model {model.name_or_path}: {error_line(error)}"
-        ) from error
+        raise unfit(model, directory, error) from error
     check_loaded(loaded, directory, safetensors_shapes(directory / ADAPTER))
     return loaded
+
+
+def unfit(base: Any, directory: Path, error: Exception) -> AdapterError:
+    return AdapterError(
+        f"the adapter of {directory} does not fit its base model {base.name_or_path}: {error_line(error)}"
+    )
+
+
+def load_adapter_beside(base: Any, others: Any, directory: Path, name: str) -> tuple[Any, str]:
+    """(PeftModel around `base`, name in it) of one more adapter, which is loaded and not switched on.
+
+    `others`: the PeftModel whose adapters change layers of `base` already, or None; an adapter of the same kind goes in
+    there under `name`. Raises AdapterError or ModelError; then everything is as it was.
+    """
+    kind = check_adapter_files(directory)["peft_type"]
+    virtual = kind in [row.peft_type for row in METHODS.values() if row.virtual_tokens]
+    if others is None or virtual:
+        return load_adapter(base, directory), "default"
+    if others.peft_type != kind:
+        raise AdapterError(
+            f"the adapter of {directory} is of {kind}; adapters of {others.peft_type.value} are loaded, which "
+            "cannot be in one model with it"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            others.load_adapter(str(directory), name, torch_device=str(base.device))
+        check_loaded(others, directory, safetensors_shapes(directory / ADAPTER), name)
+    except Exception as error:
+        if name in others.peft_config:
+            others.delete_adapter(name)
+        raise error if isinstance(error, AdapterError) else unfit(base, directory, error) from error
+    return others, name
