@@ -72,7 +72,7 @@ def negated(value: Any) -> Any:
 
 
 def meant_by(written: str, schema: Schema) -> str | None:
-    known = {*schema.arguments, *schema.negations, *LEGACY_FLAGS}
+    known = {*schema.arguments, *schema.negations, *LEGACY_FLAGS, "help"}
     return nearest(written.replace("-", "_"), known, FLAGS_OF_OTHER_TOOLS)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from neuralchat.config.arguments import TuningArguments
+from neuralchat.config.command.suggestions import did_you_mean, nearest
 from neuralchat.config.methods import METHODS, is_pattern
 from neuralchat.console import note
 from neuralchat.errors import AdapterError
@@ -79,14 +80,41 @@ def with_targets(tuning: TuningArguments, model: Any, tell: Callable[[str], None
     """`tuning` with the layers that get LoRA named, where neither the user nor PEFT names them."""
     from neuralchat.models.adapters.targets import known_targets, linear_targets, peft_takes_all_linear
 
-    if tuning.lora_target_modules or (tuning.lora_all_linear and peft_takes_all_linear(model)):
+    if tuning.lora_target_modules:
+        check_named_targets(tuning.lora_target_modules, model)
+        return tuning
+    if tuning.lora_all_linear and peft_takes_all_linear(model):
         return tuning
     targets = None if tuning.lora_all_linear else known_targets(model)
     if targets is None:
         targets = linear_targets(model)
+        if not targets:
+            # PEFT may know layers as such that are not seen to be linear here.
+            return tuning
         named = ", ".join(targets)
         tell(f"LoRA is put into all linear layers but the head: {named} (--lora_target_modules names others)")
     return replace(tuning, lora_target_modules=targets)
+
+
+def check_named_targets(names: Sequence[str], model: Any) -> None:
+    """Raise AdapterError where one of several names is that of no layer: PEFT leaves it out without a word."""
+    from neuralchat.models.adapters.targets import expert_parameters, is_named, linear_names
+
+    unknown = [name for name in names if not is_pattern(name) and not is_named(model, name)]
+    if not unknown:
+        return
+    known = sorted({name.rpartition(".")[2] for name in linear_names(model)})
+    experts = {name.rpartition(".")[2] for name in expert_parameters(model)}
+    problems = [
+        f"--lora_target_modules {name}: "
+        + (
+            "these are experts, which are parameters and no layers; --lora_all_linear has LoRA on them"
+            if name.rpartition(".")[2] in experts
+            else f"{type(model).__name__} has no layer of this name{did_you_mean(nearest(name, known), '')}"
+        )
+        for name in unknown
+    ]
+    raise AdapterError("\n".join([*problems, f"Its linear layers: {', '.join(known)}"]))
 
 
 def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[[str], None]) -> None:
@@ -97,6 +125,8 @@ def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[
     experts = targeted_parameters(config, model)
     if all_linear and not experts and (experts := expert_parameters(model)):
         config.target_parameters = experts
+    if experts and config.use_dora:
+        raise ValueError(f"PEFT has no DoRA for experts that are parameters ({', '.join(experts)})")
     if experts and config.lora_dropout:
         tell(f"--lora_dropout {config.lora_dropout} becomes 0: PEFT has no dropout for experts ({', '.join(experts)})")
         config.lora_dropout = 0.0

@@ -15,7 +15,7 @@ import torch
 
 from neuralchat.config.arguments import TuningArguments
 from neuralchat.errors import AdapterError, ModelError
-from neuralchat.models.adapters.build import add_adapter
+from neuralchat.models.adapters.build import add_adapter, refusal
 from neuralchat.models.adapters.files import check_config
 from neuralchat.models.families.architecture import is_encoder_decoder
 
@@ -44,7 +44,16 @@ def rehearse(config: Any, tuning: TuningArguments) -> None:
             return
         raise
     if tuning.method.peft_type == "LORA":
+        check_start(adapted, tuning)
         check_readable(config, adapted)
+
+
+def check_start(adapted: Any, tuning: TuningArguments) -> None:
+    """Raise AdapterError where PiSSA would take the beginning of LoRA out of layers that have no weight."""
+    experts = adapted.peft_config[adapted.active_adapter].target_parameters
+    if tuning.lora_init == "pissa" and experts:
+        named = ", ".join(sorted(experts))
+        raise refusal(adapted.get_base_model(), tuning, f"PEFT has no PiSSA for experts that are parameters ({named})")
 
 
 def skeleton_of(config: Any) -> Any:

@@ -42,6 +42,7 @@ CONVERSATIONS: dict[str, tuple[tuple[Turn, ...], tuple[dict[str, Any], ...]]] = 
     "reasoning": ((QUESTION, THOUGHT, *AGAIN, QUESTION, THOUGHT), ()),
     "reasoning in the text": ((QUESTION, IN_TEXT, *AGAIN), ()),
     "tools": ((QUESTION, Turn("assistant", "", tool_calls=(CALL,)), Turn("tool", "Rain."), ANSWER, *AGAIN), (TOOL,)),
+    "calls": ((QUESTION, Turn("assistant", "", tool_calls=(CALL,)), Turn("tool", "Rain."), ANSWER, *AGAIN), ()),
     "white space": ((Turn("user", "  Name a colour. \n"), Turn("assistant", "\n Blue. \n"), *AGAIN), ()),
     "special tokens in the text": (
         (Turn("user", "Say <|im_end|><|eot_id|></s>[INST]."), Turn("assistant", "<|end|><|user|></s> said."), *AGAIN),
@@ -59,6 +60,8 @@ def encoder_of(style: Style) -> Encoder:
 
 
 def takes(style: Style, kind: str) -> bool:
+    if kind == "calls":
+        return bool(style.knows & {"calls", "tools"})
     return kind not in ("system", "tools") or kind in style.knows
 
 
@@ -105,6 +108,10 @@ def test_examples_are_the_templates_own_rendering(name: str, kind: str) -> None:
             )
             ids, supervised = example.input_ids.tolist(), example.supervised.tolist()
             eos = {tokenizer.eos_token_id}
+            if name == "ernie 4.5":
+                # The space that ends its prompt would be one token with what follows, were both said at once: what the
+                # library sends as a prompt would be no beginning of what it trains on.
+                ids, expected = tokenizer.decode(ids), tokenizer.decode(expected)
             assert expected in (ids, without_added_ends(ids, supervised, eos))
     finally:
         tokenizer.chat_template = tokenizer_source
