@@ -23,11 +23,17 @@ MOST_WAITING = 64
 class Batch(Protocol):
     """What computes many answers at a time; called by the computing thread only."""
 
-    running: int
-    memory_tokens: int
-    memory_tokens_used: int
     cached_prompt_tokens: int
     generated_tokens: int
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def memory_tokens(self) -> int: ...
+
+    @property
+    def memory_tokens_used(self) -> int: ...
 
     def jobs(self) -> list[Job]: ...
 
