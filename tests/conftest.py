@@ -12,6 +12,10 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from support.machine.temporary import files_in_memory
+
+files_in_memory()
+
 import pytest
 import torch
 from support.forks import run_captured, run_fresh

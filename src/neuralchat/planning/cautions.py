@@ -16,10 +16,20 @@ FEW_STEPS = 20
 
 
 def cautions(
-    arguments: FinetuneConfig, args: TrainingArguments, plan: BatchPlan, max_steps: int, cpus: int
+    arguments: FinetuneConfig,
+    args: TrainingArguments,
+    plan: BatchPlan,
+    max_steps: int,
+    *,
+    cpus: int,
+    usual_rate: float,
 ) -> Iterator[str]:
-    """What can be said before the first step. `cpus`: how many this process may use."""
-    yield from rate_cautions(arguments)
+    """What can be said before the first step.
+
+    `cpus`: how many this process may use. `usual_rate`: the learning rate of the method for a model of this size.
+    """
+    yield from original_defaults(arguments, usual_rate)
+    yield from rate_cautions(arguments, usual_rate)
     if args.dataloader_num_workers > cpus:
         yield (
             f"--dataloader_num_workers {args.dataloader_num_workers} is more than the {cpus} CPU(s) of this process, "
@@ -45,10 +55,27 @@ def cautions(
         yield f"--eval_steps {args.eval_steps:g} is more than the {max_steps} steps of the run: no evaluation within it"
 
 
-def rate_cautions(arguments: FinetuneConfig) -> Iterator[str]:
+def original_defaults(arguments: FinetuneConfig, usual_rate: float) -> Iterator[str]:
+    """One line where the defaults of the original's scripts hold and nobody has said otherwise."""
+    better = {
+        "lora_all_linear": "--lora_all_linear",
+        "lora_rank": "--lora_rank 16 --lora_alpha 32",
+        "keep_general": "--keep_general True",
+        "learning_rate": f"--learning_rate {usual_rate:g}",
+        "lr_scheduler_type": "--lr_scheduler_type cosine --warmup_steps 0.03",
+    }
+    left = [flags for name, flags in better.items() if name not in arguments.given]
+    if arguments.schema.original and arguments.tuning.method.name == "lora" and len(left) > 1:
+        yield (
+            "where nothing is given, the defaults are those of the original NeuralChat; measured to learn and to keep "
+            f"more are {' '.join(left)} (what `neuralchat finetune` takes by itself)"
+        )
+
+
+def rate_cautions(arguments: FinetuneConfig, usual_rate: float) -> Iterator[str]:
     rate, method = arguments.training.learning_rate, arguments.tuning.method
-    usual = f"{method.learning_rate:g} suits {method.name} (--learning_rate)"
-    if rate > FAR_OFF_RATE * method.learning_rate:
+    usual = f"{usual_rate:g} suits {method.name} (--learning_rate)"
+    if rate > FAR_OFF_RATE * usual_rate:
         yield f"a learning rate of {rate:g} is so high that training will probably destroy the model; {usual}"
-    elif rate < method.learning_rate / FAR_OFF_RATE:
+    elif rate < usual_rate / FAR_OFF_RATE:
         yield f"a learning rate of {rate:g} is so low that hardly anything will be learned; {usual}"

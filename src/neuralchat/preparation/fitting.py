@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.methods import Method
 from neuralchat.console import note
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.models.families.architecture import is_encoder_decoder, position_limit
@@ -62,10 +63,15 @@ def with_fitting_rate(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:
     """`arguments` with the learning rate that suits the size of the model, where none was given."""
     if arguments.schema.original or "learning_rate" in arguments.given:
         return arguments
+    return with_training(arguments, learning_rate=fitting_rate(arguments.tuning.method, config))
+
+
+def fitting_rate(method: Method, config: Any) -> float:
+    """The learning rate of the method for a model of this configuration."""
     hidden_size = getattr(config.get_text_config(), "hidden_size", None)
     if not isinstance(hidden_size, int) or hidden_size < 1:
-        return arguments
-    return with_training(arguments, learning_rate=arguments.tuning.method.learning_rate_for(hidden_size))
+        return method.learning_rate
+    return method.learning_rate_for(hidden_size)
 
 
 def with_fitting_start(arguments: FinetuneConfig, config: Any) -> FinetuneConfig:

@@ -67,6 +67,7 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
     "results": {
         "samples": (list,),
         "general_samples": (list,),
+        "advice": (list,),
         "steps": (int,),
         "mean_loss": NUMBER_OR_NONE,
         "best_step": (int, type(None)),
@@ -221,6 +222,8 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
             raise RunDirectoryError(
                 f"{path} is damaged: results.{part} must be questions with answers before and after"
             )
+    if not all(isinstance(text, str) and is_plain(text) for text in manifest["results"].get("advice", [])):
+        raise RunDirectoryError(f"{path} is damaged: results.advice must be sentences")
 
 
 def json_text(value: Any, *, indent: int = 2) -> str:

@@ -15,9 +15,9 @@ class RunResults:
     `mean_loss` over all its parts; times, `tokens_this_time` and `tokens_per_s` are those of the last part.
     `samples`: questions with `expected`, `before` and `after`, and where facts are known `right_before` and
     `right_after`. `general_samples`: general questions with the same, but for `expected`. `rouge`: F-measures from 0 to
-    1 by name, of the answers to the held-out questions. `best_step` is the step whose weights are the result where
-    --load_best_model_at_end asks for the best, and `best_metric` what was measured there. None or empty is what was not
-    measured.
+    1 by name, of the answers to the held-out questions. `advice`: what to change for the next run (advice.py).
+    `best_step` is the step whose weights are the result where --load_best_model_at_end asks for the best, and
+    `best_metric` what was measured there. None or empty is what was not measured.
     """
 
     trained_parameters: int = 0
@@ -39,11 +39,12 @@ class RunResults:
     samples: tuple[Mapping[str, Any], ...] = ()
     general_samples: tuple[Mapping[str, Any], ...] = ()
     tokens_per_s: float = 0.0
+    advice: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
         """What an earlier or later version wrote besides is left out."""
         stored = manifest["results"]
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
-        lists = {name: tuple(known.get(name, ())) for name in ("samples", "general_samples")}
+        lists = {name: tuple(known.get(name, ())) for name in ("samples", "general_samples", "advice")}
         return cls(**{**known, **lists})

@@ -53,6 +53,7 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
         figures.append(("held-out answers", scores))
     if results.get("best_step"):
         figures.append(("best state", f"checkpoint-{results['best_step']}, measured {results['best_metric']:.4f}"))
+    figures += [("advice", text) for text in results.get("advice", [])]
     if results["steps"]:
         figures += [
             ("training loss", f"{results['mean_loss']:.4f} (mean over {results['steps']} steps)"),

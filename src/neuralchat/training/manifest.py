@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
+from neuralchat.runs.advice import advice
 from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
 from neuralchat.runs.report import render_report
@@ -33,13 +34,17 @@ def finish(output: Path, session: Session, results: RunResults) -> dict[str, Any
     """Write what a finished run holds; returns its manifest, or None where another process writes it."""
     if not session.training.should_save:
         return None
+    metrics = read_metrics(output) if session.training.do_train else []
+    if metrics:
+        found = advice(results, metrics, keeps_general=session.arguments.tuning.keep_general)
+        results = replace(results, advice=found)
     manifest = make_manifest(session, results)
     if session.training.do_train:
         generation = base_model_of(session.model).generation_config
         # Beside, and then into its place: what is there may be a link of somebody else.
         write_files(output, lambda directory: generation.save_pretrained(str(directory)))
         write_file(output / "README.md", card_of(session, manifest))
-        write_file(output / REPORT, render_report(manifest, read_metrics(output)))
+        write_file(output / REPORT, render_report(manifest, metrics))
         # Last: a directory with a manifest is a finished run.
         write_file(output / MANIFEST, json_text(manifest))
     return manifest

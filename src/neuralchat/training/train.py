@@ -30,9 +30,11 @@ from neuralchat.evaluation.sample_answers import (
     samples_of,
     spread_prompts,
 )
+from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_model import parameter_counts
 from neuralchat.planning.cautions import cautions
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
+from neuralchat.preparation.fitting import fitting_rate
 from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import read_metrics
 from neuralchat.runs.results import RunResults
@@ -60,8 +62,11 @@ def train(session: Session, training: Training) -> RunResults:
     announce(session, training.plan, training.loop.max_steps, parameters)
     results = RunResults(trained_parameters=trained, total_parameters=total, packed=session.packed)
     if args.do_train:
-        cpus = len(read_machine().cpus)
-        for text in cautions(session.arguments, args, training.plan, training.loop.max_steps, cpus):
+        usual_rate = fitting_rate(session.arguments.tuning.method, base_model_of(session.model).config)
+        for text in cautions(
+            session.arguments, args, training.plan, training.loop.max_steps, cpus=len(read_machine().cpus),
+            usual_rate=usual_rate,
+        ):  # fmt: skip
             note(text)
     with training.progress:
         results = measure_and_train(session, training, results)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.machines import machine, xeon
+from support.machine.trees import machine, xeon
 
 from neuralchat import cli
 from neuralchat.distributed import cluster_plan

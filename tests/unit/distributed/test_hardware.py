@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.machines import arm, epyc, lay_out, machine, write, xeon
+from support.machine.trees import arm, epyc, lay_out, machine, write, xeon
 
 from neuralchat.distributed import hardware
 from neuralchat.distributed.hardware import cpu_list, parse_cpu_list, read_machine

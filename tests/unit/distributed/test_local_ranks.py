@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.machines import epyc, machine, write, xeon
+from support.machine.trees import epyc, machine, write, xeon
 from torch.distributed.elastic.multiprocessing.api import PContext
 
 from neuralchat.distributed import local_ranks

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.machines import epyc, machine, write, xeon
+from support.machine.trees import epyc, machine, write, xeon
 
 from neuralchat.distributed import threads as thread_plan
 from neuralchat.distributed.hardware import Machine, NumaNode, read_machine

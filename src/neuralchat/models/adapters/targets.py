@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from typing import Any
@@ -37,14 +38,18 @@ def linear_targets(model: Any) -> list[str]:
 
 def names_read_past(model: Any) -> set[str]:
     """The names of layers whose owner computes with their weight by itself (Mamba): LoRA would not be seen there."""
-    found = set()
-    for kind in {type(module) for module in model.modules()}:
-        try:
-            code = inspect.getsource(kind)
-        except (OSError, TypeError):
-            continue
-        found |= set(re.findall(r"self\.(\w+)\.weight\b(?!\.)", code))
-    return found
+    kinds: set[Any] = {type(module) for module in model.modules()}
+    return {name for kind in kinds for name in weights_read_by(kind)}
+
+
+@functools.cache
+def weights_read_by(kind: type) -> frozenset[str]:
+    """The names of the parts whose weight the code of a class reads."""
+    try:
+        code = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return frozenset()
+    return frozenset(re.findall(r"self\.(\w+)\.weight\b(?!\.)", code))
 
 
 def linear_names(model: Any) -> list[str]:
