@@ -11,6 +11,8 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where the user's own cache is, whose demo model some tests are about.
+USERS_HOME = os.environ.get("NEURALCHAT_HOME")
 
 from support.machine.temporary import files_in_memory
 
@@ -57,6 +59,16 @@ def kernels_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory, kernels_directory: Path) -> Iterator[None]:
+    """What is made for several tests does not use the user's cache either; an ordinary user may not even have one."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        (home / "kernels").symlink_to(kernels_directory)
+        patch.setenv("NEURALCHAT_HOME", str(home))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(
     tmp_path_factory: pytest.TempPathFactory, kernels_directory: Path, monkeypatch: pytest.MonkeyPatch
@@ -65,6 +77,14 @@ def own_cache(
     home = tmp_path_factory.mktemp("home")
     (home / "kernels").symlink_to(kernels_directory)
     monkeypatch.setenv("NEURALCHAT_HOME", str(home))
+
+
+@pytest.fixture
+def users_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if USERS_HOME is None:
+        monkeypatch.delenv("NEURALCHAT_HOME")
+    else:
+        monkeypatch.setenv("NEURALCHAT_HOME", USERS_HOME)
 
 
 @pytest.fixture(autouse=True)

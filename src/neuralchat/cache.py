@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ SEAL = "seal.json"
 SEAL_VERSION = 1
 MAX_SEAL_BYTES = 1 << 20
 WORK_PREFIX = ".writing-"
+# How far the clock of a file system may be ahead of this machine's.
+CLOCK_TOLERANCE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,10 @@ class CacheEntry:
 
 
 def cache_entries(root: Path | None = None) -> list[CacheEntry]:
-    """All that is kept, the one that was used least recently first."""
+    """All that is kept, the one that was used least recently first.
+
+    A time to come is that of a clock that was wrong: such entries come first, or they would stay for ever.
+    """
     root = cache_directory() if root is None else root
     found = []
     for kind in CACHE_KINDS.values():
@@ -166,7 +172,8 @@ def cache_entries(root: Path | None = None) -> list[CacheEntry]:
             for path in (root / kind.name).iterdir():
                 with suppress(OSError):
                     found.append(CacheEntry(kind, path, size_on_disk(path), path.lstat().st_mtime))
-    return sorted(found, key=lambda entry: entry.used_at)
+    latest = time.time() + CLOCK_TOLERANCE_S
+    return sorted(found, key=lambda entry: (entry.used_at <= latest, entry.used_at))
 
 
 def size_on_disk(path: Path) -> int:

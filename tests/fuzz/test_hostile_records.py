@@ -240,6 +240,29 @@ def test_parquet_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     assert ROW in report.problems[0]
 
 
+BOMB = """
+from neuralchat.data.record_files import arrow_rows
+arrow_rows.UNPACKING_BYTES = {limit} << 20
+report = RecordReport()
+records = sum(1 for _ in read_records([sys.argv[1]], report))
+print(records, report.problems)
+"""
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(96, "0 ["), (4096, "40 []")])
+def test_parquet_whose_batch_unpacks_to_more_than_may_be_taken(tmp_path: Path, limit: int, expected: str) -> None:
+    """Each row is small enough, and the file too."""
+    texts = pa.array(["x" * (7 << 20)] * 40)
+    table = pa.table({"instruction": texts, "output": pa.array(["y"] * 40)})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    output, grown = measured(BOMB.strip().format(limit=limit), tmp_path / "a.parquet")
+    assert output.startswith(expected)
+    if limit == 96:
+        assert "needs more than 96 MiB of memory after row 0; write it with smaller row groups" in output
+        assert grown < 200
+
+
 def test_limit_is_the_documented_one() -> None:
     assert record_files.MAX_ROW_BYTES == 8 << 20
     docs = (Path(__file__).parent.parent.parent / "docs" / "data.md").read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ PRELOADED = [
     "neuralchat.training.finetune", "neuralchat.inference.chatbot", "neuralchat.export.merge",
     "neuralchat.evaluation.facts", "neuralchat.models.layers.fused_lora", "peft", "support.kill_at",
     "transformers.models.llama.modeling_llama", "transformers.models.mpt.modeling_mpt",
-    "transformers.models.t5.modeling_t5", "torch.distributed",
+    "transformers.models.t5.modeling_t5", "torch.distributed", "neuralchat.inference.server.serving",
 ]  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([*PRELOADED, "support.forks"])

@@ -53,6 +53,21 @@ def make_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def make_pieces_tokenizer() -> PreTrainedTokenizerFast:
+    """As LLaMA's: spaces are part of pieces, the first is left out, and other characters are bytes."""
+    words = ["▁the", "▁town", "▁is", "▁blue", "▁a", "▁", "a", "b", "s", ".", ",", "\n"]
+    vocabulary = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    merges: list[tuple[str, str]] = []
+    backend = Tokenizer(
+        models.BPE({word: i for i, word in enumerate(vocabulary)}, merges, byte_fallback=True, unk_token="<unk>")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+
+
 SIZES: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,21 @@ def test_what_was_used_least_recently_goes_first(monkeypatch: pytest.MonkeyPatch
     assert names("models") == ["fetched"]
     monkeypatch.setenv("NEURALCHAT_CACHE_GIB", "0")
     assert [gone.path.name for gone in keep_within_limit(keep=cache_directory() / "tokenized" / "older")] == ["new"]
+
+
+def test_what_was_used_in_time_to_come_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was wrong, then or now; else nothing could ever displace it."""
+    now, year = int(time.time()), 365 * 86_400
+    for name, used_at in (("far", now + 70 * year), ("near", now + year), ("old", now - year), ("new", now)):
+        entry("tokenized", name, 40_000, used_at)
+    assert [found.path.name for found in cache_entries()] == ["near", "far", "old", "new"]
+    # A clock that jumped back: what is used from now on stays longest, and of the rest what was used last.
+    monkeypatch.setattr("neuralchat.cache.time.time", lambda: now - 2 * year)
+    assert [found.path.name for found in cache_entries()] == ["old", "new", "near", "far"]
+    entry("tokenized", "used", 40_000, now - 2 * year)
+    assert [found.path.name for found in cache_entries()] == ["old", "new", "near", "far", "used"]
+    monkeypatch.setenv("NEURALCHAT_CACHE_GIB", str(100_000 / (1 << 30)))
+    assert [gone.path.name for gone in keep_within_limit()] == ["old", "new", "near"]
 
 
 def test_a_limit_that_is_no_number_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

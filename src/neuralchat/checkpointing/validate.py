@@ -15,6 +15,8 @@ from transformers import TrainerState
 
 from neuralchat.checkpointing.store import TRAINER_STATE
 from neuralchat.errors import NeuralChatError, RunDirectoryError
+from neuralchat.files import read_file
+from neuralchat.runs.directory import MAX_METRICS_BYTES
 
 # Entries of optimizer states that have the shape of their weight.
 LIKE_THE_WEIGHT = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum")
@@ -41,7 +43,7 @@ def restore_trainer_state(state: TrainerState, checkpoint: Path, output: Path) -
     Raises RunDirectoryError for values that no run can have written.
     """
     with fits(checkpoint):
-        found = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
+        found = json.loads(read_file(checkpoint / TRAINER_STATE, MAX_METRICS_BYTES).decode("utf-8"))
         step, best = found["global_step"], found.get("best_global_step")
         if type(step) is not int or not 0 <= step <= state.max_steps:
             raise ValueError(f"its step is {step!r:.40}, this run has {state.max_steps}")

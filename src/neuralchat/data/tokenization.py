@@ -89,12 +89,17 @@ class Encoder:
     def encode_prompt(self, turns: Sequence[Turn], tools: Tools = ()) -> list[int]:
         """Ids of a conversation that ends with the user's turn or a tool's: what chat sends to the model.
 
-        Raises DataError for what is not text: bytes of a terminal in another encoding arrive as halves of surrogates.
+        Raises DataError for what is not text.
         """
+        self.check_text(turns)
+        return self.encode_pieces([self.template.render(turns, tools)])[0][0].tolist()
+
+    @staticmethod
+    def check_text(turns: Sequence[Turn]) -> None:
+        """Bytes of a terminal in another encoding arrive as halves of surrogates."""
         for text in (text for turn in turns for text in (turn.content, turn.context)):
             if any("\ud800" <= character < "\ue000" for character in text):
                 raise DataError(f"the {turns[-1].role}'s text is not UTF-8: {ascii(text)[:100]}; type it as UTF-8")
-        return self.encode_pieces([self.template.render(turns, tools)])[0][0].tolist()
 
     def encode_pieces(self, conversations: Iterable[Iterable[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
         merged = [merge_runs(pieces) for pieces in conversations]

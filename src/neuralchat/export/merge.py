@@ -13,7 +13,15 @@ from neuralchat.config.methods import METHODS
 from neuralchat.console import put
 from neuralchat.errors import AdapterError, RunDirectoryError, system_error_in, system_error_line
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
-from neuralchat.files import WRITING, make_directory, replace_file, settle_file, working_directory_in, write_file
+from neuralchat.files import (
+    WRITING,
+    make_directory,
+    place_files,
+    settle_file,
+    undo_abandoned,
+    working_directory_in,
+    write_file,
+)
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation_settings import with_end_tokens
 from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_of_run
@@ -86,6 +94,7 @@ def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
     if not is_plain(str(output)):
         raise RunDirectoryError(f"--output {output} is not UTF-8, or too long, and no library can write there")
+    undo_abandoned(output, MERGING_PREFIX)
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise RunDirectoryError(f"--output {output} is not empty; name a directory that is new")
     if reason := why_unwritable(output):
@@ -101,7 +110,7 @@ def merge(options: argparse.Namespace) -> int:
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot)
     whole = merged(bot.model, origin.method)
-    whole.generation_config = with_end_tokens(whole.generation_config, bot.end_ids)
+    whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_merged(output, whole, bot, manifest)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
@@ -109,7 +118,10 @@ def merge(options: argparse.Namespace) -> int:
 
 
 def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
-    """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing."""
+    """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing.
+
+    Killed on the way, it leaves no model, and the next merge into `output` deletes what it left.
+    """
     try:
         make_directory(output)
         with working_directory_in(output, MERGING_PREFIX) as work:
@@ -120,9 +132,12 @@ def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any
             write_file(work / MANIFEST, json_text(manifest))
             for file in sorted(work.iterdir()):
                 settle_file(file)
+            if any(path != work for path in output.iterdir()):
+                raise RunDirectoryError(f"--output {output} is not empty any more; name a directory that is new")
             # What makes a model of the directory comes last.
-            for file in sorted(work.iterdir(), key=lambda file: file.name in (MODEL_CONFIG, MANIFEST)):
-                replace_file(file, output / file.name)
+            place_files(
+                work, output, sorted((file.name for file in work.iterdir()), key=lambda name: name == MODEL_CONFIG)
+            )
     except Exception as error:
         if (refused := system_error_in(error)) is None:
             raise
@@ -135,8 +150,8 @@ def card_of_merged(manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:
     code = without_neuralchat(
         ".",
         bot.template,
-        bot.end_ids,
-        bot.pad_id,
+        bot.voice.end_ids,
+        bot.voice.pad_id,
         method="none",
         dtype=str(whole.dtype).removeprefix("torch."),
         encoder_decoder=is_encoder_decoder(whole.config),

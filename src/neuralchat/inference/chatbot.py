@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
-from neuralchat.data.tokenization import Encoder
-from neuralchat.errors import ArgumentsError, panics_told
-from neuralchat.inference.generation import Answer, TextStream, end_token_ids, frame_of, generate, padding_id
+from neuralchat.errors import ArgumentsError, TemplateError
+from neuralchat.inference.generation import Answer, TextStream, generate
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import on_other_base, origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
 from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
-from neuralchat.inference.window import Prompt, window_of
+from neuralchat.inference.voice import Voice
+from neuralchat.inference.window import Prompt, Window, window_of
 from neuralchat.models.adapters.build import adapter_off
 from neuralchat.models.loading.fetch import DEFAULT_MODEL
 from neuralchat.models.quiet import quiet_libraries
@@ -59,11 +59,7 @@ class Chatbot:
         self.system: str | None = None
         self.history: list[Turn] = []
         self.last: Answer | None = None
-        self.end_ids = end_token_ids(tokenizer, template)
-        self.frame = frame_of(tokenizer, template)
-        # The limit is the model's, not training's, see window.py.
-        self.window = window_of(model)
-        self.encoder = Encoder(tokenizer, template, max_seq_length=1 << 30, train_on_inputs=False)
+        self.voice = Voice(tokenizer, template, window_of(model), name=name)
         # Weak, so that an iterator that nobody holds any more is closed at once.
         self.open_stream: weakref.ref[Generator[str, None, None]] | None = None
 
@@ -107,8 +103,8 @@ class Chatbot:
             yield Chatbot(base, self.tokenizer, self.template, name=f"base model of {self.name}")
 
     @property
-    def pad_id(self) -> int:
-        return padding_id(self.tokenizer, self.end_ids)
+    def window(self) -> Window:
+        return self.voice.window
 
     # A conversation that is remembered
 
@@ -207,7 +203,23 @@ class Chatbot:
         if stream is not None:
             stream.close()
 
+    def said_tokens(self) -> tuple[int, int | None]:
+        """(tokens of the conversation so far, how many the model can follow); None where nobody knows."""
+        if not self.history:
+            return 0, self.window.size
+        turns = [*self.system_turn(), *self.history]
+        answer = 0 if self.last is None else len(self.last.token_ids)
+        return len(self.voice.prompt(turns[:-1], 1).ids) + answer, self.window.size
+
     # Conversations given whole
+
+    def question_problem(self, turns: Sequence[Turn], sampling: Sampling) -> str | None:
+        """Why a conversation cannot be answered; None if it can."""
+        try:
+            self.prompt(turns, sampling)
+        except (ArgumentsError, TemplateError) as error:
+            return str(error)
+        return None
 
     def answer(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Answer:
         """The reply to a conversation that ends with the user's turn; `on_text` gets it piece by piece."""
@@ -215,15 +227,20 @@ class Chatbot:
             return self.computed(turns, sampling, on_text)
 
     def computed(self, turns: Sequence[Turn], sampling: Sampling, on_text: Callable[[str], None] | None) -> Answer:
-        stream = TextStream(self.tokenizer, self.end_ids, on_text, self.frame) if on_text else None
+        stream = TextStream(self.voice.answer_text(), self.voice.end_ids, on_text) if on_text else None
         prompt = self.prompt(turns, sampling)
         self.window.tell(prompt)
         return self.generated([prompt], sampling, stream)[0]
 
     def prompt(self, turns: Sequence[Turn], sampling: Sampling) -> Prompt:
         """What the model is given. Raises ArgumentsError for a question that is longer than it has positions for."""
-        with panics_told(f"the tokenizer of {self.name or 'the model'}"):
-            return self.window.prompt(turns, self.encoder.encode_prompt, sampling.max_new_tokens)
+        return self.voice.prompt(turns, sampling.max_new_tokens)
+
+    def prompts(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Prompt]:
+        prompts = [self.prompt(turns, sampling) for turns in conversations]
+        if cut := sum(prompt.dropped > 0 for prompt in prompts):
+            note(f"{cut} of {len(prompts)} conversation(s) are too long for the model; their first turns are left out")
+        return prompts
 
     def generated(
         self, prompts: Sequence[Prompt], sampling: Sampling, stream: TextStream | None = None
@@ -231,13 +248,12 @@ class Chatbot:
         """`prompts` have the same room for their answers."""
         bounded = dataclasses.replace(sampling, max_new_tokens=prompts[0].max_new_tokens)
         ids = [prompt.ids for prompt in prompts]
-        return generate(self.model, self.tokenizer, ids, self.end_ids, bounded, stream, frame=self.frame)
+        voice = self.voice
+        return generate(self.model, self.tokenizer, ids, voice.end_ids, bounded, stream, frame=voice.frame)
 
     def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
         """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""
-        prompts = [self.prompt(turns, sampling) for turns in conversations]
-        if cut := sum(prompt.dropped > 0 for prompt in prompts):
-            note(f"{cut} of {len(prompts)} conversation(s) are too long for the model; their first turns are left out")
+        prompts = self.prompts(conversations, sampling)
         order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].max_new_tokens, len(prompts[i].ids)))
         found: dict[int, Answer] = {}
         with quiet_libraries(), RandomState(sampling.seed).current():
@@ -249,6 +265,51 @@ class Chatbot:
                     replies = self.generated([prompts[i] for i in chosen], sampling)
                     found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
+
+    def chat_many(
+        self, conversations: Sequence[str | Sequence[Turn]], **sampling: Unpack[SamplingOptions]
+    ) -> list[str]:
+        """The replies to questions, or to whole conversations, each for itself; many are computed at a time.
+
+        Nothing is remembered. Each reply is the one that is given alone; of two tokens that are as likely as each other
+        the other one may be taken. Drawn tokens (temperature above 0) come from the engine's own numbers, so the same
+        seed gives others than `predict`. Raises ArgumentsError where a question is too long, or for beams.
+        """
+        from neuralchat.inference.engine.asking import borrowed_engine, whole_answers
+        from neuralchat.inference.engine.interface import Request
+
+        self.close_stream()
+        chosen = sampling_from(sampling)
+        prompts = self.prompts([self.asked_turns(conversation) for conversation in conversations], chosen)
+        if not prompts:
+            return []
+        with quiet_libraries(), borrowed_engine(self.model, most_waiting=len(prompts)) as engine:
+            requests = [
+                Request(
+                    prompt_ids=tuple(prompt.ids),
+                    model=engine.models()[-1],
+                    sampling=dataclasses.replace(chosen, max_new_tokens=prompt.max_new_tokens),
+                    end_ids=frozenset(self.voice.end_ids),
+                )
+                for prompt in prompts
+            ]
+            answers = whole_answers(engine, requests)
+        return [self.voice.words(ids, finished=finished) for ids, finished in answers]
+
+    def asked_turns(self, conversation: str | Sequence[Turn]) -> list[Turn]:
+        if not isinstance(conversation, str):
+            return list(conversation)
+        self.check_question(conversation)
+        return [*self.system_turn(), Turn("user", conversation)]
+
+    def serve(self, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> int:
+        """Answer over HTTP, as `neuralchat serve` does, until SIGTERM or Ctrl-C; returns the exit status.
+
+        `settings`: those of `ServerSettings`. To be called in the main thread; meanwhile this chatbot must not answer.
+        """
+        from neuralchat.inference.server.serving import serve_chatbot
+
+        return serve_chatbot(self, host=host, port=port, **settings)
 
     def __repr__(self) -> str:
         said = f", {len(self.history)} turns said" if self.history else ""

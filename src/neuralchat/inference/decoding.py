@@ -8,11 +8,12 @@ Shapes: B prompts, W width of the prompts with padding on the left, P virtual to
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from neuralchat.data.packing import VirtualTokens
 from neuralchat.models.adapters.build import base_model_of
@@ -20,10 +21,24 @@ from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.families.table import family_of
 
+# Logits processors of one call of generate, made anew for each.
+Processors = Callable[[], Sequence[LogitsProcessor]]
 
-def decode(model: Any, ids: Tensor, mask: Tensor, settings: GenerationConfig, *, streamer: Any = None) -> Tensor:
-    """New ids [B, N] for prompts int64 [B, W] and their mask; `settings` stand in the model too."""
-    options = {"generation_config": settings, "streamer": streamer}
+
+def decode(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    settings: GenerationConfig,
+    *,
+    streamer: Any = None,
+    processors: Processors = list,
+) -> Tensor:
+    """New ids [B, N] for prompts int64 [B, W] and their mask; `settings` stand in the model too.
+
+    `processors`: what changes the scores besides what `settings` ask for, before anything is drawn.
+    """
+    options = options_of_call(settings, streamer, processors)
     virtual = virtual_tokens_of(model)
     seq2seq = is_encoder_decoder(base_model_of(model).config)
     if not virtual.count:
@@ -33,7 +48,15 @@ def decode(model: Any, ids: Tensor, mask: Tensor, settings: GenerationConfig, *,
         output = base_model_of(model).generate(**embedded_prompts(model, ids, mask, virtual), **options)
         # Given embeddings, a causal model returns what is new only.
         return output[:, 1:] if seq2seq else output
-    return decode_after_prefix(model, ids, mask, virtual, settings, streamer)
+    return decode_after_prefix(model, ids, mask, virtual, settings, streamer, processors)
+
+
+def options_of_call(settings: GenerationConfig, streamer: Any, processors: Processors) -> dict[str, Any]:
+    return {
+        "generation_config": settings,
+        "streamer": streamer,
+        "logits_processor": LogitsProcessorList(processors()),
+    }
 
 
 def embedded_prompts(model: Any, ids: Tensor, mask: Tensor, virtual: VirtualTokens) -> dict[str, Tensor]:
@@ -52,21 +75,29 @@ def with_ones(mask: Tensor, count: int, *, at_end: bool = False) -> Tensor:
 
 
 def decode_after_prefix(
-    model: Any, ids: Tensor, mask: Tensor, virtual: VirtualTokens, settings: GenerationConfig, streamer: Any
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    virtual: VirtualTokens,
+    settings: GenerationConfig,
+    streamer: Any,
+    processors: Processors,
 ) -> Tensor:
     """Prefix tuning: its keys and values are a cache of P tokens, which stand before the text."""
     base = base_model_of(model)
     if family_of(base.config).counts_padding and not bool(mask.all()):
         # One prompt at a time has no padding between prefix and text.
-        found = [decode(model, row[keep][None], keep[keep][None].long(), settings)[0] for row, keep in each(ids, mask)]
+        found = [
+            decode(model, row[keep][None], keep[keep][None].long(), settings, processors=processors)[0]
+            for row, keep in each(ids, mask)
+        ]
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=settings.pad_token_id)
-    options = {"generation_config": settings, "streamer": streamer}
+    options = options_of_call(settings, streamer, processors)
     cache = model.get_prompt(batch_size=len(ids) * (settings.num_beams or 1))
     # Transformers counts cached tokens among the ids; which they are does not matter.
-    place = ids.new_full((len(ids), virtual.count), settings.pad_token_id)
     if is_encoder_decoder(base.config):
-        start = ids.new_full((len(ids), 1), base.config.decoder_start_token_id)
-        decoder_ids = torch.cat([place, start], dim=1)
+        # Transformers puts a start token before ids that do not begin with one.
+        decoder_ids = ids.new_full((len(ids), virtual.count + 1), base.config.decoder_start_token_id)
         output = base.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -76,6 +107,7 @@ def decode_after_prefix(
             **options,
         )
         return output[:, decoder_ids.shape[1] :]
+    place = ids.new_full((len(ids), virtual.count), settings.pad_token_id)
     text = torch.cat([place, ids], dim=1)
     output = base.generate(input_ids=text, attention_mask=with_ones(mask, virtual.count), cache=cache, **options)
     return output[:, text.shape[1] :]

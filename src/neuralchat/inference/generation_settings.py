@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from neuralchat.data.templates.template import Template
 from neuralchat.inference.sampling import Sampling
 
 # Which tokens there are is the tokenizer's and the template's to say; the others say nothing of the answer's words.
@@ -41,7 +42,8 @@ def generation_settings(
     own = base.generation_config
     config = GenerationConfig(
         **sampling.options(),
-        eos_token_id=list(end_ids),
+        # Without any, an answer ends at its length only.
+        eos_token_id=list(end_ids) or None,
         pad_token_id=pad_id,
         bos_token_id=own.bos_token_id if own is not None else None,
         decoder_start_token_id=decoder_start(base),
@@ -53,6 +55,14 @@ def generation_settings(
         yield config
     finally:
         base.generation_config = own
+
+
+def end_token_ids(tokenizer: Any, template: Template) -> list[int]:
+    return [tokenizer.convert_tokens_to_ids(token) for token in template.end_tokens]
+
+
+def padding_id(tokenizer: Any, end_ids: Sequence[int]) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
 
 
 def decoder_start(base: Any) -> int | None:

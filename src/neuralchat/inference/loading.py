@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,18 @@ from neuralchat.models.loading.precision import Precision, has_bf16_units
 TEMPLATES = ("alpaca", "chat")
 
 
-def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tuple[Any, Any, Template]:
-    """(model in evaluation mode, tokenizer, template). Whether code of the base model may run is the caller's word."""
+@dataclass(frozen=True)
+class TextParts:
+    """What is loaded of a chatbot before its weights. `adapter`: its adapter_config.json, if any."""
+
+    tokenizer: Any
+    template: Template
+    config: Any
+    adapter: dict[str, Any] | None
+
+
+def load_text_parts(origin: Origin, *, template: str | None, trust_remote_code: bool) -> TextParts:
+    """All but the weights. Whether code of the base model may run is the caller's word."""
     if template is not None and template not in TEMPLATES:
         raise ArgumentsError(f"--template is '{template}'; allowed are {', '.join(TEMPLATES)}")
     adapter = checked_weights(origin)
@@ -45,7 +55,14 @@ def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tu
         check_fingerprint(origin, base_fingerprint(source))
     own_tokenizer = origin.directory is not None and (origin.directory / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source)
-    chosen = template_of(origin, tokenizer, config, asked=template)
+    return TextParts(tokenizer, template_of(origin, tokenizer, config, asked=template), config, adapter)
+
+
+def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tuple[Any, Any, Template]:
+    """(model in evaluation mode, tokenizer, template). Raises as `load_text_parts` does."""
+    parts = load_text_parts(origin, template=template, trust_remote_code=trust_remote_code)
+    source = replace(origin.source, trust_remote_code=trust_remote_code)
+    tokenizer, config, adapter = parts.tokenizer, parts.config, parts.adapter
     model = load_model(source, config, chat_precision(origin, config))
     if asked := asked_by_base(model):
         note(
@@ -56,7 +73,7 @@ def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tu
         check_new_tokens(model, origin.directory, adapter, len(tokenizer))
         model = with_adapter(model, origin.directory, len(tokenizer))
     check_finite(model, source.name)
-    return model.eval(), tokenizer, chosen
+    return model.eval(), tokenizer, parts.template
 
 
 def checked_weights(origin: Origin) -> dict[str, Any] | None:

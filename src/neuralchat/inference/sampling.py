@@ -11,6 +11,8 @@ from neuralchat.errors import ArgumentsError, problem_list
 
 # What torch takes as the seed of a generator.
 LOWEST_SEED, HIGHEST_SEED = -(1 << 63), (1 << 64) - 1
+# Of presence and frequency, as in the API of OpenAI.
+MOST_PENALTY = 2.0
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -20,7 +22,10 @@ class SamplingOptions(TypedDict, total=False):
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
     num_beams: int
     seed: int | None
 
@@ -29,9 +34,11 @@ class SamplingOptions(TypedDict, total=False):
 class Sampling:
     """How the next token is chosen. Raises ArgumentsError with all impossible values at once.
 
-    temperature 0 is greedy: the likeliest token, always the same answer. `top_p` (above 0, at most 1) and `top_k` (0 is
-    all) bound the tokens that are drawn from. `seed` makes a draw repeatable; torch's own generator goes on as if
-    nothing had been drawn.
+    temperature 0 is greedy: the likeliest token, always the same answer. `top_p` (above 0, at most 1), `top_k` (0 is
+    all) and `min_p` (a share of the likeliest token's probability) bound the tokens that are drawn from.
+    `repetition_penalty` divides positive scores, and multiplies negative ones, of tokens that prompt or answer hold;
+    `presence_penalty`, and `frequency_penalty` once for each time, are taken from the scores of tokens that the answer
+    holds. `seed` makes a draw repeatable; torch's own generator goes on as if nothing had been drawn.
 
     >>> Sampling(max_new_tokens=8).options()
     {'max_new_tokens': 8, 'do_sample': False}
@@ -41,7 +48,10 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     num_beams: int = 1
     seed: int | None = None
 
@@ -50,10 +60,12 @@ class Sampling:
             raise ArgumentsError("\n".join(wrong))
 
     def options(self) -> dict[str, Any]:
-        """The arguments of transformers' generate."""
+        """The arguments of transformers' generate; it has none for presence and frequency (penalties.py)."""
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
         if self.temperature > 0:
             options |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+            if self.min_p > 0:
+                options["min_p"] = self.min_p
         if self.num_beams > 1:
             options["num_beams"] = self.num_beams
         if self.repetition_penalty != 1.0:
@@ -84,8 +96,13 @@ def sampling_problems(sampling: Sampling) -> list[str]:
         problems.append(f"--top_p must be above 0 and at most 1, found {sampling.top_p}")
     if sampling.top_k < 0:
         problems.append(f"--top_k must not be negative, found {sampling.top_k}")
+    if not 0 <= sampling.min_p <= 1:
+        problems.append(f"--min_p must be from 0 to 1, found {sampling.min_p}")
     if not sampling.repetition_penalty > 0:
         problems.append(f"--repetition_penalty must be above 0, found {sampling.repetition_penalty}")
+    for name in ("presence_penalty", "frequency_penalty"):
+        if not -MOST_PENALTY <= getattr(sampling, name) <= MOST_PENALTY:
+            problems.append(f"--{name} must be from -2 to 2, found {getattr(sampling, name)}")
     if sampling.num_beams < 1:
         problems.append(f"--num_beams must be at least 1, found {sampling.num_beams}")
     if sampling.seed is not None and not LOWEST_SEED <= sampling.seed <= HIGHEST_SEED:

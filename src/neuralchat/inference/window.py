@@ -62,9 +62,14 @@ class Window:
             )
         return Prompt(ids, max_new_tokens if left is None else min(max_new_tokens, left), dropped)
 
+    @property
+    def size(self) -> int | None:
+        """The most tokens that the model can follow; None where nobody knows."""
+        return self.trained if self.limit is None else self.limit
+
     def has_room(self, ids: Sequence[int], max_new_tokens: int) -> bool:
         """Whether a prompt leaves as much room as an answer may want, though never more than half."""
-        size = self.trained if self.limit is None else self.limit
+        size = self.size
         if size is None:
             return True
         return len(ids) + (0 if self.apart else min(max_new_tokens, size // 2)) <= size
@@ -87,10 +92,9 @@ class Window:
 
     def tell(self, prompt: Prompt) -> None:
         """What the person should know of how the conversation was fitted."""
-        size = self.trained if self.limit is None else self.limit
         if prompt.dropped:
             note(
-                f"the conversation has become longer than the {size} tokens that the model can follow; its first "
+                f"the conversation has become longer than the {self.size} tokens that the model can follow; its first "
                 f"{prompt.dropped} turn(s) are left out of this answer (/new begins a new one)"
             )
         if self.trained is not None and len(prompt.ids) > self.trained:
@@ -107,9 +111,12 @@ def turns_apart(turns: Sequence[Turn]) -> tuple[list[Turn], list[Turn]]:
 
 
 def window_of(model: Any) -> Window:
-    """Virtual tokens of the adapter stand in positions too."""
-    config = base_model_of(model).config
-    limit, virtual = position_limit(config), virtual_tokens_of(model).count
+    return window_for(base_model_of(model).config, virtual_tokens_of(model).count)
+
+
+def window_for(config: Any, virtual: int) -> Window:
+    """`config`: transformers' configuration. `virtual`: tokens of the adapter, which stand in positions too."""
+    limit = position_limit(config)
     trained = getattr(config, "max_position_embeddings", None)
     if not isinstance(trained, int) or isinstance(trained, bool) or trained < 1:
         trained = None

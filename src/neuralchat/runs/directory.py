@@ -226,7 +226,7 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
         raise RunDirectoryError(f"{path} is damaged: results.advice must be sentences")
 
 
-def json_text(value: Any, *, indent: int = 2) -> str:
+def json_text(value: Any, *, indent: int | None = 2) -> str:
     """JSON as it is kept: readable in any script, and nothing in it that a terminal obeys. Known secrets are masked.
 
     What JSON need not write as \\uXXXX, and a terminal heeds or text is reordered by, is written so.

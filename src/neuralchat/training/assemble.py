@@ -25,8 +25,7 @@ from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.general_plan import GeneralPlan, general_examples
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
-from neuralchat.inference.generation import end_token_ids
-from neuralchat.inference.generation_settings import with_end_tokens
+from neuralchat.inference.generation_settings import end_token_ids, with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.teacher import Teacher
 from neuralchat.models.compat.trainer import (
@@ -38,6 +37,7 @@ from neuralchat.models.compat.trainer import (
 )
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.losses.causal import causal_known_states
+from neuralchat.preparation.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
@@ -45,7 +45,6 @@ from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
-from neuralchat.training.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.training.run_clock import RunClock
 from neuralchat.training.step import GradientSum, KeptKnowledge
 from neuralchat.training.stopping import StopSignals

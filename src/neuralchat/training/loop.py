@@ -29,24 +29,13 @@ from neuralchat.console.live import LiveProgress
 from neuralchat.data.step_shares import StepLoader, StepShare
 from neuralchat.distributed.collectives import all_reduce_sum
 from neuralchat.models.compat.trainer import CallbackHandler
+from neuralchat.preparation.optimizer import steps_by_metric
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
-from neuralchat.training.optimizer import steps_by_metric
+from neuralchat.training.position import Position
 from neuralchat.training.run_clock import RunClock
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
-
-
-@dataclass
-class Position:
-    """Where training stands. `step`: optimizer steps done of this epoch. `ended`: the epoch's end has been reached, so
-    that only what is due there may be left. `skipped`: steps left out since a callback ended epochs early.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    ended: bool = False
-    skipped: int = 0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -252,13 +241,6 @@ class TrainingLoop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises ValueError for a position that no run of this plan can have at the state's step."""
-        position, self.due = Position(**state["position"]), dict(state["due"])
-        if [type(value) for value in asdict(position).values()] != [int, int, bool, int]:
-            raise ValueError(f"it stands at {position}")
-        done = position.epoch * self.steps_per_epoch + position.step - position.skipped
-        if min(asdict(position).values()) < 0 or position.step > self.steps_per_epoch or done != self.state.global_step:
-            raise ValueError(
-                f"it stands at step {position.step} of epoch {position.epoch + 1}, {self.state.global_step} in all; "
-                f"an epoch has {self.steps_per_epoch} steps now"
-            )
-        self.position = position
+        position = Position(**state["position"])
+        position.check(self.steps_per_epoch, self.state.global_step)
+        self.position, self.due = position, dict(state["due"])

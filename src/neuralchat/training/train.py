@@ -34,11 +34,11 @@ from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.loading.base_model import parameter_counts
 from neuralchat.planning.cautions import cautions
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
+from neuralchat.preparation.announce import announce
 from neuralchat.preparation.fitting import fitting_rate
 from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import read_metrics
 from neuralchat.runs.results import RunResults
-from neuralchat.training.announce import announce
 from neuralchat.training.assemble import Training
 from neuralchat.training.counters import Counters
 from neuralchat.training.stopping import (

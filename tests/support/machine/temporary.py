@@ -20,7 +20,7 @@ def files_in_memory() -> None:
         return
     if shutil.disk_usage(MEMORY).free < FREE_BYTES or psutil.virtual_memory().available < AVAILABLE_BYTES:
         return
-    directory = MEMORY / f"neuralchat-tests-{os.getuid()}"
+    directory = MEMORY / f"tests-of-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.stat().st_uid == os.getuid() and not directory.is_symlink():
         os.environ["TMPDIR"] = str(directory)

@@ -265,3 +265,35 @@ def test_the_original_name(tmp_path: Path, llama_checkpoint: Path) -> None:
 def test_a_name_of_a_run_that_is_not_there() -> None:
     with pytest.raises(RunDirectoryError, match="run directory /nowhere does not exist"):
         Chatbot.load("/nowhere")
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", None])
+def test_many_at_once_are_each_alone_and_leave_the_model_as_it_was(
+    tmp_path: Path, llama_checkpoint: Path, method: str | None
+) -> None:
+    bot = Chatbot.load(llama_checkpoint if method is None else save_run(tmp_path / "run", llama_checkpoint, method))
+    before = bot.predict("Name a colour.", max_new_tokens=12)
+    attention = bot.model.get_base_model().config._attn_implementation if method else None
+    bot.system = "Be brief."
+    texts = ["Name a colour.", "And a town?", "Name a fruit that is red, and a cat."] * 4
+    conversation = [Turn("user", "Name it."), Turn("assistant", "What?"), Turn("user", "A town.")]
+    found = bot.chat_many([*texts, conversation], max_new_tokens=12)
+    assert found[:-1] == [bot.predict(text, max_new_tokens=12) for text in texts]
+    assert found[-1] == bot.answer(conversation, Sampling(max_new_tokens=12)).text
+    assert bot.history == []
+    bot.system = None
+    assert bot.predict("Name a colour.", max_new_tokens=12) == before
+    if method:
+        assert bot.model.get_base_model().config._attn_implementation == attention
+        with bot.untuned() as base:
+            assert base.predict("Name a colour.", max_new_tokens=12) != before
+    assert bot.chat_many([]) == []
+
+
+def test_many_at_once_refuse_what_one_refuses(bot: Chatbot) -> None:
+    with pytest.raises(ArgumentsError, match="the question is empty"):
+        bot.chat_many(["Name it.", " "])
+    with pytest.raises(ArgumentsError, match="beams"):
+        bot.chat_many(["Name it."], num_beams=2)
+    with pytest.raises(ArgumentsError, match="unknown option temprature"):
+        bot.chat_many(["Name it."], temprature=2)  # type: ignore[call-arg]

@@ -29,8 +29,9 @@ def test_default_is_greedy() -> None:
 
 def test_flags_reach_the_generation() -> None:
     words = ["--max_new_tokens", "9", "--temperature", "0.5", "--top_p", "0.9", "--top_k", "40"]
+    words += ["--min_p", "0.05"]
     assert sampling_of(options_of(*words, "--repetition_penalty", "1.2")).options() == {
-        "max_new_tokens": 9, "do_sample": True, "temperature": 0.5, "top_p": 0.9, "top_k": 40,
+        "max_new_tokens": 9, "do_sample": True, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
         "repetition_penalty": 1.2,
     }  # fmt: skip
 
@@ -47,6 +48,10 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("top_p", 0.0, "--top_p must be above 0 and at most 1, found 0.0"),
     ("top_p", 1.1, "--top_p must be above 0 and at most 1, found 1.1"),
     ("top_k", -1, "--top_k must not be negative, found -1"),
+    ("min_p", -0.1, "--min_p must be from 0 to 1, found -0.1"),
+    ("min_p", 1.5, "--min_p must be from 0 to 1, found 1.5"),
+    ("presence_penalty", 2.5, "--presence_penalty must be from -2 to 2, found 2.5"),
+    ("frequency_penalty", -3.0, "--frequency_penalty must be from -2 to 2, found -3.0"),
     ("repetition_penalty", 0.0, "--repetition_penalty must be above 0, found 0.0"),
     ("seed", HIGHEST_SEED + 1, f"--seed must be from -{1 << 63} to {HIGHEST_SEED}, found {1 << 64}"),
 ]

@@ -15,8 +15,8 @@ from transformers.training_args import OptimizerNames
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.errors import ArgumentsError
+from neuralchat.preparation.optimizer import make_optimizer, make_scheduler
 from neuralchat.preparation.packages import TRACKERS, check_packages, is_installed, package_of_optimizer
-from neuralchat.training.optimizer import make_optimizer, make_scheduler
 
 
 def config(**values: Any) -> FinetuneConfig:

@@ -31,7 +31,7 @@ CHAT = [
 
 
 def test_there_are_such_commands() -> None:
-    assert [len(found) for found in (FINETUNE, SPECIFICATION, CHAT)] == [4, 3, 4]
+    assert [len(found) for found in (FINETUNE, SPECIFICATION, CHAT)] == [4, 3, 5]
 
 
 @pytest.mark.parametrize("line", FINETUNE)

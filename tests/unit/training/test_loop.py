@@ -16,10 +16,10 @@ from transformers.trainer_callback import CallbackHandler
 
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.step_shares import StepShare
+from neuralchat.preparation.optimizer import make_optimizer, make_scheduler
 from neuralchat.training.assemble import make_state
 from neuralchat.training.counters import Counters
 from neuralchat.training.loop import TrainingLoop
-from neuralchat.training.optimizer import make_optimizer, make_scheduler
 from neuralchat.training.step import StepResult
 from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
 

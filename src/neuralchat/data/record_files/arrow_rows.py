@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from neuralchat.data.record_files import rows
 from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, header_problem, readable, too_large
+from neuralchat.data.templates.limits import memory_bytes
+from neuralchat.files import open_regular
 
 # Few, since compression can hide the size of rows until they are read.
 BATCH_ROWS = 64
 # What a file of Arrow's begins with; a stream has no such mark.
 ARROW_FILE = b"ARROW1"
+# What a batch may take while it is unpacked, beside as much as the file has: a few bytes can stand for gigabytes.
+UNPACKING_BYTES = 4 << 30
 
 
 def read_parquet(path: Path) -> Rows:
@@ -48,18 +54,24 @@ def checked_parts(batch: Any) -> Iterator[Any]:
 def rows_of_batches(path: Path, what: str, opened: Callable[[Any], tuple[Any, Iterator[Any]]]) -> Rows:
     """`opened`: a stream -> (schema, batches)."""
     number = 0
-    with path.open("rb") as stream:
+    with open(open_regular(path), "rb") as stream:
         try:
+            most_bytes = UNPACKING_BYTES + path.stat().st_size
             schema, batches = opened(stream)
             if problem := header_problem(schema.names):
                 yield SyntaxProblem(None, problem, True)
                 return
-            for batch in batches:
+            for batch in unpacked_within(most_bytes, batches):
                 for row in rows_of_batch(batch):
                     number += 1
                     yield RawRow(number, row) if isinstance(row, dict) else SyntaxProblem(number, row, False)
         except UnicodeDecodeError:
             raise
+        except MemoryError:
+            what = (
+                f"needs more than {most_bytes >> 20} MiB of memory after row {number}; write it with smaller row groups"
+            )
+            yield SyntaxProblem(None, what, True)
         except Exception as error:  # a damaged file may make the library raise anything
             why = readable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
             yield SyntaxProblem(None, f"is not {what} after row {number}: {why}", True)
@@ -72,3 +84,29 @@ def rows_of_batch(batch: Any) -> Iterator[dict[str, Any] | str]:
         return
     for row in (batch.slice(i, 1) for i in range(len(batch))):
         yield from row.to_pylist() if row.nbytes <= rows.MAX_ROW_BYTES else [too_large()]
+
+
+def unpacked_within(most_bytes: int, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; MemoryError where one needs more than `most_bytes` to be unpacked."""
+    while True:
+        with mapped_at_most(most_bytes):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextmanager
+def mapped_at_most(most_bytes: int) -> Iterator[None]:
+    """Within, this process is given no more than so many bytes beside what it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if not (mapped := memory_bytes(0)):
+        # A system that does not say how much that is.
+        yield
+        return
+    limits = [limit for limit in (mapped + most_bytes, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -9,6 +9,7 @@ from typing import Any
 
 from neuralchat.data.record_files.arrow_rows import read_arrow
 from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, readable
+from neuralchat.files import is_plain_name, read_file
 
 STATE, PARTS = "state.json", "dataset_dict.json"
 # What is read of a directory that holds several data sets, where training asks for it.
@@ -66,32 +67,30 @@ def read_saved(directory: Path) -> Rows:
         return
     for file in files:
         before = number
-        for row in read_arrow(file):
-            if isinstance(row, RawRow):
-                number = before + row.number
-                yield replace(row, number=number)
-            else:
-                yield replace(row, row=row.row and before + row.row, what=f"{file.name}: {row.what}")
-                if row.fatal:
-                    return
-                number = max(number, before + (row.row or 0))
+        try:
+            for row in read_arrow(file):
+                if isinstance(row, RawRow):
+                    number = before + row.number
+                    yield replace(row, number=number)
+                else:
+                    yield replace(row, row=row.row and before + row.row, what=f"{file.name}: {row.what}")
+                    if row.fatal:
+                        return
+                    number = max(number, before + (row.row or 0))
+        except OSError as error:
+            yield SyntaxProblem(None, f"{file.name} cannot be read: {error.strerror or error}", True)
+            return
 
 
 def data_set_content(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
-            content = json.loads(stream.read(MAX_STATE_BYTES))
+        content = json.loads(read_file(file, MAX_STATE_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
         raise SavedDataSetError(f"cannot be read as a data set: {file.name}: {reason}") from error
     if not isinstance(content, dict):
         raise SavedDataSetError(f"cannot be read as a data set: {file.name} must hold an object")
     return content
-
-
-def is_plain_name(name: Any) -> bool:
-    """Whether it is the name of something in a directory, and leads nowhere else."""
-    return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name and "\0" not in name
 
 
 def names_text(names: list[str]) -> str:

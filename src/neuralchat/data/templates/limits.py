@@ -7,6 +7,7 @@ cost, such as 9 ** (9 ** 9), is held only by `tried_in_child`, once for each tem
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
 import select
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from neuralchat.errors import TemplateError
+from neuralchat.errors import NeuralChatError, TemplateError
 
 # A chat template takes less than a millisecond.
 RENDER_SECONDS = 5.0
@@ -202,9 +203,14 @@ TOO_MUCH_MEMORY, DONE = 3, 0
 
 
 def tried_in_child(
-    work: Callable[[], Any], what: str, *, seconds: float = RENDER_SECONDS, memory: int = MAX_GROWTH_BYTES
+    work: Callable[[], Any],
+    what: str,
+    *,
+    seconds: float = RENDER_SECONDS,
+    memory: int = MAX_GROWTH_BYTES,
+    error: type[NeuralChatError] = TemplateError,
 ) -> None:
-    """Run `work` in a fork that may use so much and no more. Raises TemplateError where it would.
+    """Run `work` in a fork that may use so much and no more. Raises `error` where it would.
 
     What else is wrong with it is not told: whoever does it again meets it.
     """
@@ -222,11 +228,11 @@ def tried_in_child(
             os._exit(status)
     outcome = status_within(child, seconds)
     if outcome is None:
-        raise TemplateError(f"{what} takes longer than {seconds:g} s; it is not used")
+        raise error(f"{what} takes longer than {seconds:g} s; it is not used")
     if outcome == TOO_MUCH_MEMORY:
-        raise TemplateError(f"{what} takes more than {memory >> 20} MiB of memory; it is not used")
+        raise error(f"{what} takes more than {memory >> 20} MiB of memory; it is not used")
     if outcome != DONE:
-        raise TemplateError(f"{what} ends the process that renders it (status {outcome}); it is not used")
+        raise error(f"{what} ends the process that tries it (status {outcome}); it is not used")
 
 
 def fork_quietly() -> int:
@@ -237,7 +243,8 @@ def fork_quietly() -> int:
 
 
 def confine(seconds: float, memory: int) -> None:
-    """Limit this process: it writes no file, dumps no core, and ends by itself even if its parent is gone."""
+    """Limit this process: it writes no file, dumps nothing, and ends by itself even if its parent is gone."""
+    faulthandler.disable()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, 2 * seconds + 1)
     for limit, value in (

@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.sampling import Sampling
 
-# "stop": an end token came. "length": max_new_tokens, or the model's last position. "failed": see Ended.error.
+# "stop": an end token came. "length": max_new_tokens, the model's last position, or the whole memory is full.
+# "failed": see Ended.error.
 Reason = Literal["stop", "length", "cancelled", "failed"]
 
 
@@ -96,9 +97,9 @@ class Engine(Protocol):
     def submit(self, request: Request, on_event: Callable[[Event], None]) -> Ticket:
         """Take a request; `on_event` is called from a thread of the engine: each Token, then Ended once.
 
-        `on_event` must return at once. Raises ArgumentsError where the request cannot be answered (prompt and answer
-        longer than the model's positions or the whole memory, beams, ids outside the vocabulary), UnknownModelError,
-        EngineBusyError or EngineDownError; then it is never called.
+        `on_event` must return at once. Raises ArgumentsError where the request cannot be answered (a prompt that leaves
+        no token of the model's positions or of the whole memory to its answer, beams, ids outside the vocabulary),
+        UnknownModelError, EngineBusyError or EngineDownError; then it is never called.
         """
 
     def models(self) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ to compute from, and patterns to search with. Only what describes one of the met
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.checks import is_safe_pattern
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError
 from neuralchat.models.loading.checkpoint_files import Shapes, error_line, read_json_object, safetensors_shapes
@@ -20,9 +20,6 @@ from neuralchat.runs.directory import ADAPTER
 
 PICKLED = "adapter_model.bin"
 MAX_NAMES = 10_000
-# A pattern with few repetitions, none of them of a group, cannot search for ever.
-MAX_REPETITIONS = 3
-MAX_PATTERN = 2000
 
 
 def is_size(value: Any) -> bool:
@@ -47,21 +44,6 @@ def is_text(value: Any) -> bool:
 
 def is_names(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MAX_NAMES and all(isinstance(name, str) for name in value)
-
-
-def is_safe_pattern(value: Any) -> bool:
-    """A regular expression that ends soon on any name.
-
-    >>> is_safe_pattern(r".*layers.(0|1).self_attn.(q|v)_proj"), is_safe_pattern("(a+)+b")
-    (True, False)
-    """
-    if not isinstance(value, str) or len(value) > MAX_PATTERN or re.search(r"\)\s*[*+{]", value):
-        return False
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return len(re.findall(r"[*+{]", value)) <= MAX_REPETITIONS
 
 
 def is_targets(value: Any) -> bool:
@@ -245,12 +227,12 @@ def unlike(name: str, value: Any, there: Iterable[int]) -> str | None:
     return f"{name} gives a size of {shown(value)}, the weights have {', '.join(map(str, known[:5])) or 'none'}"
 
 
-def check_loaded(model: Any, directory: Path, shapes: Shapes) -> None:
+def check_loaded(model: Any, directory: Path, shapes: Shapes, name: str = "default") -> None:
     """Raise AdapterError unless every weight of the file went into the model, and every adapter weight came from it."""
     import torch
     from peft import get_peft_model_state_dict
 
-    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     parts = model.state_dict().keys()
     unexpected = sorted(name for name in shapes.keys() - wanted.keys() if name not in parts)
     if unexpected:
@@ -286,8 +268,39 @@ def load_adapter(model: Any, directory: Path) -> Any:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             loaded = PeftModel.from_pretrained(model, str(directory))
     except Exception as error:  # what PEFT raises for a foreign adapter is not declared anywhere
-        raise AdapterError(
-            f"the adapter of {directory} does not fit its base model {model.name_or_path}: {error_line(error)}"
-        ) from error
+        raise unfit(model, directory, error) from error
     check_loaded(loaded, directory, safetensors_shapes(directory / ADAPTER))
     return loaded
+
+
+def unfit(base: Any, directory: Path, error: Exception) -> AdapterError:
+    return AdapterError(
+        f"the adapter of {directory} does not fit its base model {base.name_or_path}: {error_line(error)}"
+    )
+
+
+def load_adapter_beside(base: Any, others: Any, directory: Path, name: str) -> tuple[Any, str]:
+    """(PeftModel around `base`, name in it) of one more adapter, which is loaded and not switched on.
+
+    `others`: the PeftModel whose adapters change layers of `base` already, or None; an adapter of the same kind goes in
+    there under `name`. Raises AdapterError or ModelError; then everything is as it was.
+    """
+    kind = check_adapter_files(directory)["peft_type"]
+    virtual = kind in [row.peft_type for row in METHODS.values() if row.virtual_tokens]
+    if others is None or virtual:
+        return load_adapter(base, directory), "default"
+    if others.peft_type != kind:
+        raise AdapterError(
+            f"the adapter of {directory} is of {kind}; adapters of {others.peft_type.value} are loaded, which "
+            "cannot be in one model with it"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            others.load_adapter(str(directory), name, torch_device=str(base.device))
+        check_loaded(others, directory, safetensors_shapes(directory / ADAPTER), name)
+    except Exception as error:
+        if name in others.peft_config:
+            others.delete_adapter(name)
+        raise error if isinstance(error, AdapterError) else unfit(base, directory, error) from error
+    return others, name

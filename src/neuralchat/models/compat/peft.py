@@ -27,6 +27,7 @@ __all__ = [
     "PlainLora",
     "leading_keys_values_of",
     "plain_lora",
+    "plain_lora_of",
     "refuses",
     "stands_for_experts",
     "targeted_parameters",
@@ -81,8 +82,14 @@ def plain_lora(layer: Any) -> PlainLora | None:
     PEFT keeps them in dictionaries by adapter and has no function that hands them out.
     """
     names = layer.active_adapters
-    name = names[0] if len(names) == 1 else None
-    if name not in layer.lora_A or layer.disable_adapters or layer.merged or layer.lora_variant.get(name):
+    if len(names) != 1 or layer.disable_adapters or layer.merged:
+        return None
+    return plain_lora_of(layer, names[0])
+
+
+def plain_lora_of(layer: Any, name: str) -> PlainLora | None:
+    """The parts of one adapter of a LoraLinear, switched on or not; None where it has none here, or is not plain."""
+    if name not in layer.lora_A or layer.lora_variant.get(name):
         return None
     a, b = layer.lora_A[name], layer.lora_B[name]
     if a.bias is not None or b.bias is not None:

@@ -34,6 +34,15 @@ def position_limit(config: Any) -> int | None:
     return limit if shapes != set(table_shapes(longer)) else None
 
 
+def positions_hang_on_length(config: Any) -> bool:
+    """Whether rotary positions turn in another way in longer texts, so that kept keys would not fit later ones."""
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    # Some families have different ones by kind of layer.
+    kinds = [found, *(value for value in found.values() if isinstance(value, dict))]
+    names = [str(kind.get("rope_type", kind.get("type", ""))) for kind in kinds]
+    return any("dynamic" in name or name == "longrope" for name in names)
+
+
 def table_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every embedding table and buffer of a model of this configuration, built without memory."""
     import torch

@@ -9,21 +9,33 @@ import torch
 from torch import Tensor
 
 from neuralchat.data.packing import PackedBatch
+from neuralchat.models.attention.pages import PAGED_ATTENTION, register_pages
 from neuralchat.models.attention.segments import SEGMENT_ATTENTION, register, row_mask
 from neuralchat.models.compat.transformers import attention_of, calls_attention_interface, keeps_a_state
+from neuralchat.models.families.architecture import positions_hang_on_length
 
 # Kinds of layers, by their names in configurations, whose attention is computed inside segments.
 ATTENDING_LAYERS = {"full_attention", "sliding_attention"}
 
 
-def take_segment_attention(base: Any) -> bool:
-    """Let a causal model attend inside segments; False, with the model unchanged, where not all that it does with
-    neighbouring tokens is attention through the interface.
-    """
+def only_attends(base: Any) -> bool:
+    """Whether all that a causal model does with neighbouring tokens is attention through the interface."""
     kinds = set(getattr(base.config, "layer_types", None) or ())
-    if not kinds <= ATTENDING_LAYERS or keeps_a_state(base):
+    return kinds <= ATTENDING_LAYERS and not keeps_a_state(base) and calls_attention_interface(base)
+
+
+def take_page_attention(base: Any) -> bool:
+    """Let a causal model attend to keys and values in pages; False, with the model unchanged, where it cannot."""
+    if not only_attends(base) or positions_hang_on_length(base.config):
         return False
-    if not calls_attention_interface(base):
+    register_pages()
+    base.set_attn_implementation(PAGED_ATTENTION)
+    return attention_of(base) == PAGED_ATTENTION
+
+
+def take_segment_attention(base: Any) -> bool:
+    """Let a causal model attend inside segments; False, with the model unchanged, where it cannot."""
+    if not only_attends(base):
         return False
     register()
     base.set_attn_implementation(SEGMENT_ATTENTION)

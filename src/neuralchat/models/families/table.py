@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from neuralchat.models.families.architecture import is_encoder_decoder
-from neuralchat.models.families.attention_interface import packed_states, take_segment_attention
+from neuralchat.models.families.attention_interface import packed_states, take_page_attention, take_segment_attention
 from neuralchat.models.families.mpt import mpt_prompt_sizes, packed_mpt_states, take_mpt_attention
 from neuralchat.models.families.t5 import packed_t5_states, take_t5_attention
 
@@ -30,6 +30,8 @@ class Family:
     """Whether a model of this configuration belongs to the family; the first row that matches counts."""
     take_segments: Callable[[Any], bool] = never
     """Makes a base model ready for packed rows; False, with the model unchanged, where it cannot take them."""
+    take_pages: Callable[[Any], bool] = never
+    """The same for keys and values in pages, by which answers are computed together."""
     packed_states: Callable[..., Tensor] | None = None
     """Hidden states that the head takes: (base, embeddings, batch, leading) of a causal model; an encoder-decoder
     model has the embeddings of sources and of decoder inputs in the place of one."""
@@ -67,6 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         name="causal, with the attention interface",
         matches=lambda _config: True,
         take_segments=take_segment_attention,
+        take_pages=take_page_attention,
         packed_states=packed_states,
     ),
 )

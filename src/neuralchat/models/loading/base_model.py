@@ -14,10 +14,17 @@ import torch
 from neuralchat.console import note
 from neuralchat.errors import ModelError, NeuralChatError, is_panic
 from neuralchat.models.families.architecture import is_encoder_decoder
-from neuralchat.models.loading.checkpoint_files import check_base_directory, check_declared, error_line, weight_files
+from neuralchat.models.loading.checkpoint_files import (
+    check_base_directory,
+    check_declared,
+    check_read_whole,
+    error_line,
+    weight_files,
+)
 from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.precision import Precision, widen_small_weights
+from neuralchat.models.loading.tokenizer_cost import check_tokenizer_cost
 from neuralchat.paths import nearest_path
 
 # What tokenizers of all kinds leave behind, as patterns of names.
@@ -101,6 +108,7 @@ def load_config(source: ModelSource, *, needs_weights: bool = True) -> Any:
     from transformers import AutoConfig
 
     name = resolve(source.config_name or source.name, cache_dir=source.cache_dir)
+    check_read_whole(Path(name))
     weights = resolve(source.name, cache_dir=source.cache_dir)
     if needs_weights and Path(weights).is_dir() and Path(name).is_dir():
         check_base_directory(Path(weights), Path(name))
@@ -135,7 +143,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     else:
         name = resolve(source.name, cache_dir=source.cache_dir)
         check_tokenizer_files(Path(name))
-    with user_errors(f"the tokenizer of '{source.tokenizer_name or source.name}'"):
+    check_read_whole(Path(name))
+    what = f"the tokenizer of '{source.tokenizer_name or source.name}'"
+    with user_errors(what):
         overrides = tokenizer_overrides(read_tokenizer_config(name, **source.hub_options()))
         if overrides is not None:
             tokenizer = LlamaTokenizer.from_pretrained(name, **overrides, **source.hub_options())
@@ -147,7 +157,8 @@ def load_tokenizer(source: ModelSource) -> Any:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         # Some settings of a damaged tokenizer are looked at when it is first used.
         tokenizer.decode(tokenizer("a")["input_ids"])
-        return tokenizer
+    check_tokenizer_cost(tokenizer, what)
+    return tokenizer
 
 
 def check_tokenizer_files(directory: Path) -> None:

@@ -6,15 +6,25 @@ a model that fills the memory.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuralchat.errors import ModelError
+from neuralchat.files import kind_of_mode, open_regular, read_file
 
 MAX_JSON_BYTES = 16 << 20
+# What libraries read whole; the largest tokenizers that are published have 35 MB.
+READ_WHOLE = (
+    "*config*.json", "*token*.json", "*vocab*.json", "*.index.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken",
+    "chat_template*",
+)  # fmt: skip
+MAX_READ_WHOLE_BYTES = 256 << 20
 LFS_BEGINNING = b"version https://git-lfs"
 # Sizes that are a dimension of some weight, or less than one.
 SIZES = (
@@ -35,6 +45,8 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
     try:
+        # Whether it may be read at all, which the library calls "not found".
+        os.close(open_regular(path))
         # The library checks that the header's offsets, types and shapes cover the file exactly.
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -62,16 +74,28 @@ def error_line(error: BaseException) -> str:
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file of names and values, such as config.json. Raises ModelError."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB, so it is no configuration")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path, MAX_JSON_BYTES).decode("utf-8"))
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ModelError(f"{path} {error.strerror}, so it is no configuration") from error
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error_line(error)}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} must hold names and values, found {type(content).__name__}")
     return content
+
+
+def check_read_whole(directory: Path) -> None:
+    """Raise ModelError for what a library would wait for, or fill the memory with, where it reads small files."""
+    for path in sorted({path for pattern in READ_WHOLE for path in directory.glob(pattern) if path.exists()}):
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise ModelError(f"{path} is {kind_of_mode(status.st_mode)}, not a file")
+        if status.st_size > MAX_READ_WHOLE_BYTES:
+            raise ModelError(
+                f"{path} is larger than {MAX_READ_WHOLE_BYTES >> 20} MiB; no tokenizer or configuration is"
+            )
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fuzzing import only_problem, values_of
+from support.fuzzing import only_problem, time_limit, values_of
 
 from neuralchat.config.arguments import DataArguments
 from neuralchat.data.record_files import read_rows
@@ -120,3 +121,15 @@ def test_a_damaged_file_of_several_is_named(tmp_path: Path) -> None:
     problem = only_problem(rows[3:])
     assert problem.what.startswith("data-00001-of-00003.arrow: is not an Arrow file after row 0: ")
     assert problem.fatal
+
+
+@pytest.mark.parametrize("name", ["train/state.json", "train/data-00000-of-00001.arrow"])
+def test_what_never_ends_is_not_read(tmp_path: Path, name: str) -> None:
+    directory = parts(tmp_path / "many", train=ROWS)
+    for trap in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (directory / name).unlink()
+        trap(directory / name)
+        with time_limit():
+            problem = only_problem(list(read_rows(directory)))
+        assert "not a file" in problem.what
+        assert Path(name).name in problem.what

@@ -19,7 +19,8 @@ from neuralchat.data.templates.chat_text import messages_of
 from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import TemplateError
-from neuralchat.inference.generation import end_token_ids, frame_of
+from neuralchat.inference.answer_text import frame_of
+from neuralchat.inference.generation_settings import end_token_ids
 
 QUESTION, ANSWER = Turn("user", "Name a colour of the sky."), Turn("assistant", "The sky is blue.")
 THOUGHT = replace(ANSWER, reasoning="Water and air scatter it.")
@@ -134,6 +135,19 @@ def test_chat_goes_on_where_training_did(name: str, kind: str) -> None:
             assert encoder.encode_prompt(rendering.turns[:i], tools) == ids[:start]
         learned += len(spans)
     assert learned == sum(turn.role == "assistant" for turn in turns), "each answer is learned, and once"
+
+
+@cells
+def test_a_prompt_is_the_same_when_its_beginning_was_met_before(name: str, kind: str) -> None:
+    met, (turns, tools) = encoder_of(STYLES[name]), CONVERSATIONS[kind]
+    prompts = [turns[:end] for end in range(1, len(turns) + 1) if turns[end - 1].role in ("user", "tool")]
+    for _ in range(2):
+        for prompt in prompts:
+            template = ChatTemplate(met.tokenizer, date=DAY)
+            assert met.template.render(prompt, tools) == template.render(prompt, tools)
+    changed = [turn if turn.tool_calls else replace(turn, content=f"{turn.content}!") for turn in prompts[-1]]
+    template = ChatTemplate(met.tokenizer, date=DAY)
+    assert met.template.render(changed, tools) == template.render(changed, tools)
 
 
 @cells

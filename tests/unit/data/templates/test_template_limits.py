@@ -79,7 +79,7 @@ def test_what_takes_too_much_memory_is_told(place: Callable, monkeypatch: pytest
 @PLACES
 def test_what_is_done_in_time_is_left_alone(place: Callable) -> None:
     def often() -> list[str]:
-        return [limited("{{ 1 + 1 }}", 0.3) for _ in range(200)]
+        return [limited("{{ 1 + 1 }}", 5.0) for _ in range(200)]
 
     assert place(often) == ["2"] * 200
     # Nothing is raised later.
@@ -166,7 +166,7 @@ def test_a_child_writes_nothing(tmp_path: Any, capfd: pytest.CaptureFixture[str]
 
 
 def test_a_child_that_dies_is_told() -> None:
-    with pytest.raises(TemplateError, match=r"it ends the process that renders it \(status -9\)"):
+    with pytest.raises(TemplateError, match=r"it ends the process that tries it \(status -9\)"):
         tried_in_child(lambda: os.kill(os.getpid(), signal.SIGKILL), "it")
 
 

@@ -1,10 +1,10 @@
-"""training/announce.py: numbers as people read them."""
+"""preparation/announce.py: numbers as people read them."""
 
 from __future__ import annotations
 
 import doctest
 
-from neuralchat.training import announce
+from neuralchat.preparation import announce
 
 
 def test_doctests() -> None:

@@ -1,0 +1,91 @@
+"""Which tokens' keys and values lie in which block of the memory, and which are there already.
+
+A block holds the keys and values of `size` neighbouring tokens of a text. A full one is known by what stands in it and
+by the block before it, so a text that begins as an earlier one did finds what was computed then. Blocks that no answer
+holds stay known until their place is needed, the least recently used first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import count
+
+# (serial number of the block before it, token ids). Numbers are never used again, so equal keys mean equal beginnings.
+BlockKey = tuple[int, tuple[int, ...]]
+
+
+class Blocks:
+    """`total` blocks of `size` tokens. A text is of a root: the number of the adapter that computes it, 0 for none."""
+
+    def __init__(self, total: int, size: int) -> None:
+        self.total, self.size = total, size
+        self.holders = [0] * total
+        # Blocks that nobody holds; the first is the next to be given to somebody else.
+        self.free: OrderedDict[int, None] = OrderedDict.fromkeys(range(total))
+        self.known: dict[BlockKey, int] = {}
+        self.keys: dict[int, BlockKey] = {}
+        self.serials: dict[int, int] = {}
+        self.next_serial = count(1)
+
+    @property
+    def used_tokens(self) -> int:
+        return (self.total - len(self.free)) * self.size
+
+    def blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.size)
+
+    def hold_known(self, root: int, ids: Sequence[int]) -> list[int]:
+        """The blocks of the longest known beginning of `ids`, which are held from here on.
+
+        The last token is not looked for: it has to be computed, since another one follows from it.
+        """
+        found: list[int] = []
+        before = -1 - root
+        for start in range(0, len(ids) - self.size, self.size):
+            block = self.known.get((before, tuple(ids[start : start + self.size])))
+            if block is None:
+                break
+            found.append(block)
+            before = self.serials[block]
+        for block in found:
+            self.hold_again(block)
+        return found
+
+    def hold_new(self, number: int) -> list[int] | None:
+        """So many blocks whose content is forgotten; None, and nothing held, where not as many are free."""
+        if number > len(self.free):
+            return None
+        blocks = [self.free.popitem(last=False)[0] for _ in range(number)]
+        for block in blocks:
+            self.holders[block] = 1
+            if (key := self.keys.pop(block, None)) is not None:
+                del self.known[key], self.serials[block]
+        return blocks
+
+    def remember(self, block: int, before: int | None, root: int, ids: Sequence[int]) -> int | None:
+        """A full block of `ids` after the block `before` is computed; the block that stands for it from here on.
+
+        That is the block itself, or another one that was known first; None where `before` is not known itself.
+        """
+        serial = -1 - root if before is None else self.serials.get(before)
+        if serial is None:
+            return None
+        key = (serial, tuple(ids))
+        known = self.known.setdefault(key, block)
+        if known == block and block not in self.keys:
+            self.keys[block], self.serials[block] = key, next(self.next_serial)
+        return known
+
+    def hold_again(self, block: int) -> None:
+        self.holders[block] += 1
+        self.free.pop(block, None)
+
+    def give_back(self, blocks: Sequence[int]) -> None:
+        """The blocks of a text in their order; its end is forgotten before its beginning."""
+        for block in reversed(blocks):
+            self.holders[block] -= 1
+            if not self.holders[block]:
+                self.free[block] = None
+                if block not in self.keys:
+                    self.free.move_to_end(block, last=False)

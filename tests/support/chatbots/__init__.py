@@ -1,0 +1,1 @@
+"""Chatbots and servers whose answers are scripted."""

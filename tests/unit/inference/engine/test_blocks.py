@@ -1,0 +1,101 @@
+"""inference/engine/packed/blocks.py: what is known, what is held, what is forgotten first."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralchat.inference.engine.packed.blocks import Blocks
+
+TEXT = list(range(100, 140))
+
+
+def computed(memory: Blocks, root: int, ids: list[int]) -> list[int]:
+    """The blocks of a text that is computed and remembered, from what is known of it on."""
+    blocks = memory.hold_known(root, ids)
+    known = len(blocks)
+    new = memory.hold_new(memory.blocks_for(len(ids)) - known)
+    assert new is not None
+    blocks += new
+    for place in range(known, len(ids) // memory.size):
+        part = ids[place * memory.size : (place + 1) * memory.size]
+        memory.remember(blocks[place], blocks[place - 1] if place else None, root, part)
+    return blocks
+
+
+def test_a_known_beginning_is_found_in_whole_blocks() -> None:
+    memory = Blocks(20, 4)
+    blocks = computed(memory, 0, TEXT[:18])
+    assert len(blocks) == 5
+    assert memory.hold_known(0, [*TEXT[:10], 1, 2]) == blocks[:2]
+    # The last token has to be computed in any case.
+    assert memory.hold_known(0, TEXT[:16]) == blocks[:3]
+    assert memory.hold_known(0, TEXT[:17]) == blocks[:4]
+    assert memory.hold_known(1, TEXT) == []
+    assert memory.hold_known(0, TEXT[1:]) == []
+    assert memory.used_tokens == 20
+
+
+def test_the_same_tokens_elsewhere_are_others() -> None:
+    memory = Blocks(20, 2)
+    blocks = computed(memory, 0, [1, 2, 1, 2, 3])
+    assert memory.hold_known(0, [1, 2, 9, 9]) == blocks[:1]
+    assert memory.hold_known(0, [1, 2, 1, 2, 4]) == blocks[:2]
+    assert memory.hold_known(0, [1, 2, 1, 2, 1, 2, 4]) == blocks[:2]
+
+
+def test_the_end_of_the_longest_unused_text_is_forgotten_first() -> None:
+    memory = Blocks(6, 2)
+    first, second = computed(memory, 0, [1, 2, 3, 4, 5, 6]), computed(memory, 0, [7, 8, 9, 10])
+    memory.give_back(first)
+    memory.give_back(second)
+    assert memory.used_tokens == 0
+    # One block was never used, then comes the end of the first text.
+    assert memory.hold_new(2) == [5, first[2]]
+    found = memory.hold_known(0, [1, 2, 3, 4, 5, 6, 7])
+    assert found == first[:2]
+    # Those are in use again, so the second text has to go.
+    assert memory.hold_new(2) == [second[1], second[0]]
+    assert memory.hold_new(1) is None
+    assert memory.hold_known(0, [7, 8, 9, 10, 11]) == []
+
+
+def test_what_nobody_knows_is_given_away_first() -> None:
+    memory = Blocks(3, 2)
+    blocks = computed(memory, 0, [1, 2, 3, 4, 5])
+    memory.give_back(blocks)
+    assert memory.hold_new(1) == [blocks[2]]
+    assert memory.hold_known(0, [1, 2, 3, 4, 5]) == blocks[:2]
+
+
+def test_a_text_after_a_forgotten_block_is_not_found() -> None:
+    """Though a block of its end is still there."""
+    memory = Blocks(4, 2)
+    blocks = computed(memory, 0, [1, 2, 3, 4])
+    memory.give_back(blocks)
+    memory.free.move_to_end(blocks[0], last=False)
+    assert memory.hold_new(1) == [blocks[0]]
+    assert memory.remember(blocks[0], None, 0, [1, 2]) == blocks[0]
+    assert memory.hold_known(0, [1, 2, 3, 4, 5]) == [blocks[0]]
+
+
+texts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=12)
+
+
+@given(texts, st.integers(1, 4), st.data())
+def test_nothing_is_lost_and_nothing_is_held_twice(ids: list[list[int]], size: int, data: st.DataObject) -> None:
+    memory = Blocks(30, size)
+    held: list[list[int]] = []
+    for text in ids:
+        if memory.blocks_for(len(text)) > len(memory.free):
+            continue
+        held.append(computed(memory, 0, text))
+        if data.draw(st.booleans()):
+            memory.give_back(held.pop(data.draw(st.integers(0, len(held) - 1))))
+        counts = [sum(block in blocks for blocks in held) for block in range(30)]
+        assert memory.holders == counts
+        assert sorted(memory.free) == [block for block, count in enumerate(counts) if not count]
+        assert sorted(memory.keys) == sorted(memory.serials) == sorted(memory.known.values())
+    for blocks in held:
+        memory.give_back(blocks)
+    assert memory.used_tokens == 0
