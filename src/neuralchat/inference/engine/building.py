@@ -10,7 +10,7 @@ import psutil
 
 from neuralchat.console import note
 from neuralchat.errors import ArgumentsError
-from neuralchat.inference.engine.batched import MOST_RUNNING, PackedAnswers
+from neuralchat.inference.engine.packed.batched import MOST_RUNNING, PackedAnswers
 from neuralchat.inference.engine.shelf import Shelf
 from neuralchat.inference.engine.torch_engine import MOST_WAITING, TorchEngine
 from neuralchat.inference.loading import load

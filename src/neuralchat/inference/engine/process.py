@@ -25,7 +25,7 @@ from neuralchat.inference.engine.process_child import Call, Cancel, Reply, Submi
 # A process that dies at once is not started again at once.
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_SECONDS = 0.5, 30.0, 60.0
 ANSWER_SECONDS = 600.0
-POLL_SECONDS = 0.05
+READY_POLL_SECONDS = 0.05
 NO_STATUS = EngineStatus(0, 0, 0, 0, 0, 0, 0)
 DIED = "the process of the engine has died; it is started again"
 
@@ -96,12 +96,12 @@ class ProcessEngine:
             if until is not None and time.monotonic() > until:
                 raise TimeoutError("the engine is still loading its models")
             with suppress(FutureTimeoutError):
-                error = self.child.ready.exception(POLL_SECONDS)
+                error = self.child.ready.exception(READY_POLL_SECONDS)
                 if error is not None and not isinstance(error, EngineDownError):
                     raise error
             if self.child.ready.done() and not self.is_ready:
                 # The next process is about to be started.
-                time.sleep(POLL_SECONDS)
+                time.sleep(READY_POLL_SECONDS)
 
     @property
     def is_ready(self) -> bool:

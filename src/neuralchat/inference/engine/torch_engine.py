@@ -23,16 +23,25 @@ MOST_WAITING = 64
 class Batch(Protocol):
     """What computes many answers at a time; called by the computing thread only."""
 
-    running: int
-    memory_tokens: int
-    memory_tokens_used: int
     cached_prompt_tokens: int
     generated_tokens: int
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def memory_tokens(self) -> int: ...
+
+    @property
+    def memory_tokens_used(self) -> int: ...
 
     def jobs(self) -> list[Job]: ...
 
     def takes(self, adapter: ShelfAdapter | None) -> bool:
         """Whether answers of this adapter can be computed here."""
+
+    def virtual_tokens(self, adapter: ShelfAdapter | None) -> int:
+        """How many of the memory's tokens they take in each of its texts."""
 
     def has_room(self, job: Job) -> bool: ...
 
@@ -78,7 +87,9 @@ class TorchEngine:
         batched = self.batch is not None and self.batch.takes(adapter)
         model = self.shelf.base if adapter is None else adapter.model
         limits = limits_alone(self.shelf.base, model, self.positions)
-        return limits.with_memory(self.batch.memory_tokens) if self.batch is not None and batched else limits
+        if self.batch is None or not batched:
+            return limits
+        return limits.with_memory(self.batch.memory_tokens - self.batch.virtual_tokens(adapter))
 
     def models(self) -> tuple[str, ...]:
         return self.shelf.names()

@@ -12,13 +12,14 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
+#define ROWS 8
 #else
 #define LANES 8
+#define ROWS 4
 #endif
-// Outputs that are computed by one task, and rows and outputs of one tile of sums, as many as registers hold.
+// Outputs of one task, and of one tile of sums: ROWS x OUTS of them are what registers hold.
 #define TASK 32
-#define ROWS 8
-#define OUTS (LANES / 8)
+#define OUTS 2
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint16_t half_vec __attribute__((vector_size(2 * LANES), aligned(2)));
@@ -52,7 +53,7 @@ typedef struct {
     matrix head;
 } decoder;
 
-// `lora`: [adapters, layers, MATRICES]; `adapters`: of each row, -1 for none. `lengths`: tokens of each row, this one
+// `lora`: [layers, MATRICES, adapters]; `adapters`: of each row, -1 for none. `lengths`: tokens of each row, this one
 // included. `x` [M, E]: embeddings. `cosine`, `sine`: [M, D].
 typedef struct {
     const low_rank *lora;
@@ -111,11 +112,13 @@ static void tile_of(int rows, const float *x, int64_t stride, const real *weight
     case 1: tile(1, x, stride, weight, inputs, sums); break;
     case 2: tile(2, x, stride, weight, inputs, sums); break;
     case 3: tile(3, x, stride, weight, inputs, sums); break;
+#if ROWS == 8
     case 4: tile(4, x, stride, weight, inputs, sums); break;
     case 5: tile(5, x, stride, weight, inputs, sums); break;
     case 6: tile(6, x, stride, weight, inputs, sums); break;
     case 7: tile(7, x, stride, weight, inputs, sums); break;
-    default: tile(8, x, stride, weight, inputs, sums);
+#endif
+    default: tile(ROWS, x, stride, weight, inputs, sums);
     }
 }
 

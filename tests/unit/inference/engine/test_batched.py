@@ -1,4 +1,4 @@
-"""inference/engine/batched.py: answers that are computed together are those that are given alone."""
+"""inference/engine/packed/batched.py: answers that are computed together are those that are given alone."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from support.engines.asking import (
 )
 from support.small_models import CAUSAL_FAMILIES, small_model
 
-from neuralchat.inference.engine.batched import PackedAnswers
 from neuralchat.inference.engine.interface import Ended, Request
+from neuralchat.inference.engine.packed.batched import PackedAnswers
 from neuralchat.inference.engine.shelf import Shelf
 from neuralchat.inference.engine.torch_engine import TorchEngine
 from neuralchat.models.families.table import family_of
@@ -83,20 +83,21 @@ def test_a_model_of_16_bits_answers_as_transformers_nearly() -> None:
     assert tokens[0].logprob == pytest.approx(expected[0].logprob, abs=0.1)
 
 
-def four_models(tmp_path: Any, engine: TorchEngine) -> list[str]:
-    """The base, two adapters of plain LoRA on other layers, one that needs a pass of its own, one of virtual tokens."""
+def six_models(tmp_path: Any, engine: TorchEngine) -> list[str]:
+    """The base, two of plain LoRA, one that needs a pass of its own, and two kinds of virtual tokens."""
     engine.add_adapter("lora", save_adapter(tmp_path / "lora", adapted(fresh(), lora_target_modules=["q_proj"])))
     wide = adapted(fresh(), seed=2, lora_all_linear=True, lora_rank=3)
     engine.add_adapter("wide", save_adapter(tmp_path / "wide", wide))
     engine.add_adapter("dora", save_adapter(tmp_path / "dora", adapted(fresh(), "lora_dora", seed=3)))
     engine.add_adapter("soft", save_adapter(tmp_path / "soft", adapted(fresh(), "prompt", seed=4)))
+    engine.add_adapter("prefix", save_adapter(tmp_path / "prefix", adapted(fresh(), "prefix", seed=5)))
     return list(engine.models())
 
 
 def test_200_mixed_requests_at_once_are_answered_as_each_alone(tmp_path: Any) -> None:
     """Every parameter, five models, memory for a few of them only; ids and log-probabilities."""
     with together(fresh(), memory=600) as engine:
-        models = four_models(tmp_path, engine)
+        models = six_models(tmp_path, engine)
         requests = random_requests(200, models)
         found = ask_together(engine, requests)
         alone = [ask(engine, request) for request in requests]
@@ -107,23 +108,45 @@ def test_200_mixed_requests_at_once_are_answered_as_each_alone(tmp_path: Any) ->
         assert engine.status().memory_tokens_used == 0
         # Each kind was computed in its own way.
         ways = {name: batch_of(engine).by_rows.get(kept.number) for name, kept in engine.shelf.adapters.items()}
-        assert ways == {"lora": True, "wide": True, "dora": False, "soft": None}
+        assert ways == {"lora": True, "wide": True, "dora": False, "soft": True, "prefix": True}
 
 
 def test_each_of_many_models_answers_as_peft(tmp_path: Any) -> None:
     with together(fresh()) as engine:
-        models = four_models(tmp_path, engine)
+        models = six_models(tmp_path, engine)
         references = [
             fresh(), adapted(fresh(), lora_target_modules=["q_proj"]),
             adapted(fresh(), seed=2, lora_all_linear=True, lora_rank=3), adapted(fresh(), "lora_dora", seed=3),
-            adapted(fresh(), "prompt", seed=4),
+            adapted(fresh(), "prompt", seed=4), adapted(fresh(), "prefix", seed=5),
         ]  # fmt: skip
         requests = [request_of([*PROMPT, number], name) for number in (3, 4) for name in models]
         found = ask_together(engine, requests)
         for request, (tokens, _) in zip(requests, found, strict=True):
             assert assert_same(tokens, plain_answer(references[models.index(request.model)], request)[0])
         firsts = {request.model: tokens[0].logprob for request, (tokens, _) in zip(requests, found, strict=True)}
-        assert len(set(firsts.values())) == 5
+        assert len(set(firsts.values())) == 6
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "mistral"])
+def test_lora_of_other_families_is_computed_by_rows(family: str) -> None:
+    with together(adapted(fresh(family)), "tuned") as engine:
+        assert list(batch_of(engine).by_rows.values()) == [True]
+        requests = [request_of([*PROMPT, n], name, max_new_tokens=20) for n in (3, 4) for name in ("tuned", "base")]
+        references = {"tuned": adapted(fresh(family)), "base": fresh(family)}
+        for request, (tokens, _) in zip(requests, ask_together(engine, requests), strict=True):
+            assert assert_same(tokens, plain_answer(references[request.model], request)[0])
+
+
+def test_lora_of_the_head_is_not_computed_by_rows() -> None:
+    """The head has the rows of last tokens only."""
+    with together(adapted(fresh("llama_mha"), lora_target_modules=["q_proj", "lm_head"]), "tuned") as engine:
+        assert list(batch_of(engine).by_rows.values()) != [True]
+        requests = [request_of([*PROMPT, n], name) for n in (3, 4) for name in ("tuned", "base")]
+        references = {
+            "tuned": adapted(fresh("llama_mha"), lora_target_modules=["q_proj", "lm_head"]), "base": fresh("llama_mha")
+        }  # fmt: skip
+        for request, (tokens, _) in zip(requests, ask_together(engine, requests), strict=True):
+            assert assert_same(tokens, plain_answer(references[request.model], request)[0])
 
 
 @pytest.mark.parametrize("method", ["ia3", "llama_adapter"])
@@ -159,6 +182,23 @@ def test_what_was_computed_is_not_computed_again() -> None:
         status = engine.status()
         assert status.cached_prompt_tokens_total == (len(turn) - 4) // 16 * 16 + 96
         assert status.prompt_tokens_total == 2 * 56 + len(turn) + 52
+
+
+@pytest.mark.parametrize("method", ["prompt", "ptun", "prefix"])
+def test_virtual_tokens_are_computed_with_others_rows(method: str) -> None:
+    """More of them than a page holds; found again like a beginning; counted as no tokens of the prompt."""
+    settings = {"num_virtual_tokens": 21}
+    with together(adapted(fresh(), method, **settings), "soft", memory=208) as engine:
+        assert list(batch_of(engine).by_rows.values()) == [True]
+        requests = [request_of([*PROMPT, n], name, max_new_tokens=40) for n in (3, 4, 5) for name in ("soft", "base")]
+        references = {"soft": adapted(fresh(), method, **settings), "base": fresh()}
+        for request, (tokens, ended) in zip(requests, ask_together(engine, requests), strict=True):
+            assert assert_same(tokens, plain_answer(references[request.model], request)[0])
+            assert ended.cached_tokens == 0
+        long = request_of(PROMPT * 4, "soft", max_new_tokens=1000)
+        tokens, ended = ask(engine, long)
+        assert (len(tokens), ended.reason) == (208 - 21 - 24, "length")
+        assert ask(engine, request_of(PROMPT * 4, "soft"))[1].cached_tokens == 32 - 21
 
 
 def test_adapters_do_not_find_what_others_computed(tmp_path: Any) -> None:
@@ -276,7 +316,7 @@ def test_one_failing_pass_ends_all_and_the_next_is_answered(monkeypatch: pytest.
         assert_answers_as_plain(engine, fresh(), request_of(PROMPT))
 
 
-def fail(_chunks: Sequence[Any]) -> Any:
+def fail(*_args: Any) -> Any:
     raise MemoryError
 
 
@@ -284,7 +324,7 @@ def test_a_family_whose_passes_cannot_be_proven_is_answered_alone(monkeypatch: p
     shelf = Shelf(fresh(), "base")
     assert family_of(shelf.base.config).take_pages(shelf.base)
     with monkeypatch.context() as patch:
-        patch.setattr("neuralchat.inference.engine.packed_pass.PackedPass.logits", fail)
+        patch.setattr("neuralchat.inference.engine.packed.packed_pass.PackedPass.logits", fail)
         batch = PackedAnswers(shelf, 100)
     assert not batch.proven
     engine = TorchEngine(shelf, batch)

@@ -1,11 +1,11 @@
-"""inference/engine/blocks.py: what is known, what is held, what is forgotten first."""
+"""inference/engine/packed/blocks.py: what is known, what is held, what is forgotten first."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralchat.inference.engine.blocks import Blocks
+from neuralchat.inference.engine.packed.blocks import Blocks
 
 TEXT = list(range(100, 140))
 

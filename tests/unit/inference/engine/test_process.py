@@ -20,7 +20,7 @@ from neuralchat.inference.engine.interface import Ended, EngineBusyError, Engine
 from neuralchat.inference.engine.process import ProcessEngine
 
 PROMPT = [5, 17, 33]
-SETTINGS = EngineSettings(memory_tokens=2048, most_waiting=1, most_running=2)
+SETTINGS = EngineSettings(memory_tokens=2048, most_waiting=2, most_running=2)
 
 
 def make() -> Any:
@@ -59,13 +59,13 @@ def test_a_process_answers_as_the_engine_in_it(engine: ProcessEngine, tmp_path: 
     running = [Asked(engine, request_of(PROMPT, max_new_tokens=1000)) for _ in range(2)]
     for one in running:
         one.next()
-    waiting = Asked(engine, request_of(PROMPT))
+    waiting = [Asked(engine, request_of(PROMPT)) for _ in range(2)]
     with pytest.raises(EngineBusyError):
         engine.submit(request_of(PROMPT), print)
     for one in running:
         one.ticket.cancel()
         assert one.whole()[1].reason == "cancelled"
-    assert waiting.whole()[1] == Ended("length")
+    assert [one.whole()[1] for one in waiting] == [Ended("length")] * 2
     assert not engine.answers
     assert not engine.replies
 

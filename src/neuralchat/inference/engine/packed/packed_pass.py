@@ -5,8 +5,8 @@ Shapes: T tokens of the row, C texts, E hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,15 @@ from neuralchat.models.losses.head import head_of
 class Chunk:
     """Tokens `ids` of a text, which come after `before` tokens whose keys and values lie in `blocks`, as theirs will.
 
-    `wanted`: whether what follows the last of them is asked for.
+    `wanted`: whether what follows the last of them is asked for. `virtual`: embeddings [P, E] that stand for the ids
+    -1, -2, ...
     """
 
     ids: Sequence[int]
     before: int
     blocks: Sequence[int]
     wanted: bool = True
+    virtual: Tensor | None = None
 
     @property
     def end(self) -> int:
@@ -87,22 +89,26 @@ class PackedPass:
         if self.native is not None and adapters and self.is_native(arrays, adapters):
             ids, positions = torch.from_numpy(arrays.ids), torch.from_numpy(arrays.positions)
             return self.native.logits(ids, positions, arrays.tables, arrays.ends, adapters)
-        states = self.states(arrays)
+        states = self.states(arrays, self.embedded(arrays, chunks))
         wanted = [int(arrays.starts[i + 1]) - 1 for i, chunk in enumerate(chunks) if chunk.wanted]
         return self.logits_of(states[wanted])
 
     def is_native(self, arrays: RowArrays, adapters: Sequence[str | None]) -> bool:
         assert self.native is not None
         rows = len(arrays.ends)
+        if int(arrays.ids.min()) < 0:
+            return False
         known = all(name is None or name in self.native.places for name in adapters)
         return known and rows == len(arrays.ids) <= MOST_NATIVE_ROWS and int(arrays.ends.max()) <= self.native.longest
 
     def take_native(self) -> None:
-        """Let single tokens go through the compiled layers, if the model has their structure. Pages must be there."""
+        """Let single tokens go through the compiled layers, if the model has their structure."""
         self.native = None
         # Its own forward may do more than the matrix.
         if self.head.module is None:
             return
+        # The first pass makes the pages, which the compiled layers keep.
+        self.logits([Chunk([0], 0, [0])])
         with suppress(NotTakenError):
             self.native = NativeDecoder(self.base, self.memory, self.head.scale)
 
@@ -111,8 +117,20 @@ class PackedPass:
         scaled = states if self.head.scale == 1.0 else states * self.head.scale
         return (self.head.module or self.head.own)(scaled).float().cpu()
 
-    def states(self, arrays: RowArrays) -> Tensor:
-        """The last hidden states [T, E]."""
+    def embedded(self, arrays: RowArrays, chunks: Sequence[Chunk]) -> Tensor:
+        """[1, T, E]"""
+        ids = self.moved(arrays.ids)
+        if int(arrays.ids.min()) >= 0:
+            return self.embedding(ids[None])
+        found = self.embedding(ids.clamp(min=0)[None])
+        for chunk, start in zip(chunks, arrays.starts.tolist(), strict=False):
+            for place, id_ in enumerate(chunk.ids):
+                if id_ < 0 and chunk.virtual is not None:
+                    found[0, start + place] = chunk.virtual[-1 - id_].to(found.dtype)
+        return found
+
+    def states(self, arrays: RowArrays, embedded: Tensor) -> Tensor:
+        """The last hidden states [T, E] of embeddings [1, T, E]."""
         text = np.repeat(np.arange(len(arrays.ends)), np.diff(arrays.starts))
         positions = self.moved(arrays.positions)
         tables = self.moved(arrays.tables)
@@ -127,11 +145,20 @@ class PackedPass:
             single=int((np.diff(arrays.starts) == 1).cumprod().sum()),
         )
         return self.base.base_model(
-            inputs_embeds=self.embedding(self.moved(arrays.ids)[None]),
+            inputs_embeds=embedded,
             position_ids=positions[None],
             attention_mask=paged_mask(row, self.device),
             use_cache=False,
         ).last_hidden_state[0]
+
+    @contextmanager
+    def in_memory(self, memory: PagedMemory) -> Iterator[None]:
+        """Within, keys and values are kept there."""
+        own, self.memory = self.memory, memory
+        try:
+            yield
+        finally:
+            self.memory = own
 
     def moved(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neuralchat.inference.engine.blocks import Blocks
 from neuralchat.inference.engine.interface import Reason, Token
 from neuralchat.inference.engine.jobs import Job, Outcome
 from neuralchat.inference.engine.next_token import Chooser
-from neuralchat.inference.engine.packed_pass import Chunk
+from neuralchat.inference.engine.packed.blocks import Blocks
+from neuralchat.inference.engine.packed.packed_pass import Chunk
+from neuralchat.inference.engine.packed.virtual_start import VirtualStart
+from neuralchat.models.attention.pages import PagedMemory
 
 
 class Running:
-    """`ids`: prompt and answer so far. `computed`: of those, how many have their keys and values in `blocks`."""
+    """`ids`: prompt and answer so far, after virtual tokens where the adapter has some. `computed`: of those, how many
+    have their keys and values in `blocks`. `root`: see Blocks.
+    """
 
-    def __init__(self, job: Job, root: int) -> None:
-        self.job, self.root = job, root
-        self.ids = list(job.request.prompt_ids)
+    def __init__(self, job: Job, root: int, start: VirtualStart | None = None) -> None:
+        self.job, self.root, self.start = job, root, start
+        self.virtual = 0 if start is None else start.count
+        self.ids = [*([] if start is None else start.ids), *job.request.prompt_ids]
         self.prompt = len(self.ids)
-        self.chooser = Chooser(job.request, self.ids)
+        self.chooser = Chooser(job.request, job.request.prompt_ids)
         self.computed = self.remembered = 0
         self.blocks: list[int] = []
         self.cached_tokens: int | None = None
@@ -28,13 +33,18 @@ class Running:
         """Tokens whose keys and values are to be computed before the next one can be chosen."""
         return len(self.ids) - self.computed
 
-    def begin(self, memory: Blocks) -> None:
+    def begin(self, memory: Blocks, pages: PagedMemory) -> None:
         """Hold what is known of the text, the first time or after `leave`."""
         self.blocks = memory.hold_known(self.root, self.ids)
         self.computed = len(self.blocks) * memory.size
         self.remembered = len(self.blocks)
         if self.cached_tokens is None:
-            self.cached_tokens = min(self.computed, self.prompt)
+            self.cached_tokens = max(0, min(self.computed, self.prompt) - self.virtual)
+        if self.start is not None and self.start.leading is not None and self.computed < self.virtual:
+            # Whoever begins a text has looked whether there is room.
+            assert self.hold(memory, self.virtual - self.computed)
+            self.start.write(pages, self.blocks)
+            self.was_computed(memory, self.virtual - self.computed)
 
     def leave(self, memory: Blocks) -> None:
         """Give the memory back; the text is computed again from what is still known of it by then."""
@@ -53,7 +63,8 @@ class Running:
 
     def chunk(self, count: int) -> Chunk:
         end = self.computed + count
-        return Chunk(self.ids[self.computed : end], self.computed, self.blocks, wanted=end == len(self.ids))
+        virtual = None if self.start is None else self.start.embedded
+        return Chunk(self.ids[self.computed : end], self.computed, self.blocks, end == len(self.ids), virtual)
 
     def was_computed(self, memory: Blocks, count: int) -> None:
         self.computed += count

@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from neuralchat.inference.engine.blocks import Blocks
+from torch import Tensor
+
 from neuralchat.inference.engine.interface import Reason
 from neuralchat.inference.engine.jobs import Job, Outcome
 from neuralchat.inference.engine.next_token import choose_tokens
-from neuralchat.inference.engine.packed_pass import PackedPass
-from neuralchat.inference.engine.proof import PROOF_PAGES, computes_as_model, native_computes_as_packed
-from neuralchat.inference.engine.running import Running, in_order
+from neuralchat.inference.engine.packed.blocks import Blocks
+from neuralchat.inference.engine.packed.packed_pass import Chunk, PackedPass
+from neuralchat.inference.engine.packed.proof import computes_as_model, native_computes_as_packed
+from neuralchat.inference.engine.packed.running import Running, in_order
+from neuralchat.inference.engine.packed.virtual_start import VirtualStart, virtual_start
 from neuralchat.inference.engine.shelf import Shelf, ShelfAdapter
 from neuralchat.models.kernels.decoder import PAGE
 from neuralchat.models.layers.row_lora import RowPart, is_plain_lora, row_parts, take_row_lora
@@ -37,13 +40,15 @@ class PackedAnswers:
     ) -> None:
         self.shelf, self.most_running = shelf, most_running
         self.memory = Blocks(-(-memory_tokens // PAGE), PAGE)
-        self.packed = PackedPass(shelf.base, self.memory.total + PROOF_PAGES)
+        self.packed = PackedPass(shelf.base, self.memory.total)
         # In the order in which they came.
         self.active: list[Running] = []
         self.paused: list[Running] = []
         self.parts: list[Sequence[RowPart] | None] = [None]
-        # How each adapter is computed, by its number: with others' rows (True), in a pass of its own (False).
+        # How each adapter is computed, by its number: with others' rows (True), in a pass of its own (False). And the
+        # virtual tokens of those that have some.
         self.by_rows: dict[int, bool] = {}
+        self.starts: dict[int, VirtualStart] = {}
         self.cached_prompt_tokens = self.generated_tokens = 0
         self.proven = computes_as_model(self.packed, shelf.use(None))
         if self.proven and native:
@@ -55,7 +60,7 @@ class PackedAnswers:
     def adapters_changed(self) -> None:
         take_row_lora(self.shelf.base, self.parts)
         for adapter in self.shelf.adapters.values():
-            if adapter.number not in self.by_rows and not adapter.is_virtual:
+            if adapter.number not in self.by_rows:
                 self.prove(adapter)
         self.tell_native()
 
@@ -68,8 +73,19 @@ class PackedAnswers:
 
     def prove(self, adapter: ShelfAdapter) -> None:
         """Settle how an adapter is computed; not at all here where it would not be as PEFT does."""
-        model = self.shelf.use(adapter)
-        if is_plain_lora(self.shelf.base, adapter.peft_name):
+        model, name = self.shelf.use(adapter), adapter.peft_name
+        if adapter.is_virtual:
+            start = virtual_start(model)
+            if computes_as_model(self.packed, model, start=start):
+                self.by_rows[adapter.number], self.starts[adapter.number] = True, start
+            return
+
+        def rows_apart(chunks: Sequence[Chunk]) -> Tensor:
+            with row_parts(self.parts, [(name, 0, sum(len(chunk.ids) for chunk in chunks))]):
+                return self.packed.logits(chunks)
+
+        by_rows = is_plain_lora(self.shelf.base, name)
+        if by_rows and computes_as_model(self.packed, model, rows_apart):
             self.by_rows[adapter.number] = True
         elif computes_as_model(self.packed, model):
             self.by_rows[adapter.number] = False
@@ -97,7 +113,12 @@ class PackedAnswers:
     def has_room(self, job: Job) -> bool:
         if self.paused or len(self.active) >= self.most_running:
             return False
-        return self.fits(len(job.request.prompt_ids))
+        return self.fits(len(job.request.prompt_ids) + self.virtual_tokens(job.adapter))
+
+    def virtual_tokens(self, adapter: ShelfAdapter | None) -> int:
+        """Places of each text that virtual tokens take."""
+        start = None if adapter is None else self.starts.get(adapter.number)
+        return 0 if start is None else start.count
 
     def fits(self, tokens: int) -> bool:
         """Whether a text, and the next token of it and of every other one, have room."""
@@ -105,8 +126,9 @@ class PackedAnswers:
         return not self.active or needed <= len(self.memory.free)
 
     def add(self, job: Job) -> None:
-        one = Running(job, 0 if job.adapter is None else job.adapter.number)
-        one.begin(self.memory)
+        root = 0 if job.adapter is None else job.adapter.number
+        one = Running(job, root, self.starts.get(root))
+        one.begin(self.memory, self.packed.memory)
         self.cached_prompt_tokens += one.cached_tokens or 0
         self.active.append(one)
 
@@ -122,7 +144,7 @@ class PackedAnswers:
         ended = [one.outcome("cancelled") for one in self.take_cancelled()]
         while self.paused and self.fits(len(self.paused[0].ids)):
             one = self.paused.pop(0)
-            one.begin(self.memory)
+            one.begin(self.memory, self.packed.memory)
             self.active.append(one)
         planned = self.plan()
         for part in self.passes(list(planned)):
@@ -182,7 +204,7 @@ class PackedAnswers:
         if self.by_rows.get(part[0].root, True):
             self.shelf.use(None)
             parts = row_parts(self.parts, list(lora_parts(part, planned)))
-            names = [None if one.job.adapter is None else one.job.adapter.peft_name for one in part]
+            names = [None if one.start or one.job.adapter is None else one.job.adapter.peft_name for one in part]
         else:
             self.shelf.use(adapter)
             parts = row_parts(self.parts, None)
@@ -204,6 +226,6 @@ def lora_parts(part: Sequence[Running], planned: dict[Running, int]) -> Iterator
     for root, texts in groupby(part, key=lambda one: one.root):
         members = list(texts)
         end = start + sum(planned[one] for one in members)
-        if root:
+        if root and members[0].start is None:
             yield members[0].job.adapter.peft_name, start, end
         start = end

@@ -1,0 +1,113 @@
+"""Whether packed passes compute what the model computes alone: tried before the first answer, believed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralchat.inference.engine.packed.packed_pass import Chunk, PackedPass
+from neuralchat.inference.engine.packed.virtual_start import VirtualStart
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.attention.pages import PagedMemory
+from neuralchat.models.kernels.decoder import PAGE
+
+LogitsOf = Callable[[Sequence[Chunk]], Tensor]
+# How far, in norm, logits may be from the model's own.
+PROOF_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+# A text over three pages, computed in three parts, and a short one beside the last of them.
+LONG, SHORT = 2 * PAGE + 4, 5
+PROOF_PARTS = (0, PAGE + 3, LONG - 1, LONG)
+
+
+@torch.no_grad()
+def computes_as_model(
+    packed: PackedPass, model: Any, logits_of: LogitsOf | None = None, start: VirtualStart | None = None
+) -> bool:
+    """Where any doubt means no. `model`: as it is switched; a PeftModel or a transformers model around packed.base.
+
+    `logits_of`: computes the passes, packed.logits where it is not given. `start`: what all texts of it begin with.
+    """
+    vocabulary = packed.embedding.weight.shape[0]
+    ids = torch.randint(vocabulary, (LONG + SHORT,), generator=torch.Generator().manual_seed(0)).tolist()
+    long, short = ProvenText(ids[:LONG], 0, start), ProvenText(ids[LONG:], 1, start)
+    compute = logits_of or packed.logits
+    try:
+        with packed.in_memory(PagedMemory(2 * long.pages)):
+            long.begin(packed.memory)
+            short.begin(packed.memory)
+            found = [compute([long.chunk(a, b)]) for a, b in pairwise(PROOF_PARTS[:-1])]
+            found.append(compute([long.chunk(LONG - 1, LONG), short.chunk(0, SHORT)]))
+        own = own_logits_of(model, ids[:LONG])[[end - 1 for end in PROOF_PARTS[1:]]]
+        expected = torch.cat([own, own_logits_of(model, ids[LONG:])[-1:]])
+        return near(torch.cat(found), expected, packed.embedding.weight.dtype)
+    except Exception:  # the layers of any family are run on what they were not made for
+        return False
+
+
+class ProvenText:
+    """A text in pages of its own: the first ones for number 0, those after them for number 1."""
+
+    def __init__(self, ids: list[int], number: int, start: VirtualStart | None) -> None:
+        self.start = start
+        self.virtual = 0 if start is None else start.count
+        self.ids = [*([] if start is None else start.ids), *ids]
+        self.pages = -(-(LONG + self.virtual) // PAGE)
+        self.blocks = list(range(number * self.pages, (number + 1) * self.pages))
+
+    @property
+    def has_keys(self) -> bool:
+        return self.start is not None and self.start.leading is not None
+
+    def begin(self, memory: PagedMemory) -> None:
+        if self.start is not None and self.has_keys:
+            self.start.write(memory, self.blocks)
+
+    def chunk(self, first: int, end: int) -> Chunk:
+        """Its tokens [first, end), virtual ones before them where it begins."""
+        before = self.virtual + first if first or self.has_keys else 0
+        virtual = None if self.start is None else self.start.embedded
+        return Chunk(self.ids[before : self.virtual + end], before, self.blocks, virtual=virtual)
+
+
+@torch.no_grad()
+def native_computes_as_packed(packed: PackedPass) -> bool:
+    """Whether the compiled layers give single tokens the logits that the model's own layers give them.
+
+    Called before the first answer.
+    """
+    ids = torch.randint(packed.embedding.weight.shape[0], (LONG + SHORT,), generator=torch.Generator().manual_seed(1))
+    long, short = ids[:LONG].tolist(), ids[LONG:].tolist()
+    # The first pages, which no answer holds yet.
+    pages = list(range(4))
+    before = [Chunk(long[:-1], 0, pages[:3]), Chunk(short[:-1], 0, pages[3:])]
+    single = [Chunk(long[-1:], LONG - 1, pages[:3]), Chunk(short[-1:], SHORT - 1, pages[3:])]
+    try:
+        packed.logits(before)
+        expected = packed.logits(single)
+        for chunk in single:
+            for kept in (*packed.memory.keys.values(), *packed.memory.values.values()):
+                kept[chunk.blocks[chunk.before // PAGE], :, chunk.before % PAGE] = float("nan")
+        return near(packed.logits(single, [None, None]), expected, packed.embedding.weight.dtype)
+    except Exception:  # as above
+        return False
+
+
+def own_logits_of(model: Any, ids: list[int]) -> Tensor:
+    """fp32 [tokens, V] by one pass of the model over the whole text."""
+    text = torch.tensor([ids], device=base_model_of(model).device)
+    return (
+        model(input_ids=text, attention_mask=torch.ones_like(text), use_cache=False)
+        .logits[0, -len(ids) :]
+        .float()
+        .cpu()
+    )
+
+
+def near(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Every row by itself; zeros prove nothing."""
+    worst = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    return found.shape == expected.shape and bool((worst <= PROOF_TOLERANCE.get(dtype, 0.0)).all())

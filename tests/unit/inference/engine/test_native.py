@@ -1,0 +1,103 @@
+"""models/layers/native_decoder.py: which models it takes, and that its numbers are theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.engines.asking import VOCABULARY, adapted, ask_together, assert_same, plain_answer, request_of
+from support.families import PACKED, family_model
+from support.small_models import small_model
+
+from neuralchat.inference.engine.packed.batched import PackedAnswers
+from neuralchat.inference.engine.packed.packed_pass import Chunk
+from neuralchat.inference.engine.shelf import Shelf
+from neuralchat.inference.engine.torch_engine import TorchEngine
+from neuralchat.models.families.table import family_of
+from neuralchat.models.kernels.compiled import library
+from neuralchat.models.layers.row_lora import row_parts
+
+PROMPT = [5, 17, 33, 8, 61, 17]
+COMPILER = library("decoder", BF16=0, HEAD_SIZE=8, PAGE=16) is not None
+needs_compiler = pytest.mark.skipif(not COMPILER, reason="there is no compiler")
+
+
+def answers_of(model: Any, adapter: str | None = None, *, native: bool = True) -> PackedAnswers:
+    shelf = Shelf(model, "base", adapter)
+    assert family_of(shelf.base.config).take_pages(shelf.base)
+    return PackedAnswers(shelf, 2048, native=native)
+
+
+@needs_compiler
+@pytest.mark.parametrize("family", ["llama", "llama_mha", "llama_bias", "mistral", "qwen2"])
+def test_families_of_this_structure_are_taken(family: str) -> None:
+    native = answers_of(small_model(family, VOCABULARY)).packed.native
+    assert native is not None
+    assert (native.longest == 24) is (family == "mistral")
+    assert answers_of(small_model(family, VOCABULARY), native=False).packed.native is None
+
+
+@needs_compiler
+def test_queries_and_keys_may_have_norms() -> None:
+    assert answers_of(family_model("qwen3")).packed.native is not None
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma", "cohere", "olmo2", "phi3", "gpt_oss", "mixtral"])
+def test_others_are_not(family: str) -> None:
+    """Their norms, activations, order, fused projections and experts are not those of the kernel."""
+    assert family in PACKED
+    batch = answers_of(family_model(family))
+    assert batch.proven
+    assert batch.packed.native is None
+
+
+@pytest.mark.parametrize("family", sorted(PACKED))
+def test_every_family_with_the_interface_answers_as_transformers(family: str) -> None:
+    model, request = family_model(family), request_of([*PROMPT] * 5, max_new_tokens=6)
+    batch = answers_of(family_model(family))
+    engine = TorchEngine(batch.shelf, batch)
+    expected = plain_answer(model, request)[0]
+    for tokens, _ in ask_together(engine, [request, request]):
+        assert assert_same(tokens, expected)
+    engine.close()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_single_tokens_have_the_logits_of_the_models_own_layers(dtype: torch.dtype) -> None:
+    """Rows of every number up to more than a tile, with adapters of several ranks and none, at several lengths."""
+    model = adapted(small_model("llama_bias", VOCABULARY), lora_all_linear=True, lora_rank=3)
+    batch = answers_of(model.to(dtype), "tuned")
+    packed, generator = batch.packed, torch.Generator().manual_seed(0)
+    for rows in (1, 2, 3, 5, 8, 11):
+        names = [("default", None)[row % 2] for row in range(rows)]
+        order = sorted(range(rows), key=lambda row: names[row] is None)
+        chunks = []
+        for row in order:
+            ids = torch.randint(VOCABULARY, (2 + 3 * row,), generator=generator).tolist()
+            blocks = list(range(4 * row, 4 * row + 4))
+            with row_parts(batch.parts, [] if names[row] is None else [("default", 0, len(ids) - 1)]):
+                packed.logits([Chunk(ids[:-1], 0, blocks)])
+            chunks.append(Chunk(ids[-1:], len(ids) - 1, blocks))
+        tuned = sum(name is not None for name in names)
+        with row_parts(batch.parts, [("default", 0, tuned)]):
+            expected = packed.logits(chunks)
+            found = packed.logits(chunks, [names[row] for row in order])
+        assert packed.native is not None
+        assert not torch.equal(found, expected)
+        worst = ((found - expected).norm(dim=1) / expected.norm(dim=1)).max()
+        assert worst < (1e-5 if dtype == torch.float32 else 2e-2), rows
+
+
+def test_a_model_without_kernels_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralchat.models.layers.native_decoder.decoder_library", lambda *_: None)
+    monkeypatch.setattr("neuralchat.models.attention.pages.paged_kernel_for", lambda _: None)
+    model = small_model("llama", VOCABULARY)
+    batch = answers_of(model)
+    assert batch.packed.native is None
+    engine = TorchEngine(batch.shelf, batch)
+    request = request_of(PROMPT)
+    for tokens, _ in ask_together(engine, [request] * 2):
+        assert assert_same(tokens, plain_answer(small_model("llama", VOCABULARY), request)[0])
+    engine.close()
