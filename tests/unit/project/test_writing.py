@@ -28,7 +28,7 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         # Modes and times of what this user owns, which was looked at before.
         "cache.py": {"path.chmod", "os.utime"},
         "models/kernels/compiled.py": {"whole.chmod", "whole.parent.chmod"},
-        # Made for this user alone before anything is in it.
+        # Taken from others, where it is this user's own.
         "console/question_history.py": {"path.chmod"},
         # Directories of its own for what libraries write or read there.
         "preparation/session.py": {"tempfile.TemporaryDirectory"},
