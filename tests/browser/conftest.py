@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +22,21 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with served(Backend(feedback=tmp_path / "answers.jsonl")) as backend:
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with served(Backend(feedback=tmp_path_factory.mktemp("feedback") / "answers.jsonl")) as backend:
         yield backend
+
+
+@pytest.fixture
+def backend(site: Backend) -> Backend:
+    """As if it had just begun."""
+    site.requests.clear()
+    site.key = ""
+    assert site.feedback is not None
+    for path in site.feedback.parent.iterdir():
+        path.unlink()
+    return site
 
 
 @pytest.fixture

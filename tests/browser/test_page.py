@@ -46,6 +46,7 @@ def test_type_and_stream(page: Page, backend: Backend, ask: Ask) -> None:
 
 @pytest.mark.parametrize("how", ["Escape", "button"])
 def test_stop(page: Page, backend: Backend, ask: Ask, how: str) -> None:
+    left = backend.left
     ask("slow", wait=False)
     expect(page.locator(".answer .text")).to_contain_text("word word")
     expect(page.locator(".answer")).to_have_attribute("aria-busy", "true")
@@ -56,7 +57,7 @@ def test_stop(page: Page, backend: Backend, ask: Ask, how: str) -> None:
     expect(page.locator(".stats")).to_have_text("stopped")
     expect(page.get_by_label("Your question")).to_be_focused()
     page.wait_for_timeout(200)
-    assert backend.left == 1
+    assert backend.left == left + 1
     # The part that came is what the conversation goes on with.
     ask("go on")
     assert backend.requests[1]["messages"][1]["content"].startswith("word word")

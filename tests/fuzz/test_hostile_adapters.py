@@ -15,9 +15,10 @@ import torch
 from support.checkpoints import METHODS, Evil, change, edit_weights, load, logits_of
 from support.small_models import make_tokenizer, small_config, small_model
 
+from neuralchat.config.checks import is_safe_pattern
 from neuralchat.errors import AdapterError, DataError, ModelError, NeuralChatError, RunDirectoryError
 from neuralchat.inference.sampling_flags import Sampling
-from neuralchat.models.adapters.files import check_adapter_files, is_safe_pattern
+from neuralchat.models.adapters.files import check_adapter_files
 from neuralchat.runs.directory import read_manifest, read_metrics
 
 # What an adapter's configuration may not say, and the message.

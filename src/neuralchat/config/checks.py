@@ -6,7 +6,7 @@ import datetime
 import difflib
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuralchat.config.implied import MEASURED, metric_name
 from neuralchat.config.methods import METHODS, is_pattern
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neuralchat.config.config import FinetuneConfig
+
+
+# A pattern with few repetitions, none of them of a group, cannot search for ever.
+MAX_REPETITIONS = 3
+MAX_PATTERN = 2000
 
 
 def problems_of(config: FinetuneConfig) -> list[str]:
@@ -158,6 +163,21 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
     return [message for wrong, message in together if wrong]
 
 
+def is_safe_pattern(value: Any) -> bool:
+    """A regular expression that ends soon on any name.
+
+    >>> is_safe_pattern(r".*layers.(0|1).self_attn.(q|v)_proj"), is_safe_pattern("(a+)+b")
+    (True, False)
+    """
+    if not isinstance(value, str) or len(value) > MAX_PATTERN or re.search(r"\)\s*[*+{]", value):
+        return False
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return len(re.findall(r"[*+{]", value)) <= MAX_REPETITIONS
+
+
 def target_problems(targets: Sequence[str]) -> list[str]:
     """Regular expressions in --lora_target_modules that PEFT would take for names, or cannot read."""
     patterns = [target for target in targets if is_pattern(target)]
@@ -174,7 +194,13 @@ def target_problems(targets: Sequence[str]) -> list[str]:
             f"--lora_target_modules: '{patterns[0][:60]}' is no regular expression ({error}); name layers, such as "
             "q_proj v_proj, or match their whole paths, as '.*\\.(q_proj|v_proj)' does"
         ]
-    return []
+    # A run that is repeated may be a stranger's; and such an adapter would not be loaded again.
+    return [
+        f"--lora_target_modules: '{pattern[:60]}' may search for ever; a regular expression may have "
+        f"{MAX_REPETITIONS} repetitions (*, +, {{}}), none of a group, and {MAX_PATTERN} characters"
+        for pattern in patterns
+        if not is_safe_pattern(pattern)
+    ]
 
 
 def template_problems(config: FinetuneConfig) -> list[str]:

@@ -157,6 +157,11 @@ def test_numbers_that_start_at_one(name: str) -> None:
             "--lora_target_modules: '*_proj' is no regular expression (nothing to repeat at position 0); name layers, "
             r"such as q_proj v_proj, or match their whole paths, as '.*\.(q_proj|v_proj)' does",
         ),
+        (
+            {"lora_target_modules": [r"(.*)*x"]},
+            "--lora_target_modules: '(.*)*x' may search for ever; a regular expression may have 3 repetitions (*, +, "
+            "{}), none of a group, and 2000 characters",
+        ),
         ({"dataset_config_name": "c"}, "--dataset_config_name needs --dataset_name"),
         ({"train_file": []}, "no records to train on: give --train_file, --mix or --dataset_name"),
         ({"do_train": False}, "nothing to do: add --do_train (or --do_eval)"),

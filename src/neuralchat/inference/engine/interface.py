@@ -39,8 +39,7 @@ class Request:
     `logit_bias`: numbers added to the scores of tokens before anything else. `top_logprobs`: None for no
     log-probabilities; otherwise that of each token, and of so many of the likeliest beside it. They are of the model's
     own distribution (temperature 1, no bias, no penalty).
-    `sampling.seed`: equal requests with equal seeds get equal answers, whatever is computed beside them; None draws
-    one.
+    `sampling.seed`: equal requests with equal seeds get equal answers, whatever is computed beside; None draws one.
     """
 
     prompt_ids: tuple[int, ...]

@@ -7,12 +7,12 @@ to compute from, and patterns to search with. Only what describes one of the met
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.checks import is_safe_pattern
 from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError
 from neuralchat.models.loading.checkpoint_files import Shapes, error_line, read_json_object, safetensors_shapes
@@ -20,9 +20,6 @@ from neuralchat.runs.directory import ADAPTER
 
 PICKLED = "adapter_model.bin"
 MAX_NAMES = 10_000
-# A pattern with few repetitions, none of them of a group, cannot search for ever.
-MAX_REPETITIONS = 3
-MAX_PATTERN = 2000
 
 
 def is_size(value: Any) -> bool:
@@ -47,21 +44,6 @@ def is_text(value: Any) -> bool:
 
 def is_names(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MAX_NAMES and all(isinstance(name, str) for name in value)
-
-
-def is_safe_pattern(value: Any) -> bool:
-    """A regular expression that ends soon on any name.
-
-    >>> is_safe_pattern(r".*layers.(0|1).self_attn.(q|v)_proj"), is_safe_pattern("(a+)+b")
-    (True, False)
-    """
-    if not isinstance(value, str) or len(value) > MAX_PATTERN or re.search(r"\)\s*[*+{]", value):
-        return False
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return len(re.findall(r"[*+{]", value)) <= MAX_REPETITIONS
 
 
 def is_targets(value: Any) -> bool:

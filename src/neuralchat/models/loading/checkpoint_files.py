@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuralchat.errors import ModelError
-from neuralchat.files import kind_of_mode, read_file
+from neuralchat.files import kind_of_mode, open_regular, read_file
 
 MAX_JSON_BYTES = 16 << 20
 # What libraries read whole; the largest tokenizers that are published have 35 MB.
@@ -44,6 +45,8 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
     try:
+        # Whether it may be read at all, which the library calls "not found".
+        os.close(open_regular(path))
         # The library checks that the header's offsets, types and shapes cover the file exactly.
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
