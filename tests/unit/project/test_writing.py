@@ -28,6 +28,7 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         # Modes and times of what this user owns, which was looked at before.
         "cache.py": {"path.chmod", "os.utime"},
         "models/kernels/compiled.py": {"whole.chmod", "whole.parent.chmod"},
+        # Taken from others, where it is this user's own.
         "console/question_history.py": {"path.chmod"},
         # Directories of its own for what libraries write or read there.
         "preparation/session.py": {"tempfile.TemporaryDirectory"},
@@ -75,9 +76,10 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         # Where the user has asked for an upload; and which way leads to the first rank, for which nothing is sent.
         "export/hub.py": {"huggingface_hub.HfApi"},
         "distributed/launchers.py": {"socket.socket"},
-        # Where the server listens; and a server that the user talks to.
+        # Listens where the user has said so, and is handed over.
         "inference/server/running.py": {"socket.socket"},
         "inference/server/serving.py": {"socket.socket"},
+        # Asks the server whose address the user has typed.
         "inference/terminal/server_bot.py": {"httpx.Client"},
     },
     # What is written down as a date, the day that a template takes for today, and how long a thing was not used.
@@ -86,10 +88,11 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         "console/cache_page.py": {"time.strftime", "time.localtime"},
         "data/templates/chat_text.py": {"datetime.date.today"},
         "runs/lock.py": {"time.strftime"},
-        "training/manifest.py": {"time.strftime"},
+        # When an answer was rated, given, and a model loaded.
         "inference/page/feedback.py": {"datetime.datetime.now"},
         "inference/server/lineup.py": {"time.time"},
         "inference/server/shapes.py": {"time.time"},
+        "training/manifest.py": {"time.strftime"},
     },
     "import": {},
 }

@@ -142,9 +142,13 @@ def listening_socket(settings: ServerSettings) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Two may bind an address on which nobody listens yet; who connects meanwhile waits until models are loaded.
+        listener.listen()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ListenError(f"the server cannot listen on {settings.host} port {settings.port}: {reason}") from error
+        raise ListenError(
+            f"the server cannot listen on {settings.host} port {settings.port}: {reason}; --port names another"
+        ) from error
     return listener
 
 
