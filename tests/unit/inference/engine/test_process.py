@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engines.asking import VOCABULARY, Asked, adapted, ask, ask_together, request_of, save_adapter
+from support.engines.asking import VOCABULARY, Asked, adapted, ask, ask_together, assert_same, request_of, save_adapter
 from support.small_models import small_model
 
 from neuralchat.errors import ArgumentsError, ModelError
@@ -49,7 +49,10 @@ def test_a_process_answers_as_the_engine_in_it(engine: ProcessEngine, tmp_path: 
     requests = [request_of(PROMPT, name, temperature=0.8, seed=5) for name in ("base", "tuned")]
     inside = make()
     inside.add_adapter("tuned", str(tmp_path / "a"))
-    assert ask_together(engine, requests) == ask_together(inside, requests)
+    # How requests meet in a step, and with it how sums are rounded, hangs on when they arrive.
+    for (one, end), (other, _) in zip(ask_together(engine, requests), ask_together(inside, requests), strict=True):
+        assert assert_same(one, other)
+        assert end == Ended("length")
     inside.close()
     assert engine.status().generated_tokens_total == 16
     with pytest.raises(UnknownModelError, match="no model 'other'"):
