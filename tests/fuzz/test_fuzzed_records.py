@@ -224,6 +224,11 @@ def joined(content: Any) -> Any:
     return "".join(content) if parts else content
 
 
+def is_empty_system(turn: dict[str, Any], role: str, text: str) -> bool:
+    """Many data sets have a system turn that says nothing."""
+    return turn.get(role) == "system" and (is_absent(turn.get(text)) or is_text(joined(turn.get(text)), empty=True))
+
+
 def answers_of(value: Any, kind: str) -> list[str] | None:
     """The assistant's texts of a good row, else None."""
     facts = [] if is_absent(value.get("facts")) else value["facts"]
@@ -236,7 +241,7 @@ def answers_of(value: Any, kind: str) -> list[str] | None:
         if key == kind:
             turns = value[key]
             if not isinstance(turns, list) or not all(
-                isinstance(t, dict) and is_text(joined(t.get(text))) for t in turns
+                isinstance(t, dict) and (is_text(joined(t.get(text))) or is_empty_system(t, role, text)) for t in turns
             ):
                 return None
             names = {"gpt": "assistant", "human": "user"}

@@ -52,6 +52,12 @@ def environment_of_the_server() -> Iterator[None]:
         os.environ.update(before)
 
 
+def start_server() -> None:
+    """Before anything else of this process asks for a fork server, which would be started without our import path."""
+    with environment_of_the_server():
+        forkserver.ensure_running()
+
+
 @dataclass(frozen=True)
 class Streams:
     """Files that stand for the standard streams of a child; output is appended."""
@@ -90,8 +96,7 @@ def start(
 ) -> Process:  # fmt: skip
     """`command` in a fork; its exit status is what `command` returns."""
     environ = {**os.environ, **(environ or {})}
-    with environment_of_the_server():
-        forkserver.ensure_running()
+    start_server()
     child = FORKS.Process(target=work, args=(cloudpickle.dumps((prepare, command)), directory, streams, environ))
     child.start()
     return child

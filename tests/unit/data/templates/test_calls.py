@@ -13,7 +13,17 @@ from neuralchat.data.templates.calls import CalledTool, CallFormat, call_format_
 from neuralchat.data.templates.making import make_template
 from neuralchat.inference.answer_text import frame_of
 
-AS_JSON = ("qwen 2.5", "qwen 3", "qwen 3, prompt opens the thoughts", "qwq", "llama 3.2")
+AS_JSON = (
+    "qwen 2.5",
+    "qwen 3",
+    "qwen 3, prompt opens the thoughts",
+    "qwq",
+    "llama 3.1",
+    "llama 3.2",
+    "llama 4",
+    "command a",
+    "granite 4",
+)
 TAGGED = CallFormat("<tool_call>", "</tool_call>", "name", "arguments")
 BARE = CallFormat("", "", "name", "parameters")
 LISTED = CallFormat("[TOOL_CALLS]", "", "name", "arguments", listed=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.engines.asking import VOCABULARY, Asked, adapted, ask, ask_together, assert_same, request_of, save_adapter
+from support.forks import start_server
 from support.small_models import small_model
 
 from neuralchat.errors import ArgumentsError, ModelError
@@ -34,6 +35,7 @@ def make_nothing(message: str) -> Any:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[ProcessEngine]:
+    start_server()
     opened = ProcessEngine(make, start_method="forkserver")
     with pytest.raises(EngineDownError, match="is loading its models"):
         opened.submit(request_of(PROMPT), print)
@@ -43,12 +45,14 @@ def engine() -> Iterator[ProcessEngine]:
 
 
 @pytest.mark.slow
-def test_a_process_answers_as_the_engine_in_it(engine: ProcessEngine, tmp_path: Path) -> None:
-    engine.add_adapter("tuned", save_adapter(tmp_path / "a", adapted(small_model("llama", VOCABULARY))))
+def test_a_process_answers_as_the_engine_in_it(engine: ProcessEngine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The adapter lies where the engine finds it again when it has died."""
+    directory = tmp_path_factory.mktemp("adapters") / "a"
+    engine.add_adapter("tuned", save_adapter(directory, adapted(small_model("llama", VOCABULARY))))
     assert engine.models() == ("base", "tuned")
     requests = [request_of(PROMPT, name, temperature=0.8, seed=5) for name in ("base", "tuned")]
     inside = make()
-    inside.add_adapter("tuned", str(tmp_path / "a"))
+    inside.add_adapter("tuned", str(directory))
     # How requests meet in a step, and with it how sums are rounded, hangs on when they arrive.
     for (one, end), (other, _) in zip(ask_together(engine, requests), ask_together(inside, requests), strict=True):
         assert assert_same(one, other)
@@ -96,6 +100,7 @@ def test_a_dead_process_fails_its_answers_and_the_next_one_answers(engine: Proce
 
 @pytest.mark.slow
 def test_what_cannot_be_loaded_is_told() -> None:
+    start_server()
     engine = ProcessEngine(functools.partial(make_nothing, "no such model"), start_method="forkserver")
     with pytest.raises(ModelError, match="no such model"):
         engine.wait_ready(120)
