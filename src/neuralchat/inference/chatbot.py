@@ -16,7 +16,7 @@ from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, TemplateError
 from neuralchat.inference.generation import Answer, TextStream, generate
 from neuralchat.inference.loading import load
-from neuralchat.inference.origin import on_other_base, origin_of
+from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
 from neuralchat.inference.seeding import RandomState, generators_kept
 from neuralchat.inference.streaming import pieces_of
@@ -80,9 +80,7 @@ class Chatbot:
         lies now, if it has moved. Raises RunDirectoryError, AdapterError, ModelError or TemplateError.
         """
         with secrets_hidden_in_errors(os.environ, path_or_name, base_model), quiet_libraries(), generators_kept():
-            origin = origin_of(path_or_name)
-            if base_model is not None:
-                origin = on_other_base(origin, base_model)
+            origin = origin_of(path_or_name, base_model)
             parts = load(origin, template=template, trust_remote_code=trust_remote_code)
         return cls(*parts, name=origin.name)
 

@@ -61,9 +61,18 @@ class Origin:
         return trains_base(self.method)
 
 
-def origin_of(name: str | os.PathLike[str]) -> Origin:
-    """Raises RunDirectoryError, AdapterError or ModelError for a directory that is none of the four kinds."""
-    name = expanded(name)
+def origin_of(name: str | os.PathLike[str], base_model: str | os.PathLike[str] | None = None) -> Origin:
+    """What a directory or name stands for, on the base model at `base_model` where that is given.
+
+    Raises RunDirectoryError, AdapterError or ModelError for a directory that is none of the four kinds, and as
+    `on_other_base`.
+    """
+    origin = origin_as_left(expanded(name))
+    return origin if base_model is None else on_other_base(origin, base_model)
+
+
+def origin_as_left(name: str) -> Origin:
+    """On the base model that it was trained on, where that was then."""
     path = Path(name)
     if is_base_name(name):
         return Origin(name=name, kind="base model", source=ModelSource(name=name))

@@ -20,7 +20,7 @@ from neuralchat.errors import TemplateError, panics_told
 from neuralchat.inference.answer_text import AnswerText, Frame, frame_of
 from neuralchat.inference.generation_settings import end_token_ids, padding_id
 from neuralchat.inference.loading import load_text_parts
-from neuralchat.inference.origin import Origin, on_other_base, origin_of
+from neuralchat.inference.origin import Origin, origin_of
 from neuralchat.inference.window import Prompt, Window, window_for
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.secrets import secrets_hidden_in_errors
@@ -66,9 +66,7 @@ class Voice:
     ) -> Voice:
         """That of whatever `Chatbot.load` loads, with its arguments and its errors."""
         with secrets_hidden_in_errors(os.environ, path_or_name, base_model):
-            origin = origin_of(path_or_name)
-            if base_model is not None:
-                origin = on_other_base(origin, base_model)
+            origin = origin_of(path_or_name, base_model)
             return cls.of(origin, template=template, trust_remote_code=trust_remote_code)
 
     @classmethod

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuralchat.runs.directory import series
 from neuralchat.runs.results import RunResults
 
 # The held-out loss has risen by so much since its best evaluation: more than evaluations of one state differ by.
@@ -26,7 +27,7 @@ FEWEST_KNOWN = 4
 def advice(results: RunResults, metrics: Sequence[Mapping[str, Any]], *, keeps_general: bool) -> tuple[str, ...]:
     """Sentences for the person who trained, each with the flag to change; none where nothing stands out."""
     return (
-        *fitting_advice(results, logged(metrics, "loss"), logged(metrics, "eval_loss")),
+        *fitting_advice(results, series(metrics, "loss"), series(metrics, "eval_loss")),
         *forgetting_advice(results, keeps_general=keeps_general),
     )
 
@@ -77,16 +78,6 @@ def forgetting_advice(results: RunResults, *, keeps_general: bool) -> Iterator[s
         f"forgotten: of {len(known)} general questions that the model answered right before, {kept} are right now. "
         f"{remedy[0].upper()}{remedy[1:]}"
     )
-
-
-def logged(metrics: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
-    """(step, value) of each line that has a finite number under `name`."""
-    values = [(line.get("step"), line.get(name)) for line in metrics]
-    return [
-        (step, float(value))
-        for step, value in values
-        if isinstance(step, int) and isinstance(value, int | float) and math.isfinite(value)
-    ]
 
 
 def at_end(points: Sequence[tuple[int, float]]) -> float:

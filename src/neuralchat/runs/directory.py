@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,11 @@ def check_values(path: Path, manifest: dict[str, Any]) -> None:
             )
     if not all(isinstance(text, str) and is_plain(text) for text in manifest["results"].get("advice", [])):
         raise RunDirectoryError(f"{path} is damaged: results.advice must be sentences")
+
+
+def series(metrics: Iterable[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """(step, value) of each line of the metrics that has a finite number under `key`."""
+    return [(m["step"], m[key]) for m in metrics if m.get(key) is not None and math.isfinite(m[key])]
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:

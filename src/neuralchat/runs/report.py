@@ -12,6 +12,7 @@ import jinja2
 
 from neuralchat.console import clock
 from neuralchat.console.terminal import visible
+from neuralchat.runs.directory import series
 from neuralchat.runs.summary import before_and_after
 from neuralchat.secrets import without_remembered
 
@@ -90,10 +91,6 @@ def plots(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         if any(len(curve.points) > 1 for curve in curves):
             found.append((title, svg(curves, from_zero=title != "Learning rate")))
     return found
-
-
-def series(metrics: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    return [(m["step"], m[key]) for m in metrics if m.get(key) is not None and math.isfinite(m[key])]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -16,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neuralchat.runs import report
-from neuralchat.runs.report import Curve, plots, render_report, series, shown_arguments, svg, ticks
+from neuralchat.runs.directory import series
+from neuralchat.runs.report import Curve, plots, render_report, shown_arguments, svg, ticks
 
 METRICS = [
     {"step": step, "loss": 4.0 / step, "learning_rate": 1e-4 * step, "tokens_per_s": 100.0, "rss_mb": 500}

@@ -14,7 +14,7 @@ from neuralchat.inference.engine.packed.batched import MOST_RUNNING, PackedAnswe
 from neuralchat.inference.engine.shelf import Shelf
 from neuralchat.inference.engine.torch_engine import MOST_WAITING, TorchEngine
 from neuralchat.inference.loading import load
-from neuralchat.inference.origin import on_other_base, origin_of
+from neuralchat.inference.origin import origin_of
 from neuralchat.models.families.table import family_of
 
 # Without a number of tokens: this share of the memory that is free, and no more than so many tokens.
@@ -73,9 +73,7 @@ def load_engine(
     settings: EngineSettings = DEFAULT_SETTINGS,
 ) -> TorchEngine:
     """The engine of what `Chatbot.load` takes. A whole model, a base among them, is called `base_name`."""
-    origin = origin_of(path_or_name)
-    if base_model is not None:
-        origin = on_other_base(origin, base_model)
+    origin = origin_of(path_or_name, base_model)
     # A template is the business of who asks; the first that the tokenizer has will do.
     model, _, _ = load(origin, template=None, trust_remote_code=trust_remote_code)
     return engine_around(model, base_name, adapter_name if hasattr(model, "peft_config") else None, settings)

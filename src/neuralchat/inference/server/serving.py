@@ -236,9 +236,7 @@ class VoicesOnBase:
 
     def __call__(self, directory: Path) -> Voice:
         # Code of a model runs only where the server was started so, and then for what it was started with.
-        origin = origin_of(directory)
-        if self.how.base_model is not None:
-            origin = on_other_base(origin, self.how.base_model)
+        origin = origin_of(directory, self.how.base_model)
         if origin.method is None or origin.is_whole_model or not same_base(self.base, origin):
             raise ArgumentsError(f"{directory.name} is no adapter of the base model that this server has")
         return voice_of_run(directory, self.how)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from neuralchat.data.packing import Segment
-from neuralchat.models.attention.segments import NOT_GIVEN, segment_attention, sliding_window_of
+from neuralchat.models.attention.segments import NOT_GIVEN, mask_with, segment_attention, sliding_window_of
 from neuralchat.models.kernels.compiled import takes_kernels
 from neuralchat.models.kernels.decoder import PAGE, paged_kernel_for
 
@@ -76,9 +76,7 @@ def register_pages() -> None:
 
 def paged_mask(row: PagedRow, device: torch.device) -> Tensor:
     """What to pass as attention_mask, see segments.row_mask."""
-    mask = torch.zeros(1, 1, 1, 1, device=device)
-    setattr(mask, PAGED_ROW, row)
-    return mask
+    return mask_with(PAGED_ROW, row, device)
 
 
 def page_attention(

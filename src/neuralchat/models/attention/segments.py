@@ -51,8 +51,13 @@ def row_mask(
 
     It carries the row to the layers of families that hand on the mask alone.
     """
+    return mask_with(ROW, (segments, leading), device)
+
+
+def mask_with(attribute: str, row: Any, device: torch.device) -> Tensor:
+    """A mask that masks nothing and carries `row`."""
     mask = torch.zeros(1, 1, 1, 1, device=device)
-    setattr(mask, ROW, (segments, leading))
+    setattr(mask, attribute, row)
     return mask
 
 
