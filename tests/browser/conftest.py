@@ -10,7 +10,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from support.chatbots.page_backend import Backend, chromium_path, served
 
 
-@pytest.fixture(scope="session")
+# Not "session": Playwright's loop runs in this thread as long as it lives, and other tests of the same worker
+# that call `asyncio.run` would fail.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = chromium_path()
     if path is None:
