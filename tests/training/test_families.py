@@ -162,7 +162,7 @@ def test_pissa_ends_as_a_plain_adapter(
     from neuralchat.models.losses.loss_sum import padded_loss_sum
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
-    encoder = Encoder(tokenizer, make_template("auto", tokenizer), max_seq_length=512, train_on_inputs=False)
+    encoder = Encoder(tokenizer, make_template("own", tokenizer), max_seq_length=512, train_on_inputs=False)
     records = list(read_records([str(tmp_path / "held_out.json")], RecordReport()))
     examples = encoder.encode(records, TokenizationCounts())
     with torch.no_grad():

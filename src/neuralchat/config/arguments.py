@@ -82,7 +82,13 @@ class DataArguments:
     max_seq_length: int = argument(512, "longest example in tokens; longer ones lose prompt text", minimum=1)
     max_train_samples: int | None = argument(None, "train on only the first records", minimum=1)
     max_eval_samples: int | None = harmless(None, "evaluate on only the first records", minimum=1)
-    template: str = argument("auto", "prompt format; chat is the tokenizer's own", choices=("auto", "alpaca", "chat"))
+    template: str = argument(
+        "own",
+        "prompt format: chat is the tokenizer's; own is that one where there is one, else alpaca; auto is chat for "
+        "conversations alone",
+        choices=("own", "auto", "alpaca", "chat"),
+        earlier="auto",
+    )
     supervise: str = harmless(
         "all", "train on all answers of a conversation, or on the last one only", choices=("all", "last")
     )

@@ -25,6 +25,7 @@ ORIGINAL_DEFAULTS = {
     "keep_general": False,
     "lr_scheduler_type": "linear",
     "warmup_steps": 0,
+    "template": "auto",
 }
 
 

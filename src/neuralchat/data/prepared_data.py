@@ -80,7 +80,7 @@ def prepare(
         date=template_date,
     )
     notices = [*unread_parts(train_source), *template.notices, *mixed_kinds(firsts, template.name)]
-    if data.template == "auto" and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
+    if data.template in ("own", "auto") and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
         notices.append(
             "the records are conversations and the tokenizer has no chat template: they take Alpaca's; "
             "--chat_template FILE gives another"

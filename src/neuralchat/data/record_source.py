@@ -182,7 +182,7 @@ def mixed_kinds(firsts: Sequence[Record], template: str) -> list[str]:
 
 
 def chats(firsts: Sequence[Record]) -> bool:
-    """Whether --template auto should take the chat template: some file holds conversations."""
+    """Whether the records call for the chat template: some file holds conversations."""
     return any(map(is_conversation, firsts))
 
 

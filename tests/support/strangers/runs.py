@@ -215,7 +215,8 @@ class Stranger:
 def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes()) if path.is_file() and not path.is_symlink() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
+        # Damaged before.
         return {}
 
 

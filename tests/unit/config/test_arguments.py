@@ -85,7 +85,7 @@ def test_numbers_that_start_at_one(name: str) -> None:
         ({"num_train_epochs": 0}, "--num_train_epochs must be above 0, found 0.0"),
         ({"report_samples": -1}, "--report_samples must not be negative, found -1"),
         ({"sample_tokens": -1}, "--sample_tokens must not be negative, found -1"),
-        ({"template": "vicuna"}, "--template is 'vicuna'; allowed are auto, alpaca, chat"),
+        ({"template": "vicuna"}, "--template is 'vicuna'; allowed are own, auto, alpaca, chat"),
         ({"on_bad_record": "warn"}, "--on_bad_record is 'warn'; allowed are fail, skip"),
         ({"peft": "bitfit"}, "--peft is 'bitfit'; allowed are lora, ptun, prefix, prompt, llama_adapter, ia3, none"),
         ({"lora_init": "zero"}, "--lora_init is 'zero'; allowed are auto, apart, default, gaussian, pissa"),

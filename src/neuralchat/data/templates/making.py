@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuralchat.console import note
 from neuralchat.data.templates.alpaca import AlpacaSeq2SeqTemplate, AlpacaTemplate
 from neuralchat.data.templates.chat import ChatTemplate
 from neuralchat.data.templates.template import Template
@@ -24,7 +25,8 @@ def make_template(
     date: str | None = None,
     own_prompt: bool = False,
 ) -> Template:
-    """`name` is "alpaca", "chat" or "auto" (chat for conversations when the tokenizer can, else alpaca).
+    """`name` is "alpaca", "chat", "own" (chat when the tokenizer can, else alpaca) or "auto" (own for conversations,
+    else alpaca).
 
     `kwargs`, `date` and `own_prompt` are those of ChatTemplate. Raises TemplateError where the tokenizer has no end
     token or no chat template, and where `kwargs` are given to a template that takes none.
@@ -35,10 +37,17 @@ def make_template(
         )
     if encoder_decoder and name == "chat":
         raise TemplateError("--template chat is for causal models; encoder-decoder models take --template alpaca")
-    if name == "auto":
-        name = "chat" if conversations and tokenizer.chat_template and not encoder_decoder else "alpaca"
+    guessed = name in ("own", "auto")
+    if guessed:
+        chat = tokenizer.chat_template and not encoder_decoder and (name == "own" or conversations)
+        name = "chat" if chat else "alpaca"
     if name == "chat":
-        return ChatTemplate(tokenizer, kwargs, date, own_prompt=own_prompt)
+        try:
+            return ChatTemplate(tokenizer, kwargs, date, own_prompt=own_prompt)
+        except TemplateError as error:
+            if conversations or not guessed:
+                raise
+            note(f"the tokenizer's chat template is left aside, and the records take Alpaca's: {error}")
     if kwargs:
         raise TemplateError(
             f"--chat_template_kwargs {', '.join(kwargs)}: only a chat template takes them; use --template chat"

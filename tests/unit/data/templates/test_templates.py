@@ -185,12 +185,29 @@ def test_fingerprint_changes_with_the_template() -> None:
         ("auto", True, True, "chat"),
         ("auto", True, False, "alpaca"),
         ("auto", False, True, "alpaca"),
+        ("own", True, False, "chat"),
+        ("own", True, True, "chat"),
+        ("own", False, True, "alpaca"),
         ("alpaca", True, True, "alpaca"),
         ("chat", True, False, "chat"),
     ],
 )
 def test_make_template(name: str, chat: bool, conversations: bool, expected: str) -> None:
     assert make_template(name, make_tokenizer(chat=chat), conversations=conversations).name == expected
+
+
+def test_a_chat_template_that_cannot_be_trained_with_is_left_aside(said: list[str]) -> None:
+    """Where nobody asked for it, and no record needs it."""
+    tokenizer = with_chat_template("{{ 'the same whatever was said' }}")
+    assert make_template("own", tokenizer).name == "alpaca"
+    assert any("chat template is left aside" in text for text in said)
+    for name, conversations in (("own", True), ("auto", True), ("chat", False)):
+        with pytest.raises(TemplateError):
+            make_template(name, tokenizer, conversations=conversations)
+
+
+def test_an_encoder_decoder_takes_no_chat_template() -> None:
+    assert make_template("own", make_tokenizer(chat=True), encoder_decoder=True).name == "alpaca_pairs"
 
 
 def test_tokenizer_without_end_token() -> None:
