@@ -119,10 +119,15 @@ def check_named_targets(names: Sequence[str], model: Any) -> None:
 
 def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[[str], None]) -> None:
     """Let a LoraConfig for all linear layers reach experts that are parameters, and tell what PEFT cannot do there."""
-    from neuralchat.models.adapters.targets import expert_parameters
-    from neuralchat.models.compat.peft import targeted_parameters
+    from neuralchat.models.adapters.targets import expert_parameters, routers_of
+    from neuralchat.models.compat.peft import name_parameters, targeted_parameters
 
     experts = targeted_parameters(config, model)
+    if all_linear and (routers := routers_of(experts)):
+        # PEFT counts what chooses the experts among them, because it once was a linear layer.
+        name_parameters(config, model)
+        config.target_parameters -= routers
+        experts = [name for name in experts if name not in routers]
     if all_linear and not experts and (experts := expert_parameters(model)):
         config.target_parameters = experts
     if experts and config.use_dora:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -34,7 +35,7 @@ def linear_targets(model: Any) -> list[str]:
     names that PEFT takes for theirs are left out: LoRA on experts is asked for with --lora_all_linear.
     """
     names = [name for name in linear_names(model) if not stands_for_experts(LoraConfig(), model, name)]
-    unseen = names_read_past(model) | {name for name in names if leaf_of(name) in ROUTERS}
+    unseen = names_read_past(model)
     return [name for name in names if name not in unseen and not refuses(LoraConfig(), model, name)]
 
 
@@ -55,11 +56,12 @@ def weights_read_by(kind: type) -> frozenset[str]:
 
 
 def linear_names(model: Any) -> list[str]:
+    """Of the linear layers that read or write what the model knows: neither the head nor what chooses experts."""
     head, outside = model.get_output_embeddings(), outside_of_text(model)
     paths = {
         path: module
         for path, module in model.named_modules()
-        if is_linear(module) and module is not head and module not in outside
+        if is_linear(module) and module is not head and module not in outside and not in_router(path)
     }
     others = {leaf_of(path) for path, module in model.named_modules() if path not in paths}
     return sorted({leaf_of(path) if leaf_of(path) not in others else path for path in paths})
@@ -78,8 +80,9 @@ def peft_takes_all_linear(model: Any) -> bool:
     It refuses some layers of Mamba, and takes what is derived from a linear layer, as routers are, for one. LoRA is
     for nothing on layers whose owner reads past them, and worse than that on routers.
     """
-    leaves = {leaf_of(name) for name in linear_names(model)}
-    if leaves & (ROUTERS | names_read_past(model)):
+    if any(is_linear(module) and in_router(path) for path, module in model.named_modules()):
+        return False
+    if {leaf_of(name) for name in linear_names(model)} & names_read_past(model):
         return False
     derived = any(isinstance(module, nn.Linear | Conv1D) and not is_linear(module) for module in model.modules())
     return not derived and not any(refuses(LoraConfig(), model, name) for name in linear_names(model))
@@ -93,6 +96,16 @@ def expert_parameters(model: Any) -> list[str]:
             own = [name for name, parameter in module.named_parameters(recurse=False) if parameter.dim() == 3]
             names |= {f"{leaf_of(path)}.{name}" for name in own}
     return sorted(names)
+
+
+def in_router(path: str) -> bool:
+    """Whether a module is what chooses experts, or a part of it."""
+    return not ROUTERS.isdisjoint(path.split("."))
+
+
+def routers_of(parameters: Iterable[str]) -> set[str]:
+    """Those parameters that are the weights of what chooses experts."""
+    return {name for name in parameters if in_router(name)}
 
 
 def leaf_of(path: str) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "LoraLinear",
     "PlainLora",
     "leading_keys_values_of",
+    "name_parameters",
     "plain_lora",
     "plain_lora_of",
     "refuses",
@@ -41,8 +42,16 @@ def targeted_parameters(config: Any, model: Any) -> list[str]:
     they cannot be told apart.
     """
     converted = copy.deepcopy(config)
-    convert_peft_config_for_transformers(converted, model, None)
+    name_parameters(converted, model)
     return sorted(converted.target_parameters or ())
+
+
+def name_parameters(config: Any, model: Any) -> None:
+    """Write into a LoraConfig, in the place of names of layers, the parameters that PEFT would take them for.
+
+    PEFT does it when it puts the adapter in, too late to leave one of them out. Done twice it changes nothing more.
+    """
+    convert_peft_config_for_transformers(config, model, None)
 
 
 def refuses(config: Any, model: Any, name: str) -> bool:

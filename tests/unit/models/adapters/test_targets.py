@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.families import family_config
+from support.families import PACKED, PADDED, family_config
 from torch import nn
 
 from neuralchat.config.arguments import TuningArguments
@@ -160,3 +160,22 @@ def test_what_peft_cannot_do_for_experts_is_told_before_weights_are_loaded(
     with pytest.raises(AdapterError, match=rf"PEFT has no {name} for experts that are parameters \(.*down_proj"):
         rehearse(family_config(family), TuningArguments(**option))
     rehearse(family_config(family), TuningArguments(lora_target_modules=["q_proj"], lora_all_linear=False, **option))
+
+
+# The families whose experts are chosen by a layer, or by what once was one.
+ROUTED = [name for name, sizes in {**PACKED, **PADDED}.items() if "num_experts" in sizes]
+
+
+@pytest.mark.parametrize("family", ROUTED)
+def test_what_chooses_experts_is_left_alone_unless_it_is_named(family: str) -> None:
+    """PEFT's word for all linear layers means routers too, where they once were layers: Mixtral and its like."""
+    model, _ = adapted(family, TuningArguments(lora_dropout=0.0))
+    layers = layers_with_lora(model)
+    assert layers
+    assert [layer for layer in layers if ROUTERS & set(layer.split("."))] == []
+
+
+def test_a_router_that_is_named_gets_lora() -> None:
+    tuning = TuningArguments(lora_target_modules=["gate", "q_proj"], lora_all_linear=False, lora_dropout=0.0)
+    model, _ = adapted("mixtral", tuning)
+    assert any(layer.endswith(".gate") for layer in layers_with_lora(model))
