@@ -12,8 +12,8 @@ PAGE = ROOT / "docs" / "templates.md"
 
 HEAD = """# Chat templates
 
-`--template chat` (what `auto` takes for conversations) writes records as the tokenizer's own chat template does, so a
-model learns the format that its maker chose. Chat, evaluation and the report ask in the same format.
+`--template chat` (the default where the tokenizer has a chat template) writes records as that template does, so a model
+learns the format that its maker chose. Chat, evaluation and the report ask in the same format.
 
 - **What is learned** is what the template writes after its generation prompt, up to the special token that ends the
   turn. `<think>` blocks that the template writes, also empty ones, belong to the answer.
