@@ -193,7 +193,9 @@ def test_a_checkpoint_can_be_chatted_with_while_the_run_goes_on(
 def test_a_run_that_went_too_far_says_so_and_what_to_change(
     run_cli: Callable, words: list[object], tmp_path: Path
 ) -> None:
-    result = run_cli(*words, "--eval_steps", 12, "--save_strategy", "no", "--output_dir", "run", check=True)
+    result = run_cli(
+        *words, "--template", "alpaca", "--eval_steps", 12, "--save_strategy", "no", "--output_dir", "run", check=True
+    )
     evaluated = [(line["eval_loss"], line["step"]) for line in metrics(tmp_path / "run") if "eval_loss" in line]
     expected = f"over-fit: the held-out loss was lowest at step {min(evaluated)[1]} "
     assert expected in result.stderr + result.stdout

@@ -128,6 +128,6 @@ def test_an_adapter_from_elsewhere_cannot_be_compared(
     (tmp_path / "adapter").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(run / name, tmp_path / "adapter")
-    bot = Chatbot.load(tmp_path / "adapter", base_model=place, template="alpaca")
+    bot = Chatbot.load(tmp_path / "adapter", base_model=place, template="chat")
     assert any("cannot be compared" in text for text in said)
     assert visible(bot.predict("Name a fruit.", max_new_tokens=8)) == answer.removesuffix("\n").removesuffix(CUT)
