@@ -21,7 +21,7 @@ from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.mixture import mixed, rows_of_file, shares_of
 from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sources, unread_parts
 from neuralchat.data.records import RecordReport
-from neuralchat.data.templates.making import make_template
+from neuralchat.data.templates.making import LEFT_OPEN, make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.data.tokenization import Encoder, Example, Seq2SeqEncoder, tokenize
 from neuralchat.data.tokens.counts import TokenizationCounts
@@ -80,7 +80,7 @@ def prepare(
         date=template_date,
     )
     notices = [*unread_parts(train_source), *template.notices, *mixed_kinds(firsts, template.name)]
-    if data.template in ("own", "auto") and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
+    if data.template in LEFT_OPEN and chats(firsts) and not tokenizer.chat_template and not encoder_decoder:
         notices.append(
             "the records are conversations and the tokenizer has no chat template: they take Alpaca's; "
             "--chat_template FILE gives another"

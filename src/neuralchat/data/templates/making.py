@@ -14,6 +14,9 @@ from neuralchat.errors import TemplateError
 
 USUAL_END_TOKENS = ("</s>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|end|>", "[EOS]")
 
+# Values of --template that leave the choice to the tokenizer and the records.
+LEFT_OPEN = ("own", "auto")
+
 
 def make_template(
     name: str,
@@ -37,15 +40,15 @@ def make_template(
         )
     if encoder_decoder and name == "chat":
         raise TemplateError("--template chat is for causal models; encoder-decoder models take --template alpaca")
-    guessed = name in ("own", "auto")
-    if guessed:
+    left_open = name in LEFT_OPEN
+    if left_open:
         chat = tokenizer.chat_template and not encoder_decoder and (name == "own" or conversations)
         name = "chat" if chat else "alpaca"
     if name == "chat":
         try:
             return ChatTemplate(tokenizer, kwargs, date, own_prompt=own_prompt)
         except TemplateError as error:
-            if conversations or not guessed:
+            if conversations or not left_open:
                 raise
             note(f"the tokenizer's chat template is left aside, and the records take Alpaca's: {error}")
     if kwargs:
