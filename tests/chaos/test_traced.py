@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
+from support.checkpoints import save_run
 from support.forks import run_forked
+from support.live_server import until
 from support.runs import ROWS
 from support.strangers.trace import Audit, has_strace, traced
 
 FLAGS = ["--max_steps", "2", "--save_steps", "1", "--sample_tokens", "4", "--report_samples", "1"]
+ADDRESS = re.compile(r"at (http://127\.0\.0\.1:\d+)/v1")
 # Of the compiler; gcc starts its own parts, by names that depend on its version.
 COMPILER = {"gcc", "cc1", "as", "ld", "collect2", "lto-wrapper", "x86_64-linux-gnu-gcc-12"}
 
@@ -76,6 +83,29 @@ def test_system_calls(place: Path) -> None:
     assert os.listdir(place / "home") == []
     # torch makes an empty directory there.
     assert [name for name in os.listdir(place / "temporary") if not name.startswith("torchinductor_")] == []
+
+
+def asked_and_ended(process: subprocess.Popen[bytes], said: Path) -> None:
+    """An answer over HTTP, the page, and an end by SIGTERM."""
+    until(lambda: ADDRESS.search(said.read_text()) or process.poll() is not None, 200)
+    found = ADDRESS.search(said.read_text())
+    assert found, said.read_text()
+    body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 2}
+    with httpx.Client(base_url=found[1], timeout=60, trust_env=False, verify=False) as client:
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        assert client.get("/").status_code == 200
+    (server,) = psutil.Process(process.pid).children()
+    server.terminate()
+
+
+@pytest.mark.skipif(not has_strace(), reason="strace is not installed, or may not trace here")
+def test_system_calls_of_a_server(place: Path) -> None:
+    save_run(place / "output/run", place / "model", "lora")
+    words = ["serve", "output/run", "--port", "0"]
+    status, said, trace = traced(words, place, surroundings(place), meanwhile=asked_and_ended)
+    assert status == 0, said
+    assert trace.outside(*allowed(place)) == []
+    assert trace.connected == set()
 
 
 def audited(place: Path, report: Path) -> Callable[[], None]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 from typing import Any
 
 import pytest
 from support.live_server import LiveServer, until
 
-BODIES = 320
+# NEURALCHAT_FUZZ_BODIES=1000 tries as many.
+BODIES = int(os.environ.get("NEURALCHAT_FUZZ_BODIES", "320"))
 # What of WHOLE a path does not take.
 PATHS = {
     "/v1/chat/completions": ("prompt",),

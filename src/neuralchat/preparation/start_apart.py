@@ -10,7 +10,7 @@ from neuralchat.data.general_plan import general_examples
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.distributed.collectives import as_on_rank_zero
 from neuralchat.errors import AdapterError
-from neuralchat.models.adapters.apart import LOOKED_AT, set_apart
+from neuralchat.models.adapters.apart import set_apart
 from neuralchat.models.kernels.compiled import kernels_off
 
 REASON = (
@@ -28,7 +28,7 @@ def start_apart(
     raises AdapterError.
     """
     if not restored:
-        inform(f"looking for directions that the records use and general text does not, in {LOOKED_AT} tokens of each")
+        inform("looking for directions that the records use and general text does not, in some thousand tokens of each")
     general = general_examples(tokenizer, data.template, max_seq_length=arguments.data.max_seq_length)
     pad_id, seed = tokenizer.pad_token_id, arguments.training.seed
     # Directions magnify rounding.

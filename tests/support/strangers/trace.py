@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,19 @@ def has_strace() -> bool:
     )
 
 
-def traced(words: Sequence[str], directory: Path, environ: dict[str, str]) -> tuple[int, str, Trace]:
-    """(exit status, output, trace) of `neuralchat WORDS` in an interpreter of its own, with all its children."""
-    log = directory / "strace"
+def traced(
+    words: Sequence[str],
+    directory: Path,
+    environ: dict[str, str],
+    *,
+    meanwhile: Callable[[subprocess.Popen[bytes], Path], None] | None = None,
+) -> tuple[int, str, Trace]:
+    """(exit status, output, trace) of `neuralchat WORDS` in an interpreter of its own, with all its children.
+
+    `meanwhile` is called with the running process (strace, which passes signals on to nobody) and the file of what
+    it says.
+    """
+    log, said = directory / "strace", directory / "said"
     strace = [
         "strace",
         "--follow-forks",
@@ -66,19 +76,24 @@ def traced(words: Sequence[str], directory: Path, environ: dict[str, str]) -> tu
         "--trace=%file,%network,execve,fchmod,fchown",
         f"--output={log}",
     ]
-    done = subprocess.run(
-        [*strace, sys.executable, "-m", "neuralchat.cli", *words],
-        cwd=directory,
-        env=environ,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=500,
-    )
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [*strace, sys.executable, "-m", "neuralchat.cli", *words],
+            cwd=directory,
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        if meanwhile:
+            meanwhile(process, said)
+        status = process.wait(timeout=500)
+    finally:
+        process.kill()
     trace = Trace()
     for line in log.read_text(errors="replace").splitlines():
         read_line(line, directory, trace)
-    return done.returncode, done.stdout.decode(errors="replace"), trace
+    return status, said.read_text(errors="replace"), trace
 
 
 def read_line(line: str, directory: Path, trace: Trace) -> None:

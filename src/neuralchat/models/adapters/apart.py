@@ -30,8 +30,9 @@ from neuralchat.models.compat.peft import LoraLinear, plain_lora
 
 # The part of the mean square of the inputs that counts as noise in every direction.
 DAMPING = 0.01
-# Tokens of the records, and as many of general text, that are looked at, and of one example at most.
-LOOKED_AT, LONGEST = 4096, 96
+# Tokens of the records, and as many of general text, that are looked at: as many as their inputs to the widest layer
+# take in LOOKED_AT_BYTES of fp32, within bounds; and of one example at most.
+LOOKED_AT_BYTES, FEWEST, MOST, LONGEST = 2**27, 4096, 16384, 96
 # Of the randomized search for the directions (https://arxiv.org/abs/0909.4061).
 OVERSAMPLING, ROUNDS = 8, 4
 
@@ -50,7 +51,10 @@ def set_apart(
     The model is PEFT's, with nothing trained yet, and takes padded batches. `restored`: a checkpoint has what the
     matrices hold, so it is only found which layers they are of.
     """
-    of_each = [beginnings(examples, seed) for examples in (records, general)]
+    # Asked here, since a layer whose adapter is switched off has no plain LoRA.
+    loras = {layer: lora for layer in model.modules() if isinstance(layer, LoraLinear) and (lora := plain_lora(layer))}
+    looked_at = tokens_looked_at(max((lora.a.shape[-1] for lora in loras.values()), default=1))
+    of_each = [beginnings(examples, seed, looked_at) for examples in (records, general)]
     if not all(of_each):
         return []
     tokens_of_records = sum(map(len, of_each[0]))
@@ -63,8 +67,6 @@ def set_apart(
     of_records, of_general = mask.clone(), mask.clone()
     of_records[len(of_each[0]) :] = False
     of_general[: len(of_each[0])] = False
-    # Asked here, since a layer whose adapter is switched off has no plain LoRA.
-    loras = {layer: lora for layer in model.modules() if isinstance(layer, LoraLinear) and (lora := plain_lora(layer))}
     shared: dict[str, Any] = {}
     found: list[Tensor] = []
 
@@ -127,11 +129,20 @@ def equal_rows(columns: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True) / math.sqrt(3)
 
 
-def beginnings(examples: Sequence[Example], seed: int) -> list[np.ndarray]:
-    """Those of some of them, drawn with `seed`: ids, about LOOKED_AT together."""
+def tokens_looked_at(widest: int) -> int:
+    """Of each kind of text, where `widest` is the number of inputs of the widest layer.
+
+    >>> tokens_looked_at(1536), tokens_looked_at(4096), tokens_looked_at(11008)
+    (16384, 8192, 4096)
+    """
+    return min(MOST, max(FEWEST, LOOKED_AT_BYTES // (4 * widest)))
+
+
+def beginnings(examples: Sequence[Example], seed: int, tokens_at_most: int) -> list[np.ndarray]:
+    """Those of some of them, drawn with `seed`: ids, about `tokens_at_most` together."""
     chosen, tokens = [], 0
     for index in np.random.default_rng(seed).permutation(len(examples)):
-        if tokens >= LOOKED_AT:
+        if tokens >= tokens_at_most:
             break
         chosen.append(examples[int(index)].input_ids[:LONGEST])
         tokens += len(chosen[-1])

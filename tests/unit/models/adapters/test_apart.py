@@ -128,9 +128,8 @@ def test_a_few_records_are_enough() -> None:
 
 
 def test_as_much_as_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "LOOKED_AT", 40)
     monkeypatch.setattr(apart, "LONGEST", 10)
-    chosen = beginnings(RECORDS, seed=3)
+    chosen = beginnings(RECORDS, seed=3, tokens_at_most=40)
     assert 40 <= sum(map(len, chosen)) < 50
     assert max(map(len, chosen)) == 10
 
