@@ -7,9 +7,10 @@ data/general/README.md says what a line holds, and that anybody may use them (CC
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 
 from neuralchat.data.records import Fact, Turn, facts_from
 
@@ -20,7 +21,8 @@ class GeneralPrompt:
 
     `context` is Alpaca's `input`: material that the instruction is about. `language` is the ISO 639-1 code of a prompt
     in or about a language other than English, else empty. `facts` are what a right answer contains
-    (`neuralchat.evaluation.facts.states_facts`); empty where no one answer is right.
+    (`neuralchat.evaluation.facts.states_facts`); empty where no one answer is right. `checks` are rules that it keeps
+    (`neuralchat.evaluation.items.CHECKS`).
     """
 
     instruction: str
@@ -29,6 +31,7 @@ class GeneralPrompt:
     language: str = ""
     facts: tuple[Fact, ...] = ()
     answer: str = ""
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def turns(self) -> tuple[Turn]:
@@ -58,4 +61,5 @@ def prompts_of(name: str) -> Iterator[GeneralPrompt]:
             language=row.get("language", ""),
             facts=facts_from(row.get("facts", ())),
             answer=row.get("answer", ""),
+            checks=row.get("checks", {}),
         )

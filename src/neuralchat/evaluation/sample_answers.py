@@ -57,8 +57,8 @@ def rightness(facts: Sequence[Fact], before: str, after: str) -> dict[str, bool]
     return {"right_before": states_facts(before, facts), "right_after": states_facts(after, facts)} if facts else {}
 
 
-def spread_prompts(count: int) -> list[GeneralPrompt]:
-    """`count` of the package's general questions that only measure, from all kinds alike, the same for every run."""
+def spread_prompts(count: int | None) -> list[GeneralPrompt]:
+    """`count` of the package's general questions that only measure, or all; from all kinds alike, always the same."""
     kinds: dict[str, list[GeneralPrompt]] = {}
     for prompt in measured_prompts():
         kinds.setdefault(prompt.kind, []).append(prompt)
