@@ -294,6 +294,7 @@ def add_eval(scores: FlagParser) -> None:
         "--run_code", metavar="FILE.py:FUNCTION", help="score answers by your own function; runs the code of that file"
     )
     scores.add_path("--output", help="write all figures and every answer to this JSON file")
+    scores.add_path("--report", metavar="FILE.html", help="write a page: figures, pictures, answers beside each other")
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
     add_base_model(scores)
     add_sampling(scores)

@@ -1,6 +1,6 @@
 """The package's own general prompts: what a base model is asked that has nothing to do with the data it is tuned on.
 
-Two files that share no prompt, not even reworded: one to rehearse, so that it is not forgotten, one that only measures.
+Files that share no prompt, not even reworded: one to rehearse, so that it is not forgotten, two that only measure.
 data/general/README.md says what a line holds, and that anybody may use them (CC0).
 """
 
@@ -47,6 +47,13 @@ def rehearsal_prompts() -> list[GeneralPrompt]:
 def measured_prompts() -> list[GeneralPrompt]:
     """Those that only measure, in a fixed order, kind by kind; all have facts. Never train or tune on them."""
     return list(prompts_of("measure.jsonl"))
+
+
+def checked_prompts() -> list[GeneralPrompt]:
+    """Those that only measure whose answers are checked by rule, in a fixed order, kind by kind; all have answers, and
+    facts or checks. Never train or tune on them.
+    """
+    return list(prompts_of("checked.jsonl"))
 
 
 def prompts_of(name: str) -> Iterator[GeneralPrompt]:

@@ -18,6 +18,7 @@ from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item, gene
 from neuralchat.evaluation.scoring.user_scorer import user_scorer
 from neuralchat.evaluation.systems import Candidate, Laboratory, Loading, along_training, each_measured
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
+from neuralchat.evaluation.telling.page import render_evaluation
 from neuralchat.evaluation.telling.terminal_tables import comparison_page, runs_table
 from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
@@ -52,6 +53,8 @@ def evaluate(options: argparse.Namespace) -> int:
             print_wrong(part)
     if options.output:
         write_file(Path(options.output), json_text(outcome.as_json(), indent=1))
+    if options.report:
+        write_file(Path(options.report), render_evaluation(outcome))
     tell(outcome)
     return 0
 
@@ -69,16 +72,23 @@ def check_flags(options: argparse.Namespace) -> None:
         wrong.append("a run is named twice; name each once")
     if options.checkpoints and len(options.runs) > 1:
         wrong.append(f"--checkpoints follows one run along its training, found {len(options.runs)} runs; name one")
-    if options.output:
-        output = Path(options.output)
-        if not output.absolute().parent.is_dir():
-            wrong.append(f"--output {options.output}: the directory {output.parent} does not exist")
-        elif output.is_dir():
-            wrong.append(f"--output {options.output} is a directory; name a file")
-        elif reason := why_unwritable(output):
-            wrong.append(f"--output {options.output} cannot be written: {reason}")
+    for flag, named in (("--output", options.output), ("--report", options.report)):
+        wrong += [] if named is None else place_problems(flag, named)
+    if options.output and options.report and Path(options.output).absolute() == Path(options.report).absolute():
+        wrong.append("--output and --report name one file; the first is JSON, the second a page")
     if wrong:
         raise ArgumentsError("\n".join(wrong))
+
+
+def place_problems(flag: str, named: str) -> list[str]:
+    """What keeps a file from being written where it is wanted."""
+    path = Path(named)
+    if not path.absolute().parent.is_dir():
+        return [f"{flag} {named}: the directory {path.parent} does not exist"]
+    if path.is_dir():
+        return [f"{flag} {named} is a directory; name a file"]
+    reason = why_unwritable(path)
+    return [f"{flag} {named} cannot be written: {reason}"] if reason else []
 
 
 def systems_of(run: str, *, checkpoints: bool) -> list[Candidate]:
@@ -115,11 +125,12 @@ def part_outcome(
 ) -> PartOutcome:
     pairs = pairs_of(measured, name, along=options.checkpoints)
     bases = {base[name].name: base[name] for base, _ in measured if base is not None}
-    systems = [*bases.values(), *(system[name] for _, system in measured)]
+    sides = [Side.of(base, items, measures, is_base=True) for base in bases.values()]
+    sides += [Side.of(system[name], items, measures, is_base=False) for _, system in measured]
     return PartOutcome(
         name=name,
         items=items,
-        sides=[Side.of(system, items, measures) for system in systems],
+        sides=sides,
         compared=compare_pairs(items, measures, pairs, detect=options.detect / 100),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.console import note
-from neuralchat.data.general_prompts import GeneralPrompt
+from neuralchat.data.general_prompts import GeneralPrompt, checked_prompts
 from neuralchat.data.record_files import RawRow, read_rows
 from neuralchat.data.records import TEXT, Fact, Record, RecordReport, Turn, read_records
 from neuralchat.errors import DataError, problem_list
@@ -109,7 +109,7 @@ def check_problems(source: str, row: Mapping[str, Any]) -> list[str]:
             problems.append(f"{source}: checks.{name} cannot be {value!r}; allowed are {CHECKS_ALLOWED}")
         elif name == "pattern":
             try:
-                re.compile(value)
+                re.compile(str(value))
             except re.error as error:
                 problems.append(f"{source}: checks.pattern is no regular expression: {error}")
     return problems
@@ -117,7 +117,7 @@ def check_problems(source: str, row: Mapping[str, Any]) -> list[str]:
 
 def general_items(count: int | None) -> list[Item]:
     """`count` of the package's general prompts that only measure, from all kinds alike; None: all of them."""
-    prompts = spread_prompts(count)
+    prompts = spread_prompts(count, checked_prompts())
     if count is not None and len(prompts) < count:
         note(f"the package has {len(prompts)} general questions that measure; all of them are asked")
     return [general_item(prompt, number) for number, prompt in enumerate(prompts, start=1)]

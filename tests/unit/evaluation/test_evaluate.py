@@ -235,12 +235,27 @@ def test_general_questions_are_counted_by_themselves(
 
 def test_flags_that_cannot_be_are_told_together(run_evaluate: Evaluate) -> None:
     with pytest.raises(ArgumentsError) as refused:
-        run_evaluate(QUESTIONS, [], None, "--general", "-1", "--max_questions", "0", "--detect", "0", "--output", ".")
+        run_evaluate(
+            QUESTIONS,
+            [],
+            None,
+            "--general",
+            "-1",
+            "--max_questions",
+            "0",
+            "--detect",
+            "0",
+            "--output",
+            ".",
+            "--report",
+            "no/page.html",
+        )
     for text in (
         "--general is -1; allowed is 0 or more, or 'all'",
         "--max_questions is 0; allowed is 1 or more",
         "--detect is 0; allowed is above 0 and at most 100 points",
         "--output . is a directory",
+        "--report no/page.html: the directory no does not exist",
     ):
         assert text in str(refused.value)
 
@@ -306,6 +321,26 @@ def test_two_runs_are_compared_with_the_base_and_with_each_other(
     # The base model was asked once, by the first: the second would have said "?".
     assert {item["systems"]["base"]["answer"] for item in part["items"]} == {"no", "é"}
     assert "questions: all beside each other" in capsys.readouterr().out
+
+
+def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    rows = [*QUESTIONS, {"instruction": "<script>alert(1)</script>", "output": "z", "facts": ["z"]}]
+    answers, before = ["<img src=x>", "é", "z"], ["--lora_rank 8", "no", "z"]
+    run_evaluate(rows, answers, before, "--report", str(page))
+    text = page.read_text(encoding="utf-8")
+    order = [
+        text.index(title) for title in ("lost: right before", "gained: wrong before", "right before and after (1)")
+    ]
+    assert order == sorted(order)
+    assert "&lt;script&gt;alert(1)" in text
+    assert "&lt;img src=x&gt;" in text
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "no difference can be seen" in text
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("<svg") == 1
 
 
 def test_records_of_one_document_belong_together(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:

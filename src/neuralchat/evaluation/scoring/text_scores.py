@@ -86,7 +86,9 @@ def is_json(answer: str, keys: bool | Sequence[str]) -> bool:
         value: Any = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
         return False
-    return keys is True or (isinstance(value, dict) and set(map(str, keys)) <= value.keys())
+    if isinstance(keys, bool):
+        return True
+    return isinstance(value, dict) and set(keys) <= value.keys()
 
 
 def repetition(text: str) -> float:

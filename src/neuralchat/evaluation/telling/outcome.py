@@ -20,14 +20,16 @@ class Side:
     scores: Mapping[str, Mapping[int, float]]
     # measure -> (title, mean, whether answers are counted).
     means: Mapping[str, tuple[str, float, bool]] = field(default_factory=dict)
+    is_base: bool = False
 
     @classmethod
-    def of(cls, system: Measured, items: Sequence[Item], measures: Sequence[Measure]) -> Side:
+    def of(cls, system: Measured, items: Sequence[Item], measures: Sequence[Measure], *, is_base: bool) -> Side:
         found = {measure: measure.score(items, system) for measure in measures}
         return cls(
             system,
             {measure.name: score.values for measure, score in found.items() if score.values},
             {m.name: (m.title, score.mean, m.share) for m, score in found.items() if score.values},
+            is_base,
         )
 
     def figures(self) -> list[tuple[str, str]]:
@@ -66,7 +68,7 @@ class PartOutcome:
                 }
                 for side in self.sides
             ],
-            "compared": [asdict(row) for row in self.compared],
+            "compared": [row_as_json(row) for row in self.compared],
             "items": [self.item_as_json(place, item) for place, item in enumerate(self.items)],
         }
 
@@ -106,6 +108,15 @@ class EvaluationOutcome:
 
     def as_json(self) -> dict[str, Any]:
         return {"detect": self.detect, "parts": [part.as_json() for part in self.parts]}
+
+
+def row_as_json(row: Compared) -> dict[str, Any]:
+    """JSON knows no infinity: an interval of which nothing is known is null."""
+    known = asdict(row)
+    return {
+        name: None if isinstance(value, tuple) and not all(map(math.isfinite, value)) else value
+        for name, value in known.items()
+    }
 
 
 def perplexity(loss: float) -> float:

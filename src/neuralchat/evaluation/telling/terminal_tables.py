@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from neuralchat.console.tables import Page, Table
-from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
+from neuralchat.evaluation.comparison import LOSS, Compared
 
 FEW_QUESTIONS = 30
 
@@ -75,6 +75,8 @@ def value(row: Compared, number: float) -> str:
 
 def difference(row: Compared) -> str:
     low, high = row.interval
+    if not math.isfinite(high - low):
+        return f"{row.difference:+.3f} (one question tells no interval)"
     if row.share:
         return f"{100 * row.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
     digits = 1 if row.measure == "tokens" else 3
@@ -101,11 +103,3 @@ def strength(row: Compared, detect: float) -> str:
     if row.questions < FEW_QUESTIONS:
         text += ("; " if text else "") + f"{row.questions} are few, so that every figure is uncertain"
     return text
-
-
-def headline_sentence(rows: Sequence[Compared]) -> str:
-    """What is to be remembered of a pair."""
-    row = rows[0]
-    if row.says == NO_DIFFERENCE:
-        return f"{row.title}: {NO_DIFFERENCE}"
-    return f"{row.title}: {row.says}, {difference(row)}"
