@@ -293,6 +293,12 @@ def add_eval(scores: FlagParser) -> None:
     scores.add_path(
         "--run_code", metavar="FILE.py:FUNCTION", help="score answers by your own function; runs the code of that file"
     )
+    scores.add_argument(
+        "--judge_url",
+        metavar="URL",
+        help="let a model behind this OpenAI-compatible address say which answer is better; answers are sent there",
+    )
+    scores.add_argument("--judge_model", help="which model of it; its key is taken from NEURALCHAT_API_KEY")
     scores.add_path("--output", help="write all figures and every answer to this JSON file")
     scores.add_path("--report", metavar="FILE.html", help="write a page: figures, pictures, answers beside each other")
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
@@ -303,7 +309,10 @@ def add_eval(scores: FlagParser) -> None:
 
 def number_or_all(text: str) -> int | None:
     """None for all."""
-    return None if text == "all" else int(text)
+    try:
+        return None if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it takes a number or 'all', found '{text}'") from None
 
 
 def add_plan(plan: FlagParser) -> None:

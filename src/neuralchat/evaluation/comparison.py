@@ -1,7 +1,7 @@
 """What two systems said to the same items -> their scores beside each other, and whether a difference can be seen.
 
-Of all that is compared on the same items, over all measures and pairs of systems, a difference is claimed falsely in at
-most ALPHA of all evaluations (Holm). The headline of each pair is given most of that.
+Of a pair of systems, over all measures on the same items, a difference is claimed falsely in at most ALPHA of all
+evaluations (Holm). The headline is given most of that. Each pair stands by itself.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Compared:
     """A measure of two systems. Intervals are of 95 %; `difference` is that of `second` minus `first`.
 
     `clusters`: how many, where questions belong together. `lost` and `gained`: of a share, the questions that only the
-    first, or only the second, has. `p`: of no difference; `adjusted_p`: for all that is compared (Holm). `needed`: how
-    many questions would show a difference of the size that was asked about; `visible`: of a share, the smallest one
+    first, or only the second, has. `p`: of no difference; `adjusted_p`: for all measures of the pair (Holm). `needed`:
+    how many questions would show a difference of the size that was asked about; `visible`: of a share, the smallest one
     that so many show.
     """
 
@@ -200,18 +200,25 @@ def compare_pairs(
     pairs: Sequence[tuple[Measured, Measured]],
     *,
     detect: float = 0.05,
+    of_pair: Callable[[Measured, Measured], Sequence[Measure]] = lambda _first, _second: (),
 ) -> list[Compared]:
-    """All measures of all pairs, each pair's headline first, with what can be said of each."""
-    rows, weights = [], []
+    """All measures of all pairs, each pair's headline first, with what can be said of each.
+
+    `of_pair`: measures that there are of a pair only, such as which of two a judge prefers.
+    """
+    rows: list[Compared] = []
     for first, second in pairs:
-        found = [compared(items, measure, first, second, detect=detect) for measure in measures]
-        of_pair = [row for row in found if row is not None]
-        others = max(len(of_pair) - 1, 1)
-        for place, row in enumerate(of_pair):
-            rows.append(replace(row, headline=place == 0))
-            weights.append(HEADLINE_WEIGHT if place == 0 else (1 - HEADLINE_WEIGHT) / others)
-    raised = holm([row.p for row in rows], weights)
-    return [with_words(row, p) for row, p in zip(rows, raised, strict=True)]
+        all_measures = (*measures, *of_pair(first, second))
+        found = [compared(items, measure, first, second, detect=detect) for measure in all_measures]
+        told = [row for row in found if row is not None]
+        others = max(len(told) - 1, 1)
+        weights = [HEADLINE_WEIGHT, *[(1 - HEADLINE_WEIGHT) / others] * (len(told) - 1)]
+        raised = holm([row.p for row in told], weights)
+        rows += [
+            with_words(replace(row, headline=place == 0), p)
+            for place, (row, p) in enumerate(zip(told, raised, strict=True))
+        ]
+    return rows
 
 
 def with_words(row: Compared, adjusted_p: float) -> Compared:

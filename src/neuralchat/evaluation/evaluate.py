@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
-from neuralchat.console import put, show_page
+from neuralchat.console import note, put, show_page
 from neuralchat.console.tables import Page
 from neuralchat.data.records import Fact
 from neuralchat.errors import ArgumentsError
@@ -15,22 +15,28 @@ from neuralchat.evaluation.comparison import Measure, Measured, compare_pairs, m
 from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.held_out import data_arguments, held_out_items
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item, general_items, items_of_file
+from neuralchat.evaluation.scoring.judge import Judge
 from neuralchat.evaluation.scoring.user_scorer import user_scorer
 from neuralchat.evaluation.systems import Candidate, Laboratory, Loading, along_training, each_measured
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
 from neuralchat.evaluation.telling.page import render_evaluation
-from neuralchat.evaluation.telling.terminal_tables import comparison_page, runs_table
+from neuralchat.evaluation.telling.terminal_tables import comparison_page, number_asked, runs_table
 from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
+from neuralchat.inference.terminal.server_bot import RefusingServerError
 from neuralchat.runs.directory import json_text, why_unwritable
 from neuralchat.runs.summary import before_and_after
+
+# Of more pairs of systems the terminal shows the headline and the loss only.
+MOST_PAIRS = 3
 
 
 def evaluate(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     check_flags(options)
     more = [user_scorer(options.run_code)] if options.run_code else []
+    judge = Judge(options.judge_url, options.judge_model) if options.judge_url else None
     # Before a model is loaded: what is wrong with a file is told at once.
     of_file = items_of_file(options.questions, options.cluster_by) if options.questions else []
     systems = [named for run in options.runs for named in systems_of(run, checkpoints=options.checkpoints)]
@@ -45,7 +51,8 @@ def evaluate(options: argparse.Namespace) -> int:
     outcome = EvaluationOutcome(
         detect=options.detect / 100,
         parts=[
-            part_outcome(name, items, measures_for(items, more), measured, options) for name, items in parts.items()
+            part_outcome(name, items, measures_for(items, more), measured, options, judge)
+            for name, items in parts.items()
         ],
     )
     if options.show:
@@ -56,6 +63,11 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.report:
         write_file(Path(options.report), render_evaluation(outcome))
     tell(outcome)
+    if judge is not None:
+        put(judge.cost())
+        if judge.failure is not None:
+            # Only now: the answers took longer than the judge.
+            raise judge.failure
     return 0
 
 
@@ -70,6 +82,8 @@ def check_flags(options: argparse.Namespace) -> None:
         wrong.append(f"--detect is {options.detect:g}; allowed is above 0 and at most 100 points")
     if len(set(options.runs)) < len(options.runs):
         wrong.append("a run is named twice; name each once")
+    if options.judge_model and not options.judge_url:
+        wrong.append("--judge_model names a model of --judge_url, which is missing")
     if options.checkpoints and len(options.runs) > 1:
         wrong.append(f"--checkpoints follows one run along its training, found {len(options.runs)} runs; name one")
     for flag, named in (("--output", options.output), ("--report", options.report)):
@@ -92,7 +106,7 @@ def place_problems(flag: str, named: str) -> list[str]:
 
 
 def systems_of(run: str, *, checkpoints: bool) -> list[Candidate]:
-    return along_training(run) if checkpoints else [Candidate(run)]
+    return along_training(run) if checkpoints else [Candidate(run, run)]
 
 
 def asked_parts(options: argparse.Namespace, of_file: Sequence[Item], bot: Chatbot) -> dict[str, list[Item]]:
@@ -122,6 +136,7 @@ def part_outcome(
     measures: Sequence[Measure],
     measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]],
     options: argparse.Namespace,
+    judge: Judge | None,
 ) -> PartOutcome:
     pairs = pairs_of(measured, name, along=options.checkpoints)
     bases = {base[name].name: base[name] for base, _ in measured if base is not None}
@@ -131,8 +146,30 @@ def part_outcome(
         name=name,
         items=items,
         sides=sides,
-        compared=compare_pairs(items, measures, pairs, detect=options.detect / 100),
+        compared=compare_pairs(
+            items,
+            measures,
+            pairs,
+            detect=options.detect / 100,
+            of_pair=lambda first, second: opinion_of(judge, items, first, second),
+        ),
     )
+
+
+def opinion_of(judge: Judge | None, items: Sequence[Item], first: Measured, second: Measured) -> list[Measure]:
+    """What the judge prefers, if there is one; after it has failed it is not asked again."""
+    if judge is None or judge.failure is not None:
+        return []
+    try:
+        judged = judge.judged(items, first, second)
+    except RefusingServerError as error:
+        judge.failure = error
+        return []
+    doubts = {"preferred the same place in both orders": judged.swayed, "named no verdict": judged.unread}
+    for what, count in doubts.items():
+        if count:
+            note(f"{judge.name} {what} {count} time(s); such pairs are ties")
+    return [judge.measure(judged, first, second)]
 
 
 def print_wrong(part: PartOutcome) -> None:
@@ -151,10 +188,14 @@ def facts_text(facts: Sequence[Fact]) -> str:
 
 def tell(outcome: EvaluationOutcome) -> None:
     for part in outcome.parts:
-        for rows in part.by_pair():
+        pairs = part.by_pair()
+        for rows in pairs if len(pairs) <= MOST_PAIRS else ():
             show_page(comparison_page(part.name, rows, outcome.detect))
-        if len(part.by_pair()) > 1:
-            show_page(Page([f"\n{part.name}: all beside each other", runs_table(part.compared)]))
+        if len(pairs) > 1:
+            chance = f"of pairs that do not differ, about one in twenty seems to; these are {len(pairs)} pairs"
+            show_page(Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), chance]))
+        if len(pairs) > MOST_PAIRS:
+            put("--report FILE.html and --output FILE.json hold the other measures of each pair")
     for part in outcome.parts:
         if (said := kept_and_lost(part)) is not None:
             put(f"{part.name}: {said}")

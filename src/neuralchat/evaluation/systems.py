@@ -26,9 +26,10 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to evaluate. `step`: of a checkpoint along its run."""
+    """Something to evaluate, by the name that it is shown with. `step`: of a checkpoint along its run."""
 
     path: str
+    name: str
     step: int | None = None
 
 
@@ -40,7 +41,7 @@ def along_training(run: str) -> list[Candidate]:
             f"--checkpoints: {run} holds none; they are saved with --save_strategy steps --save_steps N, "
             "and --save_total_limit keeps more of them"
         )
-    return [Candidate(str(path), int(path.name.removeprefix("checkpoint-"))) for path in found]
+    return [Candidate(str(path), path.name, int(path.name.removeprefix("checkpoint-"))) for path in found]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Laboratory:
     def base_of(self, named: Candidate, bot: Chatbot, loading: Loading) -> dict[str, Measured]:
         key = base_key(named.path, bot, loading)
         if key not in self.bases:
-            name = BASE if not self.bases else f"{BASE} of {named.path}"
+            name = BASE if not self.bases else f"{BASE} of {named.name}"
             with bot.untuned() as base:
                 self.bases[key] = self.measure(name, base)
         return self.bases[key]
@@ -121,8 +122,8 @@ def each_measured(
         laboratory = laboratory or laboratory_for(bot)
         laboratory.check(bot)
         if len(systems) > 1:
-            inform(f"asking {named.path} ({place + 1} of {len(systems)})")
-        tuned = laboratory.measure(named.path, bot, named.step)
+            inform(f"asking {named.name} ({place + 1} of {len(systems)})")
+        tuned = laboratory.measure(named.name, bot, named.step)
         base = laboratory.base_of(named, bot, loading) if compare and bot.has_base else None
         # Two models at a time may be more than memory holds.
         del bot

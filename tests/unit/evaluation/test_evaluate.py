@@ -320,7 +320,7 @@ def test_two_runs_are_compared_with_the_base_and_with_each_other(
     ]  # fmt: skip
     # The base model was asked once, by the first: the second would have said "?".
     assert {item["systems"]["base"]["answer"] for item in part["items"]} == {"no", "é"}
-    assert "questions: all beside each other" in capsys.readouterr().out
+    assert "these are 3 pairs" in capsys.readouterr().out
 
 
 def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def user_scorer(named: str) -> Scorer:
     Raises ArgumentsError where there is no such function.
     """
     path, _, name = named.rpartition(":")
+    if not path.endswith(".py") or not name.isidentifier():
+        raise ArgumentsError(f"--run_code {named}: name a file and a function of it, as scoring.py:my_score")
     function = function_of(path, name)
 
     def score(item: Item, answer: Answered) -> float:
@@ -40,8 +42,6 @@ def user_scorer(named: str) -> Scorer:
 
 
 def function_of(path: str, name: str) -> Callable[..., Any]:
-    if not path.endswith(".py") or not name.isidentifier():
-        raise ArgumentsError(f"--run_code {path}:{name}: name a file and a function of it, as scoring.py:my_score")
     if not Path(path).is_file():
         raise ArgumentsError(f"--run_code: the file {path} does not exist")
     spec = importlib.util.spec_from_file_location("scorer_of_the_user", path)

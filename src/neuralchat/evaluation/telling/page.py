@@ -19,8 +19,8 @@ RIGHT, SIMILAR = "right", "rouge_l"
 PLOT_WIDTH, ROW_HEIGHT, NAMES_WIDTH = 560, 26, 150
 GROUPS = {
     (True, False): "lost: right before, wrong after",
-    (False, True): "gained: wrong before, right after",
     (False, False): "wrong before and after",
+    (False, True): "gained: wrong before, right after",
     (True, True): "right before and after",
 }
 
@@ -103,7 +103,7 @@ def difference_plot(rows: Sequence[Compared]) -> str:
     parts = [f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img">']
     parts.append(f'<line class="zero" x1="{middle}" x2="{middle}" y1="4" y2="{height - 22}"/>')
     for share in (-reach, 0.0, reach):
-        parts.append(f'<text class="x" x="{place(share)}" y="{height - 6}">{100 * share:+.0f}</text>')
+        parts.append(f'<text class="x" x="{place(share)}" y="{height - 6}">{signed(100 * share)}</text>')
     for number, row in enumerate(rows):
         y, style = ROW_HEIGHT * number + 18, f"interval {style_of(row)}"
         low, high = row.interval
@@ -111,6 +111,14 @@ def difference_plot(rows: Sequence[Compared]) -> str:
         parts.append(f'<line class="{style}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{style}" cx="{place(row.difference)}" cy="{y}" r="4.5"/>')
     return "".join([*parts, "</svg>"])
+
+
+def signed(points: float) -> str:
+    """
+    >>> signed(12.4), signed(-3), signed(0)
+    ('+12', '-3', '0')
+    """
+    return f"{points:+.0f}" if round(points) else "0"
 
 
 def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
@@ -175,7 +183,7 @@ def sample_of(part: PartOutcome, place: int) -> dict[str, Any]:
                 "name": side.system.name,
                 "mark": "" if right is None else ("right" if right else "wrong"),
                 "text": answer.text.strip() or "(nothing)",
-                "style": "before" if side.is_base else "after",
+                "style": "before" if side.is_base or right == 0 else "after",
             }
         )
     return {"question": item.question, "answers": answers, "expects": expects, "expected": expected}

@@ -38,7 +38,7 @@ def runs_table(rows: Sequence[Compared]) -> Table:
     """Several systems by their headline and their loss, each pair a row."""
     shown = [row for row in rows if row.headline or row.measure == LOSS]
     return Table(
-        ("measure", "first", "second", "first", "second", "difference (95 %)", "p (all)", ""),
+        ("measure", "first", "second", "first", "second", "difference (95 %)", "p", ""),
         [
             (
                 row.title,
@@ -47,7 +47,7 @@ def runs_table(rows: Sequence[Compared]) -> Table:
                 value(row, row.before),
                 value(row, row.after),
                 difference(row),
-                probability(row.adjusted_p),
+                probability(row.p),
                 row.says,
             )
             for row in shown
