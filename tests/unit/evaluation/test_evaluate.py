@@ -5,106 +5,29 @@ The answers are scripted; losses, logits and prompts are those of a small model 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from support.chatbots.silent_bot import QUESTIONS, SilentBot
 from support.small_models import make_tokenizer, small_model
 
-from neuralchat import cli
-from neuralchat.config.command.flag_parser import FlagParser
 from neuralchat.data.packing import pack
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import AdapterError, ArgumentsError, DataError
-from neuralchat.evaluation import systems
-from neuralchat.evaluation.evaluate import evaluate
 from neuralchat.evaluation.items import items_of_file
 from neuralchat.evaluation.sample_answers import spread_prompts
-from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.generation import Answer
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.losses.loss_sum import padded_loss_sum
 
-QUESTIONS = [
-    {"instruction": "Rank flag?", "output": "--lora_rank", "facts": ["--lora_rank", "8"]},
-    {"instruction": "Which é?", "output": "é", "facts": ["é"]},
-]
-
-
-class SilentBot(Chatbot):
-    """Gives the answers it was made with, and remembers what it was asked."""
-
-    def __init__(self, model: Any, answers: Sequence[str], before: Sequence[str] | None = None) -> None:
-        tokenizer = make_tokenizer()
-        super().__init__(model, tokenizer, make_template("alpaca", tokenizer), name="run")
-        self.replies = list(answers)
-        self.before = before
-        self.asked: list[Any] = []
-        self.loaded_with: dict[str, Any] = {}
-
-    @property
-    def has_base(self) -> bool:
-        return self.before is not None
-
-    @contextmanager
-    def untuned(self) -> Iterator[SilentBot]:
-        assert self.before is not None
-        with super().untuned() as base:
-            yield SilentBot(base.model, self.before)
-
-    def answers(self, conversations: Sequence[Any], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
-        self.asked += [sampling, *conversations]
-        texts = [self.replies.pop(0) for _ in conversations]
-        self.replies += texts
-        return [Answer(text, tuple(range(len(text.split()))), finished=bool(text)) for text in texts]
-
-
-@pytest.fixture(scope="module")
-def tuned_model() -> Any:
-    torch.manual_seed(3)
-    model = get_peft_model(small_model(), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
-    return model.eval()
-
-
 Evaluate = Callable[..., tuple[int, SilentBot]]
-
-
-@pytest.fixture
-def run_evaluate(tuned_model: Any, write_records: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Evaluate:
-    def run(
-        rows: list[dict[str, Any]],
-        answers: Sequence[str],
-        before: Sequence[str] | None = None,
-        *flags: str,
-        bots: Sequence[SilentBot] = (),
-        model: Any = None,
-        runs: Sequence[str] = (),
-    ) -> tuple[int, SilentBot]:
-        waiting = list(bots) or [SilentBot(model or tuned_model, answers, before)]
-        first = waiting[0]
-
-        def load(path: str, **options: Any) -> SilentBot:
-            bot = waiting.pop(0)
-            bot.loaded_with = options
-            return bot
-
-        monkeypatch.setattr(systems.Chatbot, "load", load)
-        monkeypatch.setattr(systems, "base_key", lambda *_: "base")
-        parser = FlagParser()
-        cli.add_eval(parser)
-        named = [] if "--questions" in flags or not rows else ["--questions", str(write_records(rows))]
-        return evaluate(parser.parse_args([*(runs or ["run"]), *named, *flags])), first
-
-    return run
 
 
 def test_score(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,98 +227,3 @@ def test_a_question_too_long_for_the_model_is_told_and_left_out(
     assert len(bot.asked) == 2
     assert "1 of 1 answers state the right fact (100%)" in capsys.readouterr().out
     assert any(text.startswith("not asked: ") and "row 2" in text for text in said)
-
-
-def test_two_runs_are_compared_with_the_base_and_with_each_other(
-    run_evaluate: Evaluate, tuned_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "answers.json"
-    bots = [SilentBot(tuned_model, ["--lora_rank, 8", "no"], ["no", "é"]), SilentBot(tuned_model, ["no", "é"], ["?"])]
-    run_evaluate(QUESTIONS, [], None, "--output", str(output), bots=bots, runs=["run", "second"])
-    part = json.loads(output.read_text())["parts"][0]
-    assert [system["name"] for system in part["systems"]] == ["base", "run", "second"]
-    headlines = [row for row in part["compared"] if row["headline"]]
-    assert [(row["first"], row["second"], row["lost"], row["gained"]) for row in headlines] == [
-        ("base", "run", 1, 1), ("base", "second", 0, 0), ("run", "second", 1, 1),
-    ]  # fmt: skip
-    # The base model was asked once, by the first: the second would have said "?".
-    assert {item["systems"]["base"]["answer"] for item in part["items"]} == {"no", "é"}
-    assert "these are 3 pairs" in capsys.readouterr().out
-
-
-def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    rows = [*QUESTIONS, {"instruction": "<script>alert(1)</script>", "output": "z", "facts": ["z"]}]
-    answers, before = ["<img src=x>", "é", "z"], ["--lora_rank 8", "no", "z"]
-    run_evaluate(rows, answers, before, "--report", str(page))
-    text = page.read_text(encoding="utf-8")
-    order = [
-        text.index(title) for title in ("lost: right before", "gained: wrong before", "right before and after (1)")
-    ]
-    assert order == sorted(order)
-    assert "&lt;script&gt;alert(1)" in text
-    assert "&lt;img src=x&gt;" in text
-    assert "<script" not in text
-    assert "<img" not in text
-    assert "http" not in text.replace("http-equiv", "")
-    assert "no difference can be seen" in text
-    assert "prefers-color-scheme: dark" in text
-    assert text.count("<svg") == 1
-
-
-def test_records_of_one_document_belong_together(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{**QUESTIONS[place % 2], "document": place // 2} for place in range(4)]
-    run_evaluate(rows, ["8", "é", "8", "é"], ["8", "no", "8", "no"], "--cluster_by", "document")
-    assert "4 questions in 2 groups" in capsys.readouterr().out
-    rows[3].pop("document")
-    with pytest.raises(DataError, match=r"--cluster_by document: 1 record\(s\) lack it, the first is .* row 4"):
-        run_evaluate(rows, [], None, "--cluster_by", "document")
-
-
-def test_code_of_the_user_scores_where_that_is_asked_for(
-    run_evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "scoring.py"
-    file.write_text("def short(question, answer, expected):\n    return len(answer) <= len(expected)\n")
-    run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
-    assert "questions: short 0.500\n" in capsys.readouterr().out
-    for named, reason in (
-        (f"{file}:tall", "has no function tall"),
-        (f"{tmp_path}/none.py:short", "none.py does not exist"),
-        ("short", "name a file and a function of it"),
-    ):
-        with pytest.raises(ArgumentsError, match=reason):
-            run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", named)
-    file.write_text("def short(question, answer, expected):\n    return [1 / 0]\n")
-    with pytest.raises(ArgumentsError, match=r"it failed on .*row 1: ZeroDivisionError"):
-        run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
-    file.write_text("1 / 0")
-    with pytest.raises(ArgumentsError, match="cannot be run: ZeroDivisionError"):
-        run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
-
-
-def test_checks_that_cannot_be_made_are_told_together(run_evaluate: Evaluate) -> None:
-    wrong = [{"pattern": "("}, {"number": "7"}, {"words": 3}, {"json": False}, ["json"], {"number": True}]
-    rows = [{"instruction": "a", "output": "b", "checks": checks} for checks in wrong]
-    with pytest.raises(DataError) as refused:
-        run_evaluate(rows, [])
-    for text in (
-        "row 1: checks.pattern is no regular expression",
-        "row 2: checks.number cannot be '7'",
-        "row 3: checks hold 'words'; allowed are",
-        "row 4: checks.json cannot be False",
-        "row 5: field 'checks' must be an object",
-        "row 6: checks.number cannot be True",
-    ):
-        assert text in str(refused.value)
-
-
-def parsed(words: Sequence[str]) -> argparse.Namespace:
-    return cli.make_parser().parse_args(["eval", *words])
-
-
-def test_the_command_of_the_demo_is_taken() -> None:
-    options = parsed(["runs/demo", "--questions", "q.json", "--general", "60", "--max_new_tokens", "48"])
-    assert (options.runs, options.general, options.max_new_tokens) == (["runs/demo"], 60, 48)
-    assert parsed(["a", "--general", "all"]).general is None
-    assert parsed(["a"]).general == 0
