@@ -11,8 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from support.chatbots.silent_bot import QUESTIONS
 
 from neuralchat.data.records import Turn
+from neuralchat.errors import ArgumentsError
 from neuralchat.evaluation.answers import Answered
 from neuralchat.evaluation.comparison import Measured, compare_pairs
 from neuralchat.evaluation.items import Item
@@ -108,6 +110,22 @@ def test_an_endpoint_that_refuses_is_told() -> None:
             judge.judged(ITEMS[:1], said("base", ["x"]), said("run", ["y"]))
     with pytest.raises(RefusingServerError, match="no server answers at"):
         Judge(url, None)
+
+
+def test_where_the_endpoint_fails_all_else_is_told_first(
+    run_evaluate: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with endpoint(lambda _one, _two: (200, "B")) as url:
+        run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--judge_url", url)
+    assert "the judge judge-1 took 4 requests, 400 tokens of prompts and 28 of answers" in capsys.readouterr().out
+    with (
+        endpoint(lambda _one, _two: (500, "broken")) as url,
+        pytest.raises(RefusingServerError, match="the server refuses: broken"),
+    ):
+        run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--judge_url", url)
+    assert "1 of 2 answers state the right fact (50%)" in capsys.readouterr().out
+    with pytest.raises(ArgumentsError, match="--judge_model names a model of --judge_url, which is missing"):
+        run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--judge_model", "judge-1")
 
 
 def test_doctests() -> None:
