@@ -16,6 +16,8 @@ from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
 RIGHT, SIMILAR = "right", "rouge_l"
+# Of systems in the title of the page.
+MOST_NAMES = 3
 PLOT_WIDTH, ROW_HEIGHT, NAMES_WIDTH = 560, 26, 150
 GROUPS = {
     (True, False): "lost: right before, wrong after",
@@ -29,7 +31,8 @@ def render_evaluation(outcome: EvaluationOutcome) -> str:
     """The page. All that comes from models and records is escaped."""
     tuned = [side.system.name for side in outcome.parts[0].sides if side.system.name not in bases(outcome.parts[0])]
     page = page_template("evaluation/telling/page.html.j2").render(
-        name=", ".join(tuned), parts=[part_of_page(part, outcome.detect) for part in outcome.parts]
+        name=", ".join(tuned) if len(tuned) <= MOST_NAMES else f"{tuned[0]} to {tuned[-1]}",
+        parts=[part_of_page(part, outcome.detect) for part in outcome.parts],
     )
     return without_remembered(visible(page))
 
