@@ -32,7 +32,7 @@ VERBS = {
     "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
     "chat": "talk to a finished run, or to any model",
     "serve": "answer requests over HTTP as OpenAI's interface does, with finished runs or any model",
-    "eval": "ask a run and its base model questions, and count the answers that state the facts listed with them",
+    "eval": "ask runs and their base model the same, and say what got better, what was lost, and how sure that is",
     "merge": "fold a run's adapter into its base weights",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
@@ -161,7 +161,7 @@ def run_serve(options: argparse.Namespace) -> int:
 
 
 def run_eval(options: argparse.Namespace) -> int:
-    from neuralchat.evaluation.questions import evaluate
+    from neuralchat.evaluation.evaluate import evaluate
 
     return evaluate(options)
 
@@ -222,18 +222,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_serve(verbs.add_parser("serve", help=VERBS["serve"], description=VERBS["serve"]))
 
-    scores = verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"])
-    scores.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
-    scores.add_path("--questions", help="records with a 'facts' list each")
-    scores.add_argument(
-        "--general", type=int, default=0, metavar="N", help="ask N of the package's general questions too"
-    )
-    scores.add_argument("--tuned_only", action="store_true", help="do not ask the base model the same, to compare")
-    scores.add_path("--output", help="write every answer to this JSON file")
-    scores.add_argument("--show", action="store_true", help="print the wrong answers")
-    add_base_model(scores)
-    add_sampling(scores)
-    scores.set_defaults(work=run_eval)
+    add_eval(verbs.add_parser("eval", help=VERBS["eval"], description=VERBS["eval"]))
 
     merge = verbs.add_parser("merge", help=VERBS["merge"], description=VERBS["merge"])
     merge.add_path("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
@@ -277,6 +266,53 @@ def add_serve(serve: FlagParser) -> None:
     add_base_model(serve)
     add_sampling(serve)
     serve.set_defaults(work=run_serve)
+
+
+def add_eval(scores: FlagParser) -> None:
+    scores.add_path("runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several are compared with each other")
+    scores.add_path("--questions", help="records to ask; 'facts' or 'checks' say which answers are right")
+    scores.add_argument(
+        "--held_out", action="store_true", help="the run's own held-out records; so by default where nothing is named"
+    )
+    scores.add_argument(
+        "--general",
+        type=number_or_all,
+        default=0,
+        metavar="N|all",
+        help="ask N of the package's general questions too: what was lost of what the base model knew",
+    )
+    scores.add_argument("--max_questions", type=int, metavar="N", help="of a file or a split only the first N")
+    scores.add_argument("--checkpoints", action="store_true", help="ask each checkpoint of the run, along training")
+    scores.add_argument("--tuned_only", action="store_true", help="do not ask the base model the same, to compare")
+    scores.add_argument(
+        "--cluster_by", metavar="FIELD", help="records with the same value here belong together (a document, say)"
+    )
+    scores.add_argument(
+        "--detect", type=float, default=5.0, metavar="POINTS", help="say how many questions show such a difference"
+    )
+    scores.add_path(
+        "--run_code", metavar="FILE.py:FUNCTION", help="score answers by your own function; runs the code of that file"
+    )
+    scores.add_argument(
+        "--judge_url",
+        metavar="URL",
+        help="let a model behind this OpenAI-compatible address say which answer is better; answers are sent there",
+    )
+    scores.add_argument("--judge_model", help="which model of it; its key is taken from NEURALCHAT_API_KEY")
+    scores.add_path("--output", help="write all figures and every answer to this JSON file")
+    scores.add_path("--report", metavar="FILE.html", help="write a page: figures, pictures, answers beside each other")
+    scores.add_argument("--show", action="store_true", help="print the wrong answers")
+    add_base_model(scores)
+    add_sampling(scores)
+    scores.set_defaults(work=run_eval)
+
+
+def number_or_all(text: str) -> int | None:
+    """None for all."""
+    try:
+        return None if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it takes a number or 'all', found '{text}'") from None
 
 
 def add_plan(plan: FlagParser) -> None:

@@ -57,10 +57,13 @@ def rightness(facts: Sequence[Fact], before: str, after: str) -> dict[str, bool]
     return {"right_before": states_facts(before, facts), "right_after": states_facts(after, facts)} if facts else {}
 
 
-def spread_prompts(count: int) -> list[GeneralPrompt]:
-    """`count` of the package's general questions that only measure, from all kinds alike, the same for every run."""
+def spread_prompts(count: int | None, more: Sequence[GeneralPrompt] = ()) -> list[GeneralPrompt]:
+    """`count` of the package's general questions that only measure, or all; from all kinds alike, always the same.
+
+    `more`: others to ask beside them.
+    """
     kinds: dict[str, list[GeneralPrompt]] = {}
-    for prompt in measured_prompts():
+    for prompt in (*measured_prompts(), *more):
         kinds.setdefault(prompt.kind, []).append(prompt)
     rounds = range(max(map(len, kinds.values())))
     return [found[place] for place in rounds for found in kinds.values() if place < len(found)][:count]

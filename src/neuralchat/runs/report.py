@@ -32,10 +32,7 @@ class Curve:
 
 
 def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        files("neuralchat.runs").joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
-    page = template.render(
+    page = page_template("runs/report.html.j2").render(
         manifest=manifest,
         results=manifest["results"],
         counts=manifest["data"]["counts"],
@@ -46,6 +43,12 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
         perplexity=lambda loss: math.exp(min(loss, 700.0)),
     )
     return without_remembered(visible(page))
+
+
+def page_template(name: str) -> jinja2.Template:
+    """A template of the package by its place in it; what is put into it is escaped."""
+    loader = jinja2.FunctionLoader(lambda place: files("neuralchat").joinpath(place).read_text(encoding="utf-8"))
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader).get_template(name)
 
 
 def general_part(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

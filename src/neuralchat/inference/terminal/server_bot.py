@@ -50,6 +50,7 @@ class ServedAnswer:
     text: str
     token_ids: Sequence[int]
     finished: bool
+    prompt_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +187,9 @@ class ServerBot:
         return self.answer_of(choice["message"].get("content") or "", choice["finish_reason"], found.get("usage") or {})
 
     def answer_of(self, text: str, finish: str, usage: Mapping[str, Any]) -> ServedAnswer:
-        self.prompt_tokens = usage.get("prompt_tokens") or 0
-        return ServedAnswer(text, range(usage.get("completion_tokens") or 0), finish != "length")
+        # Several are asked at a time: each answer has its own number.
+        self.prompt_tokens = prompt_tokens = usage.get("prompt_tokens") or 0
+        return ServedAnswer(text, range(usage.get("completion_tokens") or 0), finish != "length", prompt_tokens)
 
     def body(self, turns: Sequence[Turn], sampling: Sampling) -> dict[str, Any]:
         """What is not set is left out, so that a server that does not know it does not mind."""

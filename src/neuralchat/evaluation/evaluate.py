@@ -1,0 +1,232 @@
+"""`neuralchat eval`: ask runs and their base model the same, score what they say, and tell what can be seen of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+
+from neuralchat.console import note, put, show_page
+from neuralchat.console.tables import Page
+from neuralchat.data.records import Fact
+from neuralchat.errors import ArgumentsError
+from neuralchat.evaluation.comparison import Measure, Measured, compare_pairs, measures_for
+from neuralchat.evaluation.facts import alternatives_of
+from neuralchat.evaluation.held_out import data_arguments, held_out_items
+from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item, general_items, items_of_file
+from neuralchat.evaluation.scoring.judge import Judge
+from neuralchat.evaluation.scoring.user_scorer import user_scorer
+from neuralchat.evaluation.systems import Candidate, Laboratory, Loading, along_training, each_measured
+from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
+from neuralchat.evaluation.telling.page import render_evaluation
+from neuralchat.evaluation.telling.terminal_tables import comparison_page, number_asked, runs_table
+from neuralchat.files import write_file
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.sampling_flags import sampling_of
+from neuralchat.inference.terminal.server_bot import RefusingServerError
+from neuralchat.runs.directory import json_text, why_unwritable
+from neuralchat.runs.summary import before_and_after
+
+# Of more pairs of systems the terminal shows the headline and the loss only.
+MOST_PAIRS = 3
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    sampling = sampling_of(options)
+    check_flags(options)
+    more = [user_scorer(options.run_code)] if options.run_code else []
+    judge = Judge(options.judge_url, options.judge_model) if options.judge_url else None
+    # Before a model is loaded: what is wrong with a file is told at once.
+    of_file = items_of_file(options.questions, options.cluster_by) if options.questions else []
+    systems = [named for run in options.runs for named in systems_of(run, checkpoints=options.checkpoints)]
+    parts: dict[str, list[Item]] = {}
+
+    def laboratory_for(bot: Chatbot) -> Laboratory:
+        parts.update(asked_parts(options, of_file, bot))
+        return Laboratory(parts, sampling, data_arguments(Path(systems[0].path)))
+
+    loading = Loading(options.trust_remote_code, options.template, options.base_model)
+    measured = list(each_measured(systems, loading, laboratory_for, compare=not options.tuned_only))
+    outcome = EvaluationOutcome(
+        detect=options.detect / 100,
+        parts=[
+            part_outcome(name, items, measures_for(items, more), measured, options, judge)
+            for name, items in parts.items()
+        ],
+    )
+    if options.show:
+        for part in outcome.parts:
+            print_wrong(part)
+    if options.output:
+        write_file(Path(options.output), json_text(outcome.as_json(), indent=1))
+    if options.report:
+        write_file(Path(options.report), render_evaluation(outcome))
+    tell(outcome)
+    if judge is not None:
+        put(judge.cost())
+        if judge.failure is not None:
+            # Only now: the answers took longer than the judge.
+            raise judge.failure
+    return 0
+
+
+def check_flags(options: argparse.Namespace) -> None:
+    """Raises ArgumentsError with all that is wrong with them."""
+    wrong = []
+    if options.general is not None and options.general < 0:
+        wrong.append(f"--general is {options.general}; allowed is 0 or more, or 'all'")
+    if options.max_questions is not None and options.max_questions < 1:
+        wrong.append(f"--max_questions is {options.max_questions}; allowed is 1 or more")
+    if not 0 < options.detect <= 100:
+        wrong.append(f"--detect is {options.detect:g}; allowed is above 0 and at most 100 points")
+    if len(set(options.runs)) < len(options.runs):
+        wrong.append("a run is named twice; name each once")
+    if options.judge_model and not options.judge_url:
+        wrong.append("--judge_model names a model of --judge_url, which is missing")
+    if options.checkpoints and len(options.runs) > 1:
+        wrong.append(f"--checkpoints follows one run along its training, found {len(options.runs)} runs; name one")
+    for flag, named in (("--output", options.output), ("--report", options.report)):
+        wrong += [] if named is None else place_problems(flag, named)
+    if options.output and options.report and Path(options.output).absolute() == Path(options.report).absolute():
+        wrong.append("--output and --report name one file; the first is JSON, the second a page")
+    if wrong:
+        raise ArgumentsError("\n".join(wrong))
+
+
+def place_problems(flag: str, named: str) -> list[str]:
+    """What keeps a file from being written where it is wanted."""
+    path = Path(named)
+    if not path.absolute().parent.is_dir():
+        return [f"{flag} {named}: the directory {path.parent} does not exist"]
+    if path.is_dir():
+        return [f"{flag} {named} is a directory; name a file"]
+    reason = why_unwritable(path)
+    return [f"{flag} {named} cannot be written: {reason}"] if reason else []
+
+
+def systems_of(run: str, *, checkpoints: bool) -> list[Candidate]:
+    return along_training(run) if checkpoints else [Candidate(run, run)]
+
+
+def asked_parts(options: argparse.Namespace, of_file: Sequence[Item], bot: Chatbot) -> dict[str, list[Item]]:
+    """What is asked, by the name of the part. Where no questions are named, those that the first run held out."""
+    parts = {}
+    if of_file:
+        parts[QUESTIONS] = list(of_file[: options.max_questions])
+    if options.held_out or not (options.questions or options.general != 0):
+        parts[HELD_OUT] = held_out_items(Path(options.runs[0]), bot, options.cluster_by, options.max_questions)
+    if options.general != 0:
+        parts[GENERAL] = general_items(options.general)
+    return parts
+
+
+def pairs_of(
+    measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]], part: str, *, along: bool
+) -> list[tuple[Measured, Measured]]:
+    """Each system beside its base model; then each beside the next along training, or each beside each other."""
+    own = [(base[part], tuned[part]) for base, tuned in measured if base is not None]
+    tuned = [system[part] for _, system in measured]
+    return [*own, *(pairwise(tuned) if along else combinations(tuned, 2))]
+
+
+def part_outcome(
+    name: str,
+    items: Sequence[Item],
+    measures: Sequence[Measure],
+    measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]],
+    options: argparse.Namespace,
+    judge: Judge | None,
+) -> PartOutcome:
+    pairs = pairs_of(measured, name, along=options.checkpoints)
+    bases = {base[name].name: base[name] for base, _ in measured if base is not None}
+    sides = [Side.of(base, items, measures, is_base=True) for base in bases.values()]
+    sides += [Side.of(system[name], items, measures, is_base=False) for _, system in measured]
+    return PartOutcome(
+        name=name,
+        items=items,
+        sides=sides,
+        compared=compare_pairs(
+            items,
+            measures,
+            pairs,
+            detect=options.detect / 100,
+            of_pair=lambda first, second: opinion_of(judge, items, first, second),
+        ),
+    )
+
+
+def opinion_of(judge: Judge | None, items: Sequence[Item], first: Measured, second: Measured) -> list[Measure]:
+    """What the judge prefers, if there is one; after it has failed it is not asked again."""
+    if judge is None or judge.failure is not None:
+        return []
+    try:
+        judged = judge.judged(items, first, second)
+    except RefusingServerError as error:
+        judge.failure = error
+        return []
+    doubts = {"preferred the same place in both orders": judged.swayed, "named no verdict": judged.unread}
+    for what, count in doubts.items():
+        if count:
+            note(f"{judge.name} {what} {count} time(s); such pairs are ties")
+    return [judge.measure(judged, first, second)]
+
+
+def print_wrong(part: PartOutcome) -> None:
+    """The wrong answers of the last system."""
+    last = part.sides[-1]
+    for place, score in last.scores.get("right", {}).items():
+        item, answer = part.items[place], last.system.answers[place]
+        if not score:
+            asked = facts_text(item.facts) or ", ".join(f"{name} {value}" for name, value in item.checks.items())
+            put(f"wrong  {item.question}\n       said: {answer.text}\n       facts: {asked}")
+
+
+def facts_text(facts: Sequence[Fact]) -> str:
+    return ", ".join(" or ".join(alternatives_of(fact)) for fact in facts)
+
+
+def tell(outcome: EvaluationOutcome) -> None:
+    for part in outcome.parts:
+        pairs = part.by_pair()
+        for rows in pairs if len(pairs) <= MOST_PAIRS else ():
+            show_page(comparison_page(part.name, rows, outcome.detect))
+        if len(pairs) > 1:
+            chance = f"of pairs that do not differ, about one in twenty seems to; these are {len(pairs)} pairs"
+            show_page(Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), chance]))
+        if len(pairs) > MOST_PAIRS:
+            put("--report FILE.html and --output FILE.json hold the other measures of each pair")
+    for part in outcome.parts:
+        if (said := kept_and_lost(part)) is not None:
+            put(f"{part.name}: {said}")
+    for part in outcome.parts:
+        tell_right(part)
+
+
+def kept_and_lost(part: PartOutcome) -> str | None:
+    """Of the last system and its base model."""
+    rows = [row for row in part.compared if row.measure == "right" and row.second == part.sides[-1].system.name]
+    if not rows:
+        return None
+    first = next(side for side in part.sides if side.system.name == rows[0].first)
+    before, after = (side.scores["right"] for side in (first, part.sides[-1]))
+    return before_and_after(
+        [{"right_before": before[p] > 0, "right_after": after[p] > 0} for p in before if p in after]
+    )
+
+
+def tell_right(part: PartOutcome) -> None:
+    """How many answers of the last system are right; of one that nothing was compared with, the other scores too."""
+    last = part.sides[-1]
+    if not part.compared:
+        for title, text in last.figures():
+            put(f"{part.name}: {title} {text}")
+    right = last.scores.get("right")
+    if right:
+        count, what = (
+            sum(value > 0 for value in right.values()),
+            "general answers" if part.name == GENERAL else "answers",
+        )
+        only_facts = not any(part.items[place].checks for place in right)
+        verb = "state the right fact" if only_facts else "are right"
+        put(f"{count} of {len(right)} {what} {verb} ({count / len(right):.0%})")

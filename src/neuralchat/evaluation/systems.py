@@ -1,0 +1,131 @@
+"""Names of runs -> what each of them, and the base model beneath, makes of the items."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuralchat.config.arguments import DataArguments
+from neuralchat.console import inform, note
+from neuralchat.errors import ArgumentsError
+from neuralchat.evaluation.answers import answers_to, askable
+from neuralchat.evaluation.comparison import Measured
+from neuralchat.evaluation.effect import check_effect
+from neuralchat.evaluation.items import Item
+from neuralchat.evaluation.loss import examples_of, losses_of
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.origin import origin_of
+from neuralchat.inference.sampling import Sampling
+from neuralchat.runs.directory import checkpoints
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to evaluate, by the name that it is shown with. `step`: of a checkpoint along its run."""
+
+    path: str
+    name: str
+    step: int | None = None
+
+
+def along_training(run: str) -> list[Candidate]:
+    """The checkpoints of a run, oldest first. Raises ArgumentsError where there are none."""
+    found = checkpoints(Path(run))
+    if not found:
+        raise ArgumentsError(
+            f"--checkpoints: {run} holds none; they are saved with --save_strategy steps --save_steps N, "
+            "and --save_total_limit keeps more of them"
+        )
+    return [Candidate(str(path), path.name, int(path.name.removeprefix("checkpoint-"))) for path in found]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How to load: as `Chatbot.load`."""
+
+    trust_remote_code: bool = False
+    template: str | None = None
+    base_model: str | None = None
+
+    def load(self, path: str) -> Chatbot:
+        return Chatbot.load(
+            path, trust_remote_code=self.trust_remote_code, template=self.template, base_model=self.base_model
+        )
+
+
+def base_key(path: str, bot: Chatbot, loading: Loading) -> tuple[Any, ...]:
+    """What decides how the base model answers: where all of it is the same, it is asked once."""
+    origin = origin_of(path, loading.base_model)
+    return origin.source.name, origin.base_sha256, bot.template.fingerprint(), len(bot.tokenizer)
+
+
+class Laboratory:
+    """Measures one system after another on the same parts, base models once. `parts`: name -> items."""
+
+    def __init__(self, parts: dict[str, list[Item]], sampling: Sampling, data: DataArguments) -> None:
+        self.parts = parts
+        self.sampling = sampling
+        self.data = data
+        self.places: dict[str, list[int]] | None = None
+        self.bases: dict[tuple[Any, ...], dict[str, Measured]] = {}
+
+    def check(self, bot: Chatbot) -> None:
+        """Raises AdapterError where there is an adapter that changes nothing."""
+        if bot.has_base:
+            turns = [item.turns for items in self.parts.values() for item in items if item.turns]
+            check_effect(bot, [t for t in turns if bot.question_problem(t, self.sampling) is None])
+
+    def asked(self, bot: Chatbot, name: str) -> list[int]:
+        """The places of the items that are asked; those that are too long for the model are told."""
+        found, reasons = askable(self.parts[name], bot, self.sampling)
+        for place, reason in reasons.items():
+            note(f"not asked: {self.parts[name][place].source}: {reason}")
+        return found
+
+    def measure(self, name: str, bot: Chatbot, step: int | None = None) -> dict[str, Measured]:
+        found = {}
+        for part, items in self.parts.items():
+            losses = losses_of(bot, examples_of(items, bot, self.data))
+            found[part] = Measured(name, answers_to(items, self.asked(bot, part), bot, self.sampling), losses, step)
+        return found
+
+    def base_of(self, named: Candidate, bot: Chatbot, loading: Loading) -> dict[str, Measured]:
+        key = base_key(named.path, bot, loading)
+        if key not in self.bases:
+            name = BASE if not self.bases else f"{BASE} of {named.name}"
+            with bot.untuned() as base:
+                self.bases[key] = self.measure(name, base)
+        return self.bases[key]
+
+
+def each_measured(
+    systems: Sequence[Candidate],
+    loading: Loading,
+    laboratory_for: Callable[[Chatbot], Laboratory],
+    *,
+    compare: bool,
+) -> Iterator[tuple[dict[str, Measured] | None, dict[str, Measured]]]:
+    """(its base model, the system), part by part, in order; a model without a base model beside it has none.
+
+    `laboratory_for` is given the first of them. Raises AdapterError for an adapter that changes nothing.
+    """
+    laboratory: Laboratory | None = None
+    for place, named in enumerate(systems):
+        bot = loading.load(named.path)
+        if compare and not bot.has_base and len(systems) == 1:
+            note(f"{named.path} is a whole model, with no base model beside it to compare with")
+        laboratory = laboratory or laboratory_for(bot)
+        laboratory.check(bot)
+        if len(systems) > 1:
+            inform(f"asking {named.name} ({place + 1} of {len(systems)})")
+        tuned = laboratory.measure(named.name, bot, named.step)
+        base = laboratory.base_of(named, bot, loading) if compare and bot.has_base else None
+        # Two models at a time may be more than memory holds.
+        del bot
+        gc.collect()
+        yield base, tuned

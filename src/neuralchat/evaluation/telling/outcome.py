@@ -1,0 +1,124 @@
+"""All that an evaluation found, as programs take it (JSON), and as the terminal and the page show it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured
+from neuralchat.evaluation.items import Item
+
+
+@dataclass(frozen=True)
+class Side:
+    """One system with its scores: measure -> place of the item -> score. Losses are sums over the answer's tokens."""
+
+    system: Measured
+    scores: Mapping[str, Mapping[int, float]]
+    # measure -> (title, mean, whether answers are counted).
+    means: Mapping[str, tuple[str, float, bool]] = field(default_factory=dict)
+    is_base: bool = False
+
+    @classmethod
+    def of(cls, system: Measured, items: Sequence[Item], measures: Sequence[Measure], *, is_base: bool) -> Side:
+        found = {measure: measure.score(items, system) for measure in measures}
+        return cls(
+            system,
+            {measure.name: score.values for measure, score in found.items() if score.values},
+            {m.name: (m.title, score.mean, m.share) for m, score in found.items() if score.values},
+            is_base,
+        )
+
+    def figures(self) -> list[tuple[str, str]]:
+        """(title, figure) of each measure."""
+        found = []
+        for name, (title, mean, share) in self.means.items():
+            text = f"{mean:.0%}" if share else f"{mean:.3f}"
+            if name == LOSS:
+                text += f" (perplexity {perplexity(mean):.2f})"
+            found.append((title, text))
+        return found
+
+
+@dataclass(frozen=True)
+class PartOutcome:
+    """What was found on one set of items. `sides`: base models first, then the systems in the order of the command."""
+
+    name: str
+    items: Sequence[Item]
+    sides: Sequence[Side]
+    compared: Sequence[Compared]
+
+    def by_pair(self) -> list[list[Compared]]:
+        return [list(rows) for _, rows in groupby(self.compared, key=lambda row: (row.first, row.second))]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "questions": len(self.items),
+            "systems": [
+                {
+                    "name": side.system.name,
+                    "step": side.system.step,
+                    "scores": {name: mean for name, (_, mean, _) in side.means.items()},
+                    **({"perplexity": perplexity(side.means[LOSS][1])} if LOSS in side.means else {}),
+                }
+                for side in self.sides
+            ],
+            "compared": [row_as_json(row) for row in self.compared],
+            "items": [self.item_as_json(place, item) for place, item in enumerate(self.items)],
+        }
+
+    def item_as_json(self, place: int, item: Item) -> dict[str, Any]:
+        known = {
+            "source": item.source,
+            "question": item.question,
+            "expected": item.expected,
+            "facts": list(item.facts),
+            "checks": dict(item.checks),
+            "kind": item.kind,
+            "cluster": item.cluster,
+        }
+        return {**{name: value for name, value in known.items() if value}, "systems": self.said(place)}
+
+    def said(self, place: int) -> dict[str, Any]:
+        """By the name of the system, what it answered to an item, and how that was scored."""
+        found = {}
+        for side in self.sides:
+            answer, loss = side.system.answers.get(place), side.system.losses.get(place)
+            own: dict[str, Any] = {}
+            if answer is not None:
+                own |= {"answer": answer.text, "tokens": answer.tokens, "finished": answer.finished}
+            if loss is not None:
+                own |= {"loss": loss.total / loss.tokens, "loss_tokens": loss.tokens}
+            scores = {name: by[place] for name, by in side.scores.items() if place in by and name != LOSS}
+            found[side.system.name] = {**own, "scores": scores}
+        return found
+
+
+@dataclass(frozen=True)
+class EvaluationOutcome:
+    """`detect`: the size of a difference of shares that was asked about, from 0 to 1."""
+
+    detect: float
+    parts: Sequence[PartOutcome]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"detect": self.detect, "parts": [part.as_json() for part in self.parts]}
+
+
+def row_as_json(row: Compared) -> dict[str, Any]:
+    """JSON knows no infinity: an interval of which nothing is known is null."""
+    known = asdict(row)
+    return {
+        name: None if isinstance(value, tuple) and not all(map(math.isfinite, value)) else value
+        for name, value in known.items()
+    }
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean cross entropy in nats."""
+    return math.exp(min(loss, 700.0))

@@ -1,0 +1,201 @@
+"""What an evaluation found -> one self-contained page with no script and no outside resource."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from neuralchat.console.terminal import visible
+from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
+from neuralchat.evaluation.facts import alternatives_of
+from neuralchat.evaluation.items import Item
+from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
+from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, probability, strength, value
+from neuralchat.runs.report import Curve, page_template, svg
+from neuralchat.secrets import without_remembered
+
+RIGHT, SIMILAR = "right", "rouge_l"
+# Of systems in the title of the page.
+MOST_NAMES = 3
+PLOT_WIDTH, ROW_HEIGHT, NAMES_WIDTH = 560, 26, 150
+GROUPS = {
+    (True, False): "lost: right before, wrong after",
+    (False, False): "wrong before and after",
+    (False, True): "gained: wrong before, right after",
+    (True, True): "right before and after",
+}
+
+
+def render_evaluation(outcome: EvaluationOutcome) -> str:
+    """The page. All that comes from models and records is escaped."""
+    tuned = [side.system.name for side in outcome.parts[0].sides if side.system.name not in bases(outcome.parts[0])]
+    page = page_template("evaluation/telling/page.html.j2").render(
+        name=", ".join(tuned) if len(tuned) <= MOST_NAMES else f"{tuned[0]} to {tuned[-1]}",
+        parts=[part_of_page(part, outcome.detect) for part in outcome.parts],
+    )
+    return without_remembered(visible(page))
+
+
+def bases(part: PartOutcome) -> set[str]:
+    """The names of base models: what others are compared with before all else."""
+    return {side.system.name for side in part.sides if side.is_base}
+
+
+def part_of_page(part: PartOutcome, detect: float) -> dict[str, Any]:
+    pairs = part.by_pair()
+    first = pairs[0][0] if pairs else None
+    return {
+        "name": part.name,
+        "asked": len(part.items),
+        "title": part.name if first is None else f"{part.name}: {number_asked(first)}",
+        "pairs": [pair_of_page(rows, detect) for rows in pairs],
+        "figures": part.sides[-1].figures(),
+        "titles": [title for title, _, _ in part.sides[-1].means.values()],
+        "systems": [(side.system.name, [text for _, text in side.figures()]) for side in part.sides],
+        "curves": curves_of(part),
+        "groups": groups_of(part),
+    }
+
+
+def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
+    head = rows[0]
+    text, _, interval = difference(head).partition(" (")
+    return {
+        **row_of_page(head),
+        "first": head.first,
+        "second": head.second,
+        "difference": text,
+        "interval": f"with 95 % confidence {interval.removesuffix(')')}",
+        "adjusted_p": probability(head.adjusted_p),
+        "strength": strength(head, detect),
+        "rows": [row_of_page(row) for row in rows],
+        "plot": difference_plot([row for row in rows if row.share]),
+    }
+
+
+def row_of_page(row: Compared) -> dict[str, str]:
+    return {
+        "title": row.title,
+        "before": value(row, row.before),
+        "after": value(row, row.after),
+        "difference": difference(row),
+        "p": probability(row.p),
+        "says": row.says,
+        "style": style_of(row),
+    }
+
+
+def style_of(row: Compared) -> str:
+    return {"better": "better", "worse": "worse", NO_DIFFERENCE: "unseen"}.get(row.says, "")
+
+
+def difference_plot(rows: Sequence[Compared]) -> str:
+    """An interval of each difference of shares around a line at none; empty where there are no shares."""
+    if not rows:
+        return ""
+    widest = max(abs(end) for row in rows for end in row.interval)
+    reach = min(1.0, 1.1 * widest) or 1.0
+    height = ROW_HEIGHT * len(rows) + 30
+    middle = (PLOT_WIDTH + NAMES_WIDTH) / 2
+    half = (PLOT_WIDTH - NAMES_WIDTH) / 2 - 20
+
+    def place(share: float) -> float:
+        return round(middle + max(-1.0, min(1.0, share / reach)) * half, 1)
+
+    parts = [f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img">']
+    parts.append(f'<line class="zero" x1="{middle}" x2="{middle}" y1="4" y2="{height - 22}"/>')
+    for share in (-reach, 0.0, reach):
+        parts.append(f'<text class="x" x="{place(share)}" y="{height - 6}">{signed(100 * share)}</text>')
+    for number, row in enumerate(rows):
+        y, style = ROW_HEIGHT * number + 18, f"interval {style_of(row)}"
+        low, high = row.interval
+        parts.append(f'<text class="name" x="{NAMES_WIDTH - 8}" y="{y + 4}">{escape(row.title)}</text>')
+        parts.append(f'<line class="{style}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="{style}" cx="{place(row.difference)}" cy="{y}" r="4.5"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def signed(points: float) -> str:
+    """
+    >>> signed(12.4), signed(-3), signed(0)
+    ('+12', '-3', '0')
+    """
+    return f"{points:+.0f}" if round(points) else "0"
+
+
+def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
+    """(title, SVG) of the headline and the loss of the checkpoints of a run."""
+    steps = [side for side in part.sides if side.system.step is not None]
+    if len(steps) < 2:
+        return []
+    base = [side for side in part.sides if side.is_base]
+    found = []
+    for name in dict.fromkeys((*list(steps[0].means)[:1], LOSS)):
+        points = [
+            (float(side.system.step or 0), side.means[name][1]) for side in (*base[:1], *steps) if name in side.means
+        ]
+        if len(points) > 1:
+            title = steps[0].means[name][0] if name in steps[0].means else name
+            found.append((title, svg([Curve(title, points, "held-out")], from_zero=True)))
+    return found
+
+
+def groups_of(part: PartOutcome) -> list[dict[str, Any]]:
+    """The items by what became of them, the worst first."""
+    last = part.sides[-1]
+    beside = next((row.first for row in part.compared if row.second == last.system.name), None)
+    first = next((side for side in part.sides if side.system.name == beside), last)
+    places = [place for place in range(len(part.items)) if place in last.system.answers]
+    places.sort(key=lambda place: badness(place, first, last), reverse=True)
+    before, after = first.scores.get(RIGHT), last.scores.get(RIGHT)
+    if before is None or after is None:
+        return [{"title": "all answers", "samples": [sample_of(part, place) for place in places]}]
+    groups: dict[str, list[int]] = {title: [] for title in GROUPS.values()}
+    others: list[int] = []
+    for place in places:
+        known = place in before and place in after
+        (groups[GROUPS[before[place] > 0, after[place] > 0]] if known else others).append(place)
+    if first is last:
+        wrong, right = GROUPS[False, False], GROUPS[True, True]
+        groups = {"wrong": groups[wrong], "right": groups[right]}
+    groups["not checked"] = others
+    return [{"title": title, "samples": [sample_of(part, place) for place in found]} for title, found in groups.items()]
+
+
+def badness(place: int, first: Side, last: Side) -> float:
+    """How much worse the last system did than the first; of one that stands alone, how bad it did."""
+    for name, sign in ((SIMILAR, -1.0), (LOSS, 1.0)):
+        after, before = last.scores.get(name, {}).get(place), first.scores.get(name, {}).get(place)
+        if after is not None:
+            return sign * (after - (before or 0.0) if first is not last else after)
+    return 0.0
+
+
+def sample_of(part: PartOutcome, place: int) -> dict[str, Any]:
+    item = part.items[place]
+    expects, expected = expectation(item)
+    answers = []
+    for side in part.sides:
+        answer = side.system.answers.get(place)
+        if answer is None:
+            continue
+        right = side.scores.get(RIGHT, {}).get(place)
+        answers.append(
+            {
+                "name": side.system.name,
+                "mark": "" if right is None else ("right" if right else "wrong"),
+                "text": answer.text.strip() or "(nothing)",
+                "style": "before" if side.is_base or right == 0 else "after",
+            }
+        )
+    return {"question": item.question, "answers": answers, "expects": expects, "expected": expected}
+
+
+def expectation(item: Item) -> tuple[str, str]:
+    """(what it is, its text) of what an answer is held against."""
+    if item.expected:
+        return "the record's answer", item.expected
+    facts = [" or ".join(alternatives_of(fact)) for fact in item.facts]
+    checks = [f"{name}: {value}" for name, value in item.checks.items()]
+    return "a right answer states", ", ".join([*facts, *checks])

@@ -1,0 +1,229 @@
+"""evaluation/evaluate.py: what is asked, printed and written of the answers, and what the base model is asked.
+
+The answers are scripted; losses, logits and prompts are those of a small model with an adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from support.chatbots.silent_bot import QUESTIONS, SilentBot
+from support.small_models import make_tokenizer, small_model
+
+from neuralchat.data.packing import pack
+from neuralchat.data.templates.making import make_template
+from neuralchat.data.tokenization import Encoder
+from neuralchat.data.tokens.counts import TokenizationCounts
+from neuralchat.errors import AdapterError, ArgumentsError, DataError
+from neuralchat.evaluation.items import items_of_file
+from neuralchat.evaluation.sample_answers import spread_prompts
+from neuralchat.inference.sampling import Sampling
+from neuralchat.models.losses.loss_sum import padded_loss_sum
+
+Evaluate = Callable[..., tuple[int, SilentBot]]
+
+
+def test_score(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    status, bot = run_evaluate(QUESTIONS, ["--lora_rank, 8", "no idea"], None, "--max_new_tokens", "5")
+    assert status == 0
+    said = capsys.readouterr().out
+    assert "questions: right answers 50%\n" in said
+    assert said.endswith("1 of 2 answers state the right fact (50%)\n")
+    assert bot.asked[0] == Sampling(max_new_tokens=5)
+    assert [[turn.content for turn in turns] for turns in bot.asked[1:]] == [["Rank flag?"], ["Which é?"]]
+
+
+def test_wrong_answers_are_shown(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    run_evaluate(QUESTIONS, ["it is 8", "é"], None, "--show")
+    assert capsys.readouterr().out.startswith("wrong  Rank flag?\n       said: it is 8\n       facts: --lora_rank, 8\n")
+
+
+def test_alternatives_of_a_wrong_answer_are_shown(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"instruction": "Days?", "output": "7", "facts": [["7", "seven"], "days"]}]
+    run_evaluate(rows, ["Two days."], None, "--show")
+    assert "       facts: 7 or seven, days\n" in capsys.readouterr().out
+
+
+def test_figures_and_answers_are_written(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    output = tmp_path / "answers.json"
+    run_evaluate(QUESTIONS, ["it is 8", "é"], ["no", "é"], "--output", str(output))
+    assert "é" in output.read_text(encoding="utf-8")
+    part = json.loads(output.read_text(encoding="utf-8"))["parts"][0]
+    assert [system["name"] for system in part["systems"]] == ["base", "run"]
+    assert part["systems"][1]["scores"]["right"] == 0.5
+    assert part["systems"][1]["perplexity"] > 1
+    item = part["items"][1]
+    assert (item["question"], item["facts"], item["expected"]) == ("Which é?", ["é"], "é")
+    assert item["systems"]["run"]["answer"] == "é"
+    assert item["systems"]["run"]["scores"] == {
+        "right": 1.0, "exact": 1.0, "normalised": 1.0, "rouge_l": 1.0, "stopped": 1.0, "repetition": 0.0,
+        "refusals": 0.0, "tokens": 1.0,
+    }  # fmt: skip
+    right = next(row for row in part["compared"] if row["measure"] == "right")
+    assert (right["first"], right["second"], right["lost"], right["gained"], right["headline"]) == (
+        "base", "run", 0, 0, True,
+    )  # fmt: skip
+
+
+def test_questions_without_facts_are_scored_by_their_answers(
+    run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"instruction": "a", "output": "An apple."}, {"instruction": "c", "output": "two pears"}]
+    run_evaluate(rows, ["apple", "three pears"], ["no", "no"])
+    said = capsys.readouterr().out
+    assert "normalised match      0 of 2 (0%)" in said
+    assert "1 of 2 (50%)" in said
+    assert "right answers" not in said
+    assert "2 are few, so that every figure is uncertain" in said
+
+
+def test_bad_questions(run_evaluate: Evaluate) -> None:
+    with pytest.raises(DataError, match="row 2: field 'instruction' is missing"):
+        run_evaluate([QUESTIONS[0], {"output": "b"}], [])
+
+
+def test_output_that_cannot_be_written_is_told_before_anything_is_read(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentsError, match=r"--output .*answers\.json: the directory .*none does not exist$"):
+        run_evaluate([{"output": "b"}], [], None, "--output", str(tmp_path / "none" / "answers.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("", "is a directory; name a file"), ("locked/a.json", "cannot be written: no permission to write to .*locked")],
+)
+def test_output_that_cannot_be_a_file_is_told_before_anything_is_read(
+    run_evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
+    with pytest.raises(ArgumentsError, match=f"--output .* {reason}$"):
+        run_evaluate([{"output": "b"}], [], None, "--output", str(tmp_path / name))
+
+
+def test_remote_code_runs_only_where_it_was_asked_for(run_evaluate: Evaluate) -> None:
+    assert run_evaluate(QUESTIONS, ["8", "é"])[1].loaded_with["trust_remote_code"] is False
+    assert run_evaluate(QUESTIONS, ["8", "é"], None, "--trust_remote_code")[1].loaded_with["trust_remote_code"] is True
+
+
+def test_impossible_sampling_is_told_before_anything_is_read(run_evaluate: Evaluate) -> None:
+    with pytest.raises(ArgumentsError, match="--top_p must be above 0 and at most 1, found 0"):
+        run_evaluate([{"output": "b"}], [], None, "--top_p", "0")
+
+
+def test_the_base_model_is_asked_the_same(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    run_evaluate(QUESTIONS, ["--lora_rank, 8", "no idea"], ["no idea", "é"])
+    said = capsys.readouterr().out
+    assert "questions: run beside base, 2 questions" in said
+    assert "right answers         1 of 2 (50%)" in said
+    assert said.endswith(
+        "questions: 1 of 2 right before, 1 after (0 kept, 1 lost, 1 gained)\n"
+        "1 of 2 answers state the right fact (50%)\n"
+    )
+
+
+def test_the_base_model_is_left_alone_where_that_is_asked_for(
+    run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_evaluate(QUESTIONS, ["8", "é"], ["8", "é"], "--tuned_only")
+    assert "beside base" not in capsys.readouterr().out
+
+
+def test_what_has_no_base_model_is_not_compared(
+    run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str], said: list[str]
+) -> None:
+    run_evaluate(QUESTIONS, ["8", "é"])
+    assert capsys.readouterr().out.endswith("1 of 2 answers state the right fact (50%)\n")
+    assert "run is a whole model, with no base model beside it to compare with" in said
+
+
+def test_general_questions_are_counted_by_themselves(
+    run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = [prompt.facts for prompt in spread_prompts(3)]
+    right = [" ".join(fact if isinstance(fact, str) else fact[0] for fact in each) for each in facts]
+    _, bot = run_evaluate([], [right[0], "nothing", right[2]], right, "--general", "3")
+    assert capsys.readouterr().out.endswith(
+        "general: 3 of 3 right before, 2 after (2 kept, 1 lost, 0 gained)\n"
+        "2 of 3 general answers state the right fact (67%)\n"
+    )
+    assert [turns[-1].content for turns in bot.asked[1:]] == [prompt.instruction for prompt in spread_prompts(3)]
+
+
+def test_flags_that_cannot_be_are_told_together(run_evaluate: Evaluate) -> None:
+    with pytest.raises(ArgumentsError) as refused:
+        run_evaluate(
+            QUESTIONS,
+            [],
+            None,
+            "--general",
+            "-1",
+            "--max_questions",
+            "0",
+            "--detect",
+            "0",
+            "--output",
+            ".",
+            "--report",
+            "no/page.html",
+        )
+    for text in (
+        "--general is -1; allowed is 0 or more, or 'all'",
+        "--max_questions is 0; allowed is 1 or more",
+        "--detect is 0; allowed is above 0 and at most 100 points",
+        "--output . is a directory",
+        "--report no/page.html: the directory no does not exist",
+    ):
+        assert text in str(refused.value)
+
+
+def test_an_adapter_without_effect_is_an_error(run_evaluate: Evaluate) -> None:
+    fresh = get_peft_model(small_model(), LoraConfig(r=4, target_modules=["q_proj"])).eval()
+    with pytest.raises(AdapterError, match=r"the adapter of run has no effect: with it and without it"):
+        run_evaluate(QUESTIONS, ["8", "é"], ["8", "é"], model=fresh)
+
+
+def test_an_adapter_that_changes_little_has_an_effect(run_evaluate: Evaluate) -> None:
+    fresh = get_peft_model(small_model(), LoraConfig(r=4, target_modules=["q_proj"])).eval()
+    with torch.no_grad():
+        for name, parameter in fresh.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(1e-3)
+    assert run_evaluate(QUESTIONS, ["8", "é"], ["8", "é"], model=fresh)[0] == 0
+
+
+def test_losses_are_those_of_the_models_own_forward(run_evaluate: Evaluate, tuned_model: Any, tmp_path: Path) -> None:
+    output = tmp_path / "answers.json"
+    rows = [{"instruction": "a", "output": "An apple."}, {"instruction": "c", "output": "two pears"}]
+    run_evaluate(rows, ["a", "b"], ["c", "d"], "--output", str(output))
+    items = json.loads(output.read_text())["parts"][0]["items"]
+    tokenizer = make_tokenizer()
+    encoder = Encoder(tokenizer, make_template("alpaca", tokenizer), max_seq_length=512, train_on_inputs=False)
+    records = [item.record for item in items_of_file(str(tmp_path / "records.json"))]
+    examples = encoder.encode([record for record in records if record], TokenizationCounts())
+    assert pack(examples).supervised_tokens == sum(item["systems"]["run"]["loss_tokens"] for item in items)
+    with torch.no_grad():
+        for example, item in zip(examples, items, strict=True):
+            count = int(example.supervised.sum())
+            tuned = padded_loss_sum(tuned_model, [example], pad_id=0)
+            with tuned_model.disable_adapter():
+                base = padded_loss_sum(tuned_model, [example], pad_id=0)
+            assert item["systems"]["run"]["loss"] == pytest.approx(float(tuned) / count, rel=1e-4)
+            assert item["systems"]["base"]["loss"] == pytest.approx(float(base) / count, rel=1e-4)
+            assert item["systems"]["run"]["loss"] != pytest.approx(item["systems"]["base"]["loss"], rel=1e-3)
+
+
+def test_a_question_too_long_for_the_model_is_told_and_left_out(
+    run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str], said: list[str]
+) -> None:
+    rows = [QUESTIONS[1], {"instruction": "word " * 3000, "output": "x", "facts": ["x"]}]
+    _, bot = run_evaluate(rows, ["é"], None)
+    assert len(bot.asked) == 2
+    assert "1 of 1 answers state the right fact (100%)" in capsys.readouterr().out
+    assert any(text.startswith("not asked: ") and "row 2" in text for text in said)

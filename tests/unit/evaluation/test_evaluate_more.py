@@ -1,0 +1,115 @@
+"""evaluation/evaluate.py: several runs, the page, groups of records, and what the user brings to score by.
+
+The answers are scripted; losses, logits and prompts are those of a small model with an adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.chatbots.silent_bot import QUESTIONS, SilentBot
+
+from neuralchat import cli
+from neuralchat.errors import ArgumentsError, DataError
+
+Evaluate = Callable[..., tuple[int, SilentBot]]
+
+
+def test_two_runs_are_compared_with_the_base_and_with_each_other(
+    run_evaluate: Evaluate, tuned_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "answers.json"
+    bots = [SilentBot(tuned_model, ["--lora_rank, 8", "no"], ["no", "é"]), SilentBot(tuned_model, ["no", "é"], ["?"])]
+    run_evaluate(QUESTIONS, [], None, "--output", str(output), bots=bots, runs=["run", "second"])
+    part = json.loads(output.read_text())["parts"][0]
+    assert [system["name"] for system in part["systems"]] == ["base", "run", "second"]
+    headlines = [row for row in part["compared"] if row["headline"]]
+    assert [(row["first"], row["second"], row["lost"], row["gained"]) for row in headlines] == [
+        ("base", "run", 1, 1), ("base", "second", 0, 0), ("run", "second", 1, 1),
+    ]  # fmt: skip
+    # The base model was asked once, by the first: the second would have said "?".
+    assert {item["systems"]["base"]["answer"] for item in part["items"]} == {"no", "é"}
+    assert "these are 3 pairs" in capsys.readouterr().out
+
+
+def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    rows = [*QUESTIONS, {"instruction": "<script>alert(1)</script>", "output": "z", "facts": ["z"]}]
+    answers, before = ["<img src=x>", "é", "z"], ["--lora_rank 8", "no", "z"]
+    run_evaluate(rows, answers, before, "--report", str(page))
+    text = page.read_text(encoding="utf-8")
+    order = [
+        text.index(title) for title in ("lost: right before", "gained: wrong before", "right before and after (1)")
+    ]
+    assert order == sorted(order)
+    assert "&lt;script&gt;alert(1)" in text
+    assert "&lt;img src=x&gt;" in text
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "no difference can be seen" in text
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("<svg") == 1
+
+
+def test_records_of_one_document_belong_together(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**QUESTIONS[place % 2], "document": place // 2} for place in range(4)]
+    run_evaluate(rows, ["8", "é", "8", "é"], ["8", "no", "8", "no"], "--cluster_by", "document")
+    assert "4 questions in 2 groups" in capsys.readouterr().out
+    rows[3].pop("document")
+    with pytest.raises(DataError, match=r"--cluster_by document: 1 record\(s\) lack it, the first is .* row 4"):
+        run_evaluate(rows, [], None, "--cluster_by", "document")
+
+
+def test_code_of_the_user_scores_where_that_is_asked_for(
+    run_evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scoring.py"
+    file.write_text("def short(question, answer, expected):\n    return len(answer) <= len(expected)\n")
+    run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
+    assert "questions: short 0.500\n" in capsys.readouterr().out
+    for named, reason in (
+        (f"{file}:tall", "has no function tall"),
+        (f"{tmp_path}/none.py:short", "none.py does not exist"),
+        ("short", "name a file and a function of it"),
+    ):
+        with pytest.raises(ArgumentsError, match=reason):
+            run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", named)
+    file.write_text("def short(question, answer, expected):\n    return [1 / 0]\n")
+    with pytest.raises(ArgumentsError, match=r"it failed on .*row 1: ZeroDivisionError"):
+        run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
+    file.write_text("1 / 0")
+    with pytest.raises(ArgumentsError, match="cannot be run: ZeroDivisionError"):
+        run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
+
+
+def test_checks_that_cannot_be_made_are_told_together(run_evaluate: Evaluate) -> None:
+    wrong = [{"pattern": "("}, {"number": "7"}, {"words": 3}, {"json": False}, ["json"], {"number": True}]
+    rows = [{"instruction": "a", "output": "b", "checks": checks} for checks in wrong]
+    with pytest.raises(DataError) as refused:
+        run_evaluate(rows, [])
+    for text in (
+        "row 1: checks.pattern is no regular expression",
+        "row 2: checks.number cannot be '7'",
+        "row 3: checks hold 'words'; allowed are",
+        "row 4: checks.json cannot be False",
+        "row 5: field 'checks' must be an object",
+        "row 6: checks.number cannot be True",
+    ):
+        assert text in str(refused.value)
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    return cli.make_parser().parse_args(["eval", *words])
+
+
+def test_the_command_of_the_demo_is_taken() -> None:
+    options = parsed(["runs/demo", "--questions", "q.json", "--general", "60", "--max_new_tokens", "48"])
+    assert (options.runs, options.general, options.max_new_tokens) == (["runs/demo"], 60, 48)
+    assert parsed(["a", "--general", "all"]).general is None
+    assert parsed(["a"]).general == 0
