@@ -260,8 +260,15 @@ OTHERS = {
         "{% endif %}<|im_end|>{% endfor %}"
         "{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}",
         (
-            "<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|tool_calls_section_begin|>",
-            "<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>",
+            "<|im_system|>",
+            "<|im_user|>",
+            "<|im_assistant|>",
+            "<|im_middle|>",
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_end|>",
+            "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
         ),
         eos="<|im_end|>",
         knows=SYSTEM_AND_TOOLS,
