@@ -46,6 +46,10 @@ class TemplateError(NeuralChatError):
     """A conversation that cannot be rendered so that training and chat see the same prompt."""
 
 
+class TemplateLimitError(TemplateError):
+    """A template that takes more time or memory, or writes more, than any conversation needs."""
+
+
 class ModelError(NeuralChatError):
     """A checkpoint or tokenizer that cannot be loaded or does not fit."""
 

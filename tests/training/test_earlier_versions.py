@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import adapter, copied, stable_metrics
+from support.families import family_config
+from support.runs import Desk, adapter, copied, digest, stable_metrics
+from support.small_models import make_tokenizer
 from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.quick
@@ -105,6 +107,8 @@ def test_the_interrupted_one_goes_on_and_ends_as_the_finished_one(run_cli: Calla
     copied(FIXTURE / "interrupted", place / "run")
     result = run_cli("finetune", *FLAGS, "--resume_from_checkpoint", "auto", check=True)
     assert "going on from run/checkpoint-10" in result.stderr
+    kept = next(line for line in result.stderr.splitlines() if "with defaults of an earlier version" in line)
+    assert {"lora_rank 8", "lora_init default", "keep_general False"} <= set(kept.partition("stay: ")[2].split(", "))
     assert_same_run(place / "run", FIXTURE / "run")
     theirs, ours = manifest_of(FIXTURE / "run")["results"], manifest_of(place / "run")["results"]
     for name in ("steps", "tokens", "mean_loss", "held_out_loss_before", "held_out_loss_after"):
@@ -117,3 +121,68 @@ def test_the_interrupted_one_begun_with_other_flags_is_refused_by_name(run_cli: 
     result = run_cli("finetune", *FLAGS, "--learning_rate", 0.02, "--resume_from_checkpoint", "auto")
     assert result.returncode == 2
     assert "learning_rate: was 0.01, is now 0.02" in result.stderr
+
+
+# Versions before these put LoRA on what chooses experts.
+
+
+def choosing_routers() -> None:
+    from neuralchat.models.adapters import targets
+
+    targets.in_router = lambda path: False
+    targets.routers_of = lambda parameters: set()
+
+
+@pytest.fixture
+def mixture_of_experts(tmp_path: Path) -> Path:
+    tokenizer = make_tokenizer()
+    config = family_config("mixtral", vocab_size=len(tokenizer), num_hidden_layers=1)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "experts")
+    tokenizer.save_pretrained(tmp_path / "experts")
+    return tmp_path / "experts"
+
+
+def test_lora_that_another_version_would_put_elsewhere_is_refused_unless_allowed(
+    mixture_of_experts: Path, tmp_path: Path
+) -> None:
+    desk = Desk(tmp_path, mixture_of_experts)
+    flags = [
+        "finetune", "--model_name_or_path", "experts", "--train_file", "records.json", "--max_steps", "2",
+        "--report_samples", "0", "--no_keep_general", "--save_strategy", "no",
+    ]  # fmt: skip
+    for name, prepare in (("old", choosing_routers), ("now", lambda: None)):
+        assert desk.run(*flags, "--output_dir", name, prepare=prepare)[0] == 0
+    refused, said = desk.run("finetune", "--from_run", "old", "--output_dir", "again")
+    assert refused == 2
+    assert "LoRA is put on other layers than in old" in said
+    assert ": no longer on model.layers.*.mlp.gate\n" in said
+    assert "--allow_changed lora_target_modules" in said
+    status, said = desk.run(
+        "finetune", "--from_run", "old", "--output_dir", "again", "--allow_changed", "lora_target_modules"
+    )
+    assert status == 0
+    assert "note: LoRA is put on other layers than in old" in said
+    assert digest(tmp_path / "again") == digest(tmp_path / "now")
+    status, said = desk.run("finetune", "--from_run", "now", "--output_dir", "once_more")
+    assert status == 0
+    assert "other layers" not in said
+
+
+def test_a_run_of_this_version_is_not_said_to_be_of_an_earlier_one(tmp_path: Path) -> None:
+    """What `auto` stands for is what earlier versions took, where nothing is kept of general text."""
+    copied(FIXTURE / "model", tmp_path / "model")
+    # So many epochs that the batch that fits is 8, as it always was in earlier versions.
+    desk = Desk(tmp_path, tmp_path / "model")
+    flags = [
+        "finetune", "--model_name_or_path", "model", "--train_file", "records.json", "--num_train_epochs", "250",
+        "--report_samples", "0", "--no_keep_general", "--save_steps", "2", "--max_steps", "3", "--output_dir",
+    ]  # fmt: skip
+    assert desk.run(*flags, "run")[0] == 0
+    (tmp_path / "part").mkdir()
+    copied(tmp_path / "run" / "checkpoint-2", tmp_path / "part" / "checkpoint-2")
+    status, said = desk.run(*flags, "part", "--resume_from_checkpoint", "auto")
+    assert status == 0, said
+    assert "going on from part/checkpoint-2" in said
+    assert digest(tmp_path / "part") == digest(tmp_path / "run")
+    assert "earlier version" not in said

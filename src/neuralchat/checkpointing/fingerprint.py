@@ -80,9 +80,11 @@ def what_to_do(fixed: Sequence[str], free: Sequence[str]) -> str:
 SHAPING = frozenset(name for name, argument in SCHEMA.arguments.items() if argument.facts.shapes_weights)
 
 
-def as_begun(arguments: FinetuneConfig, stored: Mapping[str, Any]) -> tuple[FinetuneConfig, list[str]]:
-    """(`arguments` with the defaults of the version that began the run, their names and values) where they were not
+def as_begun(arguments: FinetuneConfig, stored: Mapping[str, Any]) -> tuple[FinetuneConfig, dict[str, Any]]:
+    """(`arguments` with the defaults of the version that began the run, these values by name) where they were not
     given and the `stored` run has them: a command goes on to mean what it meant.
+
+    `arguments` fit the model already: a default of today may mean the same there.
     """
     facts = {name: argument.facts for name, argument in arguments.schema.arguments.items()}
     before = stored.get("arguments")
@@ -100,7 +102,7 @@ def as_begun(arguments: FinetuneConfig, stored: Mapping[str, Any]) -> tuple[Fine
         taken["per_device_train_batch_size"] = size
     values = arguments.every_value()
     taken = {name: value for name, value in taken.items() if name not in arguments.given and values[name] != value}
-    return arguments.with_values(taken), [f"{name} {value}" for name, value in taken.items()]
+    return arguments.with_values(taken), taken
 
 
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -66,7 +66,8 @@ def prepare(
 ) -> PreparedData:
     """Read, check, render and tokenize, or take the same from the cache.
 
-    Raises DataError with the problems of all files, and TemplateError where a record cannot be rendered.
+    Raises DataError with the problems of all files, also the records that the template refuses, and TemplateError
+    where it can be used for none.
     """
     train_source, validation_source = sources(data, cache_dir, given)
     firsts = train_source.first_records()
@@ -148,7 +149,7 @@ def tokenized(source: RecordSource, encoder: Encoder, data: DataArguments) -> tu
 
     def make(directory: Path) -> dict[str, Any]:
         report, counts = RecordReport(), TokenizationCounts()
-        write_examples(directory, with_progress(tokenize(source.records(report), encoder, counts)))
+        write_examples(directory, with_progress(tokenize(source.records(report), encoder, counts, report)))
         notice = report.settle(data.on_bad_record)
         if not counts.examples:
             raise DataError(nothing_left(counts))

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from neuralchat.data.records import TEXT, Record, Turn
+from neuralchat.data.records import TEXT, Record, RecordReport, Turn
 from neuralchat.data.templates.making import begin_tokens_of
 from neuralchat.data.templates.template import Piece, Rendering, Template, Tools
 from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.data.tokens.encoding import encode_runs, encode_texts, merge_runs
 from neuralchat.data.tokens.vocabulary import Vocabulary
-from neuralchat.errors import DataError, TemplateError
+from neuralchat.errors import DataError, TemplateError, TemplateLimitError
 
 # A batch ends at either: memory follows the text that is encoded at once.
 BATCH_RECORDS = 1000
@@ -112,14 +112,22 @@ class Encoder:
         earlier = (replace(turn, trained=False) if is_learned(turn) else turn for turn in record.turns[:-1])
         return (*earlier, record.turns[-1])
 
-    def renderings(self, record: Record, counts: TokenizationCounts) -> list[Rendering]:
-        """The examples that a record becomes. Raises TemplateError, which names the record."""
+    def renderings(
+        self, record: Record, counts: TokenizationCounts, report: RecordReport | None = None
+    ) -> list[Rendering]:
+        """The examples that a record becomes; none of one that the template refuses, which is added to `report`.
+
+        Without a report it raises TemplateError, which names the record; so does a template that takes too much.
+        """
         if record.kind == TEXT:
             return [Rendering(record.turns, self.text_pieces(record.turns[0].content))]
         try:
             renderings = self.template.renderings(self.turns(record), record.tools)
         except TemplateError as error:
-            raise TemplateError(f"{record.source}: {error}") from error
+            if report is None or isinstance(error, TemplateLimitError):
+                raise type(error)(f"{record.source}: {error}") from error
+            report.refuse(record.source, str(error))
+            return []
         counts.lost_reasoning += sum(rendering.lost_reasoning for rendering in renderings)
         counts.split_records += len(renderings) > 1
         return renderings
@@ -129,9 +137,16 @@ class Encoder:
         begin = [Piece(token, special=True) for token in self.begin_tokens]
         return [*begin, Piece(text, supervised=True), Piece(self.tokenizer.eos_token, special=True, supervised=True)]
 
-    def encode(self, records: Sequence[Record], counts: TokenizationCounts) -> list[Example]:
-        """Examples of `records`, in order; those with nothing to train on are counted and left out."""
-        renderings = [(record, rendering) for record in records for rendering in self.renderings(record, counts)]
+    def encode(
+        self, records: Sequence[Record], counts: TokenizationCounts, report: RecordReport | None = None
+    ) -> list[Example]:
+        """Examples of `records`, in order; those with nothing to train on are counted and left out.
+
+        `report` takes those that the template refuses, see `renderings`.
+        """
+        renderings = [
+            (record, rendering) for record in records for rendering in self.renderings(record, counts, report)
+        ]
         encoded = self.encode_pieces(rendering.pieces for _, rendering in renderings)
         examples = []
         for (record, rendering), (ids, supervised) in zip(renderings, encoded, strict=True):
@@ -260,14 +275,19 @@ def longest_prompt_part(turns: Sequence[Turn]) -> tuple[int, str] | None:
     return max(parts)[2:] if parts else None
 
 
-def tokenize(records: Iterator[Record], encoder: Encoder, counts: TokenizationCounts) -> Iterator[Example]:
-    """Examples of all records, a batch at a time, so that memory does not grow with their number."""
+def tokenize(
+    records: Iterator[Record], encoder: Encoder, counts: TokenizationCounts, report: RecordReport
+) -> Iterator[Example]:
+    """Examples of all records, a batch at a time, so that memory does not grow with their number.
+
+    `report` takes the records that the template refuses.
+    """
     batch: list[Record] = []
     characters = 0
     for record in records:
         batch.append(record)
         characters += sum(len(turn.content) + len(turn.context) + len(turn.reasoning) for turn in record.turns)
         if len(batch) == BATCH_RECORDS or characters > BATCH_CHARACTERS:
-            yield from encoder.encode(batch, counts)
+            yield from encoder.encode(batch, counts, report)
             batch, characters = [], 0
-    yield from encoder.encode(batch, counts)
+    yield from encoder.encode(batch, counts, report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ from neuralchat.preparation.fitting import (
     within_positions,
 )
 from neuralchat.preparation.packed_rows import prepare_packing
+from neuralchat.preparation.repeated import check_same_layers
 from neuralchat.preparation.start_apart import start_apart
 from neuralchat.runs.directory import read_manifest
 
@@ -117,12 +118,11 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     config = load_config(source)
     check_architecture(arguments, config)
     rehearse(config, arguments.tuning)
-    if resume is not None:
-        arguments, kept = as_begun(arguments, stored_identity(resume))
-        if kept:
-            note(f"the run was begun with defaults of an earlier version, which stay: {', '.join(kept)}")
     arguments = with_fitting_rate(within_positions(arguments, config), config)
     arguments = with_fitting_start(arguments, config)
+    of_this_version, kept = arguments, dict[str, Any]()
+    if resume is not None:
+        arguments, kept = as_begun(arguments, stored_identity(resume))
     tokenizer = load_tokenizer(source)
     if arguments.data.chat_template:
         tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
@@ -139,7 +139,10 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     )
     tokens, row_tokens = int(data.trained_on.lengths.sum()), arguments.data.max_seq_length
     units = -(-tokens // row_tokens) if arguments.data.dataset_concatenation else len(data.trained_on)
-    arguments = with_fitting_batch(arguments, units, arguments.training_arguments().world_size)
+    world_size = arguments.training_arguments().world_size
+    if kept:
+        tell_kept(kept, with_fitting_batch(of_this_version, units, world_size))
+    arguments = with_fitting_batch(arguments, units, world_size)
     training = arguments.training_arguments()
     identity = checked_identity(arguments, training, source, data, resume)
     link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
@@ -155,6 +158,8 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         grow_embeddings(model, len(tokenizer))
     check_vocabulary(model, tokenizer)
     model = add_adapter(model, arguments.tuning, added)
+    if resume is None and (notice := check_same_layers(model, identity, arguments.tuning)):
+        note(notice)
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
     fast_paths = take_fast_paths(model, compile_kernels=arguments.tuning.compile_kernels)
     if arguments.tuning.lora_init == "apart":
@@ -179,6 +184,14 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         link=link,
         initial_adapter=initial,
     )
+
+
+def tell_kept(kept: Mapping[str, Any], of_this_version: FinetuneConfig) -> None:
+    """Of the values that a run was begun with, those that this version would not choose by itself."""
+    values = of_this_version.every_value()
+    told = [f"{name} {value}" for name, value in kept.items() if values[name] != value]
+    if told:
+        note(f"the run was begun with defaults of an earlier version, which stay: {', '.join(told)}")
 
 
 def template_date(arguments: FinetuneConfig, resume: Path | None) -> str | None:

@@ -111,7 +111,8 @@ class EarlyStopping(TrainerCallback):
         values = {line["step"]: line[key] for line in state.log_history if key in line and line["step"]}
         sign = -1 if args.greater_is_better else 1
         waited = evaluations_without_gain([sign * value for value in values.values()], self.threshold)
-        if state.global_step and waited >= self.patience:
+        # What is measured once more at the end of a run stops nothing.
+        if state.global_step and waited >= self.patience and not control.should_training_stop:
             note(f"stopping early at step {state.global_step}: {waited} evaluation(s) in a row found no better {key}")
             control.should_training_stop = True
 

@@ -247,12 +247,31 @@ OTHERS = {
         ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>", "<|/tool|>"),
         eos="<|endoftext|>",
     ),
+    # Special tokens stand around calls, and what a tool says is a turn of the system's token.
     "kimi k2": Style(
-        "{% if messages[0].role != 'system' %}<|im_system|>system<|im_middle|>You are an assistant.<|im_end|>"
-        "{% endif %}{% for m in messages %}<|im_{{ m.role }}|>{{ m.role }}<|im_middle|>{{ m.content }}<|im_end|>"
-        "{% endfor %}{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}",
-        ("<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>"),
+        "{% if tools %}<|im_system|>tool_declare<|im_middle|>{{ tools | tojson }}<|im_end|>{% endif %}"
+        "{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_system|>system<|im_middle|>You are an "
+        "assistant.<|im_end|>{% endif %}<|im_{{ 'system' if m.role == 'tool' else m.role }}|>{{ m.role }}<|im_middle|>"
+        "{% if m.tool_calls %}{{ m.content or '' }}<|tool_calls_section_begin|>{% for c in m.tool_calls %}"
+        "<|tool_call_begin|>{{ 'functions.' + c.function.name + ':' + loop.index0 | string }}"
+        "<|tool_call_argument_begin|>{% if c.function.arguments is string %}{{ c.function.arguments }}{% else %}"
+        "{{ c.function.arguments | tojson }}{% endif %}<|tool_call_end|>{% endfor %}<|tool_calls_section_end|>"
+        "{% elif m.role == 'tool' %}## Return of {{ m.tool_call_id }}\n{{ m.content }}{% else %}{{ m.content }}"
+        "{% endif %}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}",
+        (
+            "<|im_system|>",
+            "<|im_user|>",
+            "<|im_assistant|>",
+            "<|im_middle|>",
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_end|>",
+            "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+        ),
         eos="<|im_end|>",
+        knows=SYSTEM_AND_TOOLS,
     ),
     # The next turn's token ends an answer.
     "nemotron mini": Style(

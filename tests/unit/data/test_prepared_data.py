@@ -141,3 +141,57 @@ def test_tokens_that_were_read_otherwise_are_not_used(
     prepare(data, tokenizer)
     prepare(data, tokenizer)
     assert reads == [1]
+
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+REFUSED = {"messages": [{"role": "system", "content": "Be kind."}, *CHAT["messages"]]}
+LONGER = {"messages": [*REFUSED["messages"], *CHAT["messages"]]}
+TOOLS = {**CHAT, "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]}
+BROKEN = {"messages": [*CHAT["messages"][:1], {"role": "assistant", "content": ""}]}
+
+
+@pytest.fixture
+def strict(tokenizer: Any) -> Any:
+    """A tokenizer whose chat template takes no system turn."""
+    other = deepcopy(tokenizer)
+    other.chat_template = NO_SYSTEM + other.chat_template
+    return other
+
+
+def test_rows_that_the_template_refuses_are_told_together_with_the_broken_ones(
+    strict: Any, write_records: Callable[..., Path]
+) -> None:
+    file = str(write_records([CHAT, REFUSED, REFUSED, BROKEN, LONGER, TOOLS, CHAT]))
+    held_out = str(write_records([REFUSED, CHAT], "held_out.json"))
+    with pytest.raises(DataError) as caught:
+        prepare(DataArguments(train_file=[file], validation_file=[held_out]), strict)
+    words = "the chat template refuses a conversation: System role not supported; found system, user, assistant"
+    told = str(caught.value)
+    assert "5 problem(s) in the records:" in told
+    assert f"{file} rows 2-3, 5 (3 rows), the first: {words}" in told
+    assert f"{file} row 4: field 'messages[1].content' is empty" in told
+    assert f"{file} row 6: the chat template knows no tools" in told
+    assert f"{held_out} row 1: {words}" in told
+    assert "--template alpaca, or --chat_template FILE" in told
+    assert told.count("--on_bad_record skip") == 2
+
+
+def test_rows_that_the_template_refuses_can_be_skipped(
+    strict: Any, write_records: Callable[..., Path], said: list[str]
+) -> None:
+    file = str(write_records([CHAT, REFUSED, BROKEN, CHAT]))
+    for _ in ("tokenized", "from the cache"):
+        data = prepare(DataArguments(train_file=[file], on_bad_record="skip"), strict)
+        assert [example.source for example in data.trained_on] == [f"{file} row 1", f"{file} row 4"]
+        assert data.counts["train"]["bad_rows"] == 2
+        (notice,) = (text for text in said if "skipped" in text)
+        assert notice.startswith("train: skipped 2 bad record(s), kept 2:")
+        assert f"{file} row 2: the chat template refuses a conversation: System role not supported" in notice
+        said.clear()
+
+
+def test_nothing_is_left_of_rows_that_are_all_refused(strict: Any, write_records: Callable[..., Path]) -> None:
+    file = str(write_records([REFUSED, LONGER]))
+    with pytest.raises(DataError, match=r"no usable record is left; all were bad:\n.*rows 1-2 \(2 rows\)") as caught:
+        prepare(DataArguments(train_file=[file], on_bad_record="skip"), strict)
+    assert "Correct these rows" not in str(caught.value)

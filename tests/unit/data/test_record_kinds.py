@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -78,6 +79,27 @@ FORMATS: list[tuple[str, dict[str, Any], tuple[Turn, ...]]] = [
     ("question/answer", {"question": "Hi?", "answer": "Hi."}, HI),
     ("question/answer", {"query": "Hi?", "response": "Hi."}, HI),
     ("question/answer", {"question": "Hi?", "answer": "Hi.", "context": "It."}, (Turn("user", "Hi?", "It."), HI[1])),
+    *(
+        (
+            kind,
+            {asked: [{"type": "text", "text": "Hi"}, "?"], answered: [{"type": "output_text", "text": "Hi."}]},
+            HI,
+        )
+        for kind, asked, answered in (
+            ("Alpaca", "instruction", "output"),
+            ("prompt/completion", "prompt", "completion"),
+            ("question/answer", "question", "answer"),
+        )
+    ),
+    (
+        "prompt/completion",
+        {
+            "prompt": [{"type": "text", "text": "Hi?"}],
+            "completion": [said()],
+            "system": [{"type": "text", "text": "Be brief."}],
+        },
+        (BRIEF, *HI),
+    ),
     ("text", {"text": "Once upon a time."}, (Turn("assistant", "Once upon a time."),)),
     ("messages", messages(said()), HI),
     ("messages", messages(said(), system="Be brief."), (BRIEF, *HI)),
@@ -217,6 +239,11 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"question": "a"}, "field 'answer' is missing; found question"),
     ({"answer": NAN, "question": "a"}, "field 'answer' must be text, found float nan"),
+    (
+        {"prompt": [{"type": "image_url", "image_url": "x"}, {"type": "text", "text": "a"}], "completion": "b"},
+        "prompt[0] is of type str 'image_url'; only text can be trained on",
+    ),
+    ({"question": "a", "answer": [{"type": "text", "text": " "}]}, "field 'answer' is empty"),
     ({"text": " "}, "field 'text' is empty"),
     ({"text": ["a"]}, "field 'text' must be text, found list ['a']"),
 ]
@@ -314,6 +341,29 @@ def test_only_advice_that_helps(rows: list[dict[str, Any]], advice: list[str]) -
         read(*rows)[1].settle("fail")
     for flag in ("--on_bad_record skip", "--columns instruction="):
         assert (flag in str(caught.value)) == (flag in advice)
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ({"Instruction": "a", " OUTPUT": "b"}, "instruction=Instruction,output= OUTPUT"),
+        ({"Prompt": "a", "Output": "b"}, "instruction=Prompt,output=Output"),
+        ({"q": "a", "a": "b", "Context": "c"}, "instruction=q,output=a,input=Context"),
+        ({"input": "a", "output": "b"}, "instruction=input"),
+        ({"dialog": [{"role": "user", "content": "a"}]}, "messages=dialog"),
+        # Of these nobody can tell.
+        ({"Topic": "a", "Answer": "b"}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
+        ({"Question": "a", "Prompt": "c", "Answer": "b"}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
+        ({"Text A": "a", "Text B": "b"}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
+    ],
+)
+def test_advised_columns_are_those_of_a_whole_record(row: dict[str, Any], advice: str) -> None:
+    _, found = read(row)
+    pairs = tuple(advice.split(","))
+    assert shlex.quote(advice) in found.advice()
+    if "_COLUMN" not in advice:
+        whole = {**row, "dialog": messages(said())["messages"]} if "dialog" in row else row
+        assert record_of(whole, pairs).turns[-1].role == "assistant"
 
 
 def test_problems_in_many_places_take_few_words() -> None:

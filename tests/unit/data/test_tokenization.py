@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from neuralchat.data import tokenization
-from neuralchat.data.records import Record, Turn
+from neuralchat.data.records import Record, RecordReport, Turn
 from neuralchat.data.templates.alpaca import AlpacaTemplate
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Piece
@@ -346,6 +346,6 @@ def test_tokenize_in_batches_equals_all_at_once(monkeypatch: pytest.MonkeyPatch)
     expected = encoder_of().encode(records, TokenizationCounts())
     monkeypatch.setattr(tokenization, "BATCH_RECORDS", 3)
     counts = TokenizationCounts()
-    found = list(tokenize(iter(records), encoder_of(), counts))
+    found = list(tokenize(iter(records), encoder_of(), counts, RecordReport()))
     assert [(e.source, e.input_ids.tolist()) for e in found] == [(e.source, e.input_ids.tolist()) for e in expected]
     assert counts.examples == 7

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from neuralchat.config.command.parser import parse
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "src" / "neuralchat"
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/migration.md", "docs/architecture.md")}
 README, MIGRATION, ARCHITECTURE = PAGES.values()
 
@@ -56,6 +59,30 @@ def test_the_specification_commands_are_accepted(line: str) -> None:
 @pytest.mark.parametrize("line", CHAT)
 def test_other_commands_are_accepted(line: str) -> None:
     assert cli.make_parser().parse_args(shlex.split(line)[1:]).run == "runs/support"
+
+
+@pytest.mark.slow
+def test_the_quickstart_can_be_followed(run_cli: Callable, llama_checkpoint: Path, tmp_path: Path) -> None:
+    """Every command on its own records, with a small model in the place of the one that it fetches."""
+    records, questions = re.findall(r"```json\n(.*?)```", QUICKSTART, re.DOTALL)
+    (tmp_path / "support.json").write_text(records)
+    (tmp_path / "questions.json").write_text(questions)
+    lines = [line for line in commands(QUICKSTART) if re.match("neuralchat (finetune|chat|show|eval) ", line)]
+    assert [line.split()[1] for line in lines] == ["finetune", "chat", "chat", "show", "eval"]
+    # Nobody waits here for long answers of a model that has learned nothing.
+    short = {
+        "finetune": ("--general_samples", 1, "--sample_tokens", 4), "chat": ("--max_new_tokens", 4),
+        "eval": ("--max_new_tokens", 4),
+    }  # fmt: skip
+    for line in lines:
+        words = [str(llama_checkpoint) if word == "smollm2-135m-instruct" else word for word in shlex.split(line)[1:]]
+        run_cli(*words, *short.get(words[0], ()), stdin="", check=True)
+    assert len(json.loads((tmp_path / "answers.json").read_text())) == 1
+
+
+def test_the_first_command_is_the_same_on_both_pages() -> None:
+    first = [next(line for line in commands(text) if "finetune" in line) for text in (README, QUICKSTART)]
+    assert first[0] == first[1]
 
 
 def test_make_targets_exist() -> None:

@@ -7,7 +7,15 @@ from typing import Any
 
 from neuralchat.data.records.record import Role, Turn
 from neuralchat.data.records.tool_calls import calls_of
-from neuralchat.data.records.values import Fields, Findings, is_absent, names_of, summary_of, text_problem
+from neuralchat.data.records.values import (
+    Fields,
+    Findings,
+    is_absent,
+    joined_content,
+    names_of,
+    summary_of,
+    text_problem,
+)
 
 PROBLEMS_OF_A_ROW = 5
 # The role whose text is a call, as JSON.
@@ -39,7 +47,6 @@ SYSTEM = ("system", "system_prompt")
 EXTRA = ("name", "tool_call_id")
 # The system's is left out, a tool may have nothing to say.
 MAY_BE_EMPTY = ("system", "tool")
-TEXT_PARTS = ("text", "input_text", "output_text")
 RULE = (
     "a conversation is an optional system turn, then user and assistant in turn, with tool turns after an "
     "assistant's, and ends with the assistant"
@@ -153,32 +160,6 @@ def is_trained(fields: Fields, role: Role, where: str) -> bool:
     if len(set(said)) > 1:
         fields.found.problem(f"{where} has a weight and train that contradict each other")
     return all(said)
-
-
-def joined_content(value: Any, name: str, found: Findings, *, may_be_empty: bool) -> str:
-    """The text of a turn: as it is, or the parts of text in a list joined."""
-    if may_be_empty and is_absent(value):
-        return ""
-    if not isinstance(value, list):
-        found.problem(text_problem(value, name, may_be_empty=may_be_empty))
-        return value if isinstance(value, str) else ""
-    texts = []
-    for index, part in enumerate(value):
-        where = f"{name}[{index}]"
-        if isinstance(part, dict):
-            kind = part.get("type", "text")
-            if kind not in TEXT_PARTS:
-                found.problem(f"{where} is of type {summary_of(kind)}; only text can be trained on")
-                return ""
-            found.leave_unused(part, ("type", "text"), f"{name.partition('[')[0]}[].{name.rpartition('.')[2]}[].{{}}")
-            part, where = part.get("text"), f"{where}.text"
-        if problem := text_problem(part, where, may_be_empty=True):
-            found.problem(problem)
-            return ""
-        texts.append(part)
-    text = "".join(texts)
-    found.problem(text_problem(text, name, may_be_empty=may_be_empty))
-    return text
 
 
 def order_problem(roles: Sequence[Role], key: str, shift: int = 0) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from neuralchat.data.records.conversations import SYSTEM, order_problem, turns_of
 from neuralchat.data.records.record import Turn
-from neuralchat.data.records.values import Fields, is_absent, summary_of, text_problem
+from neuralchat.data.records.values import Fields, is_absent, is_text_parts, summary_of, text_problem
 
 
 def pair(fields: Fields, asked: Sequence[str], context: Sequence[str], answered: Sequence[str]) -> list[Turn]:
@@ -41,7 +42,7 @@ def history(fields: Fields) -> list[Turn]:
 
 def prompt_completion(fields: Fields) -> list[Turn]:
     """Texts, or lists of turns; of these only the completion's answers are learned."""
-    if not any(isinstance(fields.values.get(name), list) for name in ("prompt", "completion")):
+    if not any(is_turns(fields.values.get(name)) for name in ("prompt", "completion")):
         return pair(fields, ("prompt",), (), ("completion", "response"))
     for name in ("prompt", "completion"):
         if is_absent(fields.values.get(name)):
@@ -58,8 +59,12 @@ def prompt_completion(fields: Fields) -> list[Turn]:
     return turns
 
 
+def is_turns(value: Any) -> bool:
+    return isinstance(value, list) and not is_text_parts(value)
+
+
 def side(fields: Fields, name: str, role: str) -> list[Turn]:
-    if isinstance(fields.values[name], str):
+    if isinstance(fields.values[name], str) or is_text_parts(fields.values[name]):
         text = fields.required_text((name,))
         return [Turn("user" if role == "user" else "assistant", text)]
     return turns_of(fields, name)

@@ -5,7 +5,7 @@ Files are streamed: memory does not grow with their size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from neuralchat.data.records.report import RecordReport
 from neuralchat.data.records.values import Findings
 
 NO_COLUMNS = Columns()
+# What people call the columns of questions, of answers, and of what a question is about.
+ASKED = (("instruction", "prompt", "question", "query", "q", "user"), ("input", "problem"))
+ANSWERED = (("output", "completion", "answer", "response", "a", "reply", "assistant"), ("solution",))
+CONTEXT = (("input", "context"),)
 
 
 def read_records(paths: Sequence[str | Path], report: RecordReport, columns: Columns = NO_COLUMNS) -> Iterator[Record]:
@@ -84,14 +88,30 @@ def is_turn(value: Any) -> bool:
 
 
 def columns_to_name(value: Any) -> tuple[str, ...]:
-    """What --columns could say of a row: fields that are spelled otherwise, and the column with a list of turns.
+    """What --columns could say of a row: the column with a list of turns, or those of a question and its answer.
 
-    >>> columns_to_name({"Instruction": "Name a fruit.", " OUTPUT": "An apple."})
-    ('instruction=Instruction', 'output= OUTPUT')
+    Nothing where that is a guess: a mapping of one of the two alone would only be refused again.
+
+    >>> columns_to_name({"Prompt": "Name a fruit.", " OUTPUT": "An apple.", "Topic": "Fruit"})
+    ('instruction=Prompt', 'output= OUTPUT')
+    >>> columns_to_name({"Topic": "Fruit", "Answer": "An apple."})
+    ()
     """
     if not isinstance(value, dict):
         return ()
-    turns = [f"messages={readable(name)}" for name, held in value.items() if is_list_of_turns(held)]
-    spelled = {str(name).strip().lower(): readable(str(name)) for name in value if name not in RECORD_FIELDS}
-    named = [f"{field}={name}" for field, name in spelled.items() if field in RECORD_FIELDS and field not in value]
-    return tuple(turns[:1] or named)
+    turns = [f"messages={readable(str(name))}" for name, held in value.items() if is_list_of_turns(held)]
+    asked, answered = (found(value, names) for names in (ASKED, ANSWERED))
+    if turns or len(asked) != 1 or len(answered) != 1:
+        return tuple(turns[:1])
+    context = [name for name in found(value, CONTEXT) if name not in asked]
+    pairs = [("instruction", asked), ("output", answered), ("input", context[:1])]
+    return tuple(f"{field}={readable(name)}" for field, names in pairs for name in names if name != field)
+
+
+def found(value: Mapping[Any, Any], names: Sequence[Sequence[str]]) -> list[str]:
+    """The columns of a row with these names, however they are spelled; of several groups of names the first that is
+    there.
+    """
+    spelled = [name for name in value if isinstance(name, str)]
+    groups = ([name for name in spelled if name.strip().lower() in group] for group in names)
+    return next(filter(None, groups), [])

@@ -67,6 +67,8 @@ class RecordReport:
     # What was taken for one of two things, with its rows.
     doubts: dict[tuple[str, str], Problem] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    # Whether the template refused a good row.
+    refused: bool = False
     # Whether a row had none of the fields that records have.
     unrecognised: bool = False
     # Columns of such a row that seem to hold what a record has, as --columns takes them.
@@ -96,6 +98,14 @@ class RecordReport:
                 return
             problem = self.found[key] = Problem(name, what)
         problem.add(row, what)
+
+    def refuse(self, source: str, what: str) -> None:
+        """A row that was read as good, named as its record is, that the template does not write."""
+        name, _, row = source.rpartition(" row ")
+        self.add(name, int(row), what)
+        self.good -= 1
+        self.bad_rows += 1
+        self.refused = True
 
     def ignore(self, names: Iterable[str]) -> None:
         for name in names:
@@ -131,6 +141,8 @@ class RecordReport:
                 f"If other columns hold the texts, name them: --columns {shlex.quote(columns)} "
                 "(docs/data.md lists the fields that can stand on the left)."
             )
+        if self.refused:
+            lines.append("What one template refuses another may write: --template alpaca, or --chat_template FILE.")
         if self.good and not self.fatal:
             lines.append("Correct these rows, or leave them out with --on_bad_record skip.")
         return "".join(f"\n{line}" for line in lines)

@@ -12,6 +12,8 @@ from typing import Any
 from neuralchat.data.record_files import Blank, readable
 
 NAMES_SHOWN = 8
+# The types of parts of a text, as OpenAI's interfaces call them.
+TEXT_PARTS = ("text", "input_text", "output_text")
 WITHOUT_NAME = "a column without a name"
 # Words for nothing that may be what a table asks or answers: what a function returns, whether there are allergies.
 WORDS_THAT_ANSWER = frozenset({"None", "null", "NULL"})
@@ -67,6 +69,8 @@ class Fields:
                 f"field '{name}' holds '{value.strip()}', which is trained on as that word; "
                 "where it means nothing, leave the row out"
             )
+        elif is_text_parts(value):
+            return joined_content(value, name, self.found, may_be_empty=False)
         else:
             self.found.problem(text_problem(value, name))
         return str(value) if isinstance(value, str) else ""
@@ -76,6 +80,8 @@ class Fields:
         name, value = self.first(names)
         if is_absent(value):
             return ""
+        if is_text_parts(value):
+            return joined_content(value, name, self.found, may_be_empty=True)
         self.found.problem(text_problem(value, name, may_be_empty=True))
         return value if isinstance(value, str) else ""
 
@@ -93,6 +99,44 @@ class Fields:
     def finish(self) -> None:
         """Note what nobody asked for."""
         self.found.leave_unused(self.values, self.used)
+
+
+def joined_content(value: Any, name: str, found: Findings, *, may_be_empty: bool) -> str:
+    """A text as it is, or the parts of text in a list joined."""
+    if may_be_empty and is_absent(value):
+        return ""
+    if not isinstance(value, list):
+        found.problem(text_problem(value, name, may_be_empty=may_be_empty))
+        return value if isinstance(value, str) else ""
+    texts = []
+    for index, part in enumerate(value):
+        where = f"{name}[{index}]"
+        if isinstance(part, dict):
+            kind = part.get("type", "text")
+            if kind not in TEXT_PARTS:
+                found.problem(f"{where} is of type {summary_of(kind)}; only text can be trained on")
+                return ""
+            found.leave_unused(part, ("type", "text"), f"{name.partition('[')[0]}[].{name.rpartition('.')[2]}[].{{}}")
+            part, where = part.get("text"), f"{where}.text"
+        if problem := text_problem(part, where, may_be_empty=True):
+            found.problem(problem)
+            return ""
+        texts.append(part)
+    text = "".join(texts)
+    found.problem(text_problem(text, name, may_be_empty=may_be_empty))
+    return text
+
+
+def is_text_parts(value: Any) -> bool:
+    """Whether a list stands for a text: of its elements, all texts or parts, one at least says that it is one.
+
+    >>> is_text_parts([{"type": "text", "text": "Hi"}, " there"]), is_text_parts([{"role": "user", "content": "Hi"}])
+    (True, False)
+    """
+    if not isinstance(value, list):
+        return False
+    parts = [part for part in value if not isinstance(part, str)]
+    return bool(parts) and all(isinstance(part, dict) and "type" in part and "role" not in part for part in parts)
 
 
 def is_absent(value: Any) -> bool:

@@ -100,7 +100,7 @@ class ChatText:
                 except Exception:  # noqa: S110 - the first error says more
                     pass
             roles = ", ".join(turn.role for turn in turns)
-            raise TemplateError(f"the chat template refuses turns {roles}: {error}") from error
+            raise TemplateError(f"the chat template refuses a conversation: {error}; found {roles}") from error
 
     def rendered(self, turns: Sequence[Turn], tools: Tools, *, prompt: bool, as_text: bool) -> str:
         source = self.source

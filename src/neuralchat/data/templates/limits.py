@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from neuralchat.errors import NeuralChatError, TemplateError
+from neuralchat.errors import NeuralChatError, TemplateError, TemplateLimitError
 
 # A chat template takes less than a millisecond.
 RENDER_SECONDS = 5.0
@@ -38,7 +38,7 @@ class TimeUpError(BaseException):
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Raise TemplateError where the block takes longer, or more than 1 GiB of memory. `what` begins the message.
+    """Raise TemplateLimitError where the block takes longer, or more than 1 GiB of memory. `what` begins the message.
 
     >>> with time_limit(5, "the chat template"):
     ...     "rendered"
@@ -54,13 +54,15 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
             watch.end()
     except limit.mark:
         watch.end()
-        raise TemplateError(f"{what} {limit.reason}; it is not used") from None
+        raise TemplateLimitError(f"{what} {limit.reason}; it is not used") from None
 
 
 def check_rendered_size(text: str, what: str) -> str:
-    """`text`, or TemplateError where it is longer than any conversation."""
+    """`text`, or TemplateLimitError where it is longer than any conversation."""
     if len(text) > MAX_RENDERED_CHARACTERS:
-        raise TemplateError(f"{what} yields {len(text):,} characters; at most {MAX_RENDERED_CHARACTERS:,} are allowed")
+        raise TemplateLimitError(
+            f"{what} yields {len(text):,} characters; at most {MAX_RENDERED_CHARACTERS:,} are allowed"
+        )
     return text
 
 

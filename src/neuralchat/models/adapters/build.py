@@ -59,10 +59,16 @@ def add_adapter(
     if kinds is not None and model.config.model_type not in kinds:
         raise refusal(model, tuning, f"PEFT has it for {', '.join(kinds)}, this is {model.config.model_type}")
     try:
-        named = with_targets(tuning, model, tell) if method.name == "lora" else tuning
+        named, listed = with_targets(tuning, model) if method.name == "lora" else (tuning, "")
         config = method.make_config(named, model, trained_token_ids, family_of(model.config))
         if method.name == "lora":
-            target_experts(config, model, all_linear=tuning.lora_all_linear, tell=tell)
+            experts = target_experts(config, model, all_linear=tuning.lora_all_linear, tell=tell)
+            if listed:
+                more = f", and experts: {', '.join(experts)}" if experts else ""
+                tell(
+                    f"LoRA is put into all linear layers but the head: {listed}{more} (--lora_target_modules names "
+                    "others)"
+                )
         with warnings.catch_warnings():
             # PEFT corrects itself for GPT-2's layers, and says so for each of them.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
@@ -76,24 +82,20 @@ def add_adapter(
     return adapted
 
 
-def with_targets(tuning: TuningArguments, model: Any, tell: Callable[[str], None]) -> TuningArguments:
-    """`tuning` with the layers that get LoRA named, where neither the user nor PEFT names them."""
+def with_targets(tuning: TuningArguments, model: Any) -> tuple[TuningArguments, str]:
+    """`tuning` with the layers that get LoRA named, and a list of them where neither the user nor PEFT names them."""
     from neuralchat.models.adapters.targets import known_targets, linear_targets, peft_takes_all_linear
 
     if tuning.lora_target_modules:
         check_named_targets(tuning.lora_target_modules, model)
-        return tuning
+        return tuning, ""
     if tuning.lora_all_linear and peft_takes_all_linear(model):
-        return tuning
-    targets = None if tuning.lora_all_linear else known_targets(model)
-    if targets is None:
-        targets = linear_targets(model)
-        if not targets:
-            # PEFT may know layers as such that are not seen to be linear here.
-            return tuning
-        named = ", ".join(targets)
-        tell(f"LoRA is put into all linear layers but the head: {named} (--lora_target_modules names others)")
-    return replace(tuning, lora_target_modules=targets)
+        return tuning, ""
+    if not tuning.lora_all_linear and (known := known_targets(model)) is not None:
+        return replace(tuning, lora_target_modules=known), ""
+    # PEFT may know layers as such that are not seen to be linear here.
+    targets = linear_targets(model)
+    return (replace(tuning, lora_target_modules=targets) if targets else tuning), ", ".join(targets)
 
 
 def check_named_targets(names: Sequence[str], model: Any) -> None:
@@ -117,8 +119,11 @@ def check_named_targets(names: Sequence[str], model: Any) -> None:
     raise AdapterError("\n".join([*problems, f"Its linear layers: {', '.join(known)}"]))
 
 
-def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[[str], None]) -> None:
-    """Let a LoraConfig for all linear layers reach experts that are parameters, and tell what PEFT cannot do there."""
+def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[[str], None]) -> list[str]:
+    """Let a LoraConfig for all linear layers reach experts that are parameters, and tell what PEFT cannot do there.
+
+    Returns the names of the experts.
+    """
     from neuralchat.models.adapters.targets import expert_parameters, routers_of
     from neuralchat.models.compat.peft import name_parameters, targeted_parameters
 
@@ -135,6 +140,7 @@ def target_experts(config: Any, model: Any, *, all_linear: bool, tell: Callable[
     if experts and config.lora_dropout:
         tell(f"--lora_dropout {config.lora_dropout} becomes 0: PEFT has no dropout for experts ({', '.join(experts)})")
         config.lora_dropout = 0.0
+    return experts
 
 
 def refusal(model: Any, tuning: TuningArguments, reason: str) -> AdapterError:

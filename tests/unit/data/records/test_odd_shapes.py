@@ -98,7 +98,7 @@ def test_a_call_that_is_wrong_is_one_problem() -> None:
         ({"Instruction": "Hi?", "Output": "Hi."}, "instruction=Instruction,output=Output"),
         ({"instruction ": "Hi?", "output": "Hi."}, "'instruction=instruction '"),
         ({"id": 1, "dialog": [ASKED, SAID]}, "messages=dialog"),
-        ({"q": "Hi?", "a": "Hi."}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
+        ({"first": "Hi?", "second": "Hi."}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
     ],
 )
 def test_the_advice_names_the_columns_that_are_there(row: dict[str, Any], columns: str) -> None:

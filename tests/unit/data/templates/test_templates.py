@@ -230,7 +230,7 @@ def test_tokenizer_without_chat_template() -> None:
 def test_chat_template_that_refuses_a_role() -> None:
     source = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT_TEMPLATE
     template = ChatTemplate(with_chat_template(source))
-    with pytest.raises(TemplateError, match="the chat template refuses turns system, user: no system"):
+    with pytest.raises(TemplateError, match=r"refuses a conversation: no system; found system, user$"):
         template.render([SYSTEM, QUESTION])
 
 

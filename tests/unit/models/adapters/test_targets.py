@@ -175,6 +175,16 @@ def test_what_chooses_experts_is_left_alone_unless_it_is_named(family: str) -> N
     assert [layer for layer in layers if ROUTERS & set(layer.split("."))] == []
 
 
+def test_experts_are_told_beside_the_layers() -> None:
+    """The layers alone would read as if nothing else had LoRA."""
+    model, told = adapted("jetmoe", TuningArguments(lora_dropout=0.0))
+    assert {name.rpartition(".")[2] for name in layers_with_lora(model)} > {"kv_proj"}
+    assert told == [
+        "LoRA is put into all linear layers but the head: kv_proj, and experts: input_linear.weight, "
+        "output_linear.weight (--lora_target_modules names others)"
+    ]
+
+
 def test_a_router_that_is_named_gets_lora() -> None:
     tuning = TuningArguments(lora_target_modules=["gate", "q_proj"], lora_all_linear=False, lora_dropout=0.0)
     model, _ = adapted("mixtral", tuning)
