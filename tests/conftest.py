@@ -55,8 +55,11 @@ def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernels_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def kernels_directory(pytestconfig: pytest.Config) -> Path:
+    """Kept from run to run: what is compiled is named by all that decides it, and takes longer than most tests."""
+    directory = pytestconfig.cache.mkdir("kernels")
+    directory.chmod(0o700)
+    return directory
 
 
 @pytest.fixture(scope="session", autouse=True)
