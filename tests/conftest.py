@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# What is imported and collected stays: until the first test nobody looks for garbage among it, nor afterwards.
+gc.disable()
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where the user's own cache is, whose demo model some tests are about.
@@ -44,6 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return make_tokenizer()
@@ -55,8 +63,11 @@ def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernels_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
+def kernels_directory(pytestconfig: pytest.Config) -> Path:
+    """Kept from run to run: what is compiled is named by all that decides it, and takes longer than most tests."""
+    directory = pytestconfig.cache.mkdir("kernels")
+    directory.chmod(0o700)
+    return directory
 
 
 @pytest.fixture(scope="session", autouse=True)

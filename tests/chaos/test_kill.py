@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
-MATRIX = Path(__file__).parents[1] / "support" / "kill_matrix.py"
+import pytest
+from support.kill_matrix import main
 
 
-def test_killed_anywhere_and_resumed_equals_undisturbed() -> None:
-    found = subprocess.run(
-        [sys.executable, str(MATRIX), "--points", "14", "--seed", "1"], capture_output=True, text=True, timeout=570,
-        check=False,
-    )  # fmt: skip
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "14 of 14 resumed runs equal the undisturbed one" in found.stdout
+def test_killed_anywhere_and_resumed_equals_undisturbed(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["--points", "14", "--seed", "1"])
+    said = capsys.readouterr().out
+    assert status == 0, said
+    assert "14 of 14 resumed runs equal the undisturbed one" in said

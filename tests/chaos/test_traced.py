@@ -135,8 +135,9 @@ def audited(place: Path, report: Path) -> Callable[[], None]:
     return prepare
 
 
-def test_what_python_asks_for(place: Path) -> None:
-    """The same where strace is not there; in one process, whose children are not seen."""
+def test_what_python_asks_for(place: Path, kernels_directory: Path) -> None:
+    """The same where strace is not there; in one process, whose children are not seen. Kernels may be there already."""
+    (place / "cache" / "kernels").symlink_to(kernels_directory)
     report = place / "report.json"
     for verb, words in VERBS.items():
         log = place / "output" / f"log of {verb}"

@@ -22,9 +22,9 @@ from support.runs import ROWS
 from support.strangers.runs import OBEYED, Stranger
 
 LONG = os.environ.get("NEURALCHAT_LONG") == "1"
-CASES = int(os.environ.get("NEURALCHAT_FUZZ_RUNS") or (5000 if LONG else 160))
+CASES = int(os.environ.get("NEURALCHAT_FUZZ_RUNS") or (5000 if LONG else 96))
 # One process tries so many: an import costs more than a case.
-CASES_A_PROCESS = 40
+CASES_A_PROCESS = 48
 FLAGS = [
     "--max_steps",
     "2",

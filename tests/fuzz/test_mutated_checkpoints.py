@@ -102,7 +102,9 @@ def test_mutated_checkpoints(trained: Path, tmp_path: Path, llama_checkpoint: Pa
     draw = random.Random(hashed)
     outcomes: dict[int, int] = {}
     (tmp_path / "records.json").write_text(json.dumps(ROWS))
-    for number in range(COUNT // 2):
+    # All that come with the old hashes are met by one check, before anything is read.
+    count = COUNT // 2 if hashed else COUNT // 6
+    for number in range(count):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         shutil.copytree(trained / "run", tmp_path / "run")
         checkpoint = tmp_path / "run" / "checkpoint-2"
@@ -129,5 +131,5 @@ def test_mutated_checkpoints(trained: Path, tmp_path: Path, llama_checkpoint: Pa
         outcomes[status] = outcomes.get(status, 0) + 1
     print(f"{sum(outcomes.values())} mutated checkpoints, exit statuses {outcomes}")
     # Most were changed, and with right hashes there are changes that do no harm.
-    assert sum(outcomes.values()) > COUNT // 4
+    assert sum(outcomes.values()) > count // 2
     assert set(outcomes) >= ({0, 2} if hashed else {2})

@@ -31,6 +31,7 @@ PRELOADED = [
     "neuralchat.evaluation.facts", "neuralchat.models.layers.fused_lora", "peft", "support.kill_at",
     "transformers.models.llama.modeling_llama", "transformers.models.mpt.modeling_mpt",
     "transformers.models.t5.modeling_t5", "torch.distributed", "neuralchat.inference.server.serving",
+    "support.machine.rehearsed",
 ]  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([*PRELOADED, "support.forks"])

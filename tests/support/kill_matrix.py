@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,12 @@ def undisturbed(work: Path) -> tuple[str, list[Any]]:
     return digest(work / "whole"), stable_metrics(work / "whole")
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     start, draw = time.time(), random.Random(options.seed)
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from neuralchat.cache import cache_directory, keep_within_limit, trusted_directo
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
 from neuralchat.data.example_store import ExampleStore, fingerprint_of, stored, write_examples
+from neuralchat.data.general_plan import general_examples
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.mixture import mixed, rows_of_file, shares_of
 from neuralchat.data.record_source import RecordSource, chats, mixed_kinds, sources, unread_parts
@@ -46,6 +48,12 @@ class PreparedData:
     counts: dict[str, Any]
     train_source: RecordSource
     validation_source: RecordSource
+    encoder: Encoder
+
+    @cached_property
+    def general(self) -> list[Example]:
+        """The general prompts as training shows them, for all that looks at them; no encoder-decoder model does."""
+        return general_examples(self.encoder.tokenizer, self.template, max_seq_length=self.encoder.max_seq_length)
 
     @property
     def trained_on(self) -> ExampleStore:
@@ -115,7 +123,7 @@ def prepare(
         for label, store in stores.items():
             all_counts.setdefault(label, {}).update(counts_of(store))
     return PreparedData(
-        stores.get("train"), stores.get("validation"), template, all_counts, train_source, validation_source
+        stores.get("train"), stores.get("validation"), template, all_counts, train_source, validation_source, encoder
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.console import inform, note
-from neuralchat.data.general_plan import general_examples
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.distributed.collectives import as_on_rank_zero
 from neuralchat.errors import AdapterError
@@ -29,11 +28,10 @@ def start_apart(
     """
     if not restored:
         inform("looking for directions that the records use and general text does not, in some thousand tokens of each")
-    general = general_examples(tokenizer, data.template, max_seq_length=arguments.data.max_seq_length)
     pad_id, seed = tokenizer.pad_token_id, arguments.training.seed
     # Directions magnify rounding.
     with kernels_off(model):
-        matrices = set_apart(model, data.trained_on, general, pad_id=pad_id, seed=seed, restored=restored)
+        matrices = set_apart(model, data.trained_on, data.general, pad_id=pad_id, seed=seed, restored=restored)
     if not matrices and "lora_init" in arguments.given:
         raise AdapterError(f"--lora_init apart cannot be done here: {REASON}. Take --lora_init default")
     if not matrices:

@@ -22,7 +22,7 @@ from neuralchat.config.arguments import TuningArguments
 from neuralchat.console import inform
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
-from neuralchat.data.general_plan import GeneralPlan, general_examples
+from neuralchat.data.general_plan import GeneralPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.generation_settings import end_token_ids, with_end_tokens
@@ -190,9 +190,7 @@ def make_general_plan(session: Session, plan: BatchPlan) -> GeneralPlan | None:
     wanted = tuning.keep_general and tuning.general_share > 0 and tuning.general_weight > 0
     if not wanted or not session.training.do_train or is_encoder_decoder(base_model_of(session.model).config):
         return None
-    examples = general_examples(
-        session.tokenizer, session.data.template, max_seq_length=session.arguments.data.max_seq_length
-    )
+    examples = session.data.general
     if not examples:
         return None
     return GeneralPlan(examples, seed=plan.seed, tokens_per_step=tuning.general_share * sum(plan.lengths) / plan.steps)

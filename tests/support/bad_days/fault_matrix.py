@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,13 @@ def drawn(faults: list[Fault], calls: dict[str, int], number: int, seed: int) ->
     return found[:number]
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="those whose name contains this")
     parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     start, points = time.time(), []
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory).resolve()

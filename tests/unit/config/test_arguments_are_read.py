@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import neuralchat
 from neuralchat.config.arguments import DataArguments, DistributedArguments, ModelArguments, TuningArguments
 
@@ -40,6 +42,7 @@ def missed_names(directory: Path) -> set[tuple[str, str]]:
     return set(re.findall(r'"(\w+)" has no attribute "(\w+)"', "\n".join(used)))
 
 
+@pytest.mark.slow
 def test_every_argument_is_read(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "neuralchat", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "neuralchat" / "config" / "arguments.py"

@@ -58,6 +58,7 @@ def asking(llama_checkpoint: Path, tmp_path: Path) -> Callable[[dict[str, Any]],
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKED)
 def test_what_the_base_model_asks_for_does_not_act(
     asking: Callable[..., Path], llama_checkpoint: Path, said: list[str], name: str
@@ -120,6 +121,7 @@ def other_end(llama_checkpoint: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peft", ["lora", "none"])
 def test_other_programs_stop_where_an_answer_ends(
     run_cli: Callable[..., Any], write_records: Callable[..., Path], other_end: Path, tmp_path: Path, peft: str

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forks import run_captured
 from support.fuzzing import time_limit
 from support.runs import ROWS
 from support.small_models import save_checkpoint, small_model
@@ -22,21 +23,40 @@ from neuralchat.inference.origin import origin_of
 CUT = " [cut at --max_new_tokens]"
 
 
-@pytest.fixture
-def moved(run_cli: Callable[..., Any], write_records: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path, str]:
+# Each has a run of its own, but for those that need no more than its manifest.
+pytestmark = pytest.mark.slow
+Moved = tuple[Path, Path, str]
+
+
+def trained_and_moved(place: Path) -> Moved:
     """(run with a checkpoint, where its base model lies now, the answer that it gave before)."""
-    base = save_checkpoint(tmp_path / "models" / "base")
-    run_cli(
-        "finetune", "--model_name_or_path", "models/base", "--train_file", write_records(ROWS), "--output_dir", "run",
-        "--max_steps", 4, "--save_steps", 2, "--learning_rate", "0.05", "--report_samples", 0, check=True,
+    base = save_checkpoint(place / "models" / "base")
+    (place / "records.json").write_text(json.dumps(ROWS))
+    trained = run_captured(
+        [
+            "finetune", "--model_name_or_path", "models/base", "--train_file", "records.json", "--output_dir", "run",
+            "--max_steps", "4", "--save_steps", "2", "--learning_rate", "0.05", "--report_samples", "0",
+        ],
+        place,
     )  # fmt: skip
-    answer = run_cli("chat", "run", "-p", "Name a fruit.", "--max_new_tokens", 8, check=True).stdout
-    base.rename(tmp_path / "elsewhere")
-    return tmp_path / "run", tmp_path / "elsewhere", answer
+    assert trained.returncode == 0, trained.stderr
+    answer = run_captured(["chat", "run", "-p", "Name a fruit.", "--max_new_tokens", "8"], place).stdout
+    base.rename(place / "elsewhere")
+    return place / "run", place / "elsewhere", answer
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Moved:
+    return trained_and_moved(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def moved_once(tmp_path_factory: pytest.TempPathFactory) -> Moved:
+    return trained_and_moved(tmp_path_factory.mktemp("moved"))
 
 
 def test_every_verb_takes_the_new_place(
-    run_cli: Callable[..., Any], moved: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: Callable[..., Any], moved: Moved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, place, answer = moved
     chat = ("-p", "Name a fruit.", "--max_new_tokens", 8)
@@ -56,7 +76,7 @@ def test_every_verb_takes_the_new_place(
     assert run_cli("chat", "~/run", *chat, "--base_model=~/elsewhere", check=True).stdout == answer
 
 
-def test_another_model_is_refused(moved: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_another_model_is_refused(moved: Moved, tmp_path: Path) -> None:
     run, place, _ = moved
     other = shutil.copytree(place, tmp_path / "other")
     small_model("llama", 400, seed=1).save_pretrained(other)
@@ -65,7 +85,7 @@ def test_another_model_is_refused(moved: tuple[Path, Path, str], tmp_path: Path)
             Chatbot.load(directory, base_model=other)
 
 
-def test_another_model_in_its_place_is_refused_too(moved: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_another_model_in_its_place_is_refused_too(moved: Moved, tmp_path: Path) -> None:
     """A run from another machine, or a stranger's, whose path leads to another model here."""
     run, place, _ = moved
     other = shutil.copytree(place, tmp_path / "other")
@@ -86,8 +106,8 @@ PLACES = ["/", "/dev", "/proc/self", "/proc/self/cwd", "/etc", "{run}", "{home}"
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_path_that_leads_where_no_model_is(moved: tuple[Path, Path, str], tmp_path: Path, place: str) -> None:
-    run, _, _ = moved
+def test_a_path_that_leads_where_no_model_is(moved_once: Moved, tmp_path: Path, place: str) -> None:
+    run = shutil.copytree(moved_once[0], tmp_path / "run")
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe" / "config.json")
     manifest = json.loads((run / "neuralchat.json").read_text())
@@ -99,7 +119,7 @@ def test_a_path_that_leads_where_no_model_is(moved: tuple[Path, Path, str], tmp_
 
 
 def test_a_stranger_does_not_say_where_models_are_downloaded_to(
-    moved: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moved: Moved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a directory in which that model lies already is taken."""
     run, _, _ = moved
@@ -121,9 +141,7 @@ def test_what_has_no_base_model_beside_it(llama_checkpoint: Path) -> None:
         Chatbot.load(llama_checkpoint, base_model="elsewhere")
 
 
-def test_an_adapter_from_elsewhere_cannot_be_compared(
-    moved: tuple[Path, Path, str], tmp_path: Path, said: list[str]
-) -> None:
+def test_an_adapter_from_elsewhere_cannot_be_compared(moved: Moved, tmp_path: Path, said: list[str]) -> None:
     run, place, answer = moved
     (tmp_path / "adapter").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):

@@ -69,6 +69,7 @@ def planted(kept: Path, work: Path) -> Path:
     return mark
 
 
+@pytest.mark.slow
 @needs_gcc
 @pytest.mark.parametrize(
     "damage", ["cut", "emptied", "gone", "no seal", "seal of another version", "planted", "planted with a seal"]
@@ -121,6 +122,7 @@ def test_what_lies_in_a_directory_that_others_can_write_to_is_thrown_away(
     assert (empty_home / "kernels").stat().st_mode & 0o022 == 0
 
 
+@pytest.mark.slow
 @needs_gcc
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["directory", "entry", "file"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,7 @@ IN_SCRIPTS = {
 DELETING = {f"os.{name}" for name in ("remove", "unlink", "rename", "replace", "rmdir")} | {"shutil.rmtree", "os.chmod"}
 
 
+@cache
 def found(root: Path) -> dict[tuple[str, str], set[str]]:
     """(kind, file) -> what it does, methods by their own name where that is how they are told."""
     rows: dict[tuple[str, str], set[str]] = {}

@@ -26,6 +26,8 @@ PLACEHOLDER = re.compile(f"{OPENING}(\\d+){CLOSING}")
 WHAT = "the chat template of this tokenizer"
 ASKED, ANSWERED, TOLD = Turn("user", "question"), Turn("assistant", "answer"), Turn("system", "rule")
 TRIED = ((ASKED,), (TOLD, ASKED), (ASKED, ANSWERED, ASKED), (ASKED, ANSWERED), (TOLD, ASKED, ANSWERED))
+# Templates, with all they are rendered with, that this process has tried.
+KNOWN_TO_BE_CHEAP: set[str] = set()
 # Some templates want nine letters or digits.
 CALL_ID = "call{:05}"
 DATE_CALL = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
@@ -59,8 +61,15 @@ class ChatText:
         self.swapped = re.compile("|".join(map(re.escape, [*self.special_names, OPENING])))
         self.numbers = {name: number for number, name in enumerate([*self.special_names, OPENING])}
         self.as_parts = False
-        tried_in_child(self.try_out, WHAT)
+        self.try_out_once()
         self.as_parts = self.takes_parts_only()
+
+    def try_out_once(self) -> None:
+        """What a template costs, in a process of its own: copying this one for it takes longer than all renderings."""
+        tried = repr((self.sources, self.kwargs, self.tokenizer.special_tokens_map))
+        if tried not in KNOWN_TO_BE_CHEAP:
+            tried_in_child(self.try_out, WHAT)
+            KNOWN_TO_BE_CHEAP.add(tried)
 
     def try_out(self) -> None:
         """Render conversations of several shapes. What is wrong with one is met again; only what they cost is not."""

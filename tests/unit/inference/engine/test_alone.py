@@ -54,6 +54,7 @@ def test_a_base_model_answers_as_transformers(family: str) -> None:
         assert ids_of(tokens) == expected[0].tolist()[-6:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mpt", "t5"])
 @pytest.mark.parametrize("method", METHODS)
 def test_an_adapter_answers_as_peft_and_the_base_beside_it_as_before(family: str, method: str) -> None:

@@ -94,6 +94,7 @@ def six_models(tmp_path: Any, engine: TorchEngine) -> list[str]:
     return list(engine.models())
 
 
+@pytest.mark.slow
 def test_200_mixed_requests_at_once_are_answered_as_each_alone(tmp_path: Any) -> None:
     """Every parameter, five models, memory for a few of them only; ids and log-probabilities."""
     with together(fresh(), memory=600) as engine:

@@ -52,6 +52,7 @@ def test_others_are_not(family: str) -> None:
     assert batch.packed.native is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(PACKED))
 def test_every_family_with_the_interface_answers_as_transformers(family: str) -> None:
     model, request = family_model(family), request_of([*PROMPT] * 5, max_new_tokens=6)

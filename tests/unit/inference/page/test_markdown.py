@@ -65,6 +65,7 @@ def test_nothing_but_the_listed_tags_comes_out(text: str) -> None:
         assert ("href" in held) <= (held.get("rel") == "noopener noreferrer nofollow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     ["*", "_", "[", "![", "`", ">", "- ", "| a ", "<", "**a *", "[a](", "\\", "&#", "~~", "1. ", "\n> - ", "a|\n-|\n"],
