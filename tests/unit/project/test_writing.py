@@ -38,6 +38,7 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
     "library write": {
         "checkpointing/checkpointer.py": {"save_pretrained", "save_to_json"},
         "data/example_store.py": {"pyarrow.OSFile", "pyarrow.memory_map"},
+        "export/adapter.py": {"save_pretrained"},
         "export/merge.py": {"save_pretrained"},
         "models/loading/fetch.py": {"save_pretrained"},
         "preparation/session.py": {"save_pretrained"},

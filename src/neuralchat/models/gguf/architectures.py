@@ -1,7 +1,7 @@
 """Every architecture that is written as GGUF, a row each: what llama.cpp calls it, its numbers, its changed weights.
 
-Names of weights are those of the gguf package's own tables (TensorNameMap). Sources of what is changed: the converter and
-the model files of llama.cpp, which each row is tested against (tests/parity/test_gguf_logits.py).
+Names of weights are those of the gguf package's own tables (TensorNameMap). Sources of what is changed: the
+converter and the model files of llama.cpp, which each row is tested against (tests/parity/test_gguf_logits.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from neuralchat.models.gguf.hyperparameters import (
 Change = Callable[[str, Tensor, Any], Tensor]
 
 
-def as_they_are(name: str, weight: Tensor, config: Any) -> Tensor:
+def as_they_are(_name: str, weight: Tensor, _config: Any) -> Tensor:
     return weight
 
 
@@ -51,12 +51,12 @@ def interleaved(name: str, weight: Tensor, config: Any) -> Tensor:
     return weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def norms_plus_one(name: str, weight: Tensor, config: Any) -> Tensor:
+def norms_plus_one(name: str, weight: Tensor, _config: Any) -> Tensor:
     """Gemma multiplies by one more than its norms hold."""
     return weight + 1 if name.endswith("norm.weight") else weight
 
 
-def gpt2_transposed(name: str, weight: Tensor, config: Any) -> Tensor:
+def gpt2_transposed(name: str, weight: Tensor, _config: Any) -> Tensor:
     """GPT-2's layers hold their matrices the other way round."""
     return weight.T if name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")) else weight
 
@@ -72,7 +72,7 @@ def neox_heads_apart(name: str, weight: Tensor, config: Any) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """`values`: hyperparameters by GGUF's names, without the architecture before them. `extra`: tensors that no weight
+    """`values`: hyperparameters by GGUF's names, without the architecture before them. `added`: tensors that no weight
     holds. `blocks`: how many layers the table of names is made for. `left_out`: endings of names that are no weights.
     `served`: whether llama.cpp's server answers with it.
     """
@@ -80,7 +80,7 @@ class Architecture:
     name: str
     values: Callable[[Any], Values] = rope_values
     change: Change = as_they_are
-    extra: Callable[[Any], Mapping[str, Tensor]] = rope_factors
+    added: Callable[[Any], Mapping[str, Tensor]] = rope_factors
     left_out: tuple[str, ...] = ()
     served: bool = True
 
@@ -98,7 +98,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma": Architecture(name="gemma", values=gemma_values, change=norms_plus_one),
     "gemma2": Architecture(name="gemma2", values=gemma2_values, change=norms_plus_one),
     "gemma3_text": Architecture(name="gemma3", values=gemma3_values, change=norms_plus_one),
-    "phi3": Architecture(name="phi3", values=phi3_values, extra=long_factors),
+    "phi3": Architecture(name="phi3", values=phi3_values, added=long_factors),
     "gpt2": Architecture(
         name="gpt2", values=gpt2_values, change=gpt2_transposed, left_out=(".attn.bias", ".attn.masked_bias")
     ),

@@ -20,7 +20,9 @@ Values = dict[str, Value]
 
 
 def refuse(config: Any, what: str) -> ModelError:
-    return ModelError(f"this {config.model_type} model cannot be written as GGUF: {what}, which llama.cpp does not compute")
+    return ModelError(
+        f"this {config.model_type} model cannot be written as GGUF: {what}, which llama.cpp does not compute"
+    )
 
 
 def head_size(config: Any) -> int:
@@ -32,8 +34,8 @@ def positions(config: Any) -> int:
     limit = config.max_position_embeddings
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
-    slides = window is not None and (kinds is None or "sliding_attention" in kinds)
-    if slides and window < limit:
+    slides = kinds is None or "sliding_attention" in kinds
+    if slides and window is not None and window < limit:
         note(f"the model's attention slides over {window} tokens, which llama.cpp does not do; the file allows no more")
         return window
     return limit

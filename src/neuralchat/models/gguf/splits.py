@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-LLAMA3 = (
-    CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-QWEN35 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN35 = (
+    CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
@@ -23,7 +23,7 @@ GPT4O = (
 # GPT-2's expression is a setting of the step itself.
 GPT2 = "gpt-2's"
 # (steps, whether whole words of the vocabulary are taken before any merge) -> name
-NAMES: dict[tuple[tuple[str, ...], bool], str] = {
+SPLIT_NAMES: dict[tuple[tuple[str, ...], bool], str] = {
     ((GPT2,), False): "gpt-2",
     (("digit", GPT2), False): "smollm",
     ((LLAMA3,), True): "llama-bpe",
@@ -50,7 +50,7 @@ def split_name(stated: Mapping[str, Any]) -> str | None:
     if None in spelled:
         return None
     steps = tuple(step for step in spelled if step)
-    return NAMES.get((steps, bool(stated["model"].get("ignore_merges"))))
+    return SPLIT_NAMES.get((steps, bool(stated["model"].get("ignore_merges"))))
 
 
 def spelled_step(step: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from neuralchat.errors import ArgumentsError
 
 # A row of the matrix of words is looked up in, or multiplied with all of an answer's: worth more bits than others.
-WORDS = ("token_embd.weight", "output.weight")
+WORD_MATRICES = ("token_embd.weight", "output.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class TensorType:
         return 8 * size / block
 
 
-ROWS = (
+TYPE_ROWS = (
     TensorType(name="f32", stored=Stored.F32, file_type=gguf.LlamaFileType.ALL_F32, fallback=Stored.F32),
     TensorType(name="f16", stored=Stored.F16, file_type=gguf.LlamaFileType.MOSTLY_F16),
     TensorType(name="bf16", stored=Stored.BF16, file_type=gguf.LlamaFileType.MOSTLY_BF16),
@@ -50,7 +50,7 @@ ROWS = (
     TensorType(name="q4_1", stored=Stored.Q4_1, file_type=gguf.LlamaFileType.MOSTLY_Q4_1, words=Stored.Q8_0),
     TensorType(name="q4_0", stored=Stored.Q4_0, file_type=gguf.LlamaFileType.MOSTLY_Q4_0, words=Stored.Q8_0),
 )
-TENSOR_TYPES = {row.name: row for row in ROWS}
+TENSOR_TYPES = {row.name: row for row in TYPE_ROWS}
 
 
 def tensor_type(name: str) -> TensorType:
@@ -65,7 +65,7 @@ def stored_as(kind: TensorType, name: str, shape: tuple[int, ...]) -> Stored:
     """The type of the weight that GGUF calls `name`: vectors, norms and small tables stay fp32."""
     if len(shape) < 2 or name.endswith("_norm.weight") or name in ("position_embd.weight",) or "rel_b" in name:
         return Stored.F32
-    wanted = kind.words if kind.words is not None and name in WORDS else kind.stored
+    wanted = kind.words if kind.words is not None and name in WORD_MATRICES else kind.stored
     block, _ = gguf.GGML_QUANT_SIZES[wanted]
     return wanted if shape[-1] % block == 0 else kind.fallback
 
@@ -76,7 +76,7 @@ def stored_bytes(stored: Stored, shape: tuple[int, ...]) -> int:
     return count // block * size
 
 
-def packed(weight: Tensor, stored: Stored) -> np.ndarray[Any, Any]:
+def stored_weight(weight: Tensor, stored: Stored) -> np.ndarray[Any, Any]:
     """The bytes of a weight of any shape, as GGUF stores them."""
     if stored == Stored.F16:
         return weight.detach().to(torch.float16).contiguous().numpy()

@@ -17,11 +17,9 @@ from gguf import TokenType
 from neuralchat.errors import ModelError
 from neuralchat.models.gguf.splits import split_name
 
-SPACE = "\u2581"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary:
+class GgufVocabulary:
     """`model`: GGUF's name of the algorithm. `tokens`, `types`, `scores`: by id, one for each row of the embeddings.
     `special`: ids by their use (bos, eos, eot, ...). `begins`: whether a text begins with the bos token.
     """
@@ -39,53 +37,53 @@ class Vocabulary:
     charsmap: bytes | None = None
 
 
-def vocabulary_of(tokenizer: Any, rows: int, end_ids: Sequence[int], begin_ids: Sequence[int]) -> Vocabulary:
+def vocabulary_of(tokenizer: Any, rows: int, end_ids: Sequence[int], begin_ids: Sequence[int]) -> GgufVocabulary:
     """`rows`: of the embeddings. `end_ids`: tokens that end an answer; `begin_ids`: that begin every text.
 
     Raises ModelError for a tokenizer that llama.cpp does not know.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise refused("it is written in Python")
+        raise refused_tokenizer("it is written in Python")
     stated = json.loads(backend.to_str())
     model = stated["model"]
-    tokens, types = tokens_of(tokenizer, stated, rows)
+    tokens, types = tokens_and_types(tokenizer, stated, rows)
     bos = tokenizer.bos_token_id
     if list(begin_ids) not in ([], [bos]):
-        raise refused("it begins texts with more than its bos token")
+        raise refused_tokenizer("it begins texts with more than its bos token")
     common: dict[str, Any] = {
         "tokens": tokens, "types": types, "special": special_ids(tokenizer, end_ids), "begins": bool(begin_ids),
     }  # fmt: skip
     if model["type"] == "BPE" and has_pieces(stated):
-        return Vocabulary(
+        return GgufVocabulary(
             model="llama", scores=scores_of_merges(tokens, types, pairs_of(model)), settings=piece_settings(stated),
             **common,
         )  # fmt: skip
     if model["type"] == "BPE":
         name = split_name(stated)
         if name is None:
-            raise refused("it splits texts in a way that llama.cpp has no name for")
+            raise refused_tokenizer("it splits texts in a way that llama.cpp has no name for")
         merges = [" ".join(part.replace(" ", "\u0120") for part in pair) for pair in pairs_of(model)]
-        return Vocabulary(model="gpt2", pre=name, merges=merges, **common)
+        return GgufVocabulary(model="gpt2", pre=name, merges=merges, **common)
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
-        return Vocabulary(
+        return GgufVocabulary(
             model="t5", pre="default", scores=scores[: len(tokens)] + [-10000.0] * (len(tokens) - len(scores)),
             settings={**piece_settings(stated), "remove_extra_whitespaces": True}, ends=True,
             charsmap=charsmap_of(stated), **common,
         )  # fmt: skip
-    raise refused(f"its algorithm is {model['type']}")
+    raise refused_tokenizer(f"its algorithm is {model['type']}")
 
 
-def refused(what: str) -> ModelError:
+def refused_tokenizer(what: str) -> ModelError:
     return ModelError(f"this tokenizer cannot be written as GGUF: {what}")
 
 
-def tokens_of(tokenizer: Any, stated: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
+def tokens_and_types(tokenizer: Any, stated: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
     """Names and kinds of all ids; embeddings that no token uses get names that no text has."""
     names = {id_: name for name, id_ in tokenizer.get_vocab().items()}
     if names and max(names) >= rows:
-        raise refused(f"it has the id {max(names)}, and the model only {rows} embeddings")
+        raise refused_tokenizer(f"it has the id {max(names)}, and the model only {rows} embeddings")
     added = {token["id"]: token for token in stated["added_tokens"]}
     unknown = tokenizer.unk_token_id if stated["model"]["type"] == "Unigram" or has_pieces(stated) else None
     types = []
@@ -110,13 +108,14 @@ def special_ids(tokenizer: Any, end_ids: Sequence[int]) -> dict[str, int]:
     eos = tokenizer.eos_token_id
     ends = list(dict.fromkeys([eos, *end_ids] if eos in end_ids else end_ids))
     if len(ends) > 3:
-        raise refused(f"{len(ends)} tokens end an answer, and GGUF has three names for them")
+        raise refused_tokenizer(f"{len(ends)} tokens end an answer, and GGUF has three names for them")
     uses |= dict(zip(("eos", "eot", "eom"), ends, strict=False))
     return {use: id_ for use, id_ in uses.items() if id_ is not None}
 
 
 def pairs_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 # Pieces with spaces in them, as sentencepiece makes
@@ -142,7 +141,8 @@ def steps(stated: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
     found = stated.get(part)
     if found is None:
         return []
-    return list(found["normalizers" if part == "normalizer" else "pretokenizers"]) if found["type"] == "Sequence" else [found]
+    parts = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
+    return list(found[parts[part]]) if found["type"] == "Sequence" else [found]
 
 
 def piece_settings(stated: Mapping[str, Any]) -> dict[str, bool]:

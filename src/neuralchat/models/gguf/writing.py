@@ -17,8 +17,8 @@ from neuralchat.errors import ModelError
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.gguf.architectures import Architecture, architecture_of
 from neuralchat.models.gguf.hyperparameters import Value
-from neuralchat.models.gguf.tensor_types import TensorType, packed, stored_as, stored_bytes
-from neuralchat.models.gguf.vocabulary import Vocabulary
+from neuralchat.models.gguf.tensor_types import TensorType, stored_weight, stored_as, stored_bytes
+from neuralchat.models.gguf.vocabulary import GgufVocabulary
 
 # Of the layers that the table of names is asked for.
 ENDINGS = (".weight", ".bias")
@@ -29,7 +29,7 @@ class GgufText:
     """What the file says besides numbers and weights. `template`: the chat template, None where there is none."""
 
     name: str
-    vocabulary: Vocabulary
+    vocabulary: GgufVocabulary
     template: str | None = None
     license: str | None = None
 
@@ -58,7 +58,7 @@ def write_gguf(
         writer.write_ti_data_to_file()
         done, total = 0, sum(sizes.values())
         for name, weight in weights.items():
-            writer.write_tensor_data(packed(weight, types[name]))
+            writer.write_tensor_data(stored_weight(weight, types[name]))
             done += sizes[name]
             on_weight(done, total)
 
@@ -79,7 +79,7 @@ def named_weights(model: Any, architecture: Architecture) -> Iterator[tuple[str,
     """
     config = model.config
     names = gguf.get_tensor_name_map(arch_named(architecture.name), blocks_of(config))
-    yield from architecture.extra(config).items()
+    yield from architecture.added(config).items()
     words = model.get_input_embeddings().weight
     nameless, seen = [], set()
     for own_name, weight in model.state_dict().items():
