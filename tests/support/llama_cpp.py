@@ -26,6 +26,9 @@ def answer_asked(path: str, asked: Asked, pipe: Any) -> None:
     params.model.path = path
     params.n_ctx, params.n_parallel, params.warmup, params.fit_params = asked.get("positions", 512), 1, False, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    # Half precision by default, which transformers does not have.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.verbosity, params.cache_ram_mib, params.ui = 0, 0, False
     server = xllamacpp.Server(params)
     client = httpx.Client(base_url=server.listening_address, timeout=300)
@@ -33,7 +36,14 @@ def answer_asked(path: str, asked: Asked, pipe: Any) -> None:
     def post(place: str, body: Any) -> Any:
         return client.post(place, content=json.dumps(body)).raise_for_status().json()
 
-    settings = {"temperature": 0, "return_tokens": True, "n_predict": asked.get("new", 1), "cache_prompt": False}
+    # A token that is no whole character is left out of the probabilities, so this one is answered.
+    settings = {
+        "temperature": 0,
+        "logit_bias": asked.get("bias", []),
+        "return_tokens": True,
+        "n_predict": asked.get("new", 1),
+        "cache_prompt": False,
+    }
     pipe.send(
         {
             "answers": [
@@ -66,9 +76,12 @@ def llama_cpp(path: Path, **asked: Any) -> dict[str, Any]:
         process.join()
 
 
-def log_probabilities(path: Path, prompts: Sequence[Sequence[int]], vocabulary: int) -> list[dict[int, float]]:
-    """Of the token after each prompt, by id: of every token of the vocabulary."""
-    answers = llama_cpp(path, prompts=prompts, scores=vocabulary)["answers"]
+def log_probabilities(
+    path: Path, prompts: Sequence[Sequence[int]], vocabulary: int, answered: int
+) -> list[dict[int, float]]:
+    """Of the token after each prompt, by id: of every token of the vocabulary. `answered`: one that is a
+    whole character."""
+    answers = llama_cpp(path, prompts=prompts, scores=vocabulary, bias=[[answered, 1000.0]])["answers"]
     return [
         {found["id"]: found["logprob"] for found in answer["completion_probabilities"][0]["top_logprobs"]}
         for answer in answers

@@ -17,7 +17,7 @@ from neuralchat.errors import ModelError
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.gguf.architectures import Architecture, architecture_of
 from neuralchat.models.gguf.hyperparameters import Value
-from neuralchat.models.gguf.tensor_types import TensorType, stored_weight, stored_as, stored_bytes
+from neuralchat.models.gguf.tensor_types import TensorType, stored_as, stored_bytes, stored_weight
 from neuralchat.models.gguf.vocabulary import GgufVocabulary
 
 # Of the layers that the table of names is asked for.
@@ -86,12 +86,11 @@ def named_weights(model: Any, architecture: Architecture) -> Iterator[tuple[str,
         if own_name.endswith(architecture.left_out) and architecture.left_out:
             continue
         name = names.get_name(own_name, try_suffixes=ENDINGS)
+        # One matrix that is both first and last is written once; T5 has it three times.
+        if name in seen or (weight.data_ptr() == words.data_ptr() and name != "token_embd.weight"):
+            continue
         if name is None:
             nameless.append(own_name)
-            continue
-        shared = weight.data_ptr() == words.data_ptr()
-        # One matrix that is both first and last is written once; T5 has it three times.
-        if name in seen or (shared and name != "token_embd.weight"):
             continue
         seen.add(name)
         yield name, architecture.change(own_name, weight, config)
