@@ -222,6 +222,7 @@ def make_parser() -> argparse.ArgumentParser:
     chat.add_path("--file", help="answer the questions or conversations of this file of records, into --output")
     chat.add_path("--output", help="a .jsonl file for the answers; one that is there is gone on with")
     chat.add_argument("--model", help="which model of a server; its key is taken from NEURALCHAT_API_KEY")
+    add_engine(chat)
     chat.add_argument("--system", help="a system message to begin the conversation with")
     add_base_model(chat)
     add_sampling(chat)
@@ -276,6 +277,15 @@ def add_base_model(parser: FlagParser) -> None:
     )
 
 
+def add_engine(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "llamacpp"),
+        default="auto",
+        help="what computes the answers: auto is torch; llamacpp needs the package xllamacpp and is faster",
+    )
+
+
 def add_serve(serve: FlagParser) -> None:
     from neuralchat.inference.server.settings import add_server_flags
 
@@ -283,6 +293,7 @@ def add_serve(serve: FlagParser) -> None:
         "runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several on one base; NAME=RUN gives it a name"
     )
     add_server_flags(serve)
+    add_engine(serve)
     add_base_model(serve)
     add_sampling(serve)
     serve.set_defaults(work=run_serve)
