@@ -248,6 +248,7 @@ def make_parser() -> argparse.ArgumentParser:
     merge.add_path("--output", required=True, help="a new directory for the whole model")
     add_base_model(merge)
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    add_allow_lossy(merge)
     merge.set_defaults(work=run_merge)
 
     add_export(verbs.add_parser("export", help=VERBS["export"], description=VERBS["export"]))
@@ -309,7 +310,14 @@ def add_export(export: FlagParser) -> None:
     export.add_path("--output", metavar="DIR", help="of --gguf: its new directory; RUN-TYPE where none is named")
     add_base_model(export)
     export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    add_allow_lossy(export)
     export.set_defaults(work=run_export)
+
+
+def add_allow_lossy(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--allow_lossy", action="store_true", help="write a merged model though it answers otherwise than the run"
+    )
 
 
 def add_plan(plan: FlagParser) -> None:

@@ -17,7 +17,7 @@ from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.gguf_text import write_gguf_of
 from neuralchat.inference.origin import origin_of
 from neuralchat.models.adapters.build import base_model_of
-from neuralchat.models.adapters.merging import check_mergeable, merged
+from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import tensor_type
 
@@ -37,7 +37,7 @@ def export_gguf(options: argparse.Namespace) -> int:
         bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     # Before anything is computed.
     architecture = architecture_of(base_model_of(bot.model).config)
-    model = whole_model(bot, origin.method)
+    model = whole_model(bot, origin.method, allow_lossy=options.allow_lossy)
     file = f"{name}-{kind.name}.gguf"
     told, has_template = modelfile(file, bot.template, begin_of(bot))
     with placed_files(output, last=file, what="GGUF file") as work:
@@ -56,14 +56,16 @@ def export_gguf(options: argparse.Namespace) -> int:
     return 0
 
 
-def whole_model(bot: Chatbot, method: str | None) -> Any:
+def whole_model(bot: Chatbot, method: str | None, *, allow_lossy: bool) -> Any:
     """The bot's model with its adapter in its weights, in fp32, so that they are rounded once only."""
     model = bot.model.float()
     if not hasattr(model, "peft_config"):
         return model
     if method is None:
         raise AdapterError(f"{bot.name} has an adapter of an unknown method")
-    return merged(model, method)
+    whole, difference = measured_merge(model, method, allow_lossy=allow_lossy)
+    put(f"merging moves no logit by more than {difference:.1e}")
+    return whole
 
 
 def begin_of(bot: Chatbot) -> str:

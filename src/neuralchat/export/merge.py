@@ -8,6 +8,7 @@ from shlex import quote
 from typing import Any
 
 from neuralchat.console import put
+from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.export.output import check_output, placed_files
@@ -15,8 +16,9 @@ from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import settle_file, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation_settings import with_end_tokens
+from neuralchat.inference.gguf_text import checked_template
 from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_of_run
-from neuralchat.models.adapters.merging import check_mergeable, merged
+from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.runs.directory import MANIFEST, json_text, read_manifest
@@ -36,12 +38,27 @@ def merge(options: argparse.Namespace) -> int:
     check_mergeable(origin.method)
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot.template)
-    whole = merged(bot.model, origin.method)
+    whole, difference = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy)
+    put(f"merging moves no logit by more than {difference:.1e}")
+    carry_template(bot, manifest)
     whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
     write_merged(output, whole, bot, manifest)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
+
+
+def carry_template(bot: Chatbot, manifest: dict[str, Any]) -> None:
+    """Give the tokenizer the template of training as its chat template, so that every other program applies it."""
+    source = checked_template(bot.voice, fix_date=False)
+    if source is None:
+        return
+    changed = source != bot.tokenizer.chat_template
+    bot.tokenizer.chat_template = source
+    if changed and bot.template.name == "chat":
+        # With its variables in the text, it is another one by its words.
+        date = manifest["template"].get("definition", {}).get("date")
+        manifest["template"] = template_facts(make_template("chat", bot.tokenizer, date=date))
 
 
 def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
@@ -76,13 +93,17 @@ def manifest_of_checkpoint(origin: Origin, template: Template) -> dict[str, Any]
     """What the merged model must say of itself; a checkpoint has no results yet."""
     return {
         "base_model": {"name": origin.source.name, "revision": origin.source.revision},
-        "template": {
-            "name": template.name,
-            "sha256": template.fingerprint(),
-            "end_tokens": list(template.end_tokens),
-            "definition": template.definition(),
-        },
+        "template": template_facts(template),
         "adapter": {"method": origin.method},
         "precision": {"storage": origin.storage},
         "results": {},
+    }
+
+
+def template_facts(template: Template) -> dict[str, Any]:
+    return {
+        "name": template.name,
+        "sha256": template.fingerprint(),
+        "end_tokens": list(template.end_tokens),
+        "definition": template.definition(),
     }

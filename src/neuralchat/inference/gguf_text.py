@@ -23,9 +23,9 @@ def gguf_text(voice: Voice, model: Any, name: str) -> GgufText:
     return GgufText(name=name, vocabulary=vocabulary, template=checked_template(voice))
 
 
-def checked_template(voice: Voice) -> str | None:
-    """The chat template for other programs; a note where they will write other prompts than training did."""
-    source = portable_template(voice.template)
+def checked_template(voice: Voice, *, fix_date: bool = True) -> str | None:
+    """The chat template for other programs, as portable_template has it; a note where their prompts will differ."""
+    source = portable_template(voice.template, fix_date=fix_date)
     if source is None:
         return None
     if others := written_otherwise(source, voice.template, voice.tokenizer):

@@ -43,8 +43,10 @@ TRIED_CONVERSATIONS: tuple[tuple[Turn, ...], ...] = (
 )
 
 
-def portable_template(template: Template) -> str | None:
-    """None for encoder-decoder models, for which no program reads one, and for a template with several texts."""
+def portable_template(template: Template, *, fix_date: bool = True) -> str | None:
+    """`fix_date`: with the day of training in it, which a run of ours reads from its manifest instead.
+
+    None for encoder-decoder models, for which no program reads one, and for a template with several texts."""
     if isinstance(template, AlpacaSeq2SeqTemplate):
         return None
     if isinstance(template, AlpacaTemplate):
@@ -58,7 +60,7 @@ def portable_template(template: Template) -> str | None:
     if not isinstance(text.source, str):
         return None
     fixed = [f"{{%- set {name} = {literal(value)} -%}}" for name, value in text.kwargs.items()]
-    return "".join(f"{line}\n" for line in fixed) + dated(text.source, text.date)
+    return "".join(f"{line}\n" for line in fixed) + (dated(text.source, text.date) if fix_date else text.source)
 
 
 def literal(value: Any) -> str:

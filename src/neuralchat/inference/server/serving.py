@@ -76,7 +76,7 @@ def serve(options: argparse.Namespace) -> int:
     runs = named_runs(options.runs, how)
     with ended_by_sigterm(), listening_socket(settings) as listener:
         if wants_llama(options.engine):
-            voices, engine = llama_of(runs, how, sizes)
+            voices, engine = llama_served(runs, how, sizes)
         else:
             voices = voices_of(runs, how)
             engine = ProcessEngine(functools.partial(loaded_engine, runs, how, sizes))
@@ -90,7 +90,7 @@ def serve(options: argparse.Namespace) -> int:
             engine.close(drain=False)
 
 
-def llama_of(
+def llama_served(
     runs: Sequence[NamedRun], how: LoadOptions, sizes: EngineSettings
 ) -> tuple[dict[str, Voice], ProcessEngine]:
     """The one run that llama.cpp answers for. Raises ArgumentsError for several."""

@@ -26,23 +26,31 @@ def check_mergeable(method: str) -> None:
 
 
 def merged(model: Any, method: str) -> Any:
-    """The base model with the adapter in its weights, which gives the logits that it gave with the adapter beside them.
+    """See `measured_merge`."""
+    return measured_merge(model, method)[0]
 
-    A head that is the embedding's matrix becomes one of its own where LoRA was put on either of them. Raises
-    AdapterError where the method cannot be merged, or where the logits differ by more than rounding.
+
+def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tuple[Any, float]:
+    """(the base model with the adapter in its weights, the largest difference that this makes to a logit).
+
+    Merged in fp32, then rounded to the dtype that the weights had. A head that is the embedding's matrix becomes one of
+    its own where LoRA was put on either of them. Raises AdapterError where the method cannot be merged, and, unless
+    `allow_lossy`, where the logits differ by more than rounding.
     """
     check_mergeable(method)
-    model.eval()
+    dtype = base_model_of(model).dtype
+    model.eval().float()
     expected = tried_logits(base_model_of(model))
     untie_adapted_head(base_model_of(model))
-    whole = model.merge_and_unload()
-    difference = float((tried_logits(whole) - expected).norm() / expected.norm())
-    if not difference <= MERGE_TOLERANCE.get(whole.dtype, MERGE_TOLERANCE[torch.bfloat16]):
+    whole = model.merge_and_unload().to(dtype)
+    found = tried_logits(whole)
+    difference = float((found - expected).norm() / expected.norm())
+    if not allow_lossy and not difference <= MERGE_TOLERANCE.get(dtype, MERGE_TOLERANCE[torch.bfloat16]):
         raise AdapterError(
             f"the merged model is another one than base model and adapter: its logits differ by {difference:.0e} of "
-            "their size, more than rounding explains. Nothing was written; use the adapter as it is"
+            "their size, more than rounding explains. Nothing was written; use the adapter as it is, or --allow_lossy"
         )
-    return whole
+    return whole, float((found - expected).abs().max())
 
 
 @torch.inference_mode()

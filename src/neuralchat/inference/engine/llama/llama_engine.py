@@ -157,7 +157,7 @@ class LlamaEngine:
 
     def start(self, job: Job) -> None:
         """In the slot that holds most of its prompt already."""
-        slot = max(self.idle, key=lambda slot: common_beginning(slot.ids, job.request.prompt_ids))
+        slot = max(self.idle, key=lambda slot: shared_length(slot.ids, job.request.prompt_ids))
         self.idle.remove(slot)
         self.running[job] = slot
         threading.Thread(target=self.answer, args=(job, slot), name="neuralchat-llama", daemon=True).start()
@@ -262,7 +262,7 @@ def seed_of(request: Request, said: int) -> int:
     return (request.sampling.seed * 1_000_003 + said * 7919 + 12_345) % SEEDS
 
 
-def common_beginning(one: Sequence[int], other: Sequence[int]) -> int:
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
     count = 0
     for left, right in zip(one, other, strict=False):
         if left != right:

@@ -29,7 +29,7 @@ class LlamaServerError(NeuralChatError):
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPiece:
     """The next ids of an answer, the end token among them, and how many of the prompt's were not computed again."""
 
     ids: list[int]
@@ -77,7 +77,7 @@ class LlamaServer:
             )
         )
 
-    def piece(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> Piece:
+    def piece(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> AnswerPiece:
         """The next ids after `ids`, at most `count`, fewer where a token ends the text. Raises LlamaServerError."""
         body = {
             **settings,
@@ -96,7 +96,7 @@ class LlamaServer:
         if answer.status_code != httpx.codes.OK or not isinstance(told.get("tokens"), list):
             reason = told.get("error", {}).get("message") if isinstance(told.get("error"), dict) else None
             raise LlamaServerError(f"llama.cpp refuses: {str(reason or answer.status_code)[:200]}")
-        return Piece(told["tokens"], int(told.get("timings/cache_n") or 0))
+        return AnswerPiece(told["tokens"], int(told.get("timings/cache_n") or 0))
 
     def close(self) -> None:
         self.closing.close()
