@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.llama_cpp import log_probabilities, needs_llama_cpp
+from support.engines.llama_cpp import log_probabilities, needs_llama_cpp
 from support.small_models import SIZES, make_tokenizer, small_config
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from support.llama_cpp import llama_cpp, needs_llama_cpp
+from support.engines.llama_cpp import llama_cpp, needs_llama_cpp
 from support.small_models import CHAT_TEMPLATE, make_pieces_tokenizer, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -228,5 +228,5 @@ def test_a_tokenizer_that_splits_otherwise_is_refused() -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    with pytest.raises(ModelError, match="splits texts in a way that llama.cpp has no name for"):
+    with pytest.raises(ModelError, match=r"splits texts in a way that llama\.cpp has no name for"):
         vocabulary_of(tokenizer, 400, [2], [])

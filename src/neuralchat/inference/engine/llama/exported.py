@@ -22,7 +22,15 @@ from neuralchat.cache import (
 )
 from neuralchat.console import inform
 from neuralchat.errors import ModelError, system_error_in, system_error_line
-from neuralchat.files import move, read_file, remove_tree, sweep_abandoned, working_directory_in, write_new_file
+from neuralchat.files import (
+    make_private_directory,
+    move,
+    read_file,
+    remove_tree,
+    sweep_abandoned,
+    working_directory_in,
+    write_new_file,
+)
 from neuralchat.inference.gguf_text import gguf_text, write_gguf_of
 from neuralchat.inference.loading import chat_precision, load
 from neuralchat.inference.origin import Origin
@@ -119,7 +127,7 @@ def write_entry(entry: Path, origin: Origin, voice: Voice, template: str | None,
             model = merged(model, origin.method or model.active_peft_config.peft_type.lower())
     # Refused before a directory is made.
     gguf_text(voice, model, origin.name)
-    entry.mkdir(mode=0o700)
+    make_private_directory(entry)
     write_gguf_of(entry / MODEL, model, voice, kind, Path(origin.name).name)
     rows = model.get_input_embeddings().weight.shape[0]
     positions = architecture_of(model.config).values(model.config)["context_length"]
