@@ -36,6 +36,15 @@ SPLIT_NAMES: dict[tuple[tuple[str, ...], bool], str] = {
 }
 
 
+# Names that llama.cpp has for the same steps.
+SAME_STEPS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mpt", "olmo", "jais", "trillion", "granite-docling"), (GPT2,)),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), ("digit", GPT2)),
+    **dict.fromkeys(("llama3", "llama-v3", "dbrx"), (LLAMA3,)),
+    **dict.fromkeys(("stablelm2", "hunyuan", "deepseek-r1-qwen"), (QWEN2,)),
+}
+
+
 def split_name(stated: Mapping[str, Any]) -> str | None:
     """`stated`: a tokenizer.json. None where llama.cpp has no name for its steps."""
     normalizer = stated.get("normalizer")
@@ -51,6 +60,22 @@ def split_name(stated: Mapping[str, Any]) -> str | None:
         return None
     steps = tuple(step for step in spelled if step)
     return SPLIT_NAMES.get((steps, bool(stated["model"].get("ignore_merges"))))
+
+
+def steps_of(name: str) -> list[Any] | None:
+    """The other way round: the steps as pre-tokenizers (tokenizers), None for a name that is not known."""
+    from tokenizers import Regex, pre_tokenizers
+
+    known = {other: steps for (steps, _), other in SPLIT_NAMES.items()} | SAME_STEPS
+    if name not in known:
+        return None
+    made: list[Any] = []
+    for step in known[name]:
+        if step == "digit":
+            made.append(pre_tokenizers.Digits(individual_digits=True))
+        elif step != GPT2:
+            made.append(pre_tokenizers.Split(Regex(step), "isolated"))
+    return [*made, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=GPT2 in known[name])]
 
 
 def spelled_step(step: Mapping[str, Any]) -> str | None:

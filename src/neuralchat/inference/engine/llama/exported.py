@@ -38,8 +38,9 @@ from neuralchat.inference.voice import Voice
 from neuralchat.models.adapters.merging import check_mergeable, merged
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
-from neuralchat.models.loading.base_fingerprint import base_fingerprint, remembered_sha256
+from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import load_config
+from neuralchat.models.loading.file_hashes import remembered_sha256
 from neuralchat.models.quiet import quiet_libraries
 
 # What is written changes with it.
