@@ -17,12 +17,12 @@ from support.families import FAMILIES, PACKED, PADDED, family_model
 from support.packed import RELATIVE, one_by_one, random_examples
 
 from neuralchat.data.tokenization import Example
-from neuralchat.export.merge import merged, tried_logits
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.generation_settings import generation_settings
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.files import load_adapter
+from neuralchat.models.adapters.merging import merged, tried_logits
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum

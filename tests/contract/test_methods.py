@@ -18,11 +18,11 @@ from support.small_models import ALL_FAMILIES, small_model
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
-from neuralchat.export.merge import merged
 from neuralchat.inference.decoding import decode
 from neuralchat.inference.generation_settings import generation_settings
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import add_adapter, base_model_of
+from neuralchat.models.adapters.merging import merged
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -31,6 +31,7 @@ from neuralchat.secrets import secrets_hidden_in_errors
 
 if TYPE_CHECKING:
     from neuralchat.config.config import FinetuneConfig
+    from neuralchat.inference.engine.interface import Engine
 
 # Of a question: a tokenizer takes 250 times the memory of the text.
 MOST_CHARACTERS = 1 << 20
@@ -273,7 +274,7 @@ class Chatbot:
         the other one may be taken. Drawn tokens (temperature above 0) come from the engine's own numbers, so the same
         seed gives others than `predict`. Raises ArgumentsError where a question is too long, or for beams.
         """
-        from neuralchat.inference.engine.asking import borrowed_engine, whole_answers
+        from neuralchat.inference.engine.asking import whole_answers
         from neuralchat.inference.engine.interface import Request
 
         self.close_stream()
@@ -281,7 +282,7 @@ class Chatbot:
         prompts = self.prompts([self.asked_turns(conversation) for conversation in conversations], chosen)
         if not prompts:
             return []
-        with quiet_libraries(), borrowed_engine(self.model, most_waiting=len(prompts)) as engine:
+        with quiet_libraries(), self.many(len(prompts)) as engine:
             requests = [
                 Request(
                     prompt_ids=tuple(prompt.ids),
@@ -293,6 +294,12 @@ class Chatbot:
             ]
             answers = whole_answers(engine, requests)
         return [self.voice.words(ids, finished=finished) for ids, finished in answers]
+
+    def many(self, count: int) -> AbstractContextManager[Engine]:
+        """An engine that takes so many requests at a time."""
+        from neuralchat.inference.engine.asking import borrowed_engine
+
+        return borrowed_engine(self.model, most_waiting=count)
 
     def asked_turns(self, conversation: str | Sequence[Turn]) -> list[Turn]:
         if not isinstance(conversation, str):

@@ -68,9 +68,15 @@ class TextStream:
             self.prompt_came = True
             return
         tokens = value.flatten().tolist()
-        piece = "".join(self.text.add(token) for token in tokens if token not in self.end_ids)
-        self.finished = self.finished or any(token in self.end_ids for token in tokens)
-        self.on_text(piece)
+        for token in tokens:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """The next token of the answer."""
+        if token in self.end_ids:
+            self.finished = True
+        else:
+            self.on_text(self.text.add(token))
 
     def end(self) -> None:
         self.on_text(self.text.finish(finished=self.finished))

@@ -24,6 +24,7 @@ from neuralchat.models.adapters.files import check_adapter_files
 from neuralchat.models.loading.base_model import ModelSource, is_cached
 from neuralchat.models.loading.checkpoint_files import read_json_object
 from neuralchat.models.loading.fetch import PACKAGED_MODELS
+from neuralchat.models.loading.gguf_base import is_gguf_file
 from neuralchat.paths import expanded
 from neuralchat.runs.directory import IDENTITY, MANIFEST, METRICS, check_values, read_manifest
 
@@ -74,7 +75,7 @@ def origin_of(name: str | os.PathLike[str], base_model: str | os.PathLike[str] |
 def origin_as_left(name: str) -> Origin:
     """On the base model that it was trained on, where that was then."""
     path = Path(name)
-    if is_base_name(name):
+    if is_base_name(name) or is_gguf_file(name):
         return Origin(name=name, kind="base model", source=ModelSource(name=name))
     for _, recognised, read in KINDS:
         if path.is_dir() and recognised(path):
@@ -149,7 +150,7 @@ def fingerprint_in(identity: Any) -> str | None:
 def base_source(base: dict[str, Any]) -> ModelSource:
     # A relative path is written down whole, so that a run can be used from any directory.
     directory, cache_dir = base.get("path"), base.get("cache_dir")
-    name = directory if directory and os.path.isdir(directory) else base["name"]
+    name = directory if directory and (os.path.isdir(directory) or is_gguf_file(directory)) else base["name"]
     return ModelSource(
         name=name,
         config_name=base.get("config_name"),

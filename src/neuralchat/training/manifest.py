@@ -20,6 +20,7 @@ from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_model import resolve
+from neuralchat.models.loading.gguf_base import is_gguf_file
 from neuralchat.runs.advice import advice
 from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
@@ -67,13 +68,19 @@ def card_of(session: Session, manifest: dict[str, Any]) -> str:
     return model_card(manifest, with_neuralchat=with_neuralchat(whole=whole), without_neuralchat=code)
 
 
+def place_of_base_model(session: Session) -> str:
+    """A GGUF file itself, and not what is kept of it in the cache."""
+    name = session.source.name
+    return os.path.abspath(name) if is_gguf_file(name) else resolve(name, cache_dir=session.source.cache_dir)
+
+
 def model_of_run(session: Session) -> dict[str, Any]:
     """What is needed to load the model of this run again; checkpoints hold it too."""
     template = session.data.template
     return {
         "base_model": {
             "name": session.arguments.model.model_name_or_path,
-            "path": absolute(resolve(session.source.name, cache_dir=session.source.cache_dir)),
+            "path": absolute(place_of_base_model(session)),
             "config_name": session.source.config_name,
             "revision": session.source.revision,
             "cache_dir": session.source.cache_dir,

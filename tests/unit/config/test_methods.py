@@ -10,9 +10,9 @@ from neuralchat.config.arguments import TuningArguments
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.methods import METHODS, Method, lora_config, trained_file
 from neuralchat.errors import AdapterError, ArgumentsError
-from neuralchat.export.merge import check_mergeable
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.files import ALLOWED_FIELDS
+from neuralchat.models.adapters.merging import check_mergeable
 
 RIGHT = {"model_name_or_path": "m", "train_file": "a.json", "output_dir": "out", "do_train": True}
 

@@ -29,7 +29,7 @@ def commands(text: str) -> list[str]:
 FINETUNE = [line for text in (README, MIGRATION) for line in commands(text) if line.startswith("neuralchat finetune")]
 SPECIFICATION = [line for line in commands(MIGRATION) if line.startswith("python finetune_")]
 CHAT = [
-    line for line in commands(README) if line.startswith(("neuralchat chat", "neuralchat show", "neuralchat merge"))
+    line for line in commands(README) if line.startswith(("neuralchat chat", "neuralchat show", "neuralchat export"))
 ]
 
 

@@ -34,11 +34,14 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         # Directories of its own for what libraries write or read there.
         "preparation/session.py": {"tempfile.TemporaryDirectory"},
         "checkpointing/select.py": {"tempfile.TemporaryDirectory"},
+        # A private directory for a socket.
+        "inference/engine/llama/llama_server.py": {"tempfile.TemporaryDirectory"},
     },
     # Each writes to a working directory of files.py or to a temporary one, and is put into its place from there.
     "library write": {
         "checkpointing/checkpointer.py": {"save_pretrained", "save_to_json"},
         "data/example_store.py": {"pyarrow.OSFile", "pyarrow.memory_map"},
+        "export/adapter.py": {"save_pretrained"},
         "export/merge.py": {"save_pretrained"},
         "models/loading/fetch.py": {"save_pretrained"},
         "preparation/session.py": {"save_pretrained"},
@@ -79,6 +82,8 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         # Where the user has asked for an upload; and which way leads to the first rank, for which nothing is sent.
         "export/hub.py": {"huggingface_hub.HfApi"},
         "distributed/launchers.py": {"socket.socket"},
+        # To llama.cpp in the same process, by a socket of the file system.
+        "inference/engine/llama/llama_server.py": {"httpx.Client"},
         # Listens where the user has said so, and is handed over.
         "inference/server/running.py": {"socket.socket"},
         "inference/server/serving.py": {"socket.socket"},

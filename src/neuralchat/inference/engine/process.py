@@ -7,6 +7,7 @@ end as failed and a new one is started; until it is ready, EngineDownError is ra
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,10 @@ ANSWER_SECONDS = 600.0
 READY_POLL_SECONDS = 0.05
 NO_STATUS = EngineStatus(0, 0, 0, 0, 0, 0, 0)
 DIED = "the process of the engine has died; it is started again"
+
+
+class EngineStartError(NeuralChatError):
+    """An engine whose process has died before it was ready for the first time: it would die again."""
 
 
 @dataclass
@@ -80,6 +85,7 @@ class ProcessEngine:
         self.names: tuple[str, ...] = ()
         self.starts = 0
         self.closing = False
+        self.failed: EngineStartError | None = None
         self.stopped = threading.Event()
         self.child = self.start()
         self.thread = threading.Thread(target=self.watch, name="neuralchat-engine-watch", daemon=True)
@@ -93,6 +99,8 @@ class ProcessEngine:
         while not self.is_ready:
             if self.closing:
                 raise EngineDownError(CLOSED)
+            if self.failed is not None:
+                raise self.failed
             if until is not None and time.monotonic() > until:
                 raise TimeoutError("the engine is still loading its models")
             with suppress(FutureTimeoutError):
@@ -208,11 +216,23 @@ class ProcessEngine:
             self.mourn(self.child)
             if time.monotonic() - begun > STEADY_SECONDS:
                 pause = FIRST_PAUSE
-            if self.closing or self.stopped.wait(pause):
+            if self.closing or not self.has_begun() or self.stopped.wait(pause):
                 return
             pause = min(2 * pause, LONGEST_PAUSE)
             note(f"{DIED} (status {self.child.process.exitcode})")
             self.child = self.start()
+
+    def has_begun(self) -> bool:
+        """Whether the engine was ready once; if not, what it has died of is kept for whoever waits."""
+        if self.names:
+            return True
+        status = self.child.process.exitcode
+        how = f"signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
+        self.failed = EngineStartError(
+            f"the process of the engine ended with {how} while it loaded its model; its files may be damaged, or "
+            "there is not enough memory for it"
+        )
+        return False
 
     def read(self, child: Child) -> None:
         while True:

@@ -18,7 +18,9 @@ from neuralchat.console import inform, show_log
 from neuralchat.errors import ArgumentsError, ModelError, TemplateError, problem_list
 from neuralchat.inference.engine.asking import BASE, TUNED, borrowed_engine
 from neuralchat.inference.engine.building import EngineSettings, load_engine
+from neuralchat.inference.engine.choosing import started_llama, wants_llama
 from neuralchat.inference.engine.interface import Engine
+from neuralchat.inference.engine.llama.llama_engine import ONE_MODEL
 from neuralchat.inference.engine.process import ProcessEngine
 from neuralchat.inference.engine.torch_engine import MOST_WAITING
 from neuralchat.inference.loading import is_sha256
@@ -73,8 +75,11 @@ def serve(options: argparse.Namespace) -> int:
     )
     runs = named_runs(options.runs, how)
     with ended_by_sigterm(), listening_socket(settings) as listener:
-        voices = voices_of(runs, how)
-        engine = ProcessEngine(functools.partial(loaded_engine, runs, how, sizes))
+        if wants_llama(options.engine):
+            voices, engine = llama_served(runs, how, sizes)
+        else:
+            voices = voices_of(runs, how)
+            engine = ProcessEngine(functools.partial(loaded_engine, runs, how, sizes))
         try:
             engine.wait_ready()
             lineup = Lineup(
@@ -83,6 +88,25 @@ def serve(options: argparse.Namespace) -> int:
             return serve_lineup(engine, lineup, settings, listener)
         finally:
             engine.close(drain=False)
+
+
+def llama_served(
+    runs: Sequence[NamedRun], how: LoadOptions, sizes: EngineSettings
+) -> tuple[dict[str, Voice], ProcessEngine]:
+    """The one run that llama.cpp answers for. Raises ArgumentsError for several."""
+    if len(runs) > 1:
+        raise ArgumentsError(f"--engine llamacpp: {ONE_MODEL}; found {', '.join(run.name for run in runs)}")
+    run = runs[0]
+    voice = voice_of_run(run.place, how if run.is_adapter else replace(how, base_model=None))
+    engine = started_llama(
+        run.origin,
+        voice,
+        name=run.name,
+        template=how.template,
+        trust_remote_code=how.trust_remote_code,
+        settings=sizes,
+    )
+    return {run.name: voice}, engine
 
 
 def serve_chatbot(bot: Chatbot, **settings: Any) -> int:

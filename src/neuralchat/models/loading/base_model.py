@@ -23,6 +23,7 @@ from neuralchat.models.loading.checkpoint_files import (
 )
 from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
+from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 from neuralchat.models.loading.precision import Precision, widen_small_weights
 from neuralchat.models.loading.tokenizer_cost import check_tokenizer_cost
 from neuralchat.paths import nearest_path
@@ -65,6 +66,8 @@ def resolve(name: str, *, needed_file: str = "config.json", cache_dir: str | Non
         if not (path / needed_file).is_file():
             raise ModelError(f"model directory {path} has no {needed_file}{what_instead(path)}")
         return str(path)
+    if is_gguf_file(path):
+        return str(converted_gguf(path))
     if is_there:
         raise ModelError(f"model directory {path} is a file, not a directory")
     near = nearest_path(path)
@@ -86,7 +89,7 @@ def what_instead(path: Path) -> str:
             "to continue its run, use --resume_from_checkpoint"
         )
     if any(path.glob("*.gguf")):
-        return ": it holds a GGUF file, which cannot be trained; name the model that it was made from"
+        return ": it holds a GGUF file; name the file itself"
     return ""
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,12 +224,13 @@ def check_sha256(path: Path, expected: str) -> None:
         )
 
 
-def convert_gguf(gguf: Path, target: Path) -> None:
-    """Read the GGUF weights with transformers and save fp32 safetensors plus tokenizer."""
+def convert_gguf(gguf: Path, target: Path, repair: Callable[[Path, Any], None] = lambda *_: None) -> None:
+    """Read the GGUF weights with transformers and save fp32 safetensors plus tokenizer, which `repair` is given."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    repair(gguf, tokenizer)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     forget_quantization(model)
     model.save_pretrained(target)

@@ -1,4 +1,4 @@
-"""export/merge.py: the merged model gives the logits of base model and adapter, whatever matrices are shared."""
+"""The merged model gives the logits of base model and adapter, whatever matrices are shared."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from support.small_models import small_config, small_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from neuralchat.errors import AdapterError
-from neuralchat.export import merge as merging
-from neuralchat.export.merge import merged
+from neuralchat.models.adapters import merging
+from neuralchat.models.adapters.merging import merged
 
 VOCABULARY = 97
 IDS = torch.arange(3, 20)[None]

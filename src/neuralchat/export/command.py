@@ -1,0 +1,34 @@
+"""`neuralchat export`: which of the ways out of this program is wanted."""
+
+from __future__ import annotations
+
+import argparse
+
+from neuralchat.errors import ArgumentsError
+
+WAYS = "--merge DIR (a whole model), --adapter DIR (the adapter alone) or --gguf TYPE (a file for llama.cpp and Ollama)"
+
+
+def export(options: argparse.Namespace) -> int:
+    """Raises ArgumentsError unless one way is named, with the flags that belong to it."""
+    ways = [name for name in ("merge", "adapter", "gguf") if getattr(options, name) is not None]
+    problems = []
+    if len(ways) != 1:
+        found = ", ".join(f"--{name}" for name in ways) or "none"
+        problems.append(f"export takes one of {WAYS}; found {found}")
+    if options.output is not None and "gguf" not in ways:
+        problems.append("--output belongs to --gguf; the other ways name their directory themselves")
+    if problems:
+        raise ArgumentsError("\n".join(problems))
+    if ways == ["gguf"]:
+        from neuralchat.export.gguf import export_gguf
+
+        return export_gguf(options)
+    if ways == ["adapter"]:
+        from neuralchat.export.adapter import export_adapter
+
+        return export_adapter(options)
+    from neuralchat.export.merge import merge
+
+    options.output = options.merge
+    return merge(options)

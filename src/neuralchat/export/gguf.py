@@ -1,0 +1,73 @@
+"""`neuralchat export --gguf`: a run as one file for llama.cpp and the programs around it, with an Ollama Modelfile."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from neuralchat.console import note, put
+from neuralchat.console.waiting import waiting
+from neuralchat.errors import AdapterError
+from neuralchat.export.modelfile import modelfile
+from neuralchat.export.output import check_output, placed_files
+from neuralchat.files import settle_file, write_file
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.gguf_text import write_gguf_of
+from neuralchat.inference.origin import origin_of
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.merging import check_mergeable, measured_merge
+from neuralchat.models.gguf.architectures import architecture_of
+from neuralchat.models.gguf.tensor_types import tensor_type
+
+
+def export_gguf(options: argparse.Namespace) -> int:
+    """Write OUTPUT/NAME-TYPE.gguf and OUTPUT/Modelfile, both or neither."""
+    kind = tensor_type(options.gguf)
+    origin = origin_of(options.run, options.base_model)
+    if origin.method is not None and not origin.is_whole_model:
+        check_mergeable(origin.method)
+    name = (
+        Path(origin.name).absolute().name if origin.directory or Path(origin.name).is_dir() else Path(origin.name).name
+    )
+    output = Path(options.output) if options.output else Path(f"{name}-{kind.name}")
+    check_output(output)
+    with waiting("loading the model"):
+        bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
+    # Before anything is computed.
+    architecture = architecture_of(base_model_of(bot.model).config)
+    model = whole_model(bot, origin.method, allow_lossy=options.allow_lossy)
+    file = f"{name}-{kind.name}.gguf"
+    told, has_template = modelfile(file, bot.template, begin_of(bot))
+    with placed_files(output, last=file, what="GGUF file") as work:
+        with waiting("writing"):
+            write_gguf_of(work / file, model, bot.voice, kind, name)
+        settle_file(work / file)
+        write_file(work / "Modelfile", told)
+    if not has_template:
+        note(
+            "Ollama's template language cannot say this model's template, so the Modelfile has none; Ollama will guess"
+        )
+    put(f"{output / file}: {(output / file).stat().st_size / 1e6:,.1f} MB, {kind.name}")
+    if architecture.served:
+        put(f"for llama.cpp: llama-server -m {quote(str(output / file))} --jinja")
+        put(f"for Ollama: ollama create {quote(name.lower())} -f {quote(str(output / 'Modelfile'))}")
+    return 0
+
+
+def whole_model(bot: Chatbot, method: str | None, *, allow_lossy: bool) -> Any:
+    """The bot's model with its adapter in its weights, in fp32, so that they are rounded once only."""
+    model = bot.model.float()
+    if not hasattr(model, "peft_config"):
+        return model
+    if method is None:
+        raise AdapterError(f"{bot.name} has an adapter of an unknown method")
+    whole, difference = measured_merge(model, method, allow_lossy=allow_lossy)
+    put(f"merging moves no logit by more than {difference:.1e}")
+    return whole
+
+
+def begin_of(bot: Chatbot) -> str:
+    """What other programs write before every text by themselves."""
+    return "".join(bot.tokenizer.convert_ids_to_tokens(bot.voice.begin_ids))

@@ -1,0 +1,87 @@
+"""--engine: which engine answers. `auto` is torch, which knows every family and method."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from typing import Any
+
+import psutil
+
+from neuralchat.console import inform
+from neuralchat.console.waiting import waiting
+from neuralchat.errors import ArgumentsError
+from neuralchat.inference.engine.building import (
+    DEFAULT_SETTINGS,
+    LEAST_MEMORY_TOKENS,
+    MEMORY_SHARE,
+    MOST_MEMORY_TOKENS,
+    EngineSettings,
+)
+from neuralchat.inference.engine.llama.exported import exported_model
+from neuralchat.inference.engine.llama.llama_engine import LlamaSizes, llama_engine
+from neuralchat.inference.engine.llama.llama_server import INSTALL
+from neuralchat.inference.engine.process import ProcessEngine
+from neuralchat.inference.loading import config_of
+from neuralchat.inference.origin import Origin
+from neuralchat.inference.voice import Voice
+
+ENGINES = ("auto", "torch", "llamacpp")
+
+
+def wants_llama(engine: str) -> bool:
+    """Raises ArgumentsError where the package of the engine is not there."""
+    if engine != "llamacpp":
+        return False
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ArgumentsError(f"--engine llamacpp: {INSTALL}")
+    return True
+
+
+def started_llama(
+    origin: Origin,
+    voice: Voice,
+    *,
+    name: str,
+    template: str | None = None,
+    trust_remote_code: bool = False,
+    settings: EngineSettings = DEFAULT_SETTINGS,
+) -> ProcessEngine:
+    """The engine of one model in a process of its own, since llama.cpp ends its process over some files; it is ready.
+
+    Raises AdapterError or ModelError for what llama.cpp does not know, and EngineStartError.
+    """
+    found = exported_model(origin, voice, template=template, trust_remote_code=trust_remote_code, waiting=waiting)
+    sizes = LlamaSizes(
+        positions=found.positions,
+        rows=found.rows,
+        memory_tokens=settings.memory_tokens or llama_memory(config_of(origin, trust_remote_code=trust_remote_code)),
+        most_running=settings.most_running,
+        most_waiting=settings.most_waiting,
+    )
+    inform(f"{name}: answered by llama.cpp, {found.type} ({sizes.slots} at a time, {sizes.context} tokens each)")
+    engine = ProcessEngine(functools.partial(llama_engine, found.file, name, sizes, usable_cpus()))
+    try:
+        engine.wait_ready()
+    except BaseException:
+        engine.close(drain=False)
+        raise
+    return engine
+
+
+def usable_cpus() -> int:
+    """As torch counts its threads."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else len(os.sched_getaffinity(0))
+
+
+def llama_memory(config: Any) -> int:
+    """Tokens whose keys and values, in fp32, have room in a share of the memory that is free."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kept = getattr(text, "num_key_value_heads", None) or heads
+    per_token = 2 * 4 * text.num_hidden_layers * kept * size
+    share = MEMORY_SHARE * psutil.virtual_memory().available
+    return max(LEAST_MEMORY_TOKENS, min(MOST_MEMORY_TOKENS, int(share / per_token)))

@@ -1,0 +1,102 @@
+"""llama.cpp's server in this process, asked over a socket that only this user can reach, with a key besides.
+
+Its own interface for programs gives words; token ids, which an engine lives on, are in its answers over HTTP alone.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from neuralchat.errors import ModelError, NeuralChatError
+
+INSTALL = "the engine llamacpp needs the package xllamacpp: pip install 'neuralchat[llamacpp]'"
+# llama.cpp rounds contexts up to such.
+CONTEXT_STEP = 256
+WANTED = ["tokens", "stop_type", "timings/cache_n"]
+
+
+class LlamaServerError(NeuralChatError):
+    """llama.cpp could not compute a piece of an answer."""
+
+
+@dataclass(frozen=True)
+class AnswerPiece:
+    """The next ids of an answer, the end token among them, and how many of the prompt's were not computed again."""
+
+    ids: list[int]
+    cached: int
+
+
+class LlamaServer:
+    """`positions`: of each of `slots` texts that are computed at a time. Raises ModelError.
+
+    llama.cpp ends the whole process over some files; whoever cares for that makes one in a process of its own.
+    """
+
+    def __init__(self, file: Path, *, positions: int, slots: int, threads: int) -> None:
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise ModelError(INSTALL) from error
+        self.closing = ExitStack()
+        directory = self.closing.enter_context(tempfile.TemporaryDirectory(prefix="neuralchat-"))
+        self.socket, key = f"{directory}/llama.sock", secrets.token_hex(32)
+        params: Any = xllamacpp.CommonParams()
+        params.model.path = str(file)
+        params.n_ctx, params.n_parallel = positions * slots, slots
+        params.hostnames, params.api_keys = [self.socket], [key]
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        # As torch computes: llama.cpp's own defaults round to half precision on the way.
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # As many as ask at a time, and one to close.
+        params.n_threads_http = slots + 2
+        params.verbosity, params.ui, params.endpoint_slots, params.warmup = -1, False, False, False
+        # Sizes are ours to say, and nothing is fetched.
+        params.fit_params, params.offline, params.ctx_shift, params.cache_ram_mib = False, True, False, 0
+        try:
+            self.server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            self.closing.close()
+            raise ModelError(f"llama.cpp cannot load {file.name}: {error}") from error
+        self.http = self.closing.enter_context(
+            httpx.Client(
+                transport=httpx.HTTPTransport(uds=self.socket, limits=httpx.Limits(max_connections=slots + 1)),
+                base_url="http://llama",
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=httpx.Timeout(None),
+            )
+        )
+
+    def piece(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> AnswerPiece:
+        """The next ids after `ids`, at most `count`, fewer where a token ends the text. Raises LlamaServerError."""
+        body = {
+            **settings,
+            "prompt": list(ids),
+            "n_predict": count,
+            "id_slot": slot,
+            "cache_prompt": True,
+            "return_tokens": True,
+            "response_fields": WANTED,
+        }
+        try:
+            answer = self.http.post("/completion", content=json.dumps(body))
+            told = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
+        if answer.status_code != httpx.codes.OK or not isinstance(told.get("tokens"), list):
+            reason = told.get("error", {}).get("message") if isinstance(told.get("error"), dict) else None
+            raise LlamaServerError(f"llama.cpp refuses: {str(reason or answer.status_code)[:200]}")
+        return AnswerPiece(told["tokens"], int(told.get("timings/cache_n") or 0))
+
+    def close(self) -> None:
+        self.closing.close()

@@ -1,0 +1,77 @@
+"""A base model and its adapter -> one model with both in its weights, which gives the same logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from neuralchat.config.methods import METHODS
+from neuralchat.errors import AdapterError
+from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.families.architecture import is_encoder_decoder
+
+# How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
+MERGE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+TRIED_TOKENS, TRIED_IDS = 16, 1000
+
+
+def check_mergeable(method: str) -> None:
+    """Raises AdapterError, with the reason, where the method cannot be merged."""
+    if method in METHODS and METHODS[method].mergeable:
+        return
+    reason = METHODS[method].unmergeable if method in METHODS else "PEFT cannot merge it"
+    mergeable = ", ".join(row.name for row in METHODS.values() if row.mergeable)
+    raise AdapterError(f"--peft {method} cannot be merged: {reason}. Methods that can: {mergeable}")
+
+
+def merged(model: Any, method: str) -> Any:
+    """See `measured_merge`."""
+    return measured_merge(model, method)[0]
+
+
+def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tuple[Any, float]:
+    """(the base model with the adapter in its weights, the largest difference that this makes to a logit).
+
+    Merged in fp32, then rounded to the dtype that the weights had. A head that is the embedding's matrix becomes one of
+    its own where LoRA was put on either of them. Raises AdapterError where the method cannot be merged, and, unless
+    `allow_lossy`, where the logits differ by more than rounding.
+    """
+    check_mergeable(method)
+    dtype = base_model_of(model).dtype
+    model.eval().float()
+    expected = tried_logits(base_model_of(model))
+    untie_adapted_head(base_model_of(model))
+    whole = model.merge_and_unload().to(dtype)
+    found = tried_logits(whole)
+    difference = float((found - expected).norm() / expected.norm())
+    if not allow_lossy and not difference <= MERGE_TOLERANCE.get(dtype, MERGE_TOLERANCE[torch.bfloat16]):
+        raise AdapterError(
+            f"the merged model is another one than base model and adapter: its logits differ by {difference:.0e} of "
+            "their size, more than rounding explains. Nothing was written; use the adapter as it is, or --allow_lossy"
+        )
+    return whole, float((found - expected).abs().max())
+
+
+@torch.inference_mode()
+def tried_logits(base: Any) -> torch.Tensor:
+    """Logits [T, V] in double precision, of a few made-up tokens."""
+    rows = base.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(min(rows, TRIED_IDS), (1, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(base.device)
+    decoder = {"decoder_input_ids": ids} if is_encoder_decoder(base.config) else {}
+    return base(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **decoder).logits[0].double()
+
+
+def untie_adapted_head(base: Any) -> None:
+    """Give head and embedding, if they share a matrix and LoRA is on one of them, a matrix each: two sums do not fit
+    into one.
+    """
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    plain_embedding, plain_head = (getattr(module, "base_layer", module) for module in (embedding, head))
+    adapted = plain_embedding is not embedding or plain_head is not head
+    if head is None or not adapted or plain_head.weight is not plain_embedding.weight:
+        return
+    plain_head.weight = torch.nn.Parameter(plain_embedding.weight.detach().clone(), requires_grad=False)
+    base.config.tie_word_embeddings = False
+    base.config.get_text_config().tie_word_embeddings = False

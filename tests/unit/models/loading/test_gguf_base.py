@@ -1,0 +1,92 @@
+"""A GGUF file is a base model: it answers as the checkpoint that it was made from, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_models import save_checkpoint
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from neuralchat.data.records import Turn
+from neuralchat.errors import ModelError
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.gguf_text import write_gguf_of
+from neuralchat.models.gguf.splits import SPLIT_NAMES, split_name, steps_of
+from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
+from neuralchat.models.loading.base_model import ModelSource, load_config, resolve
+from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Chatbot:
+    return Chatbot.load(save_checkpoint(tmp_path_factory.mktemp("base") / "model", "llama"))
+
+
+@pytest.fixture(scope="module")
+def file(original: Chatbot, tmp_path_factory: pytest.TempPathFactory, cache_of_the_session: None) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
+    write_gguf_of(path, original.model, original.voice, TENSOR_TYPES["f32"], "small")
+    return path
+
+
+def test_it_answers_as_what_it_was_made_from(original: Chatbot, file: Path) -> None:
+    bot = Chatbot.load(file)
+    turns = [Turn("user", "Name an animal, 1234 of them.")]
+    assert bot.voice.whole_prompt(turns) == original.voice.whole_prompt(turns)
+    ids = torch.arange(5, 40)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(bot.model(ids).logits, original.model(ids).logits, atol=1e-4, rtol=1e-4)
+    assert bot.voice.end_ids == original.voice.end_ids
+
+
+def test_it_is_read_once(file: Path) -> None:
+    first = converted_gguf(file)
+    weights = first / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert converted_gguf(file) == first == Path(resolve(str(file)))
+    assert weights.stat().st_mtime_ns == before
+    weights.write_bytes(b"damaged")
+    assert converted_gguf(file) == first
+    assert weights.stat().st_size > 1000
+
+
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_text("<html>")
+    assert is_gguf_file(tmp_path / "a.gguf")
+    assert not is_gguf_file(tmp_path)
+    with pytest.raises(ModelError, match=r"a\.gguf is no GGUF file: it begins with b'<htm'"):
+        load_config(ModelSource(name=str(tmp_path / "a.gguf")))
+
+
+def test_damaged_files_are_refused_or_read(file: Path, tmp_path: Path) -> None:
+    """Each by name; nothing is left of it in the cache."""
+    whole, draw = file.read_bytes(), random.Random(0)
+    told: list[tuple[Path, str]] = []
+    for number in range(12):
+        damaged = bytearray(whole)
+        if number % 2:
+            damaged = damaged[: draw.randrange(8, len(whole) // 2)]
+        else:
+            for _ in range(20):
+                damaged[draw.randrange(4, 4000)] = draw.randrange(256)
+        path = tmp_path / f"{number}.gguf"
+        path.write_bytes(damaged)
+        try:
+            converted_gguf(path)
+        except ModelError as error:
+            told.append((path, str(error)))
+    assert len(told) >= 6
+    assert [said for path, said in told if str(path) not in said] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(SPLIT_NAMES.values()) - {"smaug-bpe"}))
+def test_the_steps_of_a_name_have_that_name(name: str) -> None:
+    steps = steps_of(name)
+    assert steps is not None
+    backend = Tokenizer(models.BPE(ignore_merges=name in ("llama-bpe", "tekken")))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    assert split_name(json.loads(backend.to_str())) == name
