@@ -73,7 +73,8 @@ def fits_table(row: dict[str, Any]) -> bool:
         # Lists stand in a table as their JSON text, where no text could be meant.
         if isinstance(value, list) and name in ("messages", "conversations", "tools", "history"):
             continue
-        if not (
+        # What tables write for nothing cannot be told from the word (docs/data.md).
+        if value in ("NaN", "null") or not (
             value is None or value != value or (isinstance(value, str) and value and not set("\ud83d\r") & set(value))
         ):
             return False
