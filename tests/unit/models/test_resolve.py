@@ -60,5 +60,5 @@ def test_a_model_in_the_cache_of_the_hub_may_have_the_name_of_a_directory(place:
 
 def test_a_file_is_no_model(place: Path) -> None:
     (place / "models" / "a.txt").write_text("")
-    with pytest.raises(ModelError, match=r"models/a\.gguf is a file, not a directory"):
+    with pytest.raises(ModelError, match=r"models/a\.txt is a file, not a directory"):
         resolve("models/a.txt")
