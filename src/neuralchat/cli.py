@@ -25,7 +25,7 @@ from neuralchat.errors import (
 )
 from neuralchat.models.quiet import leave_out_warnings
 from neuralchat.secrets import hide_in_error, remember_environment
-from neuralchat.verbs import FLAGS, VERBS
+from neuralchat.verbs import FLAGS_OF_VERB, VERBS
 
 DESCRIPTION = "Turn a language model into a chatbot on the servers you already have."
 TOP_FLAGS = ("-h", "--help", "--version")
@@ -225,14 +225,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"neuralchat {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=FlagParser)
     verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
-    for verb, add_flags in FLAGS.items():
+    for verb, add_flags in FLAGS_OF_VERB.items():
         flags = verbs.add_parser(verb, help=VERBS[verb], description=VERBS[verb], allow_abbrev=False)
         add_flags(flags)
-        flags.set_defaults(work=WORK[verb])
+        flags.set_defaults(work=WORK_OF_VERB[verb])
     return parser
 
 
-WORK = {
+WORK_OF_VERB = {
     "chat": run_chat,
     "serve": run_serve,
     "eval": run_eval,

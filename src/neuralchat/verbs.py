@@ -170,7 +170,7 @@ def add_sampling(parser: FlagParser) -> None:
 
 
 # `finetune` reads its words by itself: config/command.
-FLAGS = {
+FLAGS_OF_VERB = {
     "chat": add_chat,
     "serve": add_serve,
     "eval": add_eval,

@@ -121,7 +121,7 @@ def asked_parts(options: argparse.Namespace, of_file: Sequence[Item], bot: Chatb
     return parts
 
 
-def pairs_of(
+def pairs_of_systems(
     measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]], part: str, *, along: bool
 ) -> list[tuple[Measured, Measured]]:
     """Each system beside its base model; then each beside the next along training, or each beside each other."""
@@ -138,7 +138,7 @@ def part_outcome(
     options: argparse.Namespace,
     judge: Judge | None,
 ) -> PartOutcome:
-    pairs = pairs_of(measured, name, along=options.checkpoints)
+    pairs = pairs_of_systems(measured, name, along=options.checkpoints)
     bases = {base[name].name: base[name] for base, _ in measured if base is not None}
     sides = [Side.of(base, items, measures, is_base=True) for base in bases.values()]
     sides += [Side.of(system[name], items, measures, is_base=False) for _, system in measured]

@@ -395,6 +395,5 @@ def test_rows_of_several_kinds_with_the_columns_of_all_are_told_as_such() -> Non
         assert len(records) == 2
         (problem,) = found.problems
         assert problem.startswith(f"f row 3: is a{'n' * (kind == 'Alpaca')} {kind} record, but the file began with ")
-    # Where nothing else is there it is a conversation that lacks its turns.
-    _, found = read(CHAT_ROW, UNION)
+    _, found = read(CHAT_ROW, UNION)  # Nothing else is there: a conversation that lacks its turns.
     assert found.problems == ["f row 2: field 'messages' must be a list of turns, found null"]
