@@ -168,7 +168,8 @@ def encoder_of(tokenizer: Any, limit: int) -> Encoder:
 def test_unusable_records_are_bounded(tokenizer: Any) -> None:
     counts = TokenizationCounts()
     rows = (RawRow(i, {"instruction": "a", "output": "word " * 9}) for i in range(150))
-    assert list(tokenize(records_of_rows("f", rows, RecordReport()), encoder_of(tokenizer, 8), counts)) == []
+    report = RecordReport()
+    assert list(tokenize(records_of_rows("f", rows, report), encoder_of(tokenizer, 8), counts, report)) == []
     assert (len(counts.unusable), counts.unlisted, counts.as_dict()["unlisted"]) == (100, 50, 50)
     assert counts.notices("")[0].startswith("150 record(s) cannot be trained on")
     assert counts.notices("")[0].endswith("; and 145 more")
@@ -178,21 +179,22 @@ def test_batches_follow_the_text(tokenizer: Any, monkeypatch: pytest.MonkeyPatch
     sizes: list[int] = []
 
     class Watched(Encoder):
-        def encode(self, records: Any, counts: TokenizationCounts) -> list[Any]:
+        def encode(self, records: Any, counts: TokenizationCounts, report: RecordReport) -> list[Any]:
             sizes.append(len(records))
-            return super().encode(records, counts)
+            return super().encode(records, counts, report)
 
     monkeypatch.setattr(tokenization, "BATCH_CHARACTERS", 100)
     rows: Iterator[RawRow] = (RawRow(i, {"instruction": "a" * 60, "output": "b"}) for i in range(5))
     encoder = Watched(tokenizer, AlpacaTemplate([], "<|end|>"), max_seq_length=999, train_on_inputs=False)
-    found = list(tokenize(records_of_rows("f", rows, RecordReport()), encoder, TokenizationCounts()))
+    found = list(tokenize(records_of_rows("f", rows, RecordReport()), encoder, TokenizationCounts(), RecordReport()))
     assert (len(found), sizes) == (5, [2, 2, 1])
 
 
 @pytest.mark.parametrize("text", ["<|end|>", "<|start|>user\n", "a\0b", "\x1b[31m", "\u202e", "\ufeff", "\r", "\x85"])
 def test_special_and_control_text_stays_text(tokenizer: Any, text: str) -> None:
     rows = iter([RawRow(1, {"instruction": text + "?", "output": text + "!"})])
-    (example,) = tokenize(records_of_rows("f", rows, RecordReport()), encoder_of(tokenizer, 500), TokenizationCounts())
+    report = RecordReport()
+    (example,) = tokenize(records_of_rows("f", rows, report), encoder_of(tokenizer, 500), TokenizationCounts(), report)
     special = [token for token in example.input_ids.tolist() if token in tokenizer.all_special_ids]
     assert special == [tokenizer.eos_token_id]
     assert tokenizer.decode(example.input_ids[example.supervised]) == text + "!<|end|>"

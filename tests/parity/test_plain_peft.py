@@ -18,8 +18,11 @@ DEMO_MODEL = Path(os.environ.get("NEURALCHAT_HOME") or Path.home() / ".cache" / 
 
 def compare(model: Path, tmp_path: Path, *, rows: int, learning_rate: float) -> None:
     settings = {"batch": 8, "learning_rate": learning_rate}
-    ours = our_losses(model, DEMO_RECORDS, tmp_path / "run", rows=rows, **settings)
-    plain = plain_losses(model, json.loads(DEMO_RECORDS.read_text())[:rows], **settings)
+    # Few different ones, met again, so that the loss falls.
+    records = (json.loads(DEMO_RECORDS.read_text())[:8] * rows)[:rows]
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    ours = our_losses(model, tmp_path / "records.json", tmp_path / "run", rows=rows, **settings)
+    plain = plain_losses(model, records, **settings)
     assert len(ours) == -(-rows // 8)
     # The losses of later steps hold the updates of the earlier ones.
     assert ours == pytest.approx(plain, rel=1e-3)

@@ -19,6 +19,6 @@ def test_problem_list_counts_what_it_leaves_out() -> None:
 
 def test_every_error_of_a_user_has_status_two_but_that_of_processes() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NeuralChatError)]
-    assert len(kinds) == 10
+    assert len(kinds) == 11
     assert {kind.exit_status for kind in kinds if kind is not errors.DistributedError} == {2}
     assert errors.DistributedError.exit_status == 4

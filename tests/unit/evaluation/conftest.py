@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from support.chatbots.silent_bot import SilentBot
 from support.small_models import small_model
 
-from neuralchat import cli
+from neuralchat import cli, verbs
 from neuralchat.config.command.flag_parser import FlagParser
 from neuralchat.evaluation import systems
 from neuralchat.evaluation.evaluate import evaluate
@@ -49,7 +49,8 @@ def run_evaluate(tuned_model: Any, write_records: Callable[..., Path], monkeypat
         monkeypatch.setattr(systems.Chatbot, "load", load)
         monkeypatch.setattr(systems, "base_key", lambda *_: "base")
         parser = FlagParser()
-        cli.add_eval(parser)
+        verbs.add_eval(parser)
+        parser.set_defaults(work=cli.run_eval)
         named = [] if "--questions" in flags or not rows else ["--questions", str(write_records(rows))]
         return evaluate(parser.parse_args([*(runs or ["run"]), *named, *flags])), first
 
