@@ -141,8 +141,8 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     tokens = round(options.records * options.tokens_per_record * options.epochs)
     forecast = TimeForecast(steps=1, tokens_per_step=tokens, seconds_per_token=seconds_per_token)
     lines += [
-        f"speed: about {speed(1 / seconds_per_token)} tokens/s with {torch.get_num_threads()} thread(s), measured on "
-        f"{MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} of its layers",
+        f"speed: about {speed(1 / seconds_per_token)} tokens/s with {torch.get_num_threads()} thread(s), measured with "
+        f"{MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} layers of its kind",
         f"time: about {duration(forecast.training_seconds)} for {options.records:,} records of "
         f"{options.tokens_per_record} tokens, {options.epochs:g} times each (--records, --tokens_per_record, --epochs)",
     ]
@@ -184,7 +184,7 @@ def extrapolated_cost(
             f"{MEASURED_LAYERS[1]} of its layers alone take {gib(needed)}, too much to measure them on this machine; "
             "plan on the machine that is to train, or for a smaller model"
         )
-    inform(f"measuring {MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} of {layers} layers, of random weights")
+    inform(f"measuring {MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} layers of its kind, of random weights")
     examples = made_up_examples(config, tokens_per_record)
     few, more = (measured_cost(shortened(config, count), tuning, precision, examples) for count in MEASURED_LAYERS)
     # Noise must not make a layer cost less than nothing.

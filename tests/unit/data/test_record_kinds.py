@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import doctest
 import json
-import shlex
 from typing import Any
 
 import pytest
 
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.record_files import RawRow
-from neuralchat.data.records import Columns, Record, RecordReport, Turn, columns, records_of_rows, report
+from neuralchat.data.records import (
+    Columns,
+    Record,
+    RecordReport,
+    Turn,
+    columns,
+    reading,
+    records_of_rows,
+    report,
+    values,
+)
 from neuralchat.data.records.conversations import RULE
 from neuralchat.data.records.kinds import ALL_KINDS
 
@@ -343,36 +352,13 @@ def test_only_advice_that_helps(rows: list[dict[str, Any]], advice: list[str]) -
         assert (flag in str(caught.value)) == (flag in advice)
 
 
-@pytest.mark.parametrize(
-    ("row", "advice"),
-    [
-        ({"Instruction": "a", " OUTPUT": "b"}, "instruction=Instruction,output= OUTPUT"),
-        ({"Prompt": "a", "Output": "b"}, "instruction=Prompt,output=Output"),
-        ({"q": "a", "a": "b", "Context": "c"}, "instruction=q,output=a,input=Context"),
-        ({"input": "a", "output": "b"}, "instruction=input"),
-        ({"dialog": [{"role": "user", "content": "a"}]}, "messages=dialog"),
-        # Of these nobody can tell.
-        ({"Topic": "a", "Answer": "b"}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
-        ({"Question": "a", "Prompt": "c", "Answer": "b"}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
-        ({"Text A": "a", "Text B": "b"}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
-    ],
-)
-def test_advised_columns_are_those_of_a_whole_record(row: dict[str, Any], advice: str) -> None:
-    _, found = read(row)
-    pairs = tuple(advice.split(","))
-    assert shlex.quote(advice) in found.advice()
-    if "_COLUMN" not in advice:
-        whole = {**row, "dialog": messages(said())["messages"]} if "dialog" in row else row
-        assert record_of(whole, pairs).turns[-1].role == "assistant"
-
-
 def test_problems_in_many_places_take_few_words() -> None:
     _, found = read(*({"instruction": "a", "output": "b" if i % 2 else ""} for i in range(200)))
     assert found.problems == ["f rows 1, 3, 5, 7, 9, 11, 13, 15, ... (100 rows): field 'output' is empty"]
 
 
 def test_doctests() -> None:
-    for module in (columns, report):
+    for module in (columns, reading, report, values):
         outcome = doctest.testmod(module)
         assert outcome.attempted >= 1
         assert outcome.failed == 0

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from neuralchat.data.record_files import RawRow
-from neuralchat.data.records import Record, RecordReport, Turn, read_records, records_of_rows
+from neuralchat.data.records import Columns, Record, RecordReport, Turn, read_records, records_of_rows
 
 HI = (Turn("user", "Hi?"), Turn("assistant", "Hi."))
 ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."}
+UNKNOWN_COLUMNS = "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
@@ -98,12 +99,23 @@ def test_a_call_that_is_wrong_is_one_problem() -> None:
         ({"Instruction": "Hi?", "Output": "Hi."}, "instruction=Instruction,output=Output"),
         ({"instruction ": "Hi?", "output": "Hi."}, "'instruction=instruction '"),
         ({"id": 1, "dialog": [ASKED, SAID]}, "messages=dialog"),
-        ({"first": "Hi?", "second": "Hi."}, "instruction=QUESTION_COLUMN,output=ANSWER_COLUMN"),
+        ({"Prompt": "Hi?", "Output": "Hi."}, "instruction=Prompt,output=Output"),
+        ({"q": "Hi?", "a": "Hi.", "Context": "c"}, "instruction=q,output=a,input=Context"),
+        ({"input": "Hi?", "output": "Hi."}, "instruction=input"),
+        # Of these nobody can tell.
+        ({"first": "Hi?", "second": "Hi."}, UNKNOWN_COLUMNS),
+        ({"Topic": "Fruit", "Answer": "Hi."}, UNKNOWN_COLUMNS),
+        ({"Question": "Hi?", "Prompt": "Ho?", "Answer": "Hi."}, UNKNOWN_COLUMNS),
     ],
 )
 def test_the_advice_names_the_columns_that_are_there(row: dict[str, Any], columns: str) -> None:
+    """Those of a whole record: what is advised reads the row."""
     _, report = read(row)
     assert f"--columns {columns} (docs" in report.advice()
+    if columns != UNKNOWN_COLUMNS:
+        pairs = columns.strip("'").split(",")
+        (record,) = records_of_rows("f", iter([RawRow(1, row)]), RecordReport(), Columns(pairs))
+        assert record.turns[-1] == HI[-1]
 
 
 @pytest.mark.parametrize(
