@@ -17,8 +17,8 @@ from support.families import FAMILIES, PACKED, PADDED, family_model
 from support.packed import RELATIVE, one_by_one, random_examples
 
 from neuralchat.data.tokenization import Example
-from neuralchat.inference.decoding import decode
-from neuralchat.inference.generation_settings import generation_settings
+from neuralchat.inference.generation.decoding import decode
+from neuralchat.inference.generation.settings import generation_settings
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.files import load_adapter

@@ -18,8 +18,8 @@ from support.small_models import ALL_FAMILIES, small_model
 from neuralchat.data.layout import Layout
 from neuralchat.data.tokenization import Example
 from neuralchat.errors import AdapterError
-from neuralchat.inference.decoding import decode
-from neuralchat.inference.generation_settings import generation_settings
+from neuralchat.inference.generation.decoding import decode
+from neuralchat.inference.generation.settings import generation_settings
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import add_adapter, base_model_of
 from neuralchat.models.adapters.merging import merged

@@ -236,7 +236,7 @@ def test_an_answer_with_escapes_is_shown_spelled_out(
     desk: TrainingDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stream(self: Chatbot, *_words: Any, **_options: Any) -> Any:
-        from neuralchat.inference.generation import Answer
+        from neuralchat.inference.generation.answering import Answer
 
         self.last = Answer(ESCAPE, (), finished=True)
         yield from ["before ", *ESCAPE, " after"]

@@ -15,7 +15,7 @@ from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import settle_file, write_file
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.generation_settings import with_end_tokens
+from neuralchat.inference.generation.settings import with_end_tokens
 from neuralchat.inference.gguf_text import checked_template
 from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_of_run
 from neuralchat.models.adapters.merging import check_mergeable, measured_merge

@@ -14,12 +14,12 @@ from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, TemplateError
-from neuralchat.inference.generation import Answer, TextStream, generate
+from neuralchat.inference.generation.answering import Answer, TextStream, generate
+from neuralchat.inference.generation.seeding import RandomState, generators_kept
+from neuralchat.inference.generation.streaming import pieces_of
 from neuralchat.inference.loading import load
 from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling, SamplingOptions, sampling_from
-from neuralchat.inference.seeding import RandomState, generators_kept
-from neuralchat.inference.streaming import pieces_of
 from neuralchat.inference.voice import Voice
 from neuralchat.inference.window import Prompt, Window, window_of
 from neuralchat.models.adapters.build import adapter_off

@@ -11,7 +11,7 @@ from typing import Any
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.engine.asking import AnswerFailedError
 from neuralchat.inference.engine.interface import Ended, Engine, Request, tokens_of
-from neuralchat.inference.generation import Answer, TextStream
+from neuralchat.inference.generation.answering import Answer, TextStream
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.voice import Voice
 from neuralchat.inference.window import Prompt

@@ -14,7 +14,7 @@ from neuralchat.console import note
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
-from neuralchat.inference.generation_settings import asked_by_base, asked_text
+from neuralchat.inference.generation.settings import asked_by_base, asked_text
 from neuralchat.inference.origin import Origin
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights

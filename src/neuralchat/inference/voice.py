@@ -18,7 +18,7 @@ from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.encoding import encode_texts
 from neuralchat.errors import TemplateError, panics_told
 from neuralchat.inference.answer_text import AnswerText, Frame, frame_of
-from neuralchat.inference.generation_settings import end_token_ids, padding_id
+from neuralchat.inference.generation.settings import end_token_ids, padding_id
 from neuralchat.inference.loading import load_text_parts
 from neuralchat.inference.origin import Origin, origin_of
 from neuralchat.inference.window import Prompt, Window, window_for

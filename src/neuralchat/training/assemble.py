@@ -25,7 +25,7 @@ from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.general_plan import GeneralPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
 from neuralchat.errors import ArgumentsError
-from neuralchat.inference.generation_settings import end_token_ids, with_end_tokens
+from neuralchat.inference.generation.settings import end_token_ids, with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.teacher import Teacher
 from neuralchat.models.compat.trainer import (

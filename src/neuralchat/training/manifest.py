@@ -15,7 +15,7 @@ import torch
 from neuralchat.checkpointing.store import write_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat, written_base
 from neuralchat.files import write_file
-from neuralchat.inference.generation_settings import end_token_ids
+from neuralchat.inference.generation.settings import end_token_ids
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import commit_of

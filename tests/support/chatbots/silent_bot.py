@@ -8,7 +8,7 @@ from typing import Any
 
 from neuralchat.data.templates.making import make_template
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.generation import Answer
+from neuralchat.inference.generation.answering import Answer
 from neuralchat.inference.sampling import Sampling
 from support.small_models import make_tokenizer
 

@@ -10,7 +10,7 @@ import pytest
 from support.small_models import make_pieces_tokenizer, make_tokenizer
 
 from neuralchat.inference.answer_text import HALF, NO_FRAME, AnswerText, Frame, decoded
-from neuralchat.inference.generation import TextStream
+from neuralchat.inference.generation.answering import TextStream
 
 TEXT = "Grüße, 世界! 🙂🙃 a\n\nb  c\td — the town is blue and green. "
 

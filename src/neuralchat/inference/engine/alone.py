@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from neuralchat.inference.decoding import decode
 from neuralchat.inference.engine.checks import Limits
 from neuralchat.inference.engine.interface import Reason
 from neuralchat.inference.engine.jobs import Job
 from neuralchat.inference.engine.next_token import Chooser
 from neuralchat.inference.engine.shelf import Shelf
-from neuralchat.inference.generation_settings import decoder_start, generation_settings
+from neuralchat.inference.generation.decoding import decode
+from neuralchat.inference.generation.settings import decoder_start, generation_settings
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of

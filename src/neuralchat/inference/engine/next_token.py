@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuralchat.inference.engine.interface import Request, Token
-from neuralchat.inference.penalties import with_answer_penalties
+from neuralchat.inference.generation.penalties import with_answer_penalties
 
 # Sorting a whole vocabulary is slow: so many of the likeliest are looked at first, and more where they do not suffice.
 FIRST_CANDIDATES, MORE_CANDIDATES = 256, 16

@@ -20,7 +20,7 @@ from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.errors import TemplateError
 from neuralchat.inference.answer_text import frame_of
-from neuralchat.inference.generation_settings import end_token_ids
+from neuralchat.inference.generation.settings import end_token_ids
 
 QUESTION, ANSWER = Turn("user", "Name a colour of the sky."), Turn("assistant", "The sky is blue.")
 THOUGHT = replace(ANSWER, reasoning="Water and air scatter it.")

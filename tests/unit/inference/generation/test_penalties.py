@@ -1,4 +1,4 @@
-"""inference/penalties.py: what generate is given besides its own settings."""
+"""inference/generation/penalties.py: what generate is given besides its own settings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from support.engines.asking import VOCABULARY, ids_of, plain_answer, request_of
 from support.small_models import small_model
 
-from neuralchat.inference.decoding import decode
-from neuralchat.inference.generation_settings import generation_settings
-from neuralchat.inference.penalties import answer_penalties
+from neuralchat.inference.generation.decoding import decode
+from neuralchat.inference.generation.penalties import answer_penalties
+from neuralchat.inference.generation.settings import generation_settings
 from neuralchat.inference.sampling import Sampling
 
 PROMPTS = [[5, 17, 33, 8], [9, 8]]

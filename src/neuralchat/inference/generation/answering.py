@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from neuralchat.inference.answer_text import NO_FRAME, AnswerText, Frame
-from neuralchat.inference.decoding import decode
-from neuralchat.inference.generation_settings import generation_settings, padding_id
-from neuralchat.inference.penalties import answer_penalties
+from neuralchat.inference.generation.decoding import decode
+from neuralchat.inference.generation.penalties import answer_penalties
+from neuralchat.inference.generation.settings import generation_settings, padding_id
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.adapters.build import base_model_of
 

@@ -1,4 +1,4 @@
-"""inference/generation_settings.py: a base model's generation_config.json never acts by itself; ours says where answers
+"""inference/generation/settings.py: a base model's generation_config.json never acts by itself; ours says where answers
 end.
 """
 
@@ -16,7 +16,7 @@ from support.runs import ROWS
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.generation_settings import with_end_tokens
+from neuralchat.inference.generation.settings import with_end_tokens
 
 # What published models ask for, and what would change the answer.
 ASKED: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""inference/streaming.py and seeding.py: a callback becomes an iterator, which computes only while it is waited for."""
+"""inference/generation/streaming.py and seeding.py: a callback becomes an iterator, which computes only when asked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from neuralchat.inference import seeding, streaming
-from neuralchat.inference.seeding import RandomState
-from neuralchat.inference.streaming import pieces_of
+from neuralchat.inference.generation import seeding, streaming
+from neuralchat.inference.generation.seeding import RandomState
+from neuralchat.inference.generation.streaming import pieces_of
 
 
 def answers() -> list[threading.Thread]:
