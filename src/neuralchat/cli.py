@@ -226,7 +226,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=FlagParser)
     verbs.add_parser("finetune", help=VERBS["finetune"], add_help=False)
     for verb, add_flags in FLAGS_OF_VERB.items():
-        flags = verbs.add_parser(verb, help=VERBS[verb], description=VERBS[verb], allow_abbrev=False)
+        flags = verbs.add_parser(verb, help=VERBS[verb], description=VERBS[verb])
         add_flags(flags)
         flags.set_defaults(work=WORK_OF_VERB[verb])
     return parser

@@ -54,7 +54,8 @@ def engine_around(
     shelf = Shelf(model, base_name, adapter_name)
     batch = None
     if family_of(shelf.base.config).take_pages(shelf.base):
-        memory = settings.memory_tokens or memory_tokens_for(shelf.base)
+        size = shelf.base.get_input_embeddings().weight.element_size()
+        memory = settings.memory_tokens or memory_tokens_for(shelf.base.config, bytes_per_number=size)
         batch = PackedAnswers(shelf, memory, most_running=settings.most_running, native=settings.native)
         if not batch.proven:
             batch = None
@@ -79,13 +80,12 @@ def load_engine(
     return engine_around(model, base_name, adapter_name if hasattr(model, "peft_config") else None, settings)
 
 
-def memory_tokens_for(base: Any) -> int:
+def memory_tokens_for(config: Any, *, bytes_per_number: int) -> int:
     """By the memory that is free and what a token's keys and values take, at most."""
-    config = base.config.get_text_config()
+    config = config.get_text_config()
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
-    weight = base.get_input_embeddings().weight
-    per_token = 2 * config.num_hidden_layers * kept * size * weight.element_size()
+    per_token = 2 * config.num_hidden_layers * kept * size * bytes_per_number
     share = MEMORY_SHARE * psutil.virtual_memory().available
     return max(LEAST_MEMORY_TOKENS, min(MOST_MEMORY_TOKENS, int(share / per_token)))

@@ -5,20 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from typing import Any
-
-import psutil
 
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import ArgumentsError
-from neuralchat.inference.engine.building import (
-    DEFAULT_SETTINGS,
-    LEAST_MEMORY_TOKENS,
-    MEMORY_SHARE,
-    MOST_MEMORY_TOKENS,
-    EngineSettings,
-)
+from neuralchat.inference.engine.building import DEFAULT_SETTINGS, EngineSettings, memory_tokens_for
 from neuralchat.inference.engine.llama.exported import exported_model
 from neuralchat.inference.engine.llama.llama_engine import LlamaSizes, llama_engine
 from neuralchat.inference.engine.llama.llama_server import INSTALL
@@ -27,7 +18,8 @@ from neuralchat.inference.loading import config_of
 from neuralchat.inference.origin import Origin
 from neuralchat.inference.voice import Voice
 
-ENGINES = ("auto", "torch", "llamacpp")
+# Of llama.cpp's keys and values.
+FP32_BYTES = 4
 
 
 def wants_llama(engine: str) -> bool:
@@ -56,7 +48,8 @@ def started_llama(
     sizes = LlamaSizes(
         positions=found.positions,
         rows=found.rows,
-        memory_tokens=settings.memory_tokens or llama_memory(config_of(origin, trust_remote_code=trust_remote_code)),
+        memory_tokens=settings.memory_tokens
+        or memory_tokens_for(config_of(origin, trust_remote_code=trust_remote_code), bytes_per_number=FP32_BYTES),
         most_running=settings.most_running,
         most_waiting=settings.most_waiting,
     )
@@ -74,14 +67,3 @@ def usable_cpus() -> int:
     """As torch counts its threads."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() and int(asked) > 0 else len(os.sched_getaffinity(0))
-
-
-def llama_memory(config: Any) -> int:
-    """Tokens whose keys and values, in fp32, have room in a share of the memory that is free."""
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    kept = getattr(text, "num_key_value_heads", None) or heads
-    per_token = 2 * 4 * text.num_hidden_layers * kept * size
-    share = MEMORY_SHARE * psutil.virtual_memory().available
-    return max(LEAST_MEMORY_TOKENS, min(MOST_MEMORY_TOKENS, int(share / per_token)))

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from neuralchat.cache import WORK_PREFIX, broken_seal, cache_directory, keep_within_limit, seal, trusted_directory
-from neuralchat.console import inform, note
+from neuralchat.console import note
 from neuralchat.console.waiting import waiting
-from neuralchat.errors import ModelError, NeuralChatError, is_panic, system_error_in, system_error_line
-from neuralchat.files import move, open_regular, remove_tree, sweep_abandoned, working_directory_in
+from neuralchat.errors import ModelError, NeuralChatError, is_panic, system_error_in
+from neuralchat.files import open_regular
 from neuralchat.models.gguf.splits import split_name, steps_of
+from neuralchat.models.loading.cached_model import cached_model
 from neuralchat.models.loading.file_hashes import remembered_sha256
 from neuralchat.models.quiet import quiet_libraries
 
@@ -32,37 +32,8 @@ def is_gguf_file(name: str | os.PathLike[str]) -> bool:
 def converted_gguf(path: Path) -> Path:
     """The directory in the cache that holds the model of a GGUF file. Raises ModelError."""
     check_magic(path)
-    kind = trusted_directory(cache_directory() / "gguf")
-    entry = kind / f"base-{READER_VERSION}-{remembered_sha256(path)}"
-    if entry.is_dir() and broken_seal(entry) is None:
-        return entry
-    inform(f"reading {path} (once; it is kept as fp32 in {kind})")
-    try:
-        sweep_abandoned(kind, WORK_PREFIX)
-        with working_directory_in(kind, WORK_PREFIX) as work:
-            with waiting("converting"), quiet_libraries():
-                convert(path, work / "entry")
-            seal(work / "entry")
-            # Another process may have made it meanwhile.
-            if broken_seal(entry) is not None:
-                remove_tree(entry)
-                move(work / "entry", entry)
-    except NeuralChatError:
-        raise
-    except BaseException as error:  # files of others are trusted with nothing, and the libraries raise what they meet
-        if (refused := system_error_in(error)) is not None:
-            raise ModelError(
-                f"{kind} cannot be written: {system_error_line(refused)}; NEURALCHAT_HOME names another place"
-            ) from error
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{path} cannot be read: {reason:.300}\nIts architecture must be one that transformers reads from GGUF, "
-            "and the file whole; name the model that it was made from instead"
-        ) from error
-    keep_within_limit(keep=entry)
-    return entry
+    key = f"base-{READER_VERSION}-{remembered_sha256(path)}"
+    return cached_model(key, lambda entry: convert(path, entry), told=f"reading {path}", kept="kept as fp32")
 
 
 def check_magic(path: Path) -> None:
@@ -73,9 +44,22 @@ def check_magic(path: Path) -> None:
 
 
 def convert(path: Path, target: Path) -> None:
+    """Raises ModelError for a file that cannot be read, and OSError where the cache cannot be written."""
     from neuralchat.models.loading.fetch import convert_gguf
 
-    convert_gguf(path.absolute(), target, repair_splits)
+    try:
+        with waiting("converting"), quiet_libraries():
+            convert_gguf(path.absolute(), target, repair_splits)
+    except NeuralChatError:
+        raise
+    except BaseException as error:  # files of others are trusted with nothing, and the libraries raise what they meet
+        if system_error_in(error) is not None or not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{path} cannot be read: {reason:.300}\nIts architecture must be one that transformers reads from GGUF, "
+            "and the file whole; name the model that it was made from instead"
+        ) from error
 
 
 def repair_splits(path: Path, tokenizer: Any) -> None:

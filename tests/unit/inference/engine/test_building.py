@@ -55,7 +55,7 @@ def test_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> N
     def with_free(size: int) -> int:
         free = type("Free", (), {"available": size})()
         monkeypatch.setattr("neuralchat.inference.engine.building.psutil.virtual_memory", lambda: free)
-        return memory_tokens_for(model)
+        return memory_tokens_for(model.config, bytes_per_number=model.get_input_embeddings().weight.element_size())
 
     assert with_free(10_000 * 4 * 256) == 10_000
     assert with_free(1 << 40) == 65_536

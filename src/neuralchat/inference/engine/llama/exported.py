@@ -12,25 +12,8 @@ from typing import Any
 
 import torch
 
-from neuralchat.cache import (
-    WORK_PREFIX,
-    broken_seal,
-    cache_directory,
-    keep_within_limit,
-    seal,
-    trusted_directory,
-)
-from neuralchat.console import inform
-from neuralchat.errors import ModelError, system_error_in, system_error_line
-from neuralchat.files import (
-    make_private_directory,
-    move,
-    read_file,
-    remove_tree,
-    sweep_abandoned,
-    working_directory_in,
-    write_new_file,
-)
+from neuralchat.errors import ModelError
+from neuralchat.files import make_private_directory, read_file, write_new_file
 from neuralchat.inference.gguf_text import gguf_text, write_gguf_of
 from neuralchat.inference.loading import chat_precision, load
 from neuralchat.inference.origin import Origin
@@ -40,6 +23,7 @@ from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import load_config
+from neuralchat.models.loading.cached_model import cached_model
 from neuralchat.models.loading.file_hashes import remembered_sha256
 from neuralchat.models.quiet import quiet_libraries
 
@@ -72,27 +56,13 @@ def exported_model(
         raise ModelError("llama.cpp's server answers with decoders only; take --engine torch for this model")
     if origin.method is not None and not origin.is_whole_model:
         check_mergeable(origin.method)
-    key = fingerprint(origin, voice)
-    kind = trusted_directory(cache_directory() / "gguf")
-    entry = kind / key
-    if entry.is_dir() and broken_seal(entry) is None:
-        return read_entry(entry)
-    try:
-        inform(f"writing {origin.name} as GGUF for llama.cpp (once; it is kept in {kind})")
-        sweep_abandoned(kind, WORK_PREFIX)
-        with working_directory_in(kind, WORK_PREFIX) as work:
-            with waiting("writing"):
-                write_entry(work / "entry", origin, voice, template, trust_remote_code)
-            remove_tree(entry)
-            move(work / "entry", entry)
-    except Exception as error:
-        if (refused := system_error_in(error)) is None:
-            raise
-        raise ModelError(
-            f"{kind} cannot be written: {system_error_line(refused)}; NEURALCHAT_HOME names another place"
-        ) from error
-    keep_within_limit(keep=entry)
-    return read_entry(entry)
+
+    def make(entry: Path) -> None:
+        with waiting("writing"):
+            write_entry(entry, origin, voice, template, trust_remote_code)
+
+    told = f"writing {origin.name} as GGUF for llama.cpp"
+    return read_entry(cached_model(fingerprint(origin, voice), make, told=told))
 
 
 def fingerprint(origin: Origin, voice: Voice) -> str:
@@ -133,7 +103,6 @@ def write_entry(entry: Path, origin: Origin, voice: Voice, template: str | None,
     rows = model.get_input_embeddings().weight.shape[0]
     positions = architecture_of(model.config).values(model.config)["context_length"]
     write_new_file(entry / FACTS, json.dumps({"type": kind.name, "rows": rows, "positions": positions}))
-    seal(entry)
 
 
 def read_entry(entry: Path) -> ExportedModel:
