@@ -39,26 +39,37 @@ def asked(words: str, **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": words}], "max_tokens": 24, **fields}
 
 
-async def visit(client: httpx.AsyncClient, deed: str, chance: random.Random) -> int:
-    question = f"What is {chance.randrange(100)} plus {chance.randrange(100)}?"
+async def visit(
+    client: httpx.AsyncClient, deed: str, question: str, *, rubbish: bytes = RUBBISH[0], lines: int = 0, **fields: Any
+) -> tuple[int, str]:
+    """(status, the words of a whole answer). Who leaves a stream has seen `lines` of it."""
     if deed == "rubbish":
         headers = {"Content-Type": "application/json"}
-        return (await client.post(PATH, content=chance.choice(RUBBISH), headers=headers)).status_code
+        return (await client.post(PATH, content=rubbish, headers=headers)).status_code, ""
     bodies = {
         "too long": asked("colour " * 20_000),
         "too large": asked("a" * (1 << 21)),
         "nobody": asked("a", model="nobody"),
-        "ask": asked(question, temperature=chance.choice((0, 1)), n=chance.choice((1, 1, 2))),
+        "ask": asked(question, **fields),
     }
     if deed in bodies:
-        return (await client.post(PATH, json=bodies[deed])).status_code
-    async with client.stream("POST", PATH, json=asked(question, stream=True)) as response:
+        response = await client.post(PATH, json=bodies[deed])
+        answered = deed == "ask" and response.status_code == 200
+        return response.status_code, response.json()["choices"][0]["message"]["content"] if answered else ""
+    async with client.stream("POST", PATH, json=asked(question, stream=True, **fields)) as response:
         seen = 0
-        async for _ in response.aiter_lines():
-            seen += 1
-            if deed == "leave" and seen > chance.randrange(12):
+        async for line in response.aiter_lines():
+            seen += bool(line)
+            if deed == "leave" and seen > lines:
                 break
-    return response.status_code
+    return response.status_code, ""
+
+
+async def chance_visit(client: httpx.AsyncClient, deed: str, chance: random.Random) -> int:
+    question = f"What is {chance.randrange(100)} plus {chance.randrange(100)}?"
+    fields = {"temperature": chance.choice((0, 1)), "n": chance.choice((1, 1, 2))} if deed == "ask" else {}
+    how = {"rubbish": chance.choice(RUBBISH), "lines": chance.randrange(12)}
+    return (await visit(client, deed, question, **how, **fields))[0]
 
 
 async def rush(url: str, clients: int, seconds: float) -> tuple[Counter[tuple[str, int]], float]:
@@ -73,7 +84,7 @@ async def rush(url: str, clients: int, seconds: float) -> tuple[Counter[tuple[st
             while time.monotonic() < end:
                 (deed,) = chance.choices(list(DEEDS), list(DEEDS.values()))
                 start = time.monotonic()
-                status = await visit(own, deed, chance)
+                status = await chance_visit(own, deed, chance)
                 longest = max(longest, time.monotonic() - start)
                 found[deed, status] += 1
                 if status == 429:
