@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 # Calls that change what is on a disk, by which of their texts is the name that they change.
-CHANGES = re.compile(
-    r"^\d+ +(?:mkdir|mkdirat|rename|renameat|renameat2|unlink|unlinkat|rmdir|link|linkat|symlink|symlinkat|"
-    r"chmod|fchmodat|fchmodat2|chown|fchownat|lchown|truncate|mknod|mknodat|utimensat|setxattr|creat)\("
-)
-OPENS = re.compile(r"^\d+ +(?:open|openat|openat2)\(")
+CHANGING = (
+    "mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir link linkat symlink symlinkat chmod fchmodat "
+    "fchmodat2 chown fchownat lchown truncate mknod mknodat utimensat setxattr creat"
+).split()
+OPENING = ("open", "openat", "openat2")
+# Not all that name a file: an import looks for thousands. A call that the machine does not have is left out.
+TRACED = ",".join(f"?{call}" for call in (*CHANGING, *OPENING, "fchmod", "fchown", "execve", "execveat")) + ",%network"
+CHANGES = re.compile(rf"^\d+ +(?:{'|'.join(CHANGING)})\(")
+OPENS = re.compile(rf"^\d+ +(?:{'|'.join(OPENING)})\(")
 WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
 # AT_FDCWD</here>, or a descriptor with its path, and then a name.
 NAME = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<base>[^>]*)>, )?"(?P<name>[^"]*)"')
@@ -73,7 +77,7 @@ def traced(
         "--decode-fds=path",
         "--string-limit=4096",
         "--signal=none",
-        "--trace=%file,%network,execve,fchmod,fchown",
+        f"--trace={TRACED}",
         f"--output={log}",
     ]
     with said.open("wb") as output:

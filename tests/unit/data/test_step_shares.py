@@ -48,7 +48,16 @@ def test_smaller_micro_batches_hold_from_the_next_pass_on(workers: int) -> None:
     assert [share.micro_batches for share in loader.steps(1, 2)] == [2]
 
 
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks every five seconds whether its workers live, which is all that these tests would do."""
+    waiting = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    assert len(waiting.__defaults__) == 1
+    monkeypatch.setattr(waiting, "__defaults__", (0.1,))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_worker_that_is_killed_is_replaced(persistent: bool, said: list[str]) -> None:
     """No share is left out or given twice, and no random number is drawn that an undisturbed run does not draw."""
@@ -71,6 +80,7 @@ def test_a_worker_that_is_killed_is_replaced(persistent: bool, said: list[str]) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("looks_often")
 def test_workers_that_are_killed_again_and_again_end_it() -> None:
     class Deadly(StepShares):
         def __getitem__(self, index: int) -> Any:
