@@ -63,9 +63,17 @@ def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernels_directory(pytestconfig: pytest.Config) -> Path:
-    """Kept from run to run: what is compiled is named by all that decides it, and takes longer than most tests."""
-    directory = pytestconfig.cache.mkdir("kernels")
+def kernels_directory(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kept from run to run: what is compiled is named by all that decides it, and takes longer than most tests.
+
+    Where pytest keeps nothing or may not, the workers of this run share one.
+    """
+    try:
+        directory = pytestconfig.cache.mkdir("kernels")
+    except (AttributeError, OSError):
+        own = tmp_path_factory.getbasetemp()
+        directory = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "kernels"
+        directory.mkdir(exist_ok=True)
     directory.chmod(0o700)
     return directory
 
