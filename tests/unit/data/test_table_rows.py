@@ -64,6 +64,7 @@ SEPARATED = [
     ("text\na; b\n", {"text": "a; b"}),
     ("text\none, two; three\n", {"text": "one, two; three"}),
     ('messages\n[{"role": "user", "content": "a"}]\n', {"messages": '[{"role": "user", "content": "a"}]'}),
+    ('question, answer\n"a, b", "c, d"\n', {"question": "a, b", "answer": "c, d"}),
     ("sep=;\nquestion;answer\na,b;c\n", {"question": "a,b", "answer": "c"}),
     ("question|answer\n\na,b|c;d\n", {"question": "a,b", "answer": "c;d"}),
 ]

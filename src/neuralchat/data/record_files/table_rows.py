@@ -85,12 +85,13 @@ def read_table(path: Path, *, separator: str | None = None) -> Rows:
             stream.readline()
         separator = separator or separator_of(sample, whole=whole)
         # Seen in the header, where no cell holds a text.
-        spaced = f'{separator} "' in sample.partition("\n")[0]
+        header = sample.partition("\n")[0]
+        spaced = f'{separator} "' in header or 0 < header.count(separator) == header.count(f"{separator} ")
         yield from rows_of_table(stream, separator, skipped, spaced=spaced)
 
 
 def rows_of_table(stream: TextIO, separator: str, skipped: int, *, spaced: bool = False) -> Rows:
-    """`skipped` lines stand before the header. `spaced`: a space stands between a separator and a quote."""
+    """`skipped` lines stand before the header. `spaced`: a space stands behind each separator, for the eye."""
     number = 0
     table = TableRows(RowLines(stream), separator, spaced=spaced)
     try:
