@@ -42,9 +42,9 @@ def without_neuralchat(
 ) -> str:
     """Code for plain transformers (and PEFT), which prints the answer of `neuralchat chat`.
 
-    Empty for methods with virtual tokens: PEFT 0.21 does not give them to transformers 5's generate. `base`: the name of the
-    base model; None where it is a directory, which the manifest beside the card names. `method`: "none" for a whole
-    model.
+    Empty for methods with virtual tokens: PEFT 0.21 does not give them to transformers 5's generate. `base`: the name
+    of the base model; None where it is a directory, which the manifest beside the card names. `method`: "none" for a
+    whole model.
     """
     row = METHODS.get(method)
     if row is None or row.virtual_tokens:

@@ -59,8 +59,9 @@ def records_of_rows(
             record = record_of(value, found, f"{name} row {row.number}", findings)
         if record is None:
             report.add_row(name, row.number, findings.problems)
+            is_missing = any(" is missing; found " in what for what in findings.problems)
             # What is no object has no columns.
-            if (found is None and isinstance(value, dict) and value) or any(" is missing; found " in what for what in findings.problems):
+            if is_missing or (found is None and isinstance(value, dict) and value):
                 report.unrecognised = True
                 report.columns_to_name = report.columns_to_name or columns_to_name(value)
             report.bad_rows += 1
