@@ -211,7 +211,12 @@ def test_what_is_no_file_is_told_with_what_was_meant(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("a.xlsx", "; save the sheet as CSV in UTF-8"), ("a.txt", '{"text": "..."}'), ("a.zip", "; unpack it"), ("a", "'a'")],
+    [
+        ("a.xlsx", "; save the sheet as CSV in UTF-8"),
+        ("a.txt", '{"text": "..."}'),
+        ("a.zip", "; unpack it"),
+        ("a", "'a'"),
+    ],
 )
 def test_other_files_are_told_with_what_to_do(tokenizer: Any, tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / name).write_text("a")
