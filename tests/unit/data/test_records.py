@@ -36,9 +36,7 @@ def test_alpaca_record() -> None:
     turns = (Turn("user", "Add.", "1 and 2"), Turn("assistant", "3"))
     for facts in (row["facts"], json.dumps(row["facts"])):
         # As JSON text they stand in tables.
-        assert read({**row, "facts": facts})[0] == [
-            Record(turns, "file.json row 1", "Alpaca", ("3", ("sum", "total")))
-        ]
+        assert read({**row, "facts": facts})[0] == [Record(turns, "file.json row 1", "Alpaca", ("3", ("sum", "total")))]
 
 
 @pytest.mark.parametrize("row", [GOOD, {**GOOD, "input": ""}, {**GOOD, "input": None}])
