@@ -25,7 +25,8 @@ learns the format that its maker chose. Chat, evaluation and the report ask in t
 - **Where the generation prompt is not what stands before an answer in training**, chat sends what training wrote.
 - **Text of a user never becomes a control token**, however it is spelled.
 - `--chat_template FILE` takes another template, `--chat_template_kwargs enable_thinking=false` gives it variables; the
-  run keeps both. A template that prints today's date prints the day of the run's start ever after (`--template_date`).
+  run keeps both. A variable that the template does not name is told. A template that prints today's date prints the day
+  of the run's start ever after (`--template_date`).
 
 The table is made by `scripts/generate_template_table.py` from templates in the manner of published ones
 (`tests/support/templates/styles.py`); `tests/unit/data/templates/test_chat_styles.py` holds each against the rendering

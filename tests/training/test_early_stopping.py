@@ -77,6 +77,7 @@ def test_a_smaller_perplexity_is_the_better_one() -> None:
     [
         ({"early_stopping_patience": 0}, "--early_stopping_patience must be at least 1, found 0"),
         ({"early_stopping_patience": 2, "eval_strategy": "no"}, "--early_stopping_patience needs evaluations"),
+        ({"early_stopping_patience": 2, "save_strategy": "no"}, "--save_strategy must be that of --eval_strategy"),
         ({"early_stopping_patience": 2, "validation_file": []}, "evaluation needs records"),
         ({"early_stopping_threshold": 0.1}, "--early_stopping_threshold needs --early_stopping_patience"),
         ({"load_best_model_at_end": True, "save_only_model": True}, "--save_only_model keeps no checkpoint that"),

@@ -151,6 +151,13 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
             "--save_only_model keeps no checkpoint that --load_best_model_at_end could take the best from",
         ),
         (
+            training.load_best_model_at_end
+            and training.eval_strategy != "no"
+            and training.save_strategy not in (training.eval_strategy, "best"),
+            "the best state is chosen from checkpoints (--load_best_model_at_end, --early_stopping_patience), so "
+            f"--save_strategy must be that of --eval_strategy, {training.eval_strategy}; leave it out",
+        ),
+        (
             tuning.early_stopping_patience is not None and training.eval_strategy == "no",
             "--early_stopping_patience needs evaluations: --eval_strategy epoch, or steps with --eval_steps",
         ),

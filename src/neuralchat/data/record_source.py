@@ -26,6 +26,7 @@ from neuralchat.data.record_files.saved_data_set import (
 from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, read_records, records_of_rows
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import file_sha256
+from neuralchat.paths import nearest_path
 
 FILES_SHOWN = 8
 
@@ -70,7 +71,7 @@ class RecordSource:
                     problem = directory_problem(name, held_out=self.held_out)
                     problems += [problem] if problem else []
                 elif not path.is_file():
-                    problems.append(f"{name} does not exist")
+                    problems.append(missing_problem(name))
                 elif path.stat().st_size == 0:
                     problems.append(f"{name}: the file is empty")
             except (OSError, ValueError) as error:
@@ -110,6 +111,16 @@ class RecordSource:
         parts = [replace(self, files=(name,)) for name in self.files] or [self]
         firsts = [next(part.records(RecordReport()), None) for part in parts]
         return [record for record in firsts if record is not None]
+
+
+def missing_problem(name: str) -> str:
+    """Why there is no file of a name, and what was meant."""
+    if "://" in name:
+        return f"{name} is an address; download it, and name the file"
+    if any(sign in name for sign in "*?["):
+        return f"{name} does not exist; patterns are filled in by the shell only, where they stand without quotes"
+    near = nearest_path(name)
+    return f"{name} does not exist" + (f"; did you mean {near}?" if near else "")
 
 
 def directory_problem(name: str, *, held_out: bool) -> str | None:

@@ -19,6 +19,8 @@ from neuralchat import Chatbot
 bot = Chatbot.load(".")  # this directory{moved}
 print(bot.predict("How do I reset my badge?"))
 """
+# For a base model that was a directory: its place is in the manifest, and not in a text that is handed on.
+PLACE_OF_BASE = 'json.loads(Path(run, "neuralchat.json").read_text(encoding="utf-8"))["base_model"]["path"]'
 MOVED = '; base_model="..." says where the base model lies on this machine'
 
 
@@ -27,7 +29,7 @@ def with_neuralchat(*, whole: bool) -> str:
 
 
 def without_neuralchat(
-    base: str,
+    base: str | None,
     template: Template,
     end_ids: Sequence[int],
     pad_id: int,
@@ -40,21 +42,24 @@ def without_neuralchat(
 ) -> str:
     """Code for plain transformers (and PEFT), which prints the answer of `neuralchat chat`.
 
-    Empty for methods with virtual tokens: PEFT 0.21 does not give them to transformers 5's generate. `base`: the base
-    model; a directory is that of the machine that trained. `method`: "none" for a whole model.
+    Empty for methods with virtual tokens: PEFT 0.21 does not give them to transformers 5's generate. `base`: the name
+    of the base model; None where it is a directory, which the manifest beside the card names. `method`: "none" for a
+    whole model.
     """
     row = METHODS.get(method)
     if row is None or row.virtual_tokens:
         return ""
     whole, kind = row.trains_base, f"AutoModelFor{'Seq2SeqLM' if encoder_decoder else 'CausalLM'}"
     where = f', revision="{revision}"' if revision != "main" and not whole else ""
+    in_manifest = base is None and not whole
     lines = [
+        *(["import json", "from pathlib import Path", ""] if in_manifest else []),
         "import torch",
         *([] if whole else ["from peft import PeftModel"]),
         f"from transformers import {kind}, AutoTokenizer, GenerationConfig",
         "",
         'run = "."  # this directory',
-        *([] if whole else [f"base = {json.dumps(base)}  # {meaning_of(base)}"]),
+        *([] if whole else base_lines(base)),
         'question = "How do I reset my badge?"',
         "",
         "tokenizer = AutoTokenizer.from_pretrained(run)",
@@ -76,10 +81,10 @@ def without_neuralchat(
     return "\n".join(lines) + "\n"
 
 
-def meaning_of(base: str) -> str:
-    if Path(base).is_absolute():
-        return "where the base model lay in training; write where it lies on this machine"
-    return "the base model: its name on a hub, or the directory where it lies"
+def base_lines(base: str | None) -> list[str]:
+    if base is None:
+        return ["# Where the base model lay in training; elsewhere write its place.", f"base = {PLACE_OF_BASE}"]
+    return [f"base = {json.dumps(base)}  # the base model: its name on a hub, or the directory where it lies"]
 
 
 def settings(end_ids: Sequence[int], pad_id: int, *, encoder_decoder: bool) -> list[str]:
@@ -97,7 +102,7 @@ def prompt_lines(template: Template) -> list[str]:
     return ["prompt = (", *(f"    {piece}" for piece in pieces), f').replace("{PLACE}", question)']
 
 
-def written_base(base: dict[str, Any]) -> str:
-    """Where the base model of a manifest lies, or its name."""
+def written_base(base: dict[str, Any]) -> str | None:
+    """The name of a manifest's base model; None where it was a directory."""
     path = base.get("path")
-    return path if isinstance(path, str) and Path(path).is_absolute() else str(base["name"])
+    return None if isinstance(path, str) and Path(path).is_absolute() else str(base["name"])

@@ -106,8 +106,8 @@ def config_of(origin: Origin, *, trust_remote_code: bool) -> Any:
             raise RunDirectoryError(f"run directory {origin.name} does not exist; as a model: {error}") from error
         if origin.method is not None and not origin.is_whole_model:
             raise ModelError(
-                f"the base model of {origin.name} cannot be loaded: {error}\n"
-                "If it lies elsewhere now, say where: --base_model PATH"
+                f"the base model of {origin.name} cannot be loaded. If it lies elsewhere now, say where: "
+                f"--base_model PATH\n{error}"
             ) from error
         raise
 

@@ -148,9 +148,7 @@ def fingerprint_in(identity: Any) -> str | None:
 
 
 def base_source(base: dict[str, Any]) -> ModelSource:
-    # A relative path is written down whole, so that a run can be used from any directory.
-    directory, cache_dir = base.get("path"), base.get("cache_dir")
-    name = directory if directory and (os.path.isdir(directory) or is_gguf_file(directory)) else base["name"]
+    cache_dir, name = base.get("cache_dir"), name_of_base(base["name"], base.get("path"))
     return ModelSource(
         name=name,
         config_name=base.get("config_name"),
@@ -160,6 +158,18 @@ def base_source(base: dict[str, Any]) -> ModelSource:
         if cache_dir and not os.path.isdir(name) and is_cached(name, MODEL_CONFIG, cache_dir)
         else None,
     )
+
+
+def name_of_base(name: str, path: str | None) -> str:
+    """Where the base model is to be found: its place in training, else what its name leads to from here.
+
+    `path` is whole where it was a directory or file, so that a run can be used from any directory. What was one is not
+    looked for on a hub: there the name may be anybody's.
+    """
+    if not path or os.path.isdir(path) or is_gguf_file(path):
+        return path or name
+    is_found = os.path.isdir(name) or is_gguf_file(name) or name.lower() in PACKAGED_MODELS
+    return path if os.path.isabs(path) and not is_found else name
 
 
 def origin_of_checkpoint(path: Path) -> Origin:

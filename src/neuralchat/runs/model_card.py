@@ -26,14 +26,15 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
     facts["library_name"] = "transformers" if whole else "peft"
     facts["tags"] = ["full" if whole and not merged else plain(merged or method), "neuralchat"]
     written = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
-    shown, title = in_text(base), in_text(Path(base).name if is_local else base)
+    # The way to it says whose machine it was, and helps nobody elsewhere.
+    shown = in_text(Path(base).name if is_local else base)
     kind = f"{shown} with its {merged} adapter folded in" if merged else f"{shown}, all weights"
     what = f"{kind}, trained" if whole else f"A {in_text(method)} adapter for {shown}, trained"
     parts = [
         "---",
         written,
         "---",
-        f"# {'Fine-tuned' if whole else 'Adapter for'} {title}",
+        f"# {'Fine-tuned' if whole else 'Adapter for'} {shown}",
         "",
         f"{what} with NeuralChat{version(manifest)}{on_examples(manifest)}.",
         f"Prompt template: {in_text(manifest['template']['name'])}.",
@@ -50,9 +51,9 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
     if not whole and is_local:
         parts += [
             "",
-            f"The base model was a directory of the machine that trained ({shown}). Where it lies elsewhere, name its "
-            "place: `neuralchat chat THIS_DIRECTORY --base_model PATH`, or `base` in the code above. "
-            "`adapter_config.json` holds the old place, which PEFT looks at only where it is to find the model itself.",
+            f"The base model, {shown}, was a directory of the machine that trained. Where it lies elsewhere, name its "
+            "place: `neuralchat chat THIS_DIRECTORY --base_model PATH`"
+            + (", or `base` in the code above." if without_neuralchat else "."),
         ]
     parts += ["", "The prompt must be written as in training; `neuralchat.json` holds the template."]
     return "\n".join(parts) + "\n"

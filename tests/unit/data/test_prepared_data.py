@@ -13,6 +13,7 @@ import pytest
 from neuralchat.config.arguments import DataArguments
 from neuralchat.data import prepared_data
 from neuralchat.data.prepared_data import prepare
+from neuralchat.data.record_source import RecordSource
 from neuralchat.errors import DataError
 
 ALPACA = {"instruction": "Name a fruit.", "output": "A pear."}
@@ -195,3 +196,31 @@ def test_nothing_is_left_of_rows_that_are_all_refused(strict: Any, write_records
     with pytest.raises(DataError, match=r"no usable record is left; all were bad:\n.*rows 1-2 \(2 rows\)") as caught:
         prepare(DataArguments(train_file=[file], on_bad_record="skip"), strict)
     assert "Correct these rows" not in str(caught.value)
+
+
+def test_what_is_no_file_is_told_with_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "support.json").write_text("[]")
+    assert RecordSource(("suport.json", "https://host/a.json", "data/*.json", "else")).check() == [
+        "suport.json does not exist; did you mean support.json?",
+        "https://host/a.json is an address; download it, and name the file",
+        "data/*.json does not exist; patterns are filled in by the shell only, where they stand without quotes",
+        "else does not exist",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("a.xlsx", "; save the sheet as CSV in UTF-8"),
+        ("a.txt", '{"text": "..."}'),
+        ("a.zip", "; unpack it"),
+        ("a", "'a'"),
+    ],
+)
+def test_other_files_are_told_with_what_to_do(tokenizer: Any, tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_text("a")
+    with pytest.raises(DataError) as caught:
+        prepare(DataArguments(train_file=[str(tmp_path / name)]), tokenizer)
+    assert "records may be .json, " in str(caught.value)
+    assert str(caught.value).endswith(what)

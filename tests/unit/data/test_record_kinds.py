@@ -340,10 +340,12 @@ def test_equal_problems_are_told_once_with_their_rows() -> None:
         ([{"instruction": "a", "output": "b"}, {"instruction": "a", "output": ""}], ["--on_bad_record skip"]),
         ([{"instruction": "a", "output": ""}], []),
         ([{"q": "a"}], ["--columns instruction="]),
+        # What has no columns.
+        ([["Name a fruit.", "A pear."], "a", None, {}], []),
         ([{"instruction": "a", "output": "b"}, {"q": 1}], ["--on_bad_record skip", "--columns instruction="]),
     ],
 )
-def test_only_advice_that_helps(rows: list[dict[str, Any]], advice: list[str]) -> None:
+def test_only_advice_that_helps(rows: list[Any], advice: list[str]) -> None:
     from neuralchat.errors import DataError
 
     with pytest.raises(DataError) as caught:

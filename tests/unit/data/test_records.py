@@ -34,7 +34,9 @@ def only_problem(value: Any) -> str:
 def test_alpaca_record() -> None:
     row = {"instruction": "Add.", "input": "1 and 2", "output": "3", "facts": ["3", ["sum", "total"]]}
     turns = (Turn("user", "Add.", "1 and 2"), Turn("assistant", "3"))
-    assert read(row)[0] == [Record(turns, "file.json row 1", "Alpaca", ("3", ("sum", "total")))]
+    for facts in (row["facts"], json.dumps(row["facts"])):
+        # As JSON text they stand in tables.
+        assert read({**row, "facts": facts})[0] == [Record(turns, "file.json row 1", "Alpaca", ("3", ("sum", "total")))]
 
 
 @pytest.mark.parametrize("row", [GOOD, {**GOOD, "input": ""}, {**GOOD, "input": None}])

@@ -46,11 +46,25 @@ def test_separator_is_found_out(rows: list[tuple[str, str, str]], separator: str
     assert values_of(found) == [{"question": a, "answer": b, "id": c} for a, b, c in rows]
 
 
+@given(rows=st.lists(TABLE_CELLS.filter(bool), max_size=5), separator=st.sampled_from(",;\t|"))
+def test_one_column_has_no_separator(rows: list[str], separator: str) -> None:
+    """Whatever the writer would have put between cells: there it quoted that sign only, and the others stand bare."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "a.csv"
+        with path.open("w", newline="", encoding="utf-8-sig") as stream:
+            csv.writer(stream, delimiter=separator).writerows([("text",), *((cell,) for cell in rows)])
+        found = list(read_rows(path))
+    assert values_of(found) == [{"text": cell} for cell in rows]
+
+
 SEPARATED = [
     ("question;answer\nOne, two, three?;a, b\nFour, five?;c\n", {"question": "One, two, three?", "answer": "a, b"}),
     ("instruction,output\na;b;c,d;e\n", {"instruction": "a;b;c", "output": "d;e"}),
     ('"a, b";"c, d"\n"1, 2";"3, 4"\n', {"a, b": "1, 2", "c, d": "3, 4"}),
     ("text\na; b\n", {"text": "a; b"}),
+    ("text\none, two; three\n", {"text": "one, two; three"}),
+    ('messages\n[{"role": "user", "content": "a"}]\n', {"messages": '[{"role": "user", "content": "a"}]'}),
+    ('question, answer\n"a, b", "c, d"\n', {"question": "a, b", "answer": "c, d"}),
     ("sep=;\nquestion;answer\na,b;c\n", {"question": "a,b", "answer": "c"}),
     ("question|answer\n\na,b|c;d\n", {"question": "a,b", "answer": "c;d"}),
 ]
@@ -79,6 +93,12 @@ def test_broken_csv() -> None:
     problem = only_problem(rows_of('a\nok\n"b" c\n', "a.csv"))
     assert (problem.row, problem.fatal) == (2, True)
     assert problem.what.startswith("is not CSV (line 3): ")
+
+
+def test_more_than_the_only_column() -> None:
+    problem = only_problem(rows_of('text\n"a","b"\n', "a.csv"))
+    assert (problem.row, problem.fatal) == (1, True)
+    assert problem.what == "is not CSV (line 2): text after the closing quote of the only column"
 
 
 @pytest.mark.parametrize("text", ["a\n{cell}\nlast\n", 'a\n{cell}\n"b" c\n'])

@@ -18,7 +18,7 @@ from support.small_models import save_checkpoint, small_model
 from neuralchat.console.terminal import visible
 from neuralchat.errors import ArgumentsError, ModelError, NeuralChatError
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.origin import origin_of
+from neuralchat.inference.origin import name_of_base, origin_of
 
 CUT = " [cut at --max_new_tokens]"
 
@@ -62,7 +62,11 @@ def test_every_verb_takes_the_new_place(
     chat = ("-p", "Name a fruit.", "--max_new_tokens", 8)
     gone = run_cli("chat", run, *chat)
     assert gone.returncode == 2
-    assert "If it lies elsewhere now, say where: --base_model PATH" in gone.stderr
+    # Asked for at its old place, and nowhere else: on a hub models/base may be anybody's.
+    assert gone.stderr == (
+        f"error: the base model of {run} cannot be loaded. If it lies elsewhere now, say where: --base_model PATH\n"
+        f"model directory {tmp_path / 'models' / 'base'} does not exist\n"
+    )
     assert run_cli("chat", run, *chat, "--base_model", place, check=True).stdout == answer
     assert run_cli("chat", run / "checkpoint-4", *chat, "--base_model", place, check=True).stdout == answer
     questions = tmp_path / "questions.json"
@@ -116,6 +120,17 @@ def test_a_path_that_leads_where_no_model_is(moved_once: Moved, tmp_path: Path, 
     (run / "neuralchat.json").write_text(json.dumps(manifest))
     with time_limit(20), pytest.raises(NeuralChatError, match="base model"):
         Chatbot.load(run)
+
+
+def test_where_a_base_model_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "models" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    gone = str(tmp_path / "gone")
+    assert name_of_base("models/a", str(tmp_path)) == str(tmp_path)
+    assert name_of_base("models/a", gone) == "models/a"
+    assert name_of_base("models/b", gone) == gone
+    assert name_of_base("smollm2-135m-instruct", gone) == "smollm2-135m-instruct"
+    assert name_of_base("models/b", "models/b") == name_of_base("models/b", None) == "models/b"
 
 
 def test_a_stranger_does_not_say_where_models_are_downloaded_to(

@@ -28,8 +28,11 @@ def test_a_name_adds_no_key_and_no_heading() -> None:
 
 
 def test_a_directory_is_no_name_for_the_hub() -> None:
-    card = model_card(manifest("/models/mine"), with_neuralchat="pass\n", without_neuralchat="")
+    card = model_card(manifest("/home/ada/models/mine"), with_neuralchat="pass\n", without_neuralchat="")
     assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
+    # Its name is for all to read, whose machine it lay on is not.
+    assert "A lora adapter for mine, trained" in card
+    assert "ada" not in card.replace("adapter", "").replace("Adapter", "")
     assert "--base_model PATH" in card
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain
 from typing import Any
 
 # An object with one of them is a turn.
@@ -36,7 +37,8 @@ def rows_of_columns(value: Any, fields: Collection[str]) -> list[dict[str, Any]]
         return [{name: column[label] for name, column in value.items()} for label in labels]
     if all(isinstance(column, list) and column for column in columns):
         lengths = {len(column) for column in columns}
-        if len(lengths) > 1 or any(is_turn_like(column[0]) for column in columns):
+        # One is enough: others may be broken, which is told when the record is read.
+        if len(lengths) > 1 or any(map(is_turn_like, chain.from_iterable(columns))):
             return None
         return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
     return None

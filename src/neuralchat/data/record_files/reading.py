@@ -34,6 +34,12 @@ READERS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
     ".feather": lambda path, _fields: read_arrow(path),
 }
 
+# Endings that people have instead -> what to do with them.
+HOW_TO_SAVE = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save the sheet as CSV in UTF-8"),
+    **dict.fromkeys((".txt", ".md"), '; texts to learn whole are written as JSON lines: {"text": "..."}'),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z"), "; unpack it"),
+}
 # Binary formats that pack by themselves.
 PACKED_INSIDE = (".parquet", ".arrow", ".feather")
 
@@ -51,7 +57,7 @@ def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
     if reader is None:
         raise DataError(
             f"{path}: records may be {', '.join(READERS)} files, packed as {' or '.join(PACKED_ENDINGS)} or not, "
-            f"found '{path.suffix or path.name}'"
+            f"found '{path.suffix or path.name}'{HOW_TO_SAVE.get(ending, '')}"
         )
     try:
         if problem := content_problem(path, ending):

@@ -16,6 +16,8 @@ from neuralchat.data.record_files.rows import BLANK_WORDS, Blank, RawRow, Rows, 
 
 # Earlier ones win where the beginning of a file speaks for several.
 SEPARATORS = (",", ";", "\t", "|")
+# Of a table with one column: ASCII's own sign between units, which no text holds, so that a line is a cell.
+NO_SEPARATOR = "\x1f"
 SAMPLE_CHARACTERS = 1 << 16
 SAMPLE_ROWS = 50
 # The first line that spreadsheets write and read.
@@ -83,12 +85,13 @@ def read_table(path: Path, *, separator: str | None = None) -> Rows:
             stream.readline()
         separator = separator or separator_of(sample, whole=whole)
         # Seen in the header, where no cell holds a text.
-        spaced = f'{separator} "' in sample.partition("\n")[0]
+        header = sample.partition("\n")[0]
+        spaced = f'{separator} "' in header or 0 < header.count(separator) == header.count(f"{separator} ")
         yield from rows_of_table(stream, separator, skipped, spaced=spaced)
 
 
 def rows_of_table(stream: TextIO, separator: str, skipped: int, *, spaced: bool = False) -> Rows:
-    """`skipped` lines stand before the header. `spaced`: a space stands between a separator and a quote."""
+    """`skipped` lines stand before the header. `spaced`: a space stands behind each separator, for the eye."""
     number = 0
     table = TableRows(RowLines(stream), separator, spaced=spaced)
     try:
@@ -106,7 +109,10 @@ def rows_of_table(stream: TextIO, separator: str, skipped: int, *, spaced: bool 
             yield RawRow(number, row, (f"has {extra} more cell(s) than the header",) if extra > 0 else ())
     except csv.Error as error:
         line = table.reader.line_num + skipped
-        yield SyntaxProblem(number + 1, f"is not CSV (line {line}): {error}", True)
+        # The module's words would show the sign that is not there.
+        alone = separator == NO_SEPARATOR and NO_SEPARATOR in str(error)
+        what = "text after the closing quote of the only column" if alone else str(error)
+        yield SyntaxProblem(number + 1, f"is not CSV (line {line}): {what}", True)
 
 
 def cell_of(text: str) -> str:
@@ -115,7 +121,7 @@ def cell_of(text: str) -> str:
 
 
 def separator_of(sample: str, *, whole: bool) -> str:
-    r"""What separates the cells of a table that begins with `sample`; a comma where there is one column.
+    r"""What separates the cells of a table that begins with `sample`; none where the header names one column.
 
     `whole`: the sample is the whole table. Quoted cells are read as such, so what stands in them does not count.
 
@@ -123,8 +129,10 @@ def separator_of(sample: str, *, whole: bool) -> str:
     ';'
     >>> separator_of('"a;b",c\nx;y,z\n', whole=True)
     ','
+    >>> separator_of("text\nOne, two; three\n", whole=True) == NO_SEPARATOR
+    True
     """
-    best, most_alike = SEPARATORS[0], -1.0
+    best, most_alike = NO_SEPARATOR, -1.0
     for separator in SEPARATORS:
         cells = list(islice(sample_rows(sample, separator), SAMPLE_ROWS))
         # The last row may be cut.

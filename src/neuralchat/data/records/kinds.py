@@ -14,6 +14,7 @@ from neuralchat.data.records.tool_calls import tools_of
 from neuralchat.data.records.values import Fields, Findings, is_absent, names_of, summary_of, text_problem
 
 TEXT = "text"
+FACTS = "a list of texts or of lists of alternatives"
 
 
 @dataclass(frozen=True)
@@ -97,21 +98,13 @@ def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings)
 
 
 def facts_of(fields: Fields) -> tuple[Fact, ...]:
-    _, facts = fields.first(("facts",))
-    if is_absent(facts):
-        return ()
+    name, facts = fields.optional_list(("facts",), FACTS)
     # Each is a text, or a list of alternatives.
-    texts = (
-        [text for fact in facts for text in (fact or [""] if isinstance(fact, list) else [fact])]
-        if isinstance(facts, list)
-        else [None]
-    )
+    texts = [text for fact in facts for text in (fact or [""] if isinstance(fact, list) else [fact])]
     if not all(isinstance(text, str) and text for text in texts):
-        fields.found.problem(
-            f"field 'facts' must be a list of texts or of lists of alternatives, found {summary_of(facts)}"
-        )
+        fields.found.problem(f"field '{name}' must be {FACTS}, found {summary_of(facts)}")
         return ()
-    fields.found.problem(next(filter(None, (text_problem(text, "facts", may_be_empty=True) for text in texts)), None))
+    fields.found.problem(next(filter(None, (text_problem(text, name, may_be_empty=True) for text in texts)), None))
     return facts_from(facts)
 
 

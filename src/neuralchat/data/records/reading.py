@@ -20,7 +20,7 @@ from neuralchat.data.records.values import Findings
 NO_COLUMNS = Columns()
 # What people call the columns of questions, of answers, and of what a question is about.
 ASKED = (("instruction", "prompt", "question", "query", "q", "user"), ("input", "problem"))
-ANSWERED = (("output", "completion", "answer", "response", "a", "reply", "assistant"), ("solution",))
+ANSWERED = (("output", "completion", "answer", "response", "a", "reply", "assistant"), ("solution", "chosen"))
 CONTEXT = (("input", "context"),)
 
 
@@ -59,7 +59,9 @@ def records_of_rows(
             record = record_of(value, found, f"{name} row {row.number}", findings)
         if record is None:
             report.add_row(name, row.number, findings.problems)
-            if found is None or any(" is missing; found " in what for what in findings.problems):
+            is_missing = any(" is missing; found " in what for what in findings.problems)
+            # What is no object has no columns.
+            if is_missing or (found is None and isinstance(value, dict) and value):
                 report.unrecognised = True
                 report.columns_to_name = report.columns_to_name or columns_to_name(value)
             report.bad_rows += 1

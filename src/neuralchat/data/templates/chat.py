@@ -94,6 +94,8 @@ class ChatTemplate(Template):
                 "the chat template's generation prompt is not what it writes before an answer; "
                 "chat sends what training wrote"
             )
+        if unused := self.chat_text.unused_variables():
+            found.append(f"--chat_template_kwargs: the chat template does not use {', '.join(unused)}")
         if self.chat_text.date:
             found.append(f"the chat template tells the model the date; for this run it is {self.chat_text.date}")
         return found

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jinja2
+
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.limits import RENDER_SECONDS, check_rendered_size, time_limit, tried_in_child
 from neuralchat.data.templates.template import Tools
@@ -64,6 +66,12 @@ class ChatText:
         self.try_out_once()
         self.as_parts = self.takes_parts_only()
 
+    def unused_variables(self) -> list[str]:
+        """Those of `kwargs` that no template names."""
+        return [
+            name for name in self.kwargs if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in self.sources)
+        ]
+
     def try_out_once(self) -> None:
         """What a template costs, in a process of its own: copying this one for it takes longer than all renderings."""
         tried = repr((self.sources, self.kwargs, self.tokenizer.special_tokens_map))
@@ -101,6 +109,8 @@ class ChatText:
             return self.rendered(turns, tools, prompt=prompt, as_text=False)
         except TemplateError:
             raise
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"the chat template is none: line {error.lineno}: {error.message}") from error
         except Exception as error:  # a template may raise anything, by design of its language
             if any(turn.tool_calls for turn in turns):
                 # Some templates want the arguments of a call as an object, some as the text of one.

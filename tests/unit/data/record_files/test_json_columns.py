@@ -47,6 +47,7 @@ def test_conversations_by_columns() -> None:
     "record",
     [
         {"messages": CHATS[0]},
+        {"messages": [{}, *CHATS[0]]},
         {"prompt": CHATS[0][:1], "completion": CHATS[0][1:]},
         {"instruction": ["a", "b"], "output": ["c"]},
         {"instruction": ["a"], "output": "c"},

@@ -102,6 +102,8 @@ def test_a_call_that_is_wrong_is_one_problem() -> None:
         ({"Prompt": "Hi?", "Output": "Hi."}, "instruction=Prompt,output=Output"),
         ({"q": "Hi?", "a": "Hi.", "Context": "c"}, "instruction=q,output=a,input=Context"),
         ({"input": "Hi?", "output": "Hi."}, "instruction=input"),
+        # Pairs of answers, of which one was preferred.
+        ({"prompt": "Hi?", "chosen": "Hi.", "rejected": "Ho."}, "instruction=prompt,output=chosen"),
         # Of these nobody can tell.
         ({"first": "Hi?", "second": "Hi."}, UNKNOWN_COLUMNS),
         ({"Topic": "Fruit", "Answer": "Hi."}, UNKNOWN_COLUMNS),

@@ -257,6 +257,17 @@ def test_chat_sends_what_training_wrote_where_the_generation_prompt_differs() ->
     assert "chat sends what training wrote" in template.notices[0]
 
 
+def test_a_mistake_in_a_chat_template_is_told_with_its_line() -> None:
+    with pytest.raises(TemplateError, match=r"^the chat template is none: line 3: No filter named 'nofilter'"):
+        ChatTemplate(with_chat_template("{# a #}\n\n{{ a | nofilter }}" + CHAT_TEMPLATE))
+
+
+def test_variables_that_no_template_names_are_told() -> None:
+    source = "{% if thinks %}{% endif %}" + CHAT_TEMPLATE
+    told = ChatTemplate(with_chat_template(source), {"think": False, "thinks": True}).notices
+    assert told == ["--chat_template_kwargs: the chat template does not use think"]
+
+
 class FramingTokenizer:
     """Tokens are letters; `framed` is what it makes of "a" with its special tokens."""
 
