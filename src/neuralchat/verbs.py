@@ -135,9 +135,16 @@ def add_export(export: FlagParser) -> None:
     export.add_path("--merge", metavar="DIR", help="a new directory for a whole model, the adapter in its weights")
     export.add_path("--adapter", metavar="DIR", help="a new directory for the adapter alone, to share")
     export.add_argument(
-        "--gguf", metavar="TYPE", help="a GGUF file with numbers of this type: f32, f16, q8_0, q4_0, ..."
+        "--gguf", metavar="TYPE", help="a GGUF file with numbers of this type: f32, f16, q8_0, q4_k_m, ..."
     )
-    export.add_path("--output", metavar="DIR", help="of --gguf: its new directory; RUN-TYPE where none is named")
+    export.add_argument(
+        "--gguf_adapter",
+        metavar="TYPE",
+        help="the LoRA adapter alone, for llama.cpp beside a base model: f32, f16, bf16",
+    )
+    export.add_path(
+        "--output", metavar="DIR", help="of --gguf and --gguf_adapter: the new directory; RUN-TYPE where none is named"
+    )
     add_base_model(export)
     export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     add_allow_lossy(export)

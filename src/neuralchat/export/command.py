@@ -6,24 +6,31 @@ import argparse
 
 from neuralchat.errors import ArgumentsError
 
-WAYS = "--merge DIR (a whole model), --adapter DIR (the adapter alone) or --gguf TYPE (a file for llama.cpp and Ollama)"
+WAYS = (
+    "--merge DIR (a whole model), --adapter DIR (the adapter alone), --gguf TYPE (a file for llama.cpp and Ollama) or "
+    "--gguf_adapter TYPE (the adapter alone for llama.cpp)"
+)
 
 
 def export(options: argparse.Namespace) -> int:
     """Raises ArgumentsError unless one way is named, with the flags that belong to it."""
-    ways = [name for name in ("merge", "adapter", "gguf") if getattr(options, name) is not None]
+    ways = [name for name in ("merge", "adapter", "gguf", "gguf_adapter") if getattr(options, name) is not None]
     problems = []
     if len(ways) != 1:
         found = ", ".join(f"--{name}" for name in ways) or "none"
         problems.append(f"export takes one of {WAYS}; found {found}")
-    if options.output is not None and "gguf" not in ways:
-        problems.append("--output belongs to --gguf; the other ways name their directory themselves")
+    if options.output is not None and not {"gguf", "gguf_adapter"} & {*ways}:
+        problems.append("--output belongs to --gguf and --gguf_adapter; the other ways name their directory themselves")
     if problems:
         raise ArgumentsError("\n".join(problems))
     if ways == ["gguf"]:
         from neuralchat.export.gguf import export_gguf
 
         return export_gguf(options)
+    if ways == ["gguf_adapter"]:
+        from neuralchat.export.gguf_adapter import export_gguf_adapter
+
+        return export_gguf_adapter(options)
     if ways == ["adapter"]:
         from neuralchat.export.adapter import export_adapter
 
