@@ -47,7 +47,9 @@ def torch_answers(model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[i
     return found
 
 
-def llama_answers(server: LlamaServer, prompts: Sequence[Sequence[int]], ends: Sequence[int], new: int) -> list[list[int]]:
+def llama_answers(
+    server: LlamaServer, prompts: Sequence[Sequence[int]], ends: Sequence[int], new: int
+) -> list[list[int]]:
     found = []
     for prompt in prompts:
         answer: list[int] = []

@@ -38,6 +38,7 @@ def add_merge(merge: FlagParser) -> None:
     merge.add_path("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
     merge.add_path("--output", required=True, help="a new directory for the whole model")
     add_base_model(merge)
+    add_combining(merge)
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     add_allow_lossy(merge)
 
@@ -146,8 +147,28 @@ def add_export(export: FlagParser) -> None:
         "--output", metavar="DIR", help="of --gguf and --gguf_adapter: the new directory; RUN-TYPE where none is named"
     )
     add_base_model(export)
+    add_combining(export)
     export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     add_allow_lossy(export)
+
+
+def add_combining(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--with",
+        dest="with_runs",
+        action="append",
+        metavar="RUN=WEIGHT",
+        help="merge the LoRA adapter of another run of the same base model too; as often as there are others",
+    )
+    parser.add_argument("--weight", type=float, metavar="W", help="of RUN itself beside --with; 1 if none is given")
+    parser.add_argument(
+        "--combine",
+        metavar="cat|linear|ties|dare_linear|dare_ties",
+        help="how adapters become one (PEFT's names); cat, if none is given, is their weighted sum",
+    )
+    parser.add_argument(
+        "--density", type=float, metavar="SHARE", help="of ties and dare: which share of numbers is kept; 0.5"
+    )
 
 
 def add_allow_lossy(parser: FlagParser) -> None:

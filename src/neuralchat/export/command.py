@@ -21,6 +21,8 @@ def export(options: argparse.Namespace) -> int:
         problems.append(f"export takes one of {WAYS}; found {found}")
     if options.output is not None and not {"gguf", "gguf_adapter"} & {*ways}:
         problems.append("--output belongs to --gguf and --gguf_adapter; the other ways name their directory themselves")
+    if options.with_runs and not {"merge", "gguf"} & {*ways}:
+        problems.append("--with belongs to --merge and --gguf: what is combined is a whole model")
     if problems:
         raise ArgumentsError("\n".join(problems))
     if ways == ["gguf"]:

@@ -10,6 +10,7 @@ from typing import Any
 from neuralchat.console import note, put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError
+from neuralchat.export.combining import combine, others_of
 from neuralchat.export.modelfile import modelfile
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
@@ -28,6 +29,7 @@ def export_gguf(options: argparse.Namespace) -> int:
     origin = origin_of(options.run, options.base_model)
     if origin.method is not None and not origin.is_whole_model:
         check_mergeable(origin.method)
+    others = others_of(options, origin)
     name = name_of_files(origin)
     output = Path(options.output) if options.output else Path(f"{name}-{kind.name}")
     check_output(output)
@@ -35,6 +37,8 @@ def export_gguf(options: argparse.Namespace) -> int:
         bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     # Before anything is computed.
     architecture = architecture_of(base_model_of(bot.model).config)
+    if others is not None:
+        combine(bot, others)
     model = whole_model(bot, origin.method, allow_lossy=options.allow_lossy)
     file = f"{name}-{kind.name}.gguf"
     told, has_template = modelfile(file, bot.template, begin_of(bot))

@@ -72,7 +72,12 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
 def summary_of_run(run: Path, manifest: dict[str, Any]) -> Page:
     """The summary of a manifest that was read back. Raises RunDirectoryError if it was edited."""
     if "merged" in manifest["adapter"] and not manifest["results"]:
-        raise RunDirectoryError(f"{run} was merged from a checkpoint, whose run had no results yet")
+        reason = (
+            "several adapters, and has no results of its own; neuralchat eval finds some"
+            if "combined" in manifest
+            else "a checkpoint, whose run had no results yet"
+        )
+        raise RunDirectoryError(f"{run} was merged from {reason}")
     try:
         return summary(run, manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

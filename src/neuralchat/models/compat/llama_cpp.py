@@ -15,7 +15,7 @@ import numpy as np
 
 from neuralchat.errors import ModelError
 
-INSTALL = "this type is computed by llama.cpp's own quantizer: pip install 'neuralchat[llamacpp]'"
+NEEDS_PACKAGE = "this type is computed by llama.cpp's own quantizer: pip install 'neuralchat[llamacpp]'"
 
 
 @cache
@@ -24,7 +24,7 @@ def quantizer() -> Any:
     try:
         from xllamacpp import xllamacpp
     except ImportError as error:
-        raise ModelError(INSTALL) from error
+        raise ModelError(NEEDS_PACKAGE) from error
     try:
         function = ctypes.CDLL(xllamacpp.__file__).ggml_quantize_chunk
     except (OSError, AttributeError) as error:
