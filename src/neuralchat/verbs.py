@@ -143,6 +143,7 @@ def add_export(export: FlagParser) -> None:
         metavar="TYPE",
         help="the LoRA adapter alone, for llama.cpp beside a base model: f32, f16, bf16",
     )
+    export.add_path("--openvino", metavar="DIR", help="not written here; the error says how to go on from --merge")
     export.add_path(
         "--output", metavar="DIR", help="of --gguf and --gguf_adapter: the new directory; RUN-TYPE where none is named"
     )

@@ -12,11 +12,18 @@ WAYS = (
 )
 
 
+NO_OPENVINO = (
+    "--openvino is not written here: optimum-intel (2.2) asks for another transformers than this one (5.24). Take "
+    "--merge DIR, and in an environment of its own: pip install 'optimum-intel[openvino]', then "
+    "optimum-cli export openvino --model DIR --task text-generation-with-past OUTPUT"
+)
+
+
 def export(options: argparse.Namespace) -> int:
     """Raises ArgumentsError unless one way is named, with the flags that belong to it."""
     ways = [name for name in ("merge", "adapter", "gguf", "gguf_adapter") if getattr(options, name) is not None]
-    problems = []
-    if len(ways) != 1:
+    problems = [NO_OPENVINO] if options.openvino is not None else []
+    if len(ways) != 1 and not problems:
         found = ", ".join(f"--{name}" for name in ways) or "none"
         problems.append(f"export takes one of {WAYS}; found {found}")
     if options.output is not None and not {"gguf", "gguf_adapter"} & {*ways}:

@@ -217,6 +217,11 @@ def test_a_merged_model_says_the_template_of_training(tmp_path: Path, capsys: py
         (["--merge", "x", "--output", "y"], ArgumentsError, "--output belongs to --gguf and --gguf_adapter"),
         (["--gguf", "q9"], ArgumentsError, "--gguf is 'q9'; allowed are f32, f16, bf16, q8_0, q6_k, q5_k_m"),
         (["--gguf", "q2_k"], ArgumentsError, "fewer need measurements of"),
+        (
+            ["--openvino", "x"],
+            ArgumentsError,
+            "^--openvino is not written here: .*Take --merge DIR, .*optimum-cli export",
+        ),
         (["--gguf_adapter", "q8_0"], ArgumentsError, "--gguf_adapter is 'q8_0'; allowed are f32, f16, bf16$"),
     ],
 )
