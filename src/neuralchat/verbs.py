@@ -38,6 +38,7 @@ def add_merge(merge: FlagParser) -> None:
     merge.add_path("run", metavar="RUN", help="the --output_dir of a finished run, or a checkpoint of it")
     merge.add_path("--output", required=True, help="a new directory for the whole model")
     add_base_model(merge)
+    add_combining(merge)
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     add_allow_lossy(merge)
 
@@ -135,12 +136,40 @@ def add_export(export: FlagParser) -> None:
     export.add_path("--merge", metavar="DIR", help="a new directory for a whole model, the adapter in its weights")
     export.add_path("--adapter", metavar="DIR", help="a new directory for the adapter alone, to share")
     export.add_argument(
-        "--gguf", metavar="TYPE", help="a GGUF file with numbers of this type: f32, f16, q8_0, q4_0, ..."
+        "--gguf", metavar="TYPE", help="a GGUF file with numbers of this type: f32, f16, q8_0, q4_k_m, ..."
     )
-    export.add_path("--output", metavar="DIR", help="of --gguf: its new directory; RUN-TYPE where none is named")
+    export.add_argument(
+        "--gguf_adapter",
+        metavar="TYPE",
+        help="the LoRA adapter alone, for llama.cpp beside a base model: f32, f16, bf16",
+    )
+    export.add_path("--openvino", metavar="DIR", help="not written here; the error says how to go on from --merge")
+    export.add_path(
+        "--output", metavar="DIR", help="of --gguf and --gguf_adapter: the new directory; RUN-TYPE where none is named"
+    )
     add_base_model(export)
+    add_combining(export)
     export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
     add_allow_lossy(export)
+
+
+def add_combining(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--with",
+        dest="with_runs",
+        action="append",
+        metavar="RUN=WEIGHT",
+        help="merge the LoRA adapter of another run of the same base model too; as often as there are others",
+    )
+    parser.add_argument("--weight", type=float, metavar="W", help="of RUN itself beside --with; 1 if none is given")
+    parser.add_argument(
+        "--combine",
+        metavar="cat|linear|ties|dare_linear|dare_ties",
+        help="how adapters become one (PEFT's names); cat, if none is given, is their weighted sum",
+    )
+    parser.add_argument(
+        "--density", type=float, metavar="SHARE", help="of ties and dare: which share of numbers is kept; 0.5"
+    )
 
 
 def add_allow_lossy(parser: FlagParser) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -27,6 +29,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import neuralchat
+from neuralchat.models.compat import llama_cpp as llama_compat
 from neuralchat.models.compat import peft as peft_compat
 from neuralchat.models.compat import torch as torch_compat
 from neuralchat.models.compat import torch_elastic
@@ -356,3 +359,16 @@ def test_checkpoints_without_a_quantization_are_saved_as_before(tmp_path: Path) 
     model.save_pretrained(tmp_path / "again")
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "again")]
     assert files[0] == files[1]
+
+
+# llama.cpp
+
+
+def test_llama_cpp_has_a_quantizer_of_blocks() -> None:
+    """What it computes: tests/unit/export/test_export.py."""
+    pytest.importorskip("xllamacpp", reason="the extra 'llamacpp' is not installed")
+    values = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
+    found = llama_compat.quantized(values, gguf.GGMLQuantizationType.Q4_K)
+    assert found.shape == (2, 144)
+    read = gguf.quants.dequantize(found, gguf.GGMLQuantizationType.Q4_K)
+    assert np.abs(read - values).max() < 0.05

@@ -8,18 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
-import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.forks import run_forked
-from support.fuzzing import time_limit
 from support.runs import ROWS
 from support.strangers.runs import OBEYED, Stranger
+from support.strangers.watching import Watch, captured
 
 LONG = os.environ.get("NEURALCHAT_LONG") == "1"
 CASES = int(os.environ.get("NEURALCHAT_FUZZ_RUNS") or (5000 if LONG else 96))
@@ -73,32 +70,6 @@ def commands(place: Path) -> dict[str, list[str]]:
     }
 
 
-class Watch:
-    """What this process opens for writing, starts, and connects to, by its audit events."""
-
-    def __init__(self) -> None:
-        self.allowed: list[str] = []
-        self.found: list[str] = []
-        self.watching = False
-        sys.addaudithook(self.see)
-
-    def see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.watching:
-            return
-        if event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
-            self.found.append(f"{event} {arguments[:2]!r}"[:300])
-        elif event in ("socket.connect", "socket.getaddrinfo"):
-            self.found.append(f"{event} {arguments[1:]!r}"[:300])
-        elif event == "open":
-            path, mode, flags = arguments
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            if writes and isinstance(path, str) and path.startswith("/") and not self.is_allowed(path):
-                self.found.append(f"open {path} {mode}")
-
-    def is_allowed(self, path: str) -> bool:
-        return path.startswith(("/dev/null", "/dev/tty", "/dev/shm", *self.allowed))
-
-
 def attempt(whole: Path, numbers: range, report: Path) -> None:
     """Cases in this process; what went wrong is written to `report`."""
     from neuralchat import cli
@@ -139,26 +110,6 @@ def attempt(whole: Path, numbers: range, report: Path) -> None:
                 text = said.decode("utf-8", "replace")[-3000:]
                 wrong.append(f"case {number} {verb} {stranger.done}: {problems}\n{text}")
     report.write_text(json.dumps({"wrong": wrong, "met": met}))
-
-
-def captured(work: Any, output: Path, watch: Watch) -> Any:
-    """The exit status of `work`, or the error it raised; what it shows is written to `output`."""
-    before = sys.stdout, sys.stderr
-    with output.open("w", encoding="utf-8", errors="surrogateescape") as stream:
-        sys.stdout = sys.stderr = stream
-        watch.watching = True
-        try:
-            with time_limit(60):
-                return work()
-        except SystemExit as end:
-            return end.code
-        except BaseException as error:
-            watch.watching = False
-            traceback.print_exc(file=stream)
-            return repr(error)
-        finally:
-            watch.watching = False
-            sys.stdout, sys.stderr = before
 
 
 def test_damaged_run_directories(whole: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from support.engines.llama_cpp import log_probabilities, needs_llama_cpp
@@ -14,7 +15,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from neuralchat.models.gguf.architectures import ARCHITECTURES
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
 from neuralchat.models.gguf.vocabulary import vocabulary_of
-from neuralchat.models.gguf.writing import GgufText, write_gguf
+from neuralchat.models.gguf.writing import GgufText, named_weights, write_gguf
 
 VOCABULARY = 400
 LLAMA3 = {
@@ -63,8 +64,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 PROMPTS = [[7], [5, 9, 30, 99, 200, 301], [(17 * i) % 390 + 5 for i in range(70)]]
 
 
-def made_model(case: str) -> Any:
+def made_model(case: str, **more: Any) -> Any:
     kind, changes = CASES[case]
+    changes = {**changes, **more}
     if kind in ("gpt2", "mpt"):
         config = small_config(kind, VOCABULARY)
     else:
@@ -126,6 +128,21 @@ def test_half_precision_is_near(tmp_path: Path) -> None:
     model = made_model("llama")
     found = largest_difference(written(tmp_path / "model.gguf", model, "f16"), model)
     assert 1e-6 < found < 1e-2
+
+
+def test_k_quants_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    """The model with the weights that the file stores, since theirs are far from the model's."""
+    needs_llama_cpp()
+    model = made_model("qwen2", hidden_size=256, intermediate_size=512, num_hidden_layers=4)
+    file = written(tmp_path / "model.gguf", model, "q5_k_m")
+    to_model, stored = largest_difference(file, model), {t.name: t for t in gguf.GGUFReader(file).tensors}
+    with torch.no_grad():
+        for name, weight in named_weights(model, ARCHITECTURES["qwen2"]):
+            found = torch.from_numpy(gguf.quants.dequantize(stored[name].data, stored[name].tensor_type).copy())
+            weight.copy_(found.view(weight.shape))
+    assert stored["blk.3.ffn_down.weight"].tensor_type.name == "Q6_K"
+    found = largest_difference(file, model)
+    assert found < to_model / 3
 
 
 def test_every_architecture_has_a_case() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neuralchat.console import note
 from neuralchat.data.general_prompts import GeneralPrompt, checked_prompts
-from neuralchat.data.record_files import RawRow, read_rows
-from neuralchat.data.records import TEXT, Fact, Record, RecordReport, Turn, read_records
+from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
+from neuralchat.data.records import TEXT, Fact, Record, RecordReport, Turn, records_of_rows
 from neuralchat.errors import DataError, problem_list
 from neuralchat.evaluation.sample_answers import spread_prompts
 
@@ -52,10 +53,19 @@ class Item:
 def items_of_file(path: str, cluster_by: str | None = None) -> list[Item]:
     """The records of a file. Raises DataError with all that is wrong with them."""
     report = RecordReport()
-    records = list(read_records([path], report))
+    rows: dict[str, Mapping[str, Any]] = {}
+    records = list(records_of_rows(path, noted(path, rows), report))
     notice = report.settle("fail")
     assert notice is None
-    return items_of_records(records, raw_rows([path]), cluster_by)
+    return items_of_records(records, rows, cluster_by)
+
+
+def noted(name: str, rows: dict[str, Mapping[str, Any]]) -> Iterator[RawRow | SyntaxProblem]:
+    """The rows of a file as they come; `rows` gets what stands in them, by the name that a record has as its source."""
+    for row in read_rows(Path(name)):
+        if isinstance(row, RawRow) and isinstance(row.value, dict):
+            rows[f"{name} row {row.number}"] = row.value
+        yield row
 
 
 def items_of_records(
@@ -85,12 +95,10 @@ def items_of_records(
 
 def raw_rows(files: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """By the name that a record of it has as its source."""
-    return {
-        f"{name} row {row.number}": row.value
-        for name in files
-        for row in read_rows(Path(name))
-        if isinstance(row, RawRow) and isinstance(row.value, dict)
-    }
+    rows: dict[str, Mapping[str, Any]] = {}
+    for name in files:
+        deque(noted(name, rows), maxlen=0)
+    return rows
 
 
 def check_problems(source: str, row: Mapping[str, Any]) -> list[str]:

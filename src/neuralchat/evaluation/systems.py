@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from neuralchat.console import inform, note
 from neuralchat.errors import ArgumentsError
 from neuralchat.evaluation.answers import answers_to, askable
 from neuralchat.evaluation.comparison import Measured
-from neuralchat.evaluation.effect import check_effect
+from neuralchat.evaluation.effect import COMPARED_PROMPTS, check_effect
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import examples_of, losses_of
 from neuralchat.inference.chatbot import Chatbot
@@ -71,20 +72,26 @@ class Laboratory:
         self.parts = parts
         self.sampling = sampling
         self.data = data
-        self.places: dict[str, list[int]] | None = None
+        self.known: dict[tuple[Any, ...], list[int]] = {}
         self.bases: dict[tuple[Any, ...], dict[str, Measured]] = {}
 
     def check(self, bot: Chatbot) -> None:
         """Raises AdapterError where there is an adapter that changes nothing."""
         if bot.has_base:
-            turns = [item.turns for items in self.parts.values() for item in items if item.turns]
-            check_effect(bot, [t for t in turns if bot.question_problem(t, self.sampling) is None])
+            turns = (item.turns for items in self.parts.values() for item in items if item.turns)
+            fitting = (t for t in turns if bot.question_problem(t, self.sampling) is None)
+            check_effect(bot, list(islice(fitting, COMPARED_PROMPTS)))
 
     def asked(self, bot: Chatbot, name: str) -> list[int]:
-        """The places of the items that are asked; those that are too long for the model are told."""
+        """The places of the items that are asked; those that are too long for the model are told, once."""
+        # What decides how long a prompt is, and how long it may be.
+        key = (name, bot.template.fingerprint(), len(bot.tokenizer), bot.voice.window)
+        if key in self.known:
+            return self.known[key]
         found, reasons = askable(self.parts[name], bot, self.sampling)
         for place, reason in reasons.items():
             note(f"not asked: {self.parts[name][place].source}: {reason}")
+        self.known[key] = found
         return found
 
     def measure(self, name: str, bot: Chatbot, step: int | None = None) -> dict[str, Measured]:

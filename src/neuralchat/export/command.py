@@ -6,24 +6,40 @@ import argparse
 
 from neuralchat.errors import ArgumentsError
 
-WAYS = "--merge DIR (a whole model), --adapter DIR (the adapter alone) or --gguf TYPE (a file for llama.cpp and Ollama)"
+WAYS = (
+    "--merge DIR (a whole model), --adapter DIR (the adapter alone), --gguf TYPE (a file for llama.cpp and Ollama) or "
+    "--gguf_adapter TYPE (the adapter alone for llama.cpp)"
+)
+
+
+NO_OPENVINO = (
+    "--openvino is not written here: optimum-intel (2.2) asks for another transformers than this one (5.24). Take "
+    "--merge DIR, and in an environment of its own: pip install 'optimum-intel[openvino]', then "
+    "optimum-cli export openvino --model DIR --task text-generation-with-past OUTPUT"
+)
 
 
 def export(options: argparse.Namespace) -> int:
     """Raises ArgumentsError unless one way is named, with the flags that belong to it."""
-    ways = [name for name in ("merge", "adapter", "gguf") if getattr(options, name) is not None]
-    problems = []
-    if len(ways) != 1:
+    ways = [name for name in ("merge", "adapter", "gguf", "gguf_adapter") if getattr(options, name) is not None]
+    problems = [NO_OPENVINO] if options.openvino is not None else []
+    if len(ways) != 1 and not problems:
         found = ", ".join(f"--{name}" for name in ways) or "none"
         problems.append(f"export takes one of {WAYS}; found {found}")
-    if options.output is not None and "gguf" not in ways:
-        problems.append("--output belongs to --gguf; the other ways name their directory themselves")
+    if options.output is not None and not {"gguf", "gguf_adapter"} & {*ways}:
+        problems.append("--output belongs to --gguf and --gguf_adapter; the other ways name their directory themselves")
+    if options.with_runs and not {"merge", "gguf"} & {*ways}:
+        problems.append("--with belongs to --merge and --gguf: what is combined is a whole model")
     if problems:
         raise ArgumentsError("\n".join(problems))
     if ways == ["gguf"]:
         from neuralchat.export.gguf import export_gguf
 
         return export_gguf(options)
+    if ways == ["gguf_adapter"]:
+        from neuralchat.export.gguf_adapter import export_gguf_adapter
+
+        return export_gguf_adapter(options)
     if ways == ["adapter"]:
         from neuralchat.export.adapter import export_adapter
 

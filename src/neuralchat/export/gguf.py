@@ -10,12 +10,13 @@ from typing import Any
 from neuralchat.console import note, put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError
+from neuralchat.export.combining import combine, others_of
 from neuralchat.export.modelfile import modelfile
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.gguf_text import write_gguf_of
-from neuralchat.inference.origin import origin_of
+from neuralchat.inference.origin import Origin, origin_of
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.gguf.architectures import architecture_of
@@ -28,15 +29,16 @@ def export_gguf(options: argparse.Namespace) -> int:
     origin = origin_of(options.run, options.base_model)
     if origin.method is not None and not origin.is_whole_model:
         check_mergeable(origin.method)
-    name = (
-        Path(origin.name).absolute().name if origin.directory or Path(origin.name).is_dir() else Path(origin.name).name
-    )
+    others = others_of(options, origin)
+    name = name_of_files(origin)
     output = Path(options.output) if options.output else Path(f"{name}-{kind.name}")
     check_output(output)
     with waiting("loading the model"):
         bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     # Before anything is computed.
     architecture = architecture_of(base_model_of(bot.model).config)
+    if others is not None:
+        combine(bot, others)
     model = whole_model(bot, origin.method, allow_lossy=options.allow_lossy)
     file = f"{name}-{kind.name}.gguf"
     told, has_template = modelfile(file, bot.template, begin_of(bot))
@@ -54,6 +56,12 @@ def export_gguf(options: argparse.Namespace) -> int:
         put(f"for llama.cpp: llama-server -m {quote(str(output / file))} --jinja")
         put(f"for Ollama: ollama create {quote(name.lower())} -f {quote(str(output / 'Modelfile'))}")
     return 0
+
+
+def name_of_files(origin: Origin) -> str:
+    """Of the files that are made of it."""
+    path = Path(origin.name)
+    return path.absolute().name if origin.directory or path.is_dir() else path.name
 
 
 def whole_model(bot: Chatbot, method: str | None, *, allow_lossy: bool) -> Any:

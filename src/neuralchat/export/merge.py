@@ -11,6 +11,7 @@ from neuralchat.console import put
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import AdapterError, RunDirectoryError
+from neuralchat.export.combining import combine, others_of
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import settle_file, write_file
@@ -36,8 +37,13 @@ def merge(options: argparse.Namespace) -> int:
         raise AdapterError(f"{run} is a base model: there is no adapter to merge")
     # Before anything is loaded.
     check_mergeable(origin.method)
+    others = others_of(options, origin)
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
     manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot.template)
+    if others is not None:
+        combine(bot, others)
+        # Its results are those of one of them.
+        manifest |= {"results": {}, "combined": others.facts()}
     whole, difference = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy)
     put(f"merging moves no logit by more than {difference:.1e}")
     carry_template(bot, manifest)

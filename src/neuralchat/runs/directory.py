@@ -80,6 +80,7 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
         "tokens_per_s": NUMBER,
         "peak_memory_mb": NUMBER,
         "rouge": (dict, type(None)),
+        "differences": (dict, type(None)),
     },
 }
 

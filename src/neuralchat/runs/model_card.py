@@ -29,6 +29,7 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
     # The way to it says whose machine it was, and helps nobody elsewhere.
     shown = in_text(Path(base).name if is_local else base)
     kind = f"{shown} with its {merged} adapter folded in" if merged else f"{shown}, all weights"
+    kind += combined_with(manifest)
     what = f"{kind}, trained" if whole else f"A {in_text(method)} adapter for {shown}, trained"
     parts = [
         "---",
@@ -57,6 +58,16 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
         ]
     parts += ["", "The prompt must be written as in training; `neuralchat.json` holds the template."]
     return "\n".join(parts) + "\n"
+
+
+def combined_with(manifest: dict[str, Any]) -> str:
+    """The other adapters in a model of several."""
+    found = manifest.get("combined")
+    others = found.get("with") if isinstance(found, dict) else None
+    if not isinstance(others, list):
+        return ""
+    listed = [f"{in_text(str(o.get('name')))} (weight {o.get('weight')})" for o in others if isinstance(o, dict)]
+    return f", together with {', '.join(listed)} ({in_text(str(found.get('how')))})"
 
 
 def version(manifest: dict[str, Any]) -> str:

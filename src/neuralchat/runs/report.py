@@ -13,7 +13,7 @@ import jinja2
 from neuralchat.console import clock
 from neuralchat.console.terminal import visible
 from neuralchat.runs.directory import series
-from neuralchat.runs.summary import before_and_after
+from neuralchat.runs.summary import before_and_after, difference_text
 from neuralchat.secrets import without_remembered
 
 WIDTH, HEIGHT = 560, 210
@@ -32,11 +32,15 @@ class Curve:
 
 
 def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
+    differences = manifest["results"].get("differences") or {}
     page = page_template("runs/report.html.j2").render(
         manifest=manifest,
         results=manifest["results"],
         counts=manifest["data"]["counts"],
-        general=general_part(manifest["results"].get("general_samples", ())),
+        general=general_part(
+            manifest["results"].get("general_samples", ()), difference_text(differences.get("general_samples"))
+        ),
+        right=right_part(manifest["results"].get("samples", ()), difference_text(differences.get("samples"))),
         plots=plots(metrics),
         arguments=sorted(shown_arguments(manifest["arguments"]).items()),
         clock=clock,
@@ -51,7 +55,13 @@ def page_template(name: str) -> jinja2.Template:
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader).get_template(name)
 
 
-def general_part(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def right_part(samples: Sequence[Mapping[str, Any]], difference: str) -> str | None:
+    """How many of the run's own questions are right before and after, and how sure that is."""
+    counts = before_and_after(samples)
+    return None if counts is None else counts + difference
+
+
+def general_part(samples: Sequence[Mapping[str, Any]], difference: str = "") -> dict[str, Any] | None:
     """The general questions by what became of them, what was lost first; None where none were asked."""
     counts = before_and_after(samples)
     if counts is None:
@@ -66,7 +76,7 @@ def general_part(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         (title, [s for s in samples if (s["right_before"], s["right_after"]) == marks])
         for marks, title in titles.items()
     ]
-    return {"counts": counts, "groups": groups}
+    return {"counts": counts + difference, "groups": groups}
 
 
 def shown_arguments(arguments: dict[str, Any]) -> dict[str, str]:

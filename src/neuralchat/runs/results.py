@@ -16,6 +16,7 @@ class RunResults:
     `samples`: questions with `expected`, `before` and `after`, and where facts are known `right_before` and
     `right_after`. `general_samples`: general questions with the same, but for `expected`. `rouge`: F-measures from 0 to
     1 by name, of the answers to the held-out questions. `advice`: what to change for the next run (advice.py).
+    `differences`: of the right answers of `samples` and `general_samples`, what can be seen of before and after.
     `best_step` is the step whose weights are the result where --load_best_model_at_end asks for the best, and
     `best_metric` what was measured there. None or empty is what was not measured.
     """
@@ -38,6 +39,7 @@ class RunResults:
     rouge: Mapping[str, float] | None = None
     samples: tuple[Mapping[str, Any], ...] = ()
     general_samples: tuple[Mapping[str, Any], ...] = ()
+    differences: Mapping[str, Mapping[str, Any]] | None = None
     tokens_per_s: float = 0.0
     advice: tuple[str, ...] = ()
 

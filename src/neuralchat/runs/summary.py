@@ -12,6 +12,9 @@ from neuralchat.console.tables import Page, results_table
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import MANIFEST, REPORT
 
+# Of a claim that there is a difference.
+LARGEST_P = 0.05
+
 
 def held_out_figure(results: dict[str, Any]) -> str | None:
     before, after = results["held_out_loss_before"], results["held_out_loss_after"]
@@ -35,6 +38,18 @@ def before_and_after(samples: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
+def difference_text(found: Mapping[str, Any] | None) -> str:
+    """How sure a difference of right answers is (RunResults.differences); empty where nothing is known of it."""
+    if found is None:
+        return ""
+    low, high = found["interval"]
+    between = f"{100 * low:+.0f} to {100 * high:+.0f} points"
+    # As evaluation/comparison.py says it.
+    if found["p"] >= LARGEST_P or low <= 0 <= high:
+        return f"; no difference can be seen (95 %: {between})"
+    return f"; {100 * found['difference']:+.0f} points (95 %: {between})"
+
+
 def summary(output: Path, manifest: dict[str, Any]) -> Page:
     """What a user wants to know at the end, and what to type next."""
     results = manifest["results"]
@@ -45,9 +60,10 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
     figures, pointers = [], []
     if (held_out := held_out_figure(results)) is not None:
         figures.append(("held-out loss", held_out))
+    differences = results.get("differences") or {}
     for name, part in (("right answers", "samples"), ("general", "general_samples")):
         if (said := before_and_after(results.get(part, []))) is not None:
-            figures.append((name, said))
+            figures.append((name, said + difference_text(differences.get(part))))
     if results.get("rouge"):
         scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
         figures.append(("held-out answers", scores))
@@ -72,7 +88,12 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
 def summary_of_run(run: Path, manifest: dict[str, Any]) -> Page:
     """The summary of a manifest that was read back. Raises RunDirectoryError if it was edited."""
     if "merged" in manifest["adapter"] and not manifest["results"]:
-        raise RunDirectoryError(f"{run} was merged from a checkpoint, whose run had no results yet")
+        reason = (
+            "several adapters, and has no results of its own; neuralchat eval finds some"
+            if "combined" in manifest
+            else "a checkpoint, whose run had no results yet"
+        )
+        raise RunDirectoryError(f"{run} was merged from {reason}")
     try:
         return summary(run, manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

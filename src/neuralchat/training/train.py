@@ -24,6 +24,7 @@ from neuralchat.distributed.hardware import read_machine
 from neuralchat.errors import NeuralChatError
 from neuralchat.evaluation.sample_answers import (
     ask,
+    difference_of,
     general_answers_of,
     rouge_of_held_out,
     sample_records,
@@ -186,11 +187,12 @@ def measure_after(
             )
             results = replace(results, rouge=rouge)
     samples, general = zip(before, after, strict=True)
-    return replace(
-        results,
-        samples=samples_of(asked.records, *samples),
-        general_samples=general_answers_of(asked.general, *general),
-    )
+    told = {
+        "samples": samples_of(asked.records, *samples),
+        "general_samples": general_answers_of(asked.general, *general),
+    }
+    differences = {name: found for name, part in told.items() if (found := difference_of(part)) is not None}
+    return replace(results, **told, differences=differences or None)
 
 
 def run_steps(training: Training, session: Session) -> None:

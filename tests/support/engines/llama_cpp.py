@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-# {"prompts": [[id, ...], ...], "texts": [...], "new": N}
+# {"prompts": [[id, ...], ...], "texts": [...], "new": N, "lora": file}
 Asked = dict[str, Any]
 
 
@@ -30,6 +30,10 @@ def answer_asked(path: str, asked: Asked, pipe: Any) -> None:
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.verbosity, params.cache_ram_mib, params.ui = 0, 0, False
+    if "lora" in asked:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = str(asked["lora"]), 1.0
+        params.lora_adapters = [adapter]
     server = xllamacpp.Server(params)
     client = httpx.Client(base_url=server.listening_address, timeout=300)
 
@@ -77,11 +81,11 @@ def llama_cpp(path: Path, **asked: Any) -> dict[str, Any]:
 
 
 def log_probabilities(
-    path: Path, prompts: Sequence[Sequence[int]], vocabulary: int, answered: int
+    path: Path, prompts: Sequence[Sequence[int]], vocabulary: int, answered: int, **more: Any
 ) -> list[dict[int, float]]:
     """Of the token after each prompt, by id: of every token of the vocabulary. `answered`: one that is a
-    whole character."""
-    answers = llama_cpp(path, prompts=prompts, scores=vocabulary, bias=[[answered, 1000.0]])["answers"]
+    whole character. `more`: such as the file of an adapter, `lora`."""
+    answers = llama_cpp(path, prompts=prompts, scores=vocabulary, bias=[[answered, 1000.0]], **more)["answers"]
     return [
         {found["id"]: found["logprob"] for found in answer["completion_probabilities"][0]["top_logprobs"]}
         for answer in answers

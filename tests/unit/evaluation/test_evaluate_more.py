@@ -16,6 +16,7 @@ from support.chatbots.silent_bot import QUESTIONS, SilentBot
 
 from neuralchat import cli
 from neuralchat.errors import ArgumentsError, DataError
+from neuralchat.evaluation import items
 
 Evaluate = Callable[..., tuple[int, SilentBot]]
 
@@ -113,3 +114,18 @@ def test_the_command_of_the_demo_is_taken() -> None:
     assert (options.runs, options.general, options.max_new_tokens) == (["runs/demo"], 60, 48)
     assert parsed(["a", "--general", "all"]).general is None
     assert parsed(["a"]).general == 0
+
+
+def test_a_file_of_questions_is_read_once_and_prompts_are_measured_once(
+    run_evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = [], []
+    whole, problem = items.read_rows, SilentBot.question_problem
+    monkeypatch.setattr(items, "read_rows", lambda path, *more: read.append(path) or whole(path, *more))
+    monkeypatch.setattr(
+        SilentBot, "question_problem", lambda bot, turns, s: asked.append(turns) or problem(bot, turns, s)
+    )
+    run_evaluate([*QUESTIONS, *QUESTIONS, *QUESTIONS], ["it is 8", "é"] * 3, ["no", "é"] * 3)
+    assert len(read) == 1
+    # All of them once, for the base model too, and four to see whether the adapter does anything.
+    assert len(asked) == 6 + 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from neuralchat.export import gguf as exporting
 from neuralchat.export.command import export
 from neuralchat.export.modelfile import frames_of, modelfile
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.models.gguf.tensor_types import TENSOR_TYPES, stored_as
+from neuralchat.models.compat.llama_cpp import quantized, quantizer
+from neuralchat.models.gguf.tensor_types import TENSOR_TYPES, stored_as, stored_bytes, stored_weight
 from neuralchat.models.gguf.vocabulary import vocabulary_of
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_of_0_1"
@@ -99,12 +101,16 @@ def test_a_killed_or_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("kind", TENSOR_TYPES)
 def test_every_type_is_near_what_it_stores(kind: str, tmp_path: Path) -> None:
+    if TENSOR_TYPES[kind].native:
+        needs_llama_cpp()
     assert export(options("--gguf", kind, "--output", tmp_path / "out")) == 0
     bot = Chatbot.load(RUN, base_model=MODEL)
     expected = bot.model.merge_and_unload().model.layers[0].mlp.down_proj.weight.detach().numpy()
     reader = gguf.GGUFReader(next((tmp_path / "out").glob("*.gguf")))
     found = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.ffn_down.weight")
-    assert found.tensor_type == TENSOR_TYPES[kind].stored
+    # Rows that no block of 256 fits have smaller ones.
+    layers = bot.model.config.num_hidden_layers
+    assert found.tensor_type == stored_as(TENSOR_TYPES[kind], found.name, expected.shape, layers)
     values = gguf.quants.dequantize(found.data, found.tensor_type)
     error = np.linalg.norm(values - expected) / np.linalg.norm(expected)
     assert error < {"f32": 1e-6, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2}.get(kind, 0.1)
@@ -114,6 +120,65 @@ def test_rows_that_are_no_multiple_of_a_block_are_told_apart() -> None:
     assert stored_as(TENSOR_TYPES["q8_0"], "blk.0.ffn_up.weight", (8, 33)).name == "F16"
     assert stored_as(TENSOR_TYPES["q4_0"], "token_embd.weight", (8, 64)).name == "Q8_0"
     assert stored_as(TENSOR_TYPES["q4_0"], "output_norm.weight", (64,)).name == "F32"
+    # Blocks of 256 numbers, of 32, and none.
+    for row, name in ((512, "Q4_K"), (576, "Q5_0"), (33, "F16")):
+        assert stored_as(TENSOR_TYPES["q4_k_m"], "blk.5.ffn_up.weight", (8, row), 30).name == name
+
+
+def test_some_matrices_of_a_mixture_have_more_bits() -> None:
+    """The first two, the last two, and every third between (worked out by hand from use_more_bits)."""
+    layers = range(16)
+    down = [stored_as(TENSOR_TYPES["q4_k_m"], f"blk.{i}.ffn_down.weight", (8, 512), 16).name for i in layers]
+    assert [i for i in layers if down[i] == "Q6_K"] == [0, 1, 4, 7, 10, 13, 14, 15]
+    small = [stored_as(TENSOR_TYPES["q4_k_s"], f"blk.{i}.attn_v.weight", (8, 512), 16).name for i in layers]
+    assert [i for i in layers if small[i] == "Q5_K"] == [0, 1, 2, 3]
+    assert stored_as(TENSOR_TYPES["q5_k_m"], "token_embd.weight", (8, 512), 16).name == "Q6_K"
+
+
+@pytest.mark.parametrize("kind", [row.name for row in TENSOR_TYPES.values() if row.native])
+def test_k_quants_are_those_of_llama_cpp(kind: str) -> None:
+    """Computed by its function, read back by the gguf package, which was written by others."""
+    needs_llama_cpp()
+    stored = TENSOR_TYPES[kind].stored
+    weight = torch.randn(6, 512, generator=torch.Generator().manual_seed(1))
+    found = stored_weight(weight, stored)
+    assert found.nbytes == stored_bytes(stored, (6, 512))
+    error = np.linalg.norm(gguf.quants.dequantize(found, stored) - weight.numpy()) / np.linalg.norm(weight.numpy())
+    assert error < {"q6_k": 0.02, "q5_k_m": 0.04, "q5_k_s": 0.04}.get(kind, 0.08)
+
+
+def test_types_of_the_gguf_package_are_those_of_llama_cpp_byte_for_byte() -> None:
+    needs_llama_cpp()
+    weight = torch.randn(6, 512, generator=torch.Generator().manual_seed(1))
+    for kind in ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0"):
+        stored = TENSOR_TYPES[kind].stored
+        np.testing.assert_array_equal(stored_weight(weight, stored), quantized(weight.numpy(), stored))
+
+
+def test_without_the_package_k_quants_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    quantizer.cache_clear()
+    with pytest.raises(ModelError, match=r"llama\.cpp's own quantizer: pip install 'neuralchat\[llamacpp\]'"):
+        export(options("--gguf", "q4_k_m", "--output", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+# The adapter alone, for llama.cpp (its numbers: tests/parity/test_gguf_adapters.py)
+
+
+def test_the_adapter_as_gguf_answers_beside_its_base_model(written: Path, tmp_path: Path) -> None:
+    needs_llama_cpp()
+    assert export(options("--gguf_adapter", "f32", "--output", tmp_path / "lora")) == 0
+    assert sorted(path.name for path in (tmp_path / "lora").iterdir()) == ["chat_template.jinja", "run-lora-f32.gguf"]
+    base = make_parser().parse_args(["export", str(MODEL), "--gguf", "f32", "--output", str(tmp_path / "base")])
+    assert export(base) == 0
+    bot = Chatbot.load(RUN, base_model=MODEL)
+    prompts = [bot.voice.whole_prompt([Turn("user", QUESTION)])]
+    lora = tmp_path / "lora" / "run-lora-f32.gguf"
+    both = llama_cpp(next((tmp_path / "base").glob("*.gguf")), prompts=prompts, new=20, lora=lora)
+    whole = llama_cpp(written / "run-f32.gguf", prompts=prompts, new=20)
+    assert both["answers"][0]["tokens"] == whole["answers"][0]["tokens"]
+    assert (tmp_path / "lora" / "chat_template.jinja").read_text() == portable_template(bot.template)
 
 
 def test_an_adapter_is_shared_without_paths_of_this_machine(tmp_path: Path) -> None:
@@ -149,8 +214,15 @@ def test_a_merged_model_says_the_template_of_training(tmp_path: Path, capsys: py
     [
         ([], ArgumentsError, "export takes one of .*; found none"),
         (["--gguf", "f16", "--merge", "x"], ArgumentsError, "found --merge, --gguf"),
-        (["--merge", "x", "--output", "y"], ArgumentsError, "--output belongs to --gguf"),
-        (["--gguf", "q9"], ArgumentsError, "--gguf is 'q9'; allowed are f32, f16, bf16, q8_0"),
+        (["--merge", "x", "--output", "y"], ArgumentsError, "--output belongs to --gguf and --gguf_adapter"),
+        (["--gguf", "q9"], ArgumentsError, "--gguf is 'q9'; allowed are f32, f16, bf16, q8_0, q6_k, q5_k_m"),
+        (["--gguf", "q2_k"], ArgumentsError, "fewer need measurements of"),
+        (
+            ["--openvino", "x"],
+            ArgumentsError,
+            "^--openvino is not written here: .*Take --merge DIR, .*optimum-cli export",
+        ),
+        (["--gguf_adapter", "q8_0"], ArgumentsError, "--gguf_adapter is 'q8_0'; allowed are f32, f16, bf16$"),
     ],
 )
 def test_what_does_not_go_together(words: list[str], error: type[Exception], told: str) -> None:

@@ -71,6 +71,7 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         "models/attention/segment_kernel.py": {"ctypes.CDLL"},
         "models/loading/fetch.py": {"ctypes.CDLL"},
         "models/compat/torch.py": {"ctypes.CDLL"},
+        "models/compat/llama_cpp.py": {"ctypes.CDLL"},
         # Of an empty text.
         "models/compat/transformers.py": {"compile"},
         # The file that the user has named to be run.

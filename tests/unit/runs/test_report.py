@@ -84,6 +84,16 @@ def test_page_shows_what_was_measured() -> None:
     assert [text for text in expected if text not in words] == []
 
 
+def test_page_says_how_sure_right_answers_are() -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["results"]["samples"] = [
+        {"question": "q", "before": "a", "after": "b", "right_before": False, "right_after": True} for _ in range(9)
+    ]
+    manifest["results"]["differences"] = {"samples": {"difference": 1.0, "interval": [0.6, 1.0], "p": 0.004}}
+    page = render_report(manifest, METRICS)
+    assert "0 of 9 right before, 9 after (0 kept, 0 lost, 9 gained); +100 points (95 %: +60 to +100 points)" in page
+
+
 def test_page_without_held_out_records() -> None:
     page = page_of(held_out_loss_before=None, held_out_loss_after=None, packed=False)
     assert not any("held-out" in word for word in page.words if not word.startswith(":root"))

@@ -45,7 +45,8 @@ def write_gguf(
     architecture = architecture_of(model.config)
     values = architecture.values(model.config)
     weights = dict(named_weights(model, architecture))
-    types = {name: stored_as(kind, name, tuple(weight.shape)) for name, weight in weights.items()}
+    layers = blocks_of(model.config)
+    types = {name: stored_as(kind, name, tuple(weight.shape), layers) for name, weight in weights.items()}
     sizes = {name: stored_bytes(types[name], tuple(weight.shape)) for name, weight in weights.items()}
     with opened_writer(path, architecture.name) as writer:
         add_text(writer, text, kind)

@@ -1,0 +1,169 @@
+"""How many greedy answers of a GGUF file in llama.cpp are those of the model it was made from, and why others are not.
+
+    python benchmarks/gguf_answers.py runs/demo --questions examples/demo/heldout.json --types f16 q8_0
+    python benchmarks/gguf_answers.py smollm2-135m-instruct --questions alpaca.json --first 100 --json result.json
+
+For each type three models answer: torch in fp32, torch with the weights that the file stores (what storing costs), and
+llama.cpp, which rounds the activations too: to half precision for f16, to blocks of 8 bits for all smaller types. One
+other token early in an answer makes another answer, so tokens are also compared one by one, each after torch's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import gguf
+import torch
+
+from neuralchat.data.records import RecordReport, read_records
+from neuralchat.export.gguf import whole_model
+from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.engine.llama.llama_server import LlamaServer
+from neuralchat.inference.gguf_text import write_gguf_of
+from neuralchat.inference.origin import origin_of
+from neuralchat.models.gguf.architectures import architecture_of
+from neuralchat.models.gguf.tensor_types import tensor_type
+from neuralchat.models.gguf.writing import named_weights
+
+GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"], "repeat_penalty": 1.0}
+POSITIONS = 2048
+
+
+def torch_answers(model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int], new: int) -> list[list[int]]:
+    """Each by itself: batches would round otherwise."""
+    found = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=new, eos_token_id=list(ends)
+            )
+        found.append(output[0, len(prompt) :].tolist())
+    return found
+
+
+def llama_answers(
+    server: LlamaServer, prompts: Sequence[Sequence[int]], ends: Sequence[int], new: int
+) -> list[list[int]]:
+    found = []
+    for prompt in prompts:
+        answer: list[int] = []
+        while len(answer) < new and not (answer and answer[-1] in ends):
+            answer += server.piece([*prompt, *answer], min(8, new - len(answer)), 0, GREEDY).ids
+        stop = next((place for place, id_ in enumerate(answer) if id_ in ends), new - 1)
+        found.append(answer[: stop + 1])
+    return found
+
+
+def llama_next(server: LlamaServer, prompt: Sequence[int], answer: Sequence[int]) -> list[int]:
+    """Its likeliest token at each place of an answer, after the answer's own tokens."""
+    return [server.piece([*prompt, *answer[:place]], 1, 0, GREEDY).ids[0] for place in range(len(answer))]
+
+
+@torch.inference_mode()
+def scores_of(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities [T, V] of the tokens of an answer."""
+    logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+    return logits.double().log_softmax(-1)
+
+
+@torch.no_grad()
+def store(model: Any, file: Path) -> None:
+    """Give the model the weights that the file stores."""
+    architecture = architecture_of(model.config)
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    for own_name, weight in model.state_dict().items():
+        names = dict(named_weights(OneWeight(model, own_name), architecture))
+        for name, changed in names.items():
+            if name == "rope_freqs.weight" or changed.shape != weight.shape:
+                continue
+            # Rows are in another order there; numbers of rows in that order say which.
+            rows = torch.arange(weight.shape[0], dtype=torch.float32)
+            order = architecture.change(own_name, rows[:, None] if weight.dim() > 1 else rows, model.config)
+            values = torch.from_numpy(gguf.quants.dequantize(stored[name].data, stored[name].tensor_type).copy())
+            weight[order.flatten().long()] = values.view(weight.shape)
+
+
+class OneWeight:
+    """A model with one weight, for the table of names."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.config, self.model, self.name = model.config, model, name
+
+    def get_input_embeddings(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {self.name: self.model.state_dict()[self.name]}
+
+
+def share(pairs: Sequence[bool]) -> dict[str, Any]:
+    return {"equal": sum(pairs), "of": len(pairs), "share": round(sum(pairs) / len(pairs), 4)}
+
+
+def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], directory: Path) -> dict[str, Any]:
+    prompts, expected, ends = asked["prompts"], asked["answers"], bot.voice.end_ids
+    file = directory / f"{kind}.gguf"
+    write_gguf_of(file, model, bot.voice, tensor_type(kind), kind)
+    server = LlamaServer(file, positions=POSITIONS, slots=1, threads=torch.get_num_threads())
+    answers = llama_answers(server, prompts, ends, asked["new"])
+    tokens, gaps, all_gaps = [], [], []
+    for prompt, one, other in zip(prompts, expected, answers, strict=True):
+        best = scores_of(model, prompt, one).topk(2).values
+        gap = (best[:, 0] - best[:, 1]).tolist()
+        all_gaps += gap
+        if one != other:
+            first = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one) - 1)
+            gaps.append(gap[first])
+        if asked["forced"]:
+            tokens += [a == b for a, b in zip(one, llama_next(server, prompt, one), strict=True)]
+    server.close()
+    found: dict[str, Any] = {"llama.cpp answers": share([a == b for a, b in zip(expected, answers, strict=True)])}
+    if tokens:
+        found["llama.cpp next tokens after torch's"] = share(tokens)
+    if gaps:
+        found["torch's lead of the likeliest token where answers part"] = round(median(gaps), 4)
+        found["and over all tokens"] = round(median(all_gaps), 4)
+    kept = {name: weight.clone() for name, weight in model.state_dict().items()}
+    store(model, file)
+    rounded = torch_answers(model, prompts, ends, asked["new"])
+    found["torch with the stored weights, answers"] = share([a == b for a, b in zip(expected, rounded, strict=True)])
+    found["llama.cpp against torch with the stored weights, answers"] = share(
+        [a == b for a, b in zip(rounded, answers, strict=True)]
+    )
+    model.load_state_dict(kept)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--questions", nargs="+", required=True)
+    parser.add_argument("--first", type=int, help="of each file")
+    parser.add_argument("--types", nargs="+", default=["f16", "q8_0"])
+    parser.add_argument("--max_new_tokens", type=int, default=48)
+    parser.add_argument("--forced", action="store_true", help="compare tokens one by one too")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    bot = Chatbot.load(options.run)
+    model = whole_model(bot, origin_of(options.run).method, allow_lossy=False).eval()
+    records = [r for f in options.questions for r in list(read_records([f], RecordReport()))[: options.first]]
+    prompts = [bot.voice.whole_prompt(record.turns[:-1]) for record in records]
+    answers = torch_answers(model, prompts, bot.voice.end_ids, options.max_new_tokens)
+    asked = {"prompts": prompts, "answers": answers, "new": options.max_new_tokens, "forced": options.forced}
+    result = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for kind in options.types:
+            result[kind] = compare(kind, model, bot, asked, Path(directory))
+            print(kind, json.dumps(result[kind], indent=1), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
