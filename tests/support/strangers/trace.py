@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 # Calls that change what is on a disk, by which of their texts is the name that they change.
-CHANGING = (
-    "mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir link linkat symlink symlinkat chmod fchmodat "
-    "fchmodat2 chown fchownat lchown truncate mknod mknodat utimensat setxattr creat"
-).split()
+CHANGING = [
+    "mkdir", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "link", "linkat",
+    "symlink", "symlinkat", "chmod", "fchmodat", "fchmodat2", "chown", "fchownat", "lchown", "truncate",
+    "mknod", "mknodat", "utimensat", "setxattr", "creat",
+]  # fmt: skip
 OPENING = ("open", "openat", "openat2")
 # Not all that name a file: an import looks for thousands. A call that the machine does not have is left out.
 TRACED = ",".join(f"?{call}" for call in (*CHANGING, *OPENING, "fchmod", "fchown", "execve", "execveat")) + ",%network"
