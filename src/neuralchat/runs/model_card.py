@@ -63,8 +63,7 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
 def combined_with(manifest: dict[str, Any]) -> str:
     """The other adapters in a model of several."""
     found = manifest.get("combined")
-    others = found.get("with") if isinstance(found, dict) else None
-    if not isinstance(others, list):
+    if not isinstance(found, dict) or not isinstance(others := found.get("with"), list):
         return ""
     listed = [f"{in_text(str(o.get('name')))} (weight {o.get('weight')})" for o in others if isinstance(o, dict)]
     return f", together with {', '.join(listed)} ({in_text(str(found.get('how')))})"

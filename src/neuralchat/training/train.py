@@ -187,12 +187,11 @@ def measure_after(
             )
             results = replace(results, rouge=rouge)
     samples, general = zip(before, after, strict=True)
-    told = {
-        "samples": samples_of(asked.records, *samples),
-        "general_samples": general_answers_of(asked.general, *general),
-    }
-    differences = {name: found for name, part in told.items() if (found := difference_of(part)) is not None}
-    return replace(results, **told, differences=differences or None)
+    told = samples_of(asked.records, *samples)
+    general_told = general_answers_of(asked.general, *general)
+    parts = {"samples": told, "general_samples": general_told}
+    differences = {name: found for name, part in parts.items() if (found := difference_of(part)) is not None}
+    return replace(results, samples=told, general_samples=general_told, differences=differences or None)
 
 
 def run_steps(training: Training, session: Session) -> None:
