@@ -98,11 +98,18 @@ def columns_to_name(value: Any) -> tuple[str, ...]:
     ('instruction=Prompt', 'output= OUTPUT')
     >>> columns_to_name({"Topic": "Fruit", "Answer": "An apple."})
     ()
+
+    Of two columns alone the first is taken for the question; the user sees both names, and knows.
+
+    >>> columns_to_name({"Frage": "Nenne eine Frucht.", "Antwort": "Apfel."})
+    ('instruction=Frage', 'output=Antwort')
     """
     if not isinstance(value, dict):
         return ()
     turns = [f"messages={readable(str(name))}" for name, held in value.items() if is_list_of_turns(held)]
     asked, answered = (found(value, names) for names in (ASKED, ANSWERED))
+    if not asked and not answered and len(value) == 2 and all(isinstance(held, str) for held in value.values()):
+        asked, answered = ([str(name)] for name in value)
     if turns or len(asked) != 1 or len(answered) != 1:
         return tuple(turns[:1])
     context = [name for name in found(value, CONTEXT) if name not in asked]

@@ -104,8 +104,9 @@ def test_a_call_that_is_wrong_is_one_problem() -> None:
         ({"input": "Hi?", "output": "Hi."}, "instruction=input"),
         # Pairs of answers, of which one was preferred.
         ({"prompt": "Hi?", "chosen": "Hi.", "rejected": "Ho."}, "instruction=prompt,output=chosen"),
+        # Of two alone the first is asked.
+        ({"first": "Hi?", "second": "Hi."}, "instruction=first,output=second"),
         # Of these nobody can tell.
-        ({"first": "Hi?", "second": "Hi."}, UNKNOWN_COLUMNS),
         ({"Topic": "Fruit", "Answer": "Hi."}, UNKNOWN_COLUMNS),
         ({"Question": "Hi?", "Prompt": "Ho?", "Answer": "Hi."}, UNKNOWN_COLUMNS),
     ],
