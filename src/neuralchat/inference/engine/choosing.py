@@ -8,6 +8,7 @@ import os
 
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
+from neuralchat.distributed.hardware import own_affinity
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.engine.building import DEFAULT_SETTINGS, EngineSettings, memory_tokens_for
 from neuralchat.inference.engine.llama.exported import exported_model
@@ -24,6 +25,8 @@ FP32_BYTES = 4
 
 def wants_llama(engine: str) -> bool:
     """Raises ArgumentsError where the package of the engine is not there."""
+    if engine == "auto":
+        inform("answered by torch, which knows every family and method (--engine)")
     if engine != "llamacpp":
         return False
     if importlib.util.find_spec("xllamacpp") is None:
@@ -66,4 +69,4 @@ def started_llama(
 def usable_cpus() -> int:
     """As torch counts its threads."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdigit() and int(asked) > 0 else len(own_affinity())

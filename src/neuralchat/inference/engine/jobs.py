@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from neuralchat.errors import is_out_of_memory
 from neuralchat.inference.engine.interface import Ended, EngineBusyError, EngineDownError, Event, Reason, Request
 
 CLOSED = "the engine is closed"
@@ -138,3 +139,10 @@ class Desk:
         for _, answer in calls:
             answer.set_exception(EngineDownError(self.closed_because or CLOSED))
         return jobs
+
+
+def reason(error: BaseException) -> str:
+    """One line for who asked; nothing of a request is in it."""
+    if is_out_of_memory(error):
+        return "there is not enough memory for the answer"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]

@@ -9,11 +9,10 @@ from typing import Protocol
 import torch
 
 from neuralchat.console import note
-from neuralchat.errors import is_out_of_memory
 from neuralchat.inference.engine.alone import answer_alone, limits_alone
 from neuralchat.inference.engine.checks import Limits, check_request
 from neuralchat.inference.engine.interface import EngineStatus, Event, Request, Ticket
-from neuralchat.inference.engine.jobs import CLOSED, Desk, Job, Outcome
+from neuralchat.inference.engine.jobs import CLOSED, Desk, Job, Outcome, reason
 from neuralchat.inference.engine.shelf import Shelf, ShelfAdapter
 from neuralchat.models.families.architecture import position_limit
 
@@ -201,10 +200,3 @@ class TorchEngine:
     def adapters_changed(self) -> None:
         if self.batch is not None:
             self.batch.adapters_changed()
-
-
-def reason(error: BaseException) -> str:
-    """One line for who asked; nothing of a request is in it."""
-    if is_out_of_memory(error):
-        return "there is not enough memory for the answer"
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]

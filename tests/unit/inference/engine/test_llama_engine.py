@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,8 @@ def test_without_the_package_the_engine_is_refused(monkeypatch: pytest.MonkeyPat
     assert not wants_llama("auto")
     with pytest.raises(ArgumentsError, match=r"--engine llamacpp: .*pip install 'neuralchat\[llamacpp\]'"):
         wants_llama("llamacpp")
+
+
+def test_its_process_starts_without_the_libraries_of_training() -> None:
+    code = "import sys, neuralchat.inference.engine.llama.llama_engine; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

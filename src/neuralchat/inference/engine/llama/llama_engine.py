@@ -27,9 +27,8 @@ from neuralchat.inference.engine.interface import (
     Token,
     UnknownModelError,
 )
-from neuralchat.inference.engine.jobs import CLOSED, Job, Outcome, Reason
+from neuralchat.inference.engine.jobs import CLOSED, Job, Outcome, Reason, reason
 from neuralchat.inference.engine.llama.llama_server import CONTEXT_STEP, LlamaServer
-from neuralchat.inference.engine.torch_engine import reason
 
 # Tokens of the first pieces of an answer, so that its first words come at once, and of all others.
 FIRST_PIECES, LATER_PIECES = (1, 1, 2), 4
