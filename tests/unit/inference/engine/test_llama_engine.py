@@ -176,5 +176,6 @@ def test_without_the_package_the_engine_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_its_process_starts_without_the_libraries_of_training() -> None:
-    code = "import sys, neuralchat.inference.engine.llama.llama_engine; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    look = "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    code = f"import sys, neuralchat.inference.engine.llama.llama_engine; {look}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
