@@ -17,11 +17,11 @@ from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import AnswerLoss
 from neuralchat.evaluation.scoring.scorers import CHECKING, RIGHT, SCORERS, Scorer
 from neuralchat.evaluation.statistics import (
-    ALPHA,
     Interval,
     bootstrap,
     effective_number,
     holm,
+    is_seen,
     mcnemar,
     needed_of_mean,
     paired_shares,
@@ -222,9 +222,7 @@ def compare_pairs(
 
 
 def with_words(row: Compared, adjusted_p: float) -> Compared:
-    low, high = row.interval
-    # Test and interval are made in two ways, which may disagree at the border.
-    if adjusted_p >= ALPHA or low <= 0 <= high:
+    if not is_seen(adjusted_p, row.interval):
         says = NO_DIFFERENCE
     elif not row.better:
         says = "more" if row.difference > 0 else "fewer"

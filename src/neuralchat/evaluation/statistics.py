@@ -61,6 +61,13 @@ def paired_shares(lost: int, gained: int, total: int, confidence: float = CONFID
     return Interval(max(-1.0, up - down - half), min(1.0, up - down + half))
 
 
+def is_seen(p: float, interval: Interval) -> bool:
+    """Whether a difference can be claimed, of its p-value and its interval: made in two ways, they may disagree at the
+    border, and it takes both.
+    """
+    return p < ALPHA and not interval.low <= 0 <= interval.high
+
+
 def cluster_sums(values: np.ndarray, clusters: Sequence[Hashable] | None) -> np.ndarray:
     """values: [n] or [n, k]. Their sums in each cluster, [c] or [c, k]; as they are where nothing belongs together."""
     if clusters is None:

@@ -12,9 +12,6 @@ from neuralchat.console.tables import Page, results_table
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import MANIFEST, REPORT
 
-# Of a claim that there is a difference.
-LARGEST_P = 0.05
-
 
 def held_out_figure(results: dict[str, Any]) -> str | None:
     before, after = results["held_out_loss_before"], results["held_out_loss_after"]
@@ -44,8 +41,7 @@ def difference_text(found: Mapping[str, Any] | None) -> str:
         return ""
     low, high = found["interval"]
     between = f"{100 * low:+.0f} to {100 * high:+.0f} points"
-    # As evaluation/comparison.py says it.
-    if found["p"] >= LARGEST_P or low <= 0 <= high:
+    if not found["seen"]:
         return f"; no difference can be seen (95 %: {between})"
     return f"; {100 * found['difference']:+.0f} points (95 %: {between})"
 

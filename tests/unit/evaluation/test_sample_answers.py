@@ -30,10 +30,14 @@ def test_the_difference_of_right_answers_has_an_interval_and_an_exact_p() -> Non
     assert found["before_interval"] == pytest.approx([0.0279, 0.3010], abs=1e-4)
     low, high = found["interval"]
     assert low < 0.4 < high
+    assert found["seen"]
     assert difference_text(found) == f"; +40 points (95 %: {100 * low:+.0f} to {100 * high:+.0f} points)"
 
 
 def test_what_may_be_chance_is_said_to_be_no_difference() -> None:
-    assert difference_text(difference_of(samples(kept=3, gained=2, wrong=1))).startswith("; no difference can be seen")
+    found = difference_of(samples(kept=3, gained=2, wrong=1))
+    assert found is not None
+    assert not found["seen"]
+    assert difference_text(found).startswith("; no difference can be seen")
     assert difference_of([{"question": "a"}]) is None
     assert difference_text(None) == ""

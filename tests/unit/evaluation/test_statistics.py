@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from neuralchat.evaluation.statistics import (
+    Interval,
     bootstrap,
     effective_number,
     holm,
+    is_seen,
     mcnemar,
     needed_of_mean,
     paired_shares,
@@ -38,6 +40,17 @@ DIFFERENCES = [
     -0.494, 0.434, 0.189, 0.843, 0.525, 2.85, 1.799, 1.797, -1.74, -0.04, -0.309, 0.833, -1.979, 1.474, 1.367, -1.002,
     -0.679, -0.501, 0.343, 0.941, 2.348, 0.103, 1.068, 0.455, 2.06,
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "high", "seen"),
+    [
+        (0.04, 0.1, 0.3, True), (0.04, -0.3, -0.1, True), (0.04, -0.1, 0.3, False), (0.04, 0.0, 0.3, False),
+        (0.05, 0.1, 0.3, False), (0.06, 0.1, 0.3, False),
+    ],
+)  # fmt: skip
+def test_a_difference_is_seen_where_test_and_interval_agree(p: float, low: float, high: float, seen: bool) -> None:
+    assert is_seen(p, Interval(low, high)) is seen
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ def test_page_says_how_sure_right_answers_are() -> None:
     manifest["results"]["samples"] = [
         {"question": "q", "before": "a", "after": "b", "right_before": False, "right_after": True} for _ in range(9)
     ]
-    manifest["results"]["differences"] = {"samples": {"difference": 1.0, "interval": [0.6, 1.0], "p": 0.004}}
+    manifest["results"]["differences"] = {
+        "samples": {"difference": 1.0, "interval": [0.6, 1.0], "p": 0.004, "seen": True}
+    }
     page = render_report(manifest, METRICS)
     assert "0 of 9 right before, 9 after (0 kept, 0 lost, 9 gained); +100 points (95 %: +60 to +100 points)" in page
 

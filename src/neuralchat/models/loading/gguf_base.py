@@ -11,7 +11,7 @@ from typing import Any
 from neuralchat.console import note
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import ModelError, NeuralChatError, is_panic, system_error_in
-from neuralchat.files import open_regular
+from neuralchat.files import open_regular, write_file
 from neuralchat.models.gguf.splits import split_name, steps_of
 from neuralchat.models.loading.cached_model import cached_model
 from neuralchat.models.loading.file_hashes import remembered_sha256
@@ -19,7 +19,7 @@ from neuralchat.models.quiet import quiet_libraries
 
 MAGIC = b"GGUF"
 # What is made of a file changes with it.
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 def is_gguf_file(name: str | os.PathLike[str]) -> bool:
@@ -50,6 +50,7 @@ def convert(path: Path, target: Path) -> None:
     try:
         with waiting("converting"), quiet_libraries():
             convert_gguf(path.absolute(), target, repair_splits)
+            repair_added_tokens(path, target / "tokenizer.json")
     except NeuralChatError:
         raise
     except BaseException as error:  # files of others are trusted with nothing, and the libraries raise what they meet
@@ -80,3 +81,30 @@ def repair_splits(path: Path, tokenizer: Any) -> None:
         )
         return
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+
+
+def repair_added_tokens(path: Path, tokenizer_file: Path) -> None:
+    """Give the tokenizer the ids of the file and no others: the model has embeddings for those alone.
+
+    transformers adds past them what a class of its own expects, such as <|endoftext|>, and once more those tokens of
+    the file that have a use, such as its end, and that it has spelled in the alphabet of bytes.
+    """
+    import gguf
+
+    stated = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    vocabulary = stated["model"]["vocab"]
+    known = set(vocabulary) if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
+    if all(added["content"] in known for added in stated["added_tokens"]):
+        return
+    field = gguf.GGUFReader(path).get_field("tokenizer.ggml.tokens")
+    ids = {token: id_ for id_, token in enumerate(field.contents() if field is not None else ())}
+    kept = [added for added in stated["added_tokens"] if added["content"] in known or added["content"] in ids]
+    respelled = {ids[added["content"]]: added["content"] for added in kept if added["content"] not in known}
+    for added in kept:
+        added["id"] = added["id"] if added["content"] in known else ids[added["content"]]
+    stated["added_tokens"] = sorted(kept, key=lambda added: added["id"])
+    if isinstance(vocabulary, dict):
+        stated["model"]["vocab"] = {respelled.get(id_, token): id_ for token, id_ in vocabulary.items()}
+    else:
+        stated["model"]["vocab"] = [[respelled.get(id_, one), score] for id_, (one, score) in enumerate(vocabulary)]
+    write_file(tokenizer_file, json.dumps(stated, ensure_ascii=False))

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.runs import Desk
 from support.small_models import save_checkpoint
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer
 
 from neuralchat.data.records import Turn
 from neuralchat.errors import ModelError
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.gguf_text import write_gguf_of
+from neuralchat.inference.gguf_text import gguf_text, write_gguf_of
 from neuralchat.models.gguf.splits import SPLIT_NAMES, split_name, steps_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
+from neuralchat.models.gguf.writing import write_gguf
 from neuralchat.models.loading.base_model import ModelSource, load_config, resolve
 from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 
@@ -41,6 +44,34 @@ def test_it_answers_as_what_it_was_made_from(original: Chatbot, file: Path) -> N
     with torch.inference_mode():
         torch.testing.assert_close(bot.model(ids).logits, original.model(ids).logits, atol=1e-4, rtol=1e-4)
     assert bot.voice.end_ids == original.voice.end_ids
+
+
+def test_it_has_the_tokens_of_the_file_and_no_others(original: Chatbot, file: Path) -> None:
+    """transformers adds <|endoftext|> past a vocabulary that has none; the model has no row for it."""
+    tokenizer = Chatbot.load(file).voice.tokenizer
+    assert tokenizer.get_vocab() == original.voice.tokenizer.get_vocab()
+    assert len(tokenizer) == original.model.get_input_embeddings().weight.shape[0]
+
+
+def test_it_is_trained_and_exported(file: Path, tmp_path: Path) -> None:
+    train = f"finetune --model_name_or_path {file} --train_file records.json --output_dir run --max_steps 1"
+    status, said = Desk(tmp_path, file).run(*train.split())
+    assert status == 0, said
+    bot = Chatbot.load(tmp_path / "run")
+    write_gguf_of(tmp_path / "again.gguf", bot.model.merge_and_unload(), bot.voice, TENSOR_TYPES["f32"], "again")
+    assert len(Chatbot.load(tmp_path / "again.gguf").voice.tokenizer) == 400
+
+
+def test_a_special_token_keeps_the_id_of_the_file(original: Chatbot, tmp_path: Path) -> None:
+    """transformers spells tokens of other characters anew, and adds those that have a use once more past the others."""
+    text = gguf_text(original.voice, original.model, "small")
+    end = text.vocabulary.special["eos"]
+    text.vocabulary.tokens[end] = "<\uff5cend\uff5c>"
+    write_gguf(tmp_path / "a.gguf", original.model, text, TENSOR_TYPES["f32"])
+    tokenizer = AutoTokenizer.from_pretrained(converted_gguf(tmp_path / "a.gguf"))
+    assert (tokenizer.eos_token, tokenizer.eos_token_id, len(tokenizer)) == ("<\uff5cend\uff5c>", end, 400)
+    assert tokenizer("a<\uff5cend\uff5c>")["input_ids"][1:] == [end]
+    assert tokenizer.decode([end], skip_special_tokens=True) == ""
 
 
 def test_it_is_read_once(file: Path) -> None:
