@@ -130,6 +130,16 @@ def test_the_lora_layer_around_a_linear_one() -> None:
     assert lora.scaling == 3
 
 
+def test_the_lora_layers_that_a_gguf_adapter_is_written_from() -> None:
+    """All are LoraLayers, and that around words is told from the others."""
+    layers = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 8))
+    words, linear = get_peft_model(layers, LoraConfig(r=2, target_modules=["0", "1"])).base_model.model
+    assert isinstance(words, peft_compat.LoraLayer)
+    assert isinstance(linear, peft_compat.LoraLayer)
+    assert isinstance(words, peft_compat.LoraEmbedding)
+    assert not isinstance(linear, peft_compat.LoraEmbedding)
+
+
 @pytest.mark.parametrize("change", ["disabled", "merged", "dora", "bias"])
 def test_a_lora_layer_that_is_no_longer_plain(change: str) -> None:
     options = {"dora": {"use_dora": True}, "bias": {"lora_bias": True}}

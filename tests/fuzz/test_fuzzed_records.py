@@ -232,6 +232,12 @@ def is_empty_system(turn: dict[str, Any], role: str, text: str) -> bool:
 def answers_of(value: Any, kind: str) -> list[str] | None:
     """The assistant's texts of a good row, else None."""
     facts = [] if is_absent(value.get("facts")) else value["facts"]
+    if isinstance(facts, str):
+        # Tables hold it as JSON.
+        try:
+            facts = json.loads(facts)
+        except ValueError:
+            return None
     if not isinstance(facts, list):
         return None
     alternatives = [fact if isinstance(fact, list) else [fact] for fact in facts]
@@ -262,8 +268,7 @@ def kind_of(value: Any, first: str | None) -> str | None:
     """`first`: the kind of the file's first row, which the others keep if they can."""
     if not isinstance(value, dict):
         return None
-    order = [first, *KINDS] if first and any(name in value for name in KINDS[first]) else [*KINDS]
-    if order[0] == first:
+    if first and any(name in value for name in KINDS[first]):
         return first
     full = {name for name, held in value.items() if not is_absent(held)}
     for names in (full, set(value)):

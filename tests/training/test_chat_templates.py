@@ -100,7 +100,7 @@ def test_tokens_are_not_taken_from_another_day(run_cli: Callable, write_records:
     [
         (("--chat_template", "missing.jinja"), "--chat_template missing.jinja cannot be read"),
         (("--chat_template", "empty.jinja"), "--chat_template empty.jinja is empty"),
-        (("--chat_template", "wrong.jinja"), "the chat template refuses a conversation: "),
+        (("--chat_template", "wrong.jinja"), "the chat template is not valid Jinja: line 1: "),
         (("--chat_template_kwargs", "thinking"), "expected name=value or a JSON object, found 'thinking'"),
         (("--chat_template_kwargs", "{broken"), "--chat_template_kwargs: "),
         (("--template_date", "tomorrow"), "--template_date must be YYYY-MM-DD, found tomorrow"),

@@ -89,9 +89,7 @@ def output_of(*words: str) -> str:
 
 def in_namespace(place: Path, surroundings: str, words: Sequence[str]) -> int:
     """As root, where mounts are nobody else's: close what is to be closed, and become an ordinary user."""
-    models = Path(os.environ.get("NEURALCHAT_HOME") or Path.home() / ".cache" / "neuralchat") / "models"
-    if models.is_dir():
-        mount("--bind", models, place / "cache" / "models")
+    copy_models(place / "cache" / "models")
     make_reachable([Path(sys.prefix), Path(sys.base_prefix)], place / "aside")
     for name in ("checkout", "site", "home"):
         mount("--bind", place / name, place / name)
@@ -115,6 +113,15 @@ def in_namespace(place: Path, surroundings: str, words: Sequence[str]) -> int:
         if done.returncode:
             break
     return done.returncode
+
+
+def copy_models(place: Path) -> None:
+    """The user's own, as if the user had fetched them: caches are for their owners alone."""
+    models = Path(os.environ.get("NEURALCHAT_HOME") or Path.home() / ".cache" / "neuralchat") / "models"
+    if models.is_dir():
+        shutil.copytree(models, place, dirs_exist_ok=True)
+    for path in (place, *place.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
 
 
 def make_reachable(needed: Sequence[Path], aside: Path) -> None:

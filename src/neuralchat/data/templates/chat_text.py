@@ -110,7 +110,9 @@ class ChatText:
         except TemplateError:
             raise
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"the chat template is none: line {error.lineno}: {error.message}") from error
+            raise TemplateError(
+                f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
+            ) from error
         except Exception as error:  # a template may raise anything, by design of its language
             if any(turn.tool_calls for turn in turns):
                 # Some templates want the arguments of a call as an object, some as the text of one.

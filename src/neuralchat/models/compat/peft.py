@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 # The LoRA layer around nn.Linear, whose class is taken over; PEFT exports configurations and models, not layers.
+# LoraLayer and LoraEmbedding: the layers that a GGUF adapter is written from, by kind.
+from peft.tuners.lora.layer import Embedding as LoraEmbedding
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer
 
 # What refuses layers whose weights a kernel of Mamba reads by itself.
 from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check_target
@@ -23,6 +26,8 @@ from transformers.pytorch_utils import Conv1D
 __all__ = [
     "LORA_TARGETS",
     "Conv1D",
+    "LoraEmbedding",
+    "LoraLayer",
     "LoraLinear",
     "PlainLora",
     "leading_keys_values_of",

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import gguf
 import torch
-from peft.tuners.lora import Embedding, LoraLayer
 from torch import Tensor
 
 from neuralchat.errors import AdapterError
 from neuralchat.models.adapters.build import base_model_of
-from neuralchat.models.compat.peft import plain_lora_of
+from neuralchat.models.compat.peft import LoraEmbedding, LoraLayer, plain_lora_of
 from neuralchat.models.gguf.architectures import Architecture, architecture_of
 from neuralchat.models.gguf.tensor_types import TensorType, stored_as, stored_weight
 from neuralchat.models.gguf.writing import arch_named, blocks_of, opened_writer
@@ -102,7 +101,7 @@ def lora_pairs(model: Any, architecture: Architecture, alpha: float) -> Iterator
             what = "has no name there" if name is None else "is more than two matrices (DoRA, a bias)"
             raise AdapterError(f"this adapter cannot be written as GGUF by itself: its part of {own_name} {what}")
         a, b, rank, scaling = found
-        if not isinstance(layer, Embedding):
+        if not isinstance(layer, LoraEmbedding):
             b = b[row_order(f"{own_name}.weight", b.shape[0], architecture, base.config)]
         # Layers may have ranks and scalings of their own (rsLoRA, patterns); the file has one alpha.
         yield LoraPair(name, a, b.float() * (scaling * rank / alpha))
@@ -110,7 +109,7 @@ def lora_pairs(model: Any, architecture: Architecture, alpha: float) -> Iterator
 
 def matrices_of(layer: Any, adapter: str) -> tuple[Tensor, Tensor, int, float] | None:
     """(a, b, rank, scaling); None where there is more. Of an embedding a is the other way round, [rows, r]."""
-    if isinstance(layer, Embedding):
+    if isinstance(layer, LoraEmbedding):
         if adapter not in layer.lora_embedding_A or layer.lora_variant.get(adapter):
             return None
         a, b = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]

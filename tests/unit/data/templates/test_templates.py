@@ -258,7 +258,9 @@ def test_chat_sends_what_training_wrote_where_the_generation_prompt_differs() ->
 
 
 def test_a_mistake_in_a_chat_template_is_told_with_its_line() -> None:
-    with pytest.raises(TemplateError, match=r"^the chat template is none: line 3: No filter named 'nofilter'"):
+    with pytest.raises(
+        TemplateError, match=r"^the chat template is not valid Jinja: line 3: No filter named 'nofilter'"
+    ):
         ChatTemplate(with_chat_template("{# a #}\n\n{{ a | nofilter }}" + CHAT_TEMPLATE))
 
 
