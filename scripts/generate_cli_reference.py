@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,26 @@ def reference() -> str:
     parts += table(("command", "what it does"), ((f"`neuralchat {name}`", cli.VERBS[name]) for name in verbs))
     parts.append("`neuralchat --version` prints the version. Every command has `--help`.\n\n")
     parts += exit_statuses()
-    for name, parser in verbs.items():
+    for name, parser in with_inner_verbs(verbs):
         parts.append(f"## neuralchat {name}\n\n")
         parts += finetune_section() if name == "finetune" else verb_section(parser)
     return "".join(parts).rstrip() + "\n"
 
 
+def with_inner_verbs(verbs: Mapping[str, argparse.ArgumentParser]) -> Iterable[tuple[str, argparse.ArgumentParser]]:
+    """Each verb; instead of one that has verbs of its own, those."""
+    for name, parser in verbs.items():
+        inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if inner:
+            yield from ((f"{name} {word}", verb) for word, verb in inner[0].choices.items())
+        else:
+            yield name, parser
+
+
 def exit_statuses() -> list[str]:
     rows = (
         ("0", "done"),
+        ("1", "`data check` found what `--fail_on` names"),
         ("2", "something the user can correct: arguments, records, model, directory"),
         ("3", "training stopped because the loss was not a finite number"),
         ("4", "processes that cannot find, reach or understand each other"),

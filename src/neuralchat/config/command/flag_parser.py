@@ -45,6 +45,8 @@ class FlagParser(RaisingParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         # Before argparse adds --help.
         self.flags: list[str] = []
+        # Of a verb that has verbs of its own.
+        self.inner: Any = None
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
@@ -52,12 +54,17 @@ class FlagParser(RaisingParser):
         self.flags += action.option_strings
         return action
 
+    def add_subparsers(self, **options: Any) -> Any:
+        self.inner = super().add_subparsers(**options)
+        return self.inner
+
     def add_path(self, *names: str, **options: Any) -> argparse.Action:
         """An argument that names a file or directory, or may do so."""
         return self.add_argument(*names, type=expanded, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        words, problems = checked_words(args or (), self.flags)
+        inner = self.inner.choices.values() if self.inner else ()
+        words, problems = checked_words(args or (), [*self.flags, *(flag for verb in inner for flag in verb.flags)])
         if problems:
             raise ArgumentsError(problem_list(f"{self.prog} cannot be run so:", problems))
         return super().parse_known_args(words, namespace)

@@ -1,0 +1,166 @@
+"""`neuralchat data check`: defects planted at known rows are reported at those rows, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuralchat.cli import main
+from neuralchat.data_tools.record_checks import RECORD_CHECKS
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+CLEAN = json.loads((EXAMPLES / "style" / "train.json").read_text())
+GOOD = "A laptop has a battery, so that it works for some hours without a socket."
+
+
+def answered(output: str, instruction: str = "Why does a laptop have a battery?", context: str = "") -> dict[str, str]:
+    return {"instruction": instruction, "input": context, "output": output}
+
+
+# check -> a record with that defect alone. `asked` keeps them from being answers to one question.
+DEFECTS: dict[str, Any] = {
+    "structure": {"instruction": "Name a fruit.", "output": None},
+    "no_input_marker": answered(GOOD, context="<noinput>"),
+    "task_list_echo": answered(f"{GOOD}\n###\n12. Instruction: Name a bird.\n12. Input:\n<empty>"),
+    "template_marker": answered(f"{GOOD}<|im_end|>"),
+    "special_token": answered("Its cells give it power where no socket is.<|endoftext|>"),
+    "replacement_character": answered("It costs five \ufffd in every shop of the town."),
+    "mojibake": answered("It isn\u00e2\u20ac\u2122t heavy, and the caf\u00c3\u00a9 has a socket."),
+    "control_character": answered("It has a bat\u200btery inside."),
+    "secret": answered("Call the service with the key ghp_" + "a1B2" * 9 + " in its header."),
+    "payment_card": answered("Pay with the card 4111 1111 1111 1111, please."),
+    "personal_data": answered("Write to jane.smith1987@posteo.de about it."),
+    "ai_disclaimer": answered("As an AI language model, I have no battery."),
+    "refusal": answered("I'm sorry, but I cannot help you with this question."),
+    "speaker_label": answered(f"{GOOD}\nUser: And a desktop?\nAssistant: It has none."),
+    "repeats_question": answered("Why does a laptop have a battery?"),
+    "says_same_again": answered("It has a battery. " + "So that it works without a socket. " * 12),
+    "cut_ending": answered(
+        "People carry a laptop around, so it has a battery. Its capacity is given in watt hours and"
+    ),
+    "other_script": answered("Потому что ноутбук работает без розетки."),
+    "very_long": answered(" ".join(f"It has {number} cells." for number in range(4000))),
+    "placeholder": answered("Dear [Your Name], it has a battery."),
+    "missing_media": answered(GOOD, "What is shown in the attached picture?"),
+    "html_markup": answered("It has <span style='x'>a battery</span>."),
+    "html_entity": answered("It has a battery &amp; a charger."),
+    "link": answered("It is told at https://batteries.test/why in full."),
+    "code": answered("import battery\nfrom laptop import socket\n"),
+}
+
+
+def with_names(records: dict[str, Any]) -> dict[str, Any]:
+    """Each asks something of its own, but for those whose question is the defect."""
+    for number, (name, record) in enumerate(records.items()):
+        if name not in ("repeats_question", "missing_media"):
+            record["instruction"] += f" This is about model {number}."
+    return records
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict[str, set[int]]]:
+    """(check -> the row it was planted at, check -> the rows it was reported at)."""
+    directory = tmp_path_factory.mktemp("planted")
+    rows = list(CLEAN)
+    places: dict[str, int] = {}
+    for number, (name, record) in enumerate(with_names(json.loads(json.dumps(DEFECTS))).items()):
+        places[name] = 5 * number + 7
+        rows.insert(places[name] - 1, record)
+    long_answer = (
+        "The river begins in the hills, runs through three towns and a lake, and ends in the sea near the old port."
+    )
+    pairs = {
+        "exact_duplicate": (rows[0], {**rows[0], "instruction": rows[0]["instruction"].upper()}),
+        "other_answer": (rows[1], {**rows[1], "output": "It is something else altogether."}),
+        "near_duplicate": (
+            answered(long_answer, "Where does the river begin, and which way does it run until it ends?"),
+            answered(long_answer, "Where does the river begin, and which way does it run before it ends?"),
+        ),
+    }
+    for name, (first, second) in pairs.items():
+        if first not in rows:
+            rows.append(first)
+        rows.append(second)
+        places[name] = len(rows)
+    held_out = answered("Green.", "Which colour has the grass of our meadow?")
+    rows.append(answered("It is green.", "Which colour has the grass of  our meadow?"))
+    places["leakage"] = len(rows)
+    (directory / "held_out.jsonl").write_text(json.dumps(held_out) + "\n")
+    (directory / "planted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = directory / "report.json"
+    words = [str(directory / "planted.jsonl"), "--validation_file", str(directory / "held_out.jsonl")]
+    assert main(["data", "check", *words, "--report", str(report)]) == 1
+    found = {
+        finding["check"]: {row["row"] for row in finding["rows"]}
+        for finding in json.loads(report.read_text())["findings"]
+    }
+    return places, found
+
+
+def test_every_check_of_a_record_has_a_defect_here() -> None:
+    assert {check.about.name for check in RECORD_CHECKS} == set(DEFECTS) - {"structure"}
+
+
+def test_each_defect_is_reported_at_its_row(planted: tuple[dict[str, int], dict[str, set[int]]]) -> None:
+    places, found = planted
+    assert len(places) >= 20
+    assert {name: found.get(name) for name in places} == {name: {row} for name, row in places.items()}
+
+
+def test_nothing_else_is_reported(planted: tuple[dict[str, int], dict[str, set[int]]]) -> None:
+    places, found = planted
+    # The one answer of 40,000 characters is also far from all others, and most of the text.
+    assert set(found) - set(places) == {"extreme_length", "length_balance"}
+    assert found["extreme_length"] == {places["very_long"]}
+
+
+@pytest.mark.parametrize("file", ["style/train.json", "demo/train.json"])
+def test_clean_files_have_no_error(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(EXAMPLES / file), "--fail_on", "error"]) == 0
+    assert " 0 error(s), " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fail_on", "status"), [("error", 0), ("warning", 1), ("note", 1), ("never", 0)])
+def test_the_exit_status_follows_the_severity(tmp_path: Path, fail_on: str, status: int) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([DEFECTS["refusal"]]))
+    assert main(["data", "check", str(file), "--fail_on", fail_on]) == status
+
+
+def test_secrets_are_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, report = tmp_path / "a.json", tmp_path / "report.json"
+    file.write_text(json.dumps([DEFECTS[name] for name in ("secret", "payment_card", "personal_data")]))
+    main(["data", "check", str(file), "--report", str(report)])
+    shown = capsys.readouterr().out + report.read_text()
+    assert "personal_data" in shown
+    for hidden in ("a1B2" * 9, "1111 1111", "smith1987"):
+        assert hidden not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["missing.json"], "missing.json does not exist"),
+        (["{file}", "--columns", "instruction"], "FIELD=COLUMN"),
+        (["{file}", "--fial_on", "error"], "unknown flag --fial_on; did you mean --fail_on?"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([DEFECTS["refusal"]]))
+    assert main(["data", "check", *(word.format(file=file) for word in words)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_page_names_every_check_and_its_example_runs(
+    planted: tuple[dict[str, int], dict[str, set[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (EXAMPLES.parent / "docs" / "data_tools.md").read_text()
+    names = {*planted[1], *(check.about.name for check in RECORD_CHECKS)}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+    command = page.partition("```bash\nneuralchat ")[2].partition("\n```")[0]
+    monkeypatch.chdir(EXAMPLES.parent)
+    assert main(command.split()) == 0
