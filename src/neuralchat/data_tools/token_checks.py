@@ -14,7 +14,8 @@ from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.data_tools.findings import CheckHelp, RowFindings, place_of_source
 
-BATCH_OF_CHECK = 500
+# No more than TokenizationCounts keeps the reasons of.
+BATCH_OF_CHECK = 100
 
 CUT = CheckHelp("cut_prompt", "warning", "training cuts the end of the prompt; raise --max_seq_length or shorten it")
 LEFT_OUT = CheckHelp("left_out", "error", "training leaves the row out; raise --max_seq_length or shorten the answer")
@@ -46,9 +47,9 @@ class TokenChecks:
         for example in examples:
             if example.cut_tokens:
                 findings.add(CUT, place_of_source(example.source), f"{example.cut_tokens} tokens of the prompt")
-        for seen in counts.unknown_rows:
-            place, _, characters = seen.partition(": ")
-            findings.add(UNKNOWN, place_of_source(place), characters)
+            unknown = int(((example.input_ids == self.encoder.vocabulary.unknown_id) & example.supervised).sum())
+            if unknown:
+                findings.add(UNKNOWN, place_of_source(example.source), f"{unknown} tokens")
 
 
 class RefusedRows(RecordReport):

@@ -8,7 +8,6 @@ import os
 
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
-from neuralchat.distributed.hardware import own_affinity
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.engine.building import DEFAULT_SETTINGS, EngineSettings, memory_tokens_for
 from neuralchat.inference.engine.llama.exported import exported_model
@@ -69,4 +68,7 @@ def started_llama(
 def usable_cpus() -> int:
     """As torch counts its threads."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else len(own_affinity())
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    # macOS has no affinity.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
