@@ -33,6 +33,8 @@ from neuralchat.models.kernels import compiled
 pytest_plugins = ["support.recorder"]
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "tests" / "unit"
+# Of the log before any test.
+HANDLERS, LEVEL = list(log.handlers), log.level
 torch.set_num_threads(1)
 
 
@@ -108,11 +110,12 @@ def users_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
-    """A command that a test runs in its own process shows the log, which the next test finds as it was."""
-    handlers, level = list(log.handlers), log.level
+    """A command that a test or its module's fixture runs in this process shows the log; each test finds it quiet."""
+    log.handlers[:] = HANDLERS
+    log.setLevel(LEVEL)
     yield
-    log.handlers[:] = handlers
-    log.setLevel(level)
+    log.handlers[:] = HANDLERS
+    log.setLevel(LEVEL)
 
 
 @pytest.fixture
