@@ -14,6 +14,7 @@ from neuralchat.console.tables import Figures, Page
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.sampling import Sampling
+from neuralchat.inference.terminal.interrupts import interrupts_kept
 from neuralchat.inference.terminal.saved import load_turns, save_turns
 from neuralchat.paths import expanded_path
 
@@ -123,7 +124,12 @@ def ask_base(talk: Conversation, _argument: str) -> None:
     with talk.bot.untuned() as base:
         base.system, base.history = talk.bot.system, list(before)
         with waiting("the base model answers"):
-            words = "".join(base.stream(question, **talk.options))
+            with interrupts_kept() as stop_if_asked:
+                pieces = []
+                for piece in base.stream(question, **talk.options):
+                    pieces.append(piece)
+                    stop_if_asked()
+            words = "".join(pieces)
         show_beside({talk.bot.name or "tuned": answer, base.name or "base": words})
 
 

@@ -15,6 +15,7 @@ from neuralchat.data.records import Turn
 from neuralchat.errors import ArgumentsError, NeuralChatError, system_error_line
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.commands import COMMANDS, HELP, LEAVE, command_words, is_nearly_a_command
+from neuralchat.inference.terminal.interrupts import interrupts_kept
 from neuralchat.inference.terminal.partner import Partner
 
 NO_ANSWER = "(empty answer)"
@@ -55,10 +56,12 @@ class Conversation:
         began, first, words = time.monotonic(), None, False
         display, end = answer_display(), ""
         try:
-            for piece in self.bot.stream(question, **self.options):
-                first = first or time.monotonic()
-                words = words or bool(piece.strip())
-                display.add(piece)
+            with interrupts_kept() as stop_if_asked:
+                for piece in self.bot.stream(question, **self.options):
+                    first = first or time.monotonic()
+                    words = words or bool(piece.strip())
+                    display.add(piece)
+                    stop_if_asked()
             end = self.ending(words)
         except KeyboardInterrupt:
             # The space parts it from the words before it.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.chatbots.scripted_bot import ScriptedBot
@@ -43,6 +45,30 @@ def test_a_conversation(talk: Talk) -> None:
     assert out == expected
     assert said(bot) == ["name it", "NAME IT", "long", "LONG", "wide", "WIDE"]
     assert all(options["max_new_tokens"] == 9 and options["seed"] == 4 for options in bot.options)
+
+
+class ClearedUp:
+    """Ctrl-C while it is cleared up: Python drops the exception."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_ctrl_c_is_lost(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(self: ScriptedBot, _text: str, **_options: Any) -> Iterator[str]:
+        yield "one"
+        ClearedUp()
+        yield " two"
+        yield " three"
+        self.history = [Turn("user", "never"), Turn("assistant", "reached")]
+
+    monkeypatch.setattr(ScriptedBot, "stream", stream)
+    before = signal.getsignal(signal.SIGINT)
+    bot, out = talk("a")
+    assert out == "one two [stopped]\n\n"
+    assert said(bot) == []
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_answer_without_words_is_told(talk: Talk) -> None:
