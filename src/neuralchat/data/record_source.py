@@ -71,7 +71,8 @@ class RecordSource:
                     problem = directory_problem(name, held_out=self.held_out)
                     problems += [problem] if problem else []
                 elif not path.is_file():
-                    problems.append(missing_problem(name))
+                    # What was meant is looked for among all names of a directory, which takes long for thousands.
+                    problems.append(missing_problem(name, guess=len(problems) < FILES_SHOWN))
                 elif path.stat().st_size == 0:
                     problems.append(f"{name}: the file is empty")
             except (OSError, ValueError) as error:
@@ -113,13 +114,13 @@ class RecordSource:
         return [record for record in firsts if record is not None]
 
 
-def missing_problem(name: str) -> str:
-    """Why there is no file of a name, and what was meant."""
+def missing_problem(name: str, *, guess: bool) -> str:
+    """Why there is no file of a name, and with `guess` which one may be meant."""
     if "://" in name:
         return f"{name} is an address; download it, and name the file"
     if any(sign in name for sign in "*?["):
         return f"{name} does not exist; patterns are filled in by the shell only, where they stand without quotes"
-    near = nearest_path(name)
+    near = nearest_path(name) if guess else None
     return f"{name} does not exist" + (f"; did you mean {near}?" if near else "")
 
 

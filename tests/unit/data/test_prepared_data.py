@@ -207,6 +207,10 @@ def test_what_is_no_file_is_told_with_what_was_meant(tmp_path: Path, monkeypatch
         "data/*.json does not exist; patterns are filled in by the shell only, where they stand without quotes",
         "else does not exist",
     ]
+    # Of thousands only for the first: each is compared with all names of its directory.
+    problems = RecordSource(("suport.json",) * 50).check()
+    assert sum("did you mean" in problem for problem in problems) == 8
+    assert len(problems) == 50
 
 
 @pytest.mark.parametrize(
