@@ -287,6 +287,8 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_loaded(
     assert "does not exist" in told(place / "nowhere" / "at-all")
     assert "No such file" in told(place / "support", "--key_file", tmp_path / "none")
     (tmp_path / "open").write_text(KEY)
+    # Whatever the umask is.
+    (tmp_path / "open").chmod(0o644)
     assert "can be read by every user" in told(place / "support", "--key_file", tmp_path / "open")
     assert "unknown flag --key" in told(place / "support", "--key", KEY)
     assert "--num_beams" in told(place / "support", "--num_beams", 2)
