@@ -273,7 +273,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_loaded(
     run_cli: Callable[..., Any], place: Path, tmp_path: Path
 ) -> None:
     def told(*words: object) -> str:
-        result = run_cli("serve", *words)
+        result = run_cli("serve", *words, "--port", 0)
         assert result.returncode == 2, result.stderr
         assert "Traceback" not in result.stderr
         return str(result.stderr)
