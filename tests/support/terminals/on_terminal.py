@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +20,12 @@ ROWS_AND_COLUMNS = (40, 90)
 LIMIT_S = 120.0
 
 
+def as_a_shell_starts_it() -> None:
+    """With the terminal its own, and Ctrl-C heard, which whoever starts the tests in the background has switched off."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class RunOnTerminal:
     """A command whose three streams are one terminal."""
 
@@ -30,7 +37,7 @@ class RunOnTerminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "neuralchat.cli", *map(str, words)],
             cwd=directory, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=as_a_shell_starts_it,
         )  # fmt: skip
         os.close(slave)
         self.written = b""
