@@ -21,7 +21,7 @@ LIMIT_S = 120.0
 
 
 def as_a_shell_starts_it() -> None:
-    """With the terminal its own, and Ctrl-C heard, which whoever starts the tests in the background has switched off."""
+    """With the terminal its own, and Ctrl-C heard, which who starts the tests in the background has switched off."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
