@@ -20,14 +20,12 @@ from neuralchat.models.families.table import family_of
 # Without a number of tokens: this share of the memory that is free, and no more than so many tokens.
 MEMORY_SHARE, MOST_MEMORY_TOKENS = 0.25, 65_536
 LEAST_MEMORY_TOKENS = 2048
-# And of those, so many for what was said before and may be gone on with.
-MOST_KEPT_TOKENS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """`memory_tokens`: tokens whose keys and values have room; None: by what memory is free, and no more than
-    MOST_KEPT_TOKENS of them for texts that no answer is being given to. `most_running`: answers that are computed at a time. `most_waiting`: beyond them, EngineBusyError. `native`: single tokens by compiled
+    """`memory_tokens`: tokens whose keys and values have room; None: by what memory is free. `most_running`: answers
+    that are computed at a time. `most_waiting`: beyond them, EngineBusyError. `native`: single tokens by compiled
     layers, where the model's structure has them.
     """
 
@@ -58,13 +56,7 @@ def engine_around(
     if family_of(shelf.base.config).take_pages(shelf.base):
         size = shelf.base.get_input_embeddings().weight.element_size()
         memory = settings.memory_tokens or memory_tokens_for(shelf.base.config, bytes_per_number=size)
-        batch = PackedAnswers(
-            shelf,
-            memory,
-            most_kept=None if settings.memory_tokens else MOST_KEPT_TOKENS,
-            most_running=settings.most_running,
-            native=settings.native,
-        )
+        batch = PackedAnswers(shelf, memory, most_running=settings.most_running, native=settings.native)
         if not batch.proven:
             batch = None
     if batch is None:

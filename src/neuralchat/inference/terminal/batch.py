@@ -25,7 +25,6 @@ from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.partner import Partner, SaidAnswer
 from neuralchat.inference.terminal.saved import message_of
 from neuralchat.runs.directory import json_text, why_unwritable
-from neuralchat.runs.lock import one_writer
 
 GROUP_SIZE = 16
 OUTPUT_ENDING = ".jsonl"
@@ -60,17 +59,9 @@ def check_batch_flags(options: argparse.Namespace) -> None:
 
 
 def answer_file(bot: Partner, file: str, output: str, sampling: Sampling) -> int:
-    """Answer what is not answered yet. Raises ArgumentsError at the end where some could not be.
-
-    And at the beginning where another command is writing to `output`: it would get the answers of both.
-    """
+    """Answer what is not answered yet. Raises ArgumentsError at the end where some could not be."""
     path = Path(output)
     asked = [with_system(each, bot.system) for each in read_asked(Path(file))]
-    with one_writer(path):
-        return answer_rows(bot, asked, path, sampling)
-
-
-def answer_rows(bot: Partner, asked: Sequence[AskedTurns], path: Path, sampling: Sampling) -> int:
     ids = [answer_id(bot.name, each.turns, sampling) for each in asked]
     done = answered_lines(path, ids)
     if done:

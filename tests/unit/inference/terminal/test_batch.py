@@ -163,20 +163,3 @@ def test_how_far_it_is_is_told(tmp_path: Path, said: list[str], monkeypatch: pyt
     answer_file(ScriptedBot(), questions(tmp_path / "in.jsonl", 20), str(tmp_path / "out.jsonl"), SAMPLING)
     assert said[:2] == ["16 of 20 answered", "20 of 20 answered"]
     assert said[2].startswith("20 answer(s) are in")
-
-
-def test_two_commands_do_not_write_to_one_file(tmp_path: Path) -> None:
-    file, output = questions(tmp_path / "in.jsonl", 3), tmp_path / "out.jsonl"
-
-    class Meanwhile(ScriptedBot):
-        """Another command begins on the same file while this one answers."""
-
-        def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Any]:
-            with pytest.raises(ArgumentsError, match=rf"another command is writing to {output}; wait for it"):
-                answer_file(ScriptedBot(), file, str(output), sampling)
-            return super().answers(conversations, sampling)
-
-    answer_file(Meanwhile(), file, str(output), SAMPLING)
-    assert [line["row"] for line in lines_of(output)] == [1, 2, 3]
-    # The lock is gone with the command that had it.
-    answer_file(ScriptedBot(), file, str(output), SAMPLING)

@@ -33,19 +33,13 @@ PROMPT_TOKENS_ALONE, PROMPT_TOKENS_BESIDE = 512, 128
 
 
 class PackedAnswers:
-    """See torch_engine.Batch. `memory_tokens` are rounded up to whole blocks; `most_kept`: of them, see Blocks."""
+    """See torch_engine.Batch. `memory_tokens` are rounded up to whole blocks."""
 
     def __init__(
-        self,
-        shelf: Shelf,
-        memory_tokens: int,
-        *,
-        most_kept: int | None = None,
-        most_running: int = MOST_RUNNING,
-        native: bool = True,
+        self, shelf: Shelf, memory_tokens: int, *, most_running: int = MOST_RUNNING, native: bool = True
     ) -> None:
         self.shelf, self.most_running = shelf, most_running
-        self.memory = Blocks(-(-memory_tokens // PAGE), PAGE, None if most_kept is None else most_kept // PAGE)
+        self.memory = Blocks(-(-memory_tokens // PAGE), PAGE)
         self.packed = PackedPass(shelf.base, self.memory.total)
         # In the order in which they came.
         self.active: list[Running] = []
