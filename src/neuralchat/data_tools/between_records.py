@@ -1,6 +1,6 @@
 """What only shows between records: copies, other answers to the same question, records of validation in training.
 
-Hashes of texts are kept, never texts: about 300 bytes per record, and with near duplicates 800 more.
+Hashes of texts are kept, never texts: some hundred bytes per record, and about 3.5 kB with near duplicates.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from neuralchat.data_tools.findings import CheckHelp, Place, RowFindings
-from neuralchat.data_tools.near_duplicates import WordingIndex
+from neuralchat.data_tools.near_duplicates import WordingIndex, sketch_of
 from neuralchat.data_tools.record_text import RecordText
 
 EXACT = CheckHelp("exact_duplicate", "warning", "the same record again; keep one")
@@ -65,7 +65,7 @@ class RecordsSoFar:
         file = self.file_number(place)
         self.held_out.setdefault(key_of(asked_key(text)), (file, place.row or 0))
         if self.near_held_out:
-            self.near_held_out.add(text.whole, (file, place.row or 0))
+            self.near_held_out.add(sketch_of(text.whole), (file, place.row or 0))
 
     def look_at(self, text: RecordText, place: Place) -> None:
         file, row = self.file_number(place), place.row or 0
@@ -73,15 +73,17 @@ class RecordsSoFar:
         self.file_numbers.append(file)
         self.lengths.append(len(text.answer))
         question, answer = key_of(asked_key(text)), key_of(text.answer_key)
+        # It takes most of the time of a record.
+        sketch = sketch_of(text.whole) if self.near else None
         if question in self.held_out:
             self.findings.add(LEAKAGE, place, f"as {self.place(*self.held_out[question])}")
-        elif self.near_held_out and (there := self.near_held_out.like(text.whole)):
+        elif self.near_held_out and (there := self.near_held_out.like(sketch)):
             self.findings.add(NEAR_LEAKAGE, place, f"nearly {self.place(*there)}")
         is_copy = self.compare(question, answer, text, place, file, row)
         if self.near and not is_copy:
-            if there := self.near.like(text.whole):
+            if there := self.near.like(sketch):
                 self.findings.add(NEAR, place, f"nearly {self.place(*there)}")
-            self.near.add(text.whole, (file, row))
+            self.near.add(sketch, (file, row))
 
     def compare(self, question: bytes, answer: bytes, text: RecordText, place: Place, file: int, row: int) -> bool:
         """Whether an earlier record has the same question; what that means is told."""

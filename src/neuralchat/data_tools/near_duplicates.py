@@ -28,22 +28,22 @@ class WordingIndex:
     """(file, row) of records by their wording. It is about words, not about meaning.
 
     >>> index = WordingIndex()
-    >>> index.add("The quick brown fox jumps over the lazy dog near the bank of the river today", (0, 1))
-    >>> index.like("The quick brown fox jumps over the lazy dog near the bank of the river, yes, today")
+    >>> fox = "The quick brown fox jumps over the lazy dog near the bank of the river"
+    >>> index.add(sketch_of(f"{fox} today"), (0, 1))
+    >>> index.like(sketch_of(f"{fox}, yes, today"))
     (0, 1)
-    >>> index.like("A model learns from its records, and from nothing else that you may have in mind.")
+    >>> index.like(sketch_of("A model learns from its records, and from nothing else that you may have in mind."))
     """
 
     def __init__(self) -> None:
         self.found = RMinHashDeduplicator(THRESHOLD, HASHES, True, num_bands=BANDS, seed=SKETCH_SEED)
 
-    def add(self, text: str, where: Where) -> None:
-        if (sketch := sketch_of(text)) is not None:
+    def add(self, sketch: RMinHash | None, where: Where) -> None:
+        if sketch is not None:
             self.found.add(f"{where[0]} {where[1]}", sketch)
 
-    def like(self, text: str) -> Where | None:
+    def like(self, sketch: RMinHash | None) -> Where | None:
         """The first of those added that has nearly the same words."""
-        sketch = sketch_of(text)
         if sketch is None or not (keys := self.found.get_duplicates(sketch)):
             return None
         return min(where_of(key) for key in keys)
