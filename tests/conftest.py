@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 # What is imported and collected stays: until the first test nobody looks for garbage among it, nor afterwards.
 gc.disable()
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Who starts the tests in the background has switched Ctrl-C off, for them and for all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where the user's own cache is, whose demo model some tests are about.
 USERS_HOME = os.environ.get("NEURALCHAT_HOME")
@@ -24,17 +27,17 @@ files_in_memory()
 import pytest
 import torch
 from support.forks import run_captured, run_fresh
-from support.notes import kept_notes
+from support.notes import Notes, kept_notes
 from support.small_models import make_tokenizer, save_checkpoint
 
-from neuralchat.console.messages import log
+from neuralchat.console.messages import HANDLER, log
 from neuralchat.models.kernels import compiled
 
 pytest_plugins = ["support.recorder"]
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "tests" / "unit"
 # Of the log before any test.
-HANDLERS, LEVEL = list(log.handlers), log.level
+LEVEL = log.level
 torch.set_num_threads(1)
 
 
@@ -110,12 +113,17 @@ def users_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
-    """A command that a test or its module's fixture runs in this process shows the log; each test finds it quiet."""
-    log.handlers[:] = HANDLERS
-    log.setLevel(LEVEL)
+    """A command that a test or its module's fixture runs in this process shows the log; each test finds it quiet.
+
+    What a module's fixture keeps of the log (`kept_notes`) it goes on keeping.
+    """
+    log.handlers[:] = [handler for handler in log.handlers if handler is not HANDLER]
+    if not any(isinstance(handler, Notes) for handler in log.handlers):
+        log.setLevel(LEVEL)
+    handlers, level = list(log.handlers), log.level
     yield
-    log.handlers[:] = HANDLERS
-    log.setLevel(LEVEL)
+    log.handlers[:] = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -21,9 +20,8 @@ LIMIT_S = 120.0
 
 
 def as_a_shell_starts_it() -> None:
-    """With the terminal its own, and Ctrl-C heard, which who starts the tests in the background has switched off."""
+    """With the terminal its own."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class RunOnTerminal:
