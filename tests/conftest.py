@@ -26,6 +26,7 @@ files_in_memory()
 
 import pytest
 import torch
+from hypothesis import Phase, settings
 from support.forks import run_captured, run_fresh
 from support.notes import Notes, kept_notes
 from support.small_models import make_tokenizer, save_checkpoint
@@ -39,6 +40,10 @@ UNIT = ROOT / "tests" / "unit"
 # Of the log before any test.
 LEVEL = log.level
 torch.set_num_threads(1)
+# To explain a failure, hypothesis traces each line of every example, which takes longer than the examples and has
+# hung for ever in CPython 3.11.7. How long an example takes depends on what else the machine does.
+settings.register_profile("here", deadline=None, phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("here")
 
 
 def pytest_configure(config: pytest.Config) -> None:
