@@ -70,31 +70,59 @@ def test_what_nobody_knows_is_given_away_first() -> None:
 
 def test_a_text_after_a_forgotten_block_is_not_found() -> None:
     """Though a block of its end is still there."""
-    memory = Blocks(4, 2)
+    memory = Blocks(2, 2)
     blocks = computed(memory, 0, [1, 2, 3, 4])
     memory.give_back(blocks)
-    memory.free.move_to_end(blocks[0], last=False)
+    memory.idle.move_to_end(blocks[0], last=False)
     assert memory.hold_new(1) == [blocks[0]]
     assert memory.remember(blocks[0], None, 0, [1, 2]) == blocks[0]
     assert memory.hold_known(0, [1, 2, 3, 4, 5]) == [blocks[0]]
 
 
+def test_memory_that_was_never_written_is_left_alone_where_enough_is_kept() -> None:
+    memory = Blocks(10, 2, most_kept=3)
+    first, second = computed(memory, 0, [1, 2, 3, 4]), computed(memory, 0, [5, 6, 7, 8, 9])
+    assert (first, second) == ([0, 1], [2, 3, 4])
+    memory.give_back(first)
+    # Two are known and held by nobody: there may be a third, so a block that was never held is taken.
+    assert memory.hold_new(1) == [5]
+    memory.give_back(second)
+    # What nobody knows comes first, then of four that are known the end of the first text and its beginning.
+    assert memory.hold_new(4) == [4, first[1], first[0], 6]
+    assert memory.hold_known(0, [1, 2, 3, 4, 5]) == []
+    # Where nothing else is left, what is kept makes room all the same.
+    assert memory.hold_new(4) == [7, 8, 9, second[1]]
+    assert memory.hold_known(0, [5, 6, 7, 8, 9]) == [second[0]]
+    assert memory.hold_new(1) is None
+
+
+def test_where_nothing_may_be_kept_answers_have_room_all_the_same() -> None:
+    memory = Blocks(4, 2, most_kept=0)
+    blocks = computed(memory, 0, [1, 2, 3, 4])
+    memory.give_back(blocks)
+    assert memory.hold_new(4) == [blocks[1], blocks[0], 2, 3]
+
+
 texts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=12)
 
 
-@given(texts, st.integers(1, 4), st.data())
-def test_nothing_is_lost_and_nothing_is_held_twice(ids: list[list[int]], size: int, data: st.DataObject) -> None:
-    memory = Blocks(30, size)
+@given(texts, st.integers(1, 4), st.sampled_from([None, 0, 2, 9]), st.data())
+def test_nothing_is_lost_and_nothing_is_held_twice(
+    ids: list[list[int]], size: int, most_kept: int | None, data: st.DataObject
+) -> None:
+    memory = Blocks(30, size, most_kept)
     held: list[list[int]] = []
     for text in ids:
-        if memory.blocks_for(len(text)) > len(memory.free):
+        if memory.blocks_for(len(text)) > memory.free:
             continue
         held.append(computed(memory, 0, text))
         if data.draw(st.booleans()):
             memory.give_back(held.pop(data.draw(st.integers(0, len(held) - 1))))
         counts = [sum(block in blocks for blocks in held) for block in range(30)]
         assert memory.holders == counts
-        assert sorted(memory.free) == [block for block, count in enumerate(counts) if not count]
+        free = [*memory.idle, *memory.unknown, *range(memory.untouched, 30)]
+        assert sorted(free) == [block for block, count in enumerate(counts) if not count]
+        assert all(block in memory.keys for block in memory.idle)
         assert sorted(memory.keys) == sorted(memory.serials) == sorted(memory.known.values())
     for blocks in held:
         memory.give_back(blocks)
