@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ import psutil
 import pytest
 from support.checkpoints import edit_weights, save_run
 from support.forks import Process, Streams, end_of, fork, nothing, start
-from support.live_server import events_in, until
+from support.live_server import events_in, forked_engines, until
 from support.small_models import save_checkpoint
 
 from neuralchat.data.records import Turn
@@ -61,14 +60,6 @@ class Command:
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid or 0, number)
-
-
-def forked_engines() -> None:
-    """Of a process that has no threads yet; a fresh one would import everything anew."""
-    from neuralchat.inference.engine.process import ProcessEngine
-    from neuralchat.inference.server import serving
-
-    serving.ProcessEngine = functools.partial(ProcessEngine, start_method="fork")  # type: ignore[misc, assignment]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import threading
@@ -26,6 +27,14 @@ from support.notes import kept_notes
 from support.small_models import make_tokenizer
 
 ROOM = 512
+
+
+def forked_engines() -> None:
+    """For `neuralchat serve` in a process that has no threads yet: a fresh one would import everything anew."""
+    from neuralchat.inference.engine.process import ProcessEngine
+    from neuralchat.inference.server import serving
+
+    serving.ProcessEngine = functools.partial(ProcessEngine, start_method="fork")  # type: ignore[misc, assignment]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,14 +45,9 @@ class Window:
 
         The system's turn always stays. Raises ArgumentsError where the last question alone is too long.
         """
-        system, spoken = turns_apart(turns)
-        kept, dropped = spoken, 0
-        ids = encode(turns)
-        while not self.has_room(ids, max_new_tokens) and len(kept) > 1:
-            # A question goes with its answer.
-            count = next((n for n, turn in enumerate(kept[1:], start=1) if turn.role == "user"), len(kept) - 1)
-            kept, dropped = kept[count:], dropped + count
-            ids = encode([*system, *kept])
+        ids, dropped = encode(turns), 0
+        if not self.has_room(ids, max_new_tokens):
+            ids, dropped = self.shortened(turns, encode, max_new_tokens)
         left = self.left(ids)
         if left is not None and left < 1:
             raise ArgumentsError(self.too_long(ids, dropped))
@@ -61,6 +57,24 @@ class Window:
                 f"{self.trained}; ask a shorter one"
             )
         return Prompt(ids, max_new_tokens if left is None else min(max_new_tokens, left), dropped)
+
+    def shortened(self, turns: Sequence[Turn], encode: Encode, max_new_tokens: int) -> tuple[list[int], int]:
+        """(ids, turns left out) of as many of the latest turns as leave room, and of the last one in any case.
+
+        Since fewer turns have fewer tokens, how many is found by halves: a long history is not encoded turn by turn.
+        """
+        system, spoken = turns_apart(turns)
+
+        def encode_from(start: int) -> list[int]:
+            return encode([*system, *spoken[start:]])
+
+        # A question goes with its answer.
+        starts = [n for n, turn in enumerate(spoken) if n and turn.role == "user"] or [0]
+        if starts[-1] < len(spoken) - 1:
+            starts.append(len(spoken) - 1)
+        last = len(starts) - 1
+        found = bisect_left(starts, True, hi=last, key=lambda n: self.has_room(encode_from(n), max_new_tokens))
+        return encode_from(starts[found]), starts[found]
 
     @property
     def size(self) -> int | None:

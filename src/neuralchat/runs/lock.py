@@ -1,4 +1,4 @@
-"""One run at a time in an output directory: a lock that the system drops with its process."""
+"""One run at a time in an output directory, one writer of a file: locks that the system drops with their process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.console import note
-from neuralchat.errors import RunDirectoryError
-from neuralchat.files import open_own, parent_of
+from neuralchat.errors import ArgumentsError, NeuralChatError, RunDirectoryError
+from neuralchat.files import open_own, parent_of, remove_file
 from neuralchat.runs.directory import LOCK
 from neuralchat.secrets import masked_words
 
@@ -37,7 +39,7 @@ class RunLock:
             return
         try:
             with parent_of(self.path) as parent:
-                descriptor = self.locked(parent)
+                descriptor = locked(self.path, parent, self.taken)
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror or error}") from error
         me = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -50,37 +52,63 @@ class RunLock:
             pass
         self.descriptor = descriptor
 
-    def locked(self, parent: int) -> int:
-        """The lock's file, ours alone. What stood in its place and is no file of its own is deleted, not written to."""
-        while True:
-            # A name that many hold together is ours only when nobody has locked it.
-            descriptor = open_own(self.path, parent, os.O_RDWR | os.O_CREAT, keep_if_locked=True)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, MAX_HOLDER_BYTES, 0).decode("utf-8", "replace").strip()
-                os.close(descriptor)
-                raise RunDirectoryError(
-                    f"another run is writing to {self.path.parent}: {holder_name(holder)}. Wait for it, stop it, or "
-                    "choose another --output_dir."
-                ) from None
-            except OSError as error:
-                note(f"{self.path.parent} cannot be locked ({error.strerror}); see that no other run writes to it")
-            if self.is_still_there(parent, descriptor):
-                return descriptor
-            os.close(descriptor)
-
-    def is_still_there(self, parent: int, descriptor: int) -> bool:
-        """Whether the name still leads to what was locked: whoever had it before may have deleted it."""
-        try:
-            return os.path.samestat(os.stat(self.path.name, dir_fd=parent, follow_symlinks=False), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
+    def taken(self, descriptor: int) -> NeuralChatError:
+        holder = os.pread(descriptor, MAX_HOLDER_BYTES, 0).decode("utf-8", "replace").strip()
+        return RunDirectoryError(
+            f"another run is writing to {self.path.parent}: {holder_name(holder)}. Wait for it, stop it, or "
+            "choose another --output_dir."
+        )
 
     def release(self) -> None:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+
+def locked(path: Path, parent: int, taken: Callable[[int], NeuralChatError]) -> int:
+    """The file, ours alone. What stood in its place and is no file of its own is deleted, not written to.
+
+    `taken`: the error to raise where another process has it, from its descriptor.
+    """
+    while True:
+        # A name that many hold together is ours only when nobody has locked it.
+        descriptor = open_own(path, parent, os.O_RDWR | os.O_CREAT, keep_if_locked=True)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            error = taken(descriptor)
+            os.close(descriptor)
+            raise error from None
+        except OSError as error:
+            note(f"{path.parent} cannot be locked ({error.strerror}); see that no other run writes to it")
+        if is_still_there(path, parent, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def is_still_there(path: Path, parent: int, descriptor: int) -> bool:
+    """Whether the name still leads to what was locked: whoever had it before may have deleted it."""
+    try:
+        return os.path.samestat(os.stat(path.name, dir_fd=parent, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """The file itself is the lock, made if need be and deleted if it stays empty.
+
+    Raises ArgumentsError where another process is within.
+    """
+    taken = ArgumentsError(f"another command is writing to {path}; wait for it, stop it, or name another file")
+    with parent_of(path) as parent:
+        descriptor = locked(path, parent, lambda _: taken)
+        try:
+            yield
+        finally:
+            if not os.fstat(descriptor).st_size and is_still_there(path, parent, descriptor):
+                remove_file(path)
+            os.close(descriptor)
 
 
 def holder_name(holder: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.small_models import make_tokenizer, small_config, small_model
 from transformers import AutoModelForCausalLM
 
@@ -43,6 +45,44 @@ def test_the_oldest_questions_go_with_their_answers_and_the_system_stays() -> No
     assert (len(prompt.ids), prompt.max_new_tokens, prompt.dropped) == (4, 6, 4)
     prompt = Window(14, None).prompt(turns, encode, 6)
     assert (len(prompt.ids), prompt.dropped) == (8, 2)
+
+
+def one_by_one(window: Window, turns: list[Turn], max_new_tokens: int) -> tuple[list[int], int]:
+    """(ids, turns left out) by leaving out a question with its answer at a time, the oldest first."""
+    system, kept = (turns[:1], turns[1:]) if turns[0].role == "system" else ([], turns)
+    dropped = 0
+    while not window.has_room(encode([*system, *kept]), max_new_tokens) and len(kept) > 1:
+        count = 1
+        while count < len(kept) - 1 and kept[count].role != "user":
+            count += 1
+        kept, dropped = kept[count:], dropped + count
+    return encode([*system, *kept]), dropped
+
+
+roles = st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), st.integers(0, 9)), max_size=40)
+
+
+@given(roles, st.booleans(), st.integers(2, 80), st.integers(1, 40), st.booleans())
+def test_what_is_left_out_is_found_by_halves(
+    said: list[tuple[str, int]], system: bool, size: int, max_new_tokens: int, apart: bool
+) -> None:
+    turns = [Turn(role, "a " * words) for role, words in [*([("system", 1)] if system else []), *said, ("user", 0)]]
+    window = Window(None, size, apart=apart)
+    expected = one_by_one(window, turns, max_new_tokens)
+    prompt = window.prompt(turns, encode, max_new_tokens)
+    assert (prompt.ids, prompt.dropped) == expected
+
+
+def test_a_long_conversation_is_not_encoded_once_for_each_of_its_turns() -> None:
+    asked: list[int] = []
+
+    def counted(turns: Sequence[Turn]) -> list[int]:
+        asked.append(len(turns))
+        return encode(turns)
+
+    prompt = Window(50, None).prompt(conversation(*["a"] * 2001), counted, 6)
+    assert (len(prompt.ids), prompt.dropped) == (42, 1980)
+    assert len(asked) <= 13
 
 
 def test_an_answer_gets_what_is_left() -> None:

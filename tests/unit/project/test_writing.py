@@ -24,6 +24,8 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         # /dev/null, so that what is printed goes nowhere.
         "console/output.py": {"os.open"},
         "data/templates/limits.py": {"os.open"},
+        # Memory of this process alone, no file.
+        "models/attention/pages.py": {"mmap.mmap"},
         # The lock's own descriptor, which files.open_own gave.
         "runs/lock.py": {"os.ftruncate", "os.write"},
         # Modes and times of what this user owns, which was looked at before.

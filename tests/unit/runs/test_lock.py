@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralchat.errors import RunDirectoryError
-from neuralchat.runs.lock import MAX_HOLDER_BYTES, RunLock, holder_name
+from neuralchat.errors import ArgumentsError, RunDirectoryError
+from neuralchat.runs.lock import MAX_HOLDER_BYTES, RunLock, holder_name, one_writer
 
 TOKEN = "s3cr3t-0f-m1ne"
 
@@ -103,3 +103,28 @@ def test_whatever_the_holder_wrote_is_read(tmp_path: Path, content: bytes) -> No
 def test_name_of_a_holder() -> None:
     said = {"pid": 7, "host": "node0", "started": "2026-01-01 00:00:00", "command": "neuralchat finetune"}
     assert holder_name(json.dumps(said)) == "process 7 on node0, started 2026-01-01 00:00:00 (neuralchat finetune)"
+
+
+def test_a_file_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    for said in ("a", "b"):
+        with one_writer(path):
+            with pytest.raises(ArgumentsError, match=f"another command is writing to {path}"), one_writer(path):
+                pass
+            # Who was refused has deleted nothing.
+            assert path.exists()
+            path.write_text(said)
+        assert path.read_text() == said
+
+
+def test_a_file_that_nothing_was_written_to_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(KeyError), one_writer(path):
+        raise KeyError
+    assert not path.exists()
+    with one_writer(path):
+        path.unlink()
+        path.with_name("other").write_text("")
+        path.with_name("other").rename(path)
+    # That is somebody else's.
+    assert path.exists()

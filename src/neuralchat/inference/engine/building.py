@@ -20,13 +20,16 @@ from neuralchat.models.families.table import family_of
 # Without a number of tokens: this share of the memory that is free, and no more than so many tokens.
 MEMORY_SHARE, MOST_MEMORY_TOKENS = 0.25, 65_536
 LEAST_MEMORY_TOKENS = 2048
+# Tokens of what was said before and may be gone on with, beyond which no more memory is taken for it.
+MOST_KEPT_TOKENS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """`memory_tokens`: tokens whose keys and values have room; None: by what memory is free. `most_running`: answers
-    that are computed at a time. `most_waiting`: beyond them, EngineBusyError. `native`: single tokens by compiled
-    layers, where the model's structure has them.
+    """`memory_tokens`: tokens whose keys and values have room; None: by what memory is free, of which no more than for
+    MOST_KEPT_TOKENS is taken for texts that nobody is being answered. `most_running`: answers that are computed at a
+    time. `most_waiting`: beyond them, EngineBusyError. `native`: single tokens by compiled layers, where the model's
+    structure has them.
     """
 
     memory_tokens: int | None = None
@@ -56,7 +59,10 @@ def engine_around(
     if family_of(shelf.base.config).take_pages(shelf.base):
         size = shelf.base.get_input_embeddings().weight.element_size()
         memory = settings.memory_tokens or memory_tokens_for(shelf.base.config, bytes_per_number=size)
-        batch = PackedAnswers(shelf, memory, most_running=settings.most_running, native=settings.native)
+        kept = None if settings.memory_tokens else MOST_KEPT_TOKENS
+        batch = PackedAnswers(
+            shelf, memory, most_kept_tokens=kept, most_running=settings.most_running, native=settings.native
+        )
         if not batch.proven:
             batch = None
     if batch is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from neuralchat.console.waiting import waiting
@@ -14,6 +15,7 @@ from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.terminal.batch import answer_file, check_batch_flags
 from neuralchat.inference.terminal.conversation import Conversation, converse
 from neuralchat.inference.terminal.server_bot import ServerBot, is_server_address
+from neuralchat.runs.lock import one_writer
 
 # They say how weights here are loaded.
 LOADING_FLAGS = ("template", "base_model", "trust_remote_code", "engine")
@@ -23,7 +25,9 @@ def chat(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     check_chat_flags(options)
     check_batch_flags(options)
-    with partner_of(options) as bot:
+    # Before a model is loaded that would not be asked.
+    alone = nullcontext() if options.output is None else one_writer(Path(options.output))
+    with alone, partner_of(options) as bot:
         bot.system = options.system
         return talk(bot, options, sampling)
 

@@ -10,8 +10,10 @@ key, value [1, K, T, D]; pages of a layer [pages, K, PAGE, D]; output [1, T, H, 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -53,7 +55,10 @@ class PagedRow:
 
 @dataclass
 class PagedMemory:
-    """Keys and values of every layer, which are made when a layer first has some. `pages`: how many of each layer."""
+    """Keys and values of every layer, which are made when a layer first has some. `pages`: how many of each layer.
+
+    What was never written takes no memory on the CPU.
+    """
 
     pages: int
     keys: dict[int, Tensor] = field(default_factory=dict)
@@ -64,8 +69,21 @@ class PagedMemory:
         if layer not in self.keys:
             # Zeros, so that what nobody has written yet is a number in any case.
             for kept, x in ((self.keys, key), (self.values, value)):
-                kept[layer] = x.new_zeros(self.pages, x.shape[1], PAGE, x.shape[3])
+                kept[layer] = zeros_until_written(x, (self.pages, x.shape[1], PAGE, x.shape[3]))
         return self.keys[layer], self.values[layer]
+
+
+def zeros_until_written(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros, whose memory the system gives where they are first written; torch would write all of them at once.
+
+    Elsewhere than on the CPU plain zeros.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = prod(shape) * like.element_size()
+    # Private: a forked child that writes has pages of its own.
+    given = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(given, dtype=like.dtype).view(*shape)
 
 
 def register_pages() -> None:

@@ -62,6 +62,15 @@ def test_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> N
     assert with_free(1) == 2048
 
 
+def test_what_is_kept_of_texts_that_are_over_is_bounded_unless_somebody_chose_a_room() -> None:
+    chosen: Any = engine_around(small_model("llama", 97), "base", settings=EngineSettings(memory_tokens=32_768))
+    assert chosen.batch.memory.most_kept == chosen.batch.memory.total == 2048
+    by_itself: Any = engine_around(small_model("llama", 97), "base")
+    assert by_itself.batch.memory.most_kept == 1024
+    for engine in (chosen, by_itself):
+        engine.close()
+
+
 @pytest.mark.parametrize("name", ["memory_tokens", "most_running", "most_waiting"])
 def test_impossible_settings_are_refused(name: str) -> None:
     with pytest.raises(ArgumentsError, match=f"{name} must be at least 1, found 0"):

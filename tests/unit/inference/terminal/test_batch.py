@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from neuralchat.errors import ArgumentsError, DataError, NeuralChatError
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal import batch
 from neuralchat.inference.terminal.batch import answer_file, check_batch_flags
+from neuralchat.runs.lock import one_writer
 
 SAMPLING = Sampling(seed=3)
 
@@ -163,3 +164,17 @@ def test_how_far_it_is_is_told(tmp_path: Path, said: list[str], monkeypatch: pyt
     answer_file(ScriptedBot(), questions(tmp_path / "in.jsonl", 20), str(tmp_path / "out.jsonl"), SAMPLING)
     assert said[:2] == ["16 of 20 answered", "20 of 20 answered"]
     assert said[2].startswith("20 answer(s) are in")
+
+
+def test_a_second_command_is_told_that_the_first_is_writing(
+    tmp_path: Path, run_cli: Callable[..., Any], llama_checkpoint: Path
+) -> None:
+    file, output = questions(tmp_path / "in.jsonl", 2), tmp_path / "out.jsonl"
+    words = ["chat", llama_checkpoint, "--file", file, "--output", output, "--max_new_tokens", 2]
+    with one_writer(output):
+        result = run_cli(*words)
+    assert result.returncode == 2
+    assert f"another command is writing to {output}; wait for it, stop it, or name another file" in result.stderr
+    assert not output.exists()
+    run_cli(*words, check=True)
+    assert len(lines_of(output)) == 2

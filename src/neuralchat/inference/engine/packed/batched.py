@@ -33,13 +33,20 @@ PROMPT_TOKENS_ALONE, PROMPT_TOKENS_BESIDE = 512, 128
 
 
 class PackedAnswers:
-    """See torch_engine.Batch. `memory_tokens` are rounded up to whole blocks."""
+    """See torch_engine.Batch. `memory_tokens` are rounded up to whole blocks; `most_kept_tokens`: see Blocks."""
 
     def __init__(
-        self, shelf: Shelf, memory_tokens: int, *, most_running: int = MOST_RUNNING, native: bool = True
+        self,
+        shelf: Shelf,
+        memory_tokens: int,
+        *,
+        most_kept_tokens: int | None = None,
+        most_running: int = MOST_RUNNING,
+        native: bool = True,
     ) -> None:
         self.shelf, self.most_running = shelf, most_running
-        self.memory = Blocks(-(-memory_tokens // PAGE), PAGE)
+        self.most_kept = None if most_kept_tokens is None else most_kept_tokens // PAGE
+        self.memory = Blocks(-(-memory_tokens // PAGE), PAGE, self.most_kept)
         self.packed = PackedPass(shelf.base, self.memory.total)
         # In the order in which they came.
         self.active: list[Running] = []
@@ -123,7 +130,7 @@ class PackedAnswers:
     def fits(self, tokens: int) -> bool:
         """Whether a text, and the next token of it and of every other one, have room."""
         needed = self.memory.blocks_for(tokens + 1) + len(self.active)
-        return not self.active or needed <= len(self.memory.free)
+        return not self.active or needed <= self.memory.free
 
     def add(self, job: Job) -> None:
         root = 0 if job.adapter is None else job.adapter.number
@@ -135,7 +142,7 @@ class PackedAnswers:
     def drop_all(self) -> list[Job]:
         jobs = self.jobs()
         self.active, self.paused = [], []
-        self.memory = Blocks(self.memory.total, PAGE)
+        self.memory = Blocks(self.memory.total, PAGE, self.most_kept)
         return jobs
 
     # A step

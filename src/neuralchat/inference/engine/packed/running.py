@@ -35,9 +35,8 @@ class Running:
 
     def begin(self, memory: Blocks, pages: PagedMemory) -> None:
         """Hold what is known of the text, the first time or after `leave`."""
-        self.blocks = memory.hold_known(self.root, self.ids)
-        self.computed = len(self.blocks) * memory.size
-        self.remembered = len(self.blocks)
+        self.blocks, self.computed = memory.hold_known(self.root, self.ids)
+        self.remembered = self.computed // memory.size
         if self.cached_tokens is None:
             self.cached_tokens = max(0, min(self.computed, self.prompt) - self.virtual)
         if self.start is not None and self.start.leading is not None and self.computed < self.virtual:
@@ -48,6 +47,9 @@ class Running:
 
     def leave(self, memory: Blocks) -> None:
         """Give the memory back; the text is computed again from what is still known of it by then."""
+        full = self.computed // memory.size
+        if rest := self.ids[full * memory.size : self.computed]:
+            memory.remember_begun(self.blocks[full], self.blocks[full - 1] if full else None, self.root, rest)
         memory.give_back(self.blocks)
         self.blocks, self.computed, self.remembered = [], 0, 0
 

@@ -1,0 +1,144 @@
+"""Time to the first words of an answer over HTTP: of a short question, and of the next turn of a long conversation.
+
+`python benchmarks/first_token.py MODEL [--tokens 1000]` starts `neuralchat serve MODEL` and asks in turns: a short
+question that nobody has asked, and one of the same length after a conversation of so many tokens. What the server has
+computed of the conversation it should not compute again, so the ratio of the two is what is looked at (aim: 1.3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+NAMES = (
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Felix",
+    "Greta",
+    "Hugo",
+    "Ida",
+    "Jonas",
+    "Karla",
+    "Leo",
+    "Mia",
+    "Noah",
+)
+ANSWER_TOKENS = 16
+Message = dict[str, str]
+
+
+@contextmanager
+def served(model: str) -> Iterator[httpx.Client]:
+    """A client of `neuralchat serve MODEL` on a free port, in processes of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "log"
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "neuralchat.cli", "serve", model, "--port", "0"]
+            process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            while not (address := re.search(r"at (http://\S+)/v1", log.read_text())):
+                if process.poll() is not None:
+                    sys.exit(log.read_text())
+                time.sleep(0.2)
+            with httpx.Client(base_url=address[1], timeout=300, trust_env=False, verify=False) as client:
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def question(chance: random.Random) -> Message:
+    first, second = chance.sample(NAMES, 2)
+    words = (
+        f"{first} has {chance.randrange(100, 1000)} apples, {second} has {chance.randrange(100, 1000)}. Who has more?"
+    )
+    return {"role": "user", "content": words}
+
+
+def answered(client: httpx.Client, messages: list[Message]) -> tuple[float, Message, int]:
+    """(milliseconds to the first words, the answer, tokens of the prompt that were known)"""
+    body = {
+        "messages": messages, "stream": True, "max_tokens": ANSWER_TOKENS, "temperature": 0,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    begun, first, words, usage = time.perf_counter(), 0.0, "", {}
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            usage = chunk.get("usage") or usage
+            said = "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            if said and not first:
+                first = time.perf_counter()
+            words += said
+    known = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    return 1000 * (first - begun), {"role": "assistant", "content": words}, known
+
+
+def tokens_of(client: httpx.Client, messages: list[Message]) -> int:
+    return len(client.post("/v1/render", json={"messages": messages}).raise_for_status().json()["ids"])
+
+
+def long_conversation(client: httpx.Client, chance: random.Random, tokens: int) -> list[Message]:
+    messages: list[Message] = []
+    while not messages or tokens_of(client, messages) < tokens:
+        messages += [question(chance), {"role": "assistant", "content": f"{chance.choice(NAMES)} has more of them."}]
+    return messages
+
+
+def measured(client: httpx.Client, tokens: int, rounds: int) -> dict[str, Any]:
+    chance = random.Random(0)
+    long = long_conversation(client, chance, tokens)
+    short_ms, next_ms, known = [], [], []
+    for number in range(rounds + 1):
+        fresh, _, _ = answered(client, [question(chance)])
+        long.append(question(chance))
+        following, answer, cached = answered(client, long)
+        long.append(answer)
+        # The first round has nothing to go on from.
+        if number:
+            short_ms.append(fresh)
+            next_ms.append(following)
+            known.append(cached)
+    short, following = statistics.median(short_ms), statistics.median(next_ms)
+    return {
+        "tokens": [tokens_of(client, [question(chance)]), tokens_of(client, long)],
+        "known_tokens": known,
+        "short_ms": [round(each) for each in short_ms],
+        "next_turn_ms": [round(each) for each in next_ms],
+        "medians_ms": [round(short), round(following)],
+        "ratio": round(following / short, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    with served(options.model) as client:
+        print(json.dumps(measured(client, options.tokens, options.rounds)))
+
+
+if __name__ == "__main__":
+    main()
