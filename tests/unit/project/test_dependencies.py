@@ -23,10 +23,13 @@ LOCKED = {
     for file in ("requirements", "torch", "installer")
     for name, version in re.findall(r"^([\w.-]+)==([^\s\\]+)", (ROOT / f"locked/{file}.txt").read_text(), re.MULTILINE)
 }
+# Of an extra with a world of its own around it, tested in an environment of its own: locked/harness.txt.
+LOCKED_APART = {"harness"}
 ASKED = [
     Requirement(text)
     for texts in (
-        PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values(),
+        PROJECT["project"]["dependencies"],
+        *(texts for name, texts in PROJECT["project"]["optional-dependencies"].items() if name not in LOCKED_APART),
         PROJECT["dependency-groups"]["dev"],
     )
     for text in texts
