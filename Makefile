@@ -2,6 +2,7 @@
 # make test    the whole test suite               make quick   what a developer runs all the time
 # make check   lint, types, import direction, docs make chaos   the long forms of kill matrix and fuzzing
 # make peers   benchmark beside other tools       make lock, audit, licences   see docs/dependencies.md
+# make harness eval with lm-evaluation-harness
 BIN := .venv/bin
 # The first Python that is new enough; where there is none, scripts/setup_environment.py says so.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -11,7 +12,7 @@ DEMO := runs/demo
 # Names of the locked packages: what else is in .venv, such as CUDA packages, is not looked at.
 LOCKED = torch $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' locked/requirements.txt)
 
-.PHONY: setup demo test quick record-support chaos check format clean-demo clean-setup lock audit licences peers
+.PHONY: setup demo test quick record-support chaos check format clean-demo clean-setup lock audit licences peers harness
 
 setup: .venv/installed
 
@@ -86,9 +87,13 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --constraint locked/torch.txt --custom-compile-command 'make lock' $(UPGRADE)
 
 lock: setup
-	$(COMPILE) pyproject.toml --all-extras --group dev --output-file locked/requirements.txt
+	$(COMPILE) pyproject.toml --extra tensorboard --extra rouge --extra llamacpp --group dev \
+	  --output-file locked/requirements.txt
 	printf 'pip\nsetuptools\n' | $(COMPILE) - --constraint locked/requirements.txt --output-file locked/installer.txt
 	$(COMPILE) --group peers --constraint locked/requirements.txt --output-file locked/peers.txt
+	# The same versions where the harness takes them; of some it wants older ones.
+	cp locked/requirements.txt locked/harness.txt
+	$(COMPILE) pyproject.toml --extra harness --extra rouge --group dev --output-file locked/harness.txt
 
 # Asks a service on the network for known vulnerabilities. --strict: a package that the service does not know is an error.
 audit: setup
@@ -104,3 +109,8 @@ peers: setup
 	$(BIN)/neuralchat fetch smollm2-135m-instruct
 	$(BIN)/python benchmarks/throughput.py smollm2-135m-instruct examples/demo/train.json \
 	  --peer_python .venv-peers/bin/python
+
+# eval --harness_tasks with lm-evaluation-harness itself, in an environment of its own.
+harness: setup
+	"$(PYTHON)" scripts/setup_environment.py .venv-harness locked/harness.txt
+	PYTHONPATH=src HF_HUB_OFFLINE=1 .venv-harness/bin/python -m pytest -n 0 tests/unit/evaluation/test_harness.py

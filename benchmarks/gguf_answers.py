@@ -6,6 +6,7 @@
 For each type three models answer: torch in fp32, torch with the weights that the file stores (what storing costs), and
 llama.cpp, which rounds the activations too: to half precision for f16, to blocks of 8 bits for all smaller types. One
 other token early in an answer makes another answer, so tokens are also compared one by one, each after torch's own.
+--merged compares what `export --merge` writes too, read by plain transformers, with the run's own answers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Any
 
 import gguf
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from neuralchat.cli import main as cli_main
 from neuralchat.data.records import RecordReport, read_records
+from neuralchat.data.templates.chat_text import messages_of
 from neuralchat.export.gguf import whole_model
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.engine.llama.llama_server import LlamaServer
@@ -140,6 +144,28 @@ def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], director
     return found
 
 
+def merged_answers(options: argparse.Namespace, records: Sequence[Any]) -> dict[str, Any]:
+    """The run as `neuralchat chat` has it, against the merged directory in plain transformers with its own prompts."""
+    own = Chatbot.load(options.run)
+    prompts = [own.voice.whole_prompt(record.turns[:-1]) for record in records]
+    expected = torch_answers(own.model, prompts, own.voice.end_ids, options.max_new_tokens)
+    with tempfile.TemporaryDirectory() as directory:
+        place = f"{directory}/merged"
+        if cli_main(["export", options.run, "--merge", place]) != 0:
+            raise SystemExit("the merge failed")
+        tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModelForCausalLM.from_pretrained(place)
+        asked = [
+            tokenizer.apply_chat_template(messages_of(record.turns[:-1]), add_generation_prompt=True)["input_ids"]
+            for record in records
+        ]
+        ends = model.generation_config.eos_token_id
+        answers = torch_answers(model.eval(), asked, [ends] if isinstance(ends, int) else ends, options.max_new_tokens)
+    return {
+        "merged, prompts": share([a == b for a, b in zip(prompts, asked, strict=True)]),
+        f"merged ({model.dtype}), answers": share([a == b for a, b in zip(expected, answers, strict=True)]),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
@@ -148,6 +174,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=["f16", "q8_0"])
     parser.add_argument("--max_new_tokens", type=int, default=48)
     parser.add_argument("--forced", action="store_true", help="compare tokens one by one too")
+    parser.add_argument("--merged", action="store_true", help="the merged model in plain transformers too")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bot = Chatbot.load(options.run)
@@ -156,7 +183,10 @@ def main() -> None:
     prompts = [bot.voice.whole_prompt(record.turns[:-1]) for record in records]
     answers = torch_answers(model, prompts, bot.voice.end_ids, options.max_new_tokens)
     asked = {"prompts": prompts, "answers": answers, "new": options.max_new_tokens, "forced": options.forced}
-    result = {}
+    result: dict[str, Any] = {}
+    if options.merged:
+        result["merged"] = merged_answers(options, records)
+        print(json.dumps(result["merged"], indent=1), flush=True)
     with tempfile.TemporaryDirectory() as directory:
         for kind in options.types:
             result[kind] = compare(kind, model, bot, asked, Path(directory))

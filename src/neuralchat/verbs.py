@@ -117,6 +117,15 @@ def add_eval(scores: FlagParser) -> None:
         help="let a model behind this OpenAI-compatible address say which answer is better; answers are sent there",
     )
     scores.add_argument("--judge_model", help="which model of it; its key is taken from NEURALCHAT_API_KEY")
+    scores.add_argument(
+        "--harness_tasks",
+        metavar="TASK,...",
+        help="tasks of lm-evaluation-harness too, by name or .yaml file; needs the package lm-eval",
+    )
+    scores.add_argument("--harness_limit", type=int, metavar="N", help="of each such task only the first N documents")
+    scores.add_argument(
+        "--harness_chat", action="store_true", help="ask such tasks in the run's prompt format, not as plain text"
+    )
     scores.add_path("--output", help="write all figures and every answer to this JSON file")
     scores.add_path("--report", metavar="FILE.html", help="write a page: figures, pictures, answers beside each other")
     scores.add_argument("--show", action="store_true", help="print the wrong answers")

@@ -146,4 +146,5 @@ def test_k_quants_are_read_as_they_are_meant(tmp_path: Path) -> None:
 
 
 def test_every_architecture_has_a_case() -> None:
+    # t5: tests/parity/test_gguf_encoders.py.
     assert {kind for kind, _ in CASES.values()} | {"t5"} == set(ARCHITECTURES)

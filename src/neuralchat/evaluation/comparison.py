@@ -39,12 +39,17 @@ LOSS, LOSS_TITLE = "loss", "loss on answers"
 
 @dataclass(frozen=True)
 class Measured:
-    """What one system made of the items, by their places. `step`: of a checkpoint, the step it was saved at."""
+    """What one system made of the items, by their places. `step`: of a checkpoint, the step it was saved at.
+
+    `given`: scores that others counted, measure -> place -> score; `figures`: those that have no part by item.
+    """
 
     name: str
     answers: Mapping[int, Answered] = field(default_factory=dict)
     losses: Mapping[int, AnswerLoss] = field(default_factory=dict)
     step: int | None = None
+    given: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from neuralchat.data.records import Fact
 from neuralchat.errors import ArgumentsError
 from neuralchat.evaluation.comparison import Measure, Measured, compare_pairs, measures_for
 from neuralchat.evaluation.facts import alternatives_of
+from neuralchat.evaluation.harness import Harness, harness_measures
 from neuralchat.evaluation.held_out import data_arguments, held_out_items
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item, general_items, items_of_file
 from neuralchat.evaluation.scoring.judge import Judge
 from neuralchat.evaluation.scoring.user_scorer import user_scorer
 from neuralchat.evaluation.systems import Candidate, Laboratory, Loading, along_training, each_measured
+from neuralchat.evaluation.telling.kept_figures import keep_figures
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
 from neuralchat.evaluation.telling.page import render_evaluation
-from neuralchat.evaluation.telling.terminal_tables import comparison_page, number_asked, runs_table
+from neuralchat.evaluation.telling.terminal_tables import comparison_page, figures_table, number_asked, runs_table
 from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
@@ -39,12 +41,13 @@ def evaluate(options: argparse.Namespace) -> int:
     judge = Judge(options.judge_url, options.judge_model) if options.judge_url else None
     # Before a model is loaded: what is wrong with a file is told at once.
     of_file = items_of_file(options.questions, options.cluster_by) if options.questions else []
+    harness = harness_of(options)
     systems = [named for run in options.runs for named in systems_of(run, checkpoints=options.checkpoints)]
     parts: dict[str, list[Item]] = {}
 
     def laboratory_for(bot: Chatbot) -> Laboratory:
         parts.update(asked_parts(options, of_file, bot))
-        return Laboratory(parts, sampling, data_arguments(Path(systems[0].path)))
+        return Laboratory(parts, sampling, data_arguments(Path(systems[0].path)), harness)
 
     loading = Loading(options.trust_remote_code, options.template, options.base_model)
     measured = list(each_measured(systems, loading, laboratory_for, compare=not options.tuned_only))
@@ -53,7 +56,8 @@ def evaluate(options: argparse.Namespace) -> int:
         parts=[
             part_outcome(name, items, measures_for(items, more), measured, options, judge)
             for name, items in parts.items()
-        ],
+        ]
+        + harness_outcomes(harness, measured, options),
     )
     if options.show:
         for part in outcome.parts:
@@ -63,6 +67,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.report:
         write_file(Path(options.report), render_evaluation(outcome))
     tell(outcome)
+    keep_figures(systems, outcome, options.questions)
     if judge is not None:
         put(judge.cost())
         if judge.failure is not None:
@@ -82,6 +87,10 @@ def check_flags(options: argparse.Namespace) -> None:
         wrong.append(f"--detect is {options.detect:g}; allowed is above 0 and at most 100 points")
     if len(set(options.runs)) < len(options.runs):
         wrong.append("a run is named twice; name each once")
+    if options.harness_limit is not None and options.harness_limit < 1:
+        wrong.append(f"--harness_limit is {options.harness_limit}; allowed is 1 or more")
+    if not options.harness_tasks and (options.harness_limit is not None or options.harness_chat):
+        wrong.append("--harness_limit and --harness_chat belong to --harness_tasks, which is missing")
     if options.judge_model and not options.judge_url:
         wrong.append("--judge_model names a model of --judge_url, which is missing")
     if options.checkpoints and len(options.runs) > 1:
@@ -114,11 +123,34 @@ def asked_parts(options: argparse.Namespace, of_file: Sequence[Item], bot: Chatb
     parts = {}
     if of_file:
         parts[QUESTIONS] = list(of_file[: options.max_questions])
-    if options.held_out or not (options.questions or options.general != 0):
+    if options.held_out or not (options.questions or options.general != 0 or options.harness_tasks):
         parts[HELD_OUT] = held_out_items(Path(options.runs[0]), bot, options.cluster_by, options.max_questions)
     if options.general != 0:
         parts[GENERAL] = general_items(options.general)
     return parts
+
+
+def harness_of(options: argparse.Namespace) -> Harness | None:
+    if not options.harness_tasks:
+        return None
+    names = [name.strip() for name in options.harness_tasks.split(",") if name.strip()]
+    return Harness.load(list(dict.fromkeys(names)), limit=options.harness_limit, chat=options.harness_chat)
+
+
+def harness_outcomes(
+    harness: Harness | None,
+    measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]],
+    options: argparse.Namespace,
+) -> list[PartOutcome]:
+    """A part for each task. No judge: the harness has scores of its own."""
+    if harness is None:
+        return []
+    found = []
+    for name, items in harness.items.items():
+        systems = [system[name] for pair in measured for system in pair if system is not None]
+        measures = harness_measures(harness.loaded["tasks"][name], systems)
+        found.append(part_outcome(name, items, measures, measured, options, None))
+    return found
 
 
 def pairs_of_systems(
@@ -191,6 +223,8 @@ def tell(outcome: EvaluationOutcome) -> None:
         pairs = part.by_pair()
         for rows in pairs if len(pairs) <= MOST_PAIRS else ():
             show_page(comparison_page(part.name, rows, outcome.detect))
+        if len(part.sides) > 1 and (figures := figures_table(part)) is not None:
+            show_page(Page([f"\n{part.name}: figures of the whole, which have no interval", figures]))
         if len(pairs) > 1:
             chance = f"of pairs that do not differ, about one in twenty seems to; these are {len(pairs)} pairs"
             show_page(Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), chance]))
@@ -218,7 +252,7 @@ def kept_and_lost(part: PartOutcome) -> str | None:
 def tell_right(part: PartOutcome) -> None:
     """How many answers of the last system are right; of one that nothing was compared with, the other scores too."""
     last = part.sides[-1]
-    if not part.compared:
+    if not part.compared and len(part.sides) == 1:
         for title, text in last.figures():
             put(f"{part.name}: {title} {text}")
     right = last.scores.get("right")

@@ -15,6 +15,7 @@ from neuralchat.errors import ArgumentsError
 from neuralchat.evaluation.answers import answers_to, askable
 from neuralchat.evaluation.comparison import Measured
 from neuralchat.evaluation.effect import COMPARED_PROMPTS, check_effect
+from neuralchat.evaluation.harness import Harness
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import examples_of, losses_of
 from neuralchat.inference.chatbot import Chatbot
@@ -68,15 +69,20 @@ def base_key(path: str, bot: Chatbot, loading: Loading) -> tuple[Any, ...]:
 class Laboratory:
     """Measures one system after another on the same parts, base models once. `parts`: name -> items."""
 
-    def __init__(self, parts: dict[str, list[Item]], sampling: Sampling, data: DataArguments) -> None:
+    def __init__(
+        self, parts: dict[str, list[Item]], sampling: Sampling, data: DataArguments, harness: Harness | None = None
+    ) -> None:
         self.parts = parts
+        self.harness = harness
         self.sampling = sampling
         self.data = data
         self.known: dict[tuple[Any, ...], list[int]] = {}
         self.bases: dict[tuple[Any, ...], dict[str, Measured]] = {}
 
     def check(self, bot: Chatbot) -> None:
-        """Raises AdapterError where there is an adapter that changes nothing."""
+        """Raises AdapterError where there is an adapter that changes nothing, ArgumentsError for tasks it cannot do."""
+        if self.harness is not None:
+            self.harness.check(bot)
         if bot.has_base:
             turns = (item.turns for items in self.parts.values() for item in items if item.turns)
             fitting = (t for t in turns if bot.question_problem(t, self.sampling) is None)
@@ -99,6 +105,8 @@ class Laboratory:
         for part, items in self.parts.items():
             losses = losses_of(bot, examples_of(items, bot, self.data))
             found[part] = Measured(name, answers_to(items, self.asked(bot, part), bot, self.sampling), losses, step)
+        if self.harness is not None:
+            found |= self.harness.measure(bot, name, step)
         return found
 
     def base_of(self, named: Candidate, bot: Chatbot, loading: Loading) -> dict[str, Measured]:

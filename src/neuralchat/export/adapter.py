@@ -10,7 +10,7 @@ from typing import Any
 from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note, put
 from neuralchat.errors import AdapterError
-from neuralchat.export.merge import manifest_of_checkpoint
+from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import copy_file, settle_file, write_file
@@ -21,8 +21,6 @@ from neuralchat.models.adapters.files import check_adapter_files
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_model import load_config
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import read_manifest
-from neuralchat.runs.model_card import model_card
 
 
 def export_adapter(options: argparse.Namespace) -> int:
@@ -41,7 +39,7 @@ def export_adapter(options: argparse.Namespace) -> int:
             voice.tokenizer.save_pretrained(str(work))
         copy_file(origin.directory / weights, work / weights)
         write_file(work / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        write_file(work / "README.md", card(origin, voice, config["base_model_name_or_path"]))
+        write_file(work / CARD_FILE, card_of_adapter(origin, voice, config["base_model_name_or_path"]))
         for file in sorted(work.iterdir()):
             settle_file(file)
     put(f"{output} is an adapter for {config['base_model_name_or_path']}, which PEFT loads beside that model")
@@ -61,11 +59,8 @@ def shared_config(origin: Origin) -> dict[str, Any]:
     return config
 
 
-def card(origin: Origin, voice: Voice, base: str) -> str:
-    if origin.kind == "run":
-        manifest = read_manifest(Path(origin.name))
-    else:
-        manifest = manifest_of_checkpoint(origin, voice.template)
+def card_of_adapter(origin: Origin, voice: Voice, base: str) -> str:
+    manifest = manifest_of(origin, voice.template)
     manifest["base_model"] = {**manifest["base_model"], "name": base}
     row = METHODS.get(origin.method or "")
     code = without_neuralchat(
@@ -77,4 +72,4 @@ def card(origin: Origin, voice: Voice, base: str) -> str:
         dtype=origin.storage or "float32",
         encoder_decoder=is_encoder_decoder(load_config(origin.source)),
     )
-    return model_card(manifest, with_neuralchat=with_neuralchat(whole=False), without_neuralchat=code)
+    return card_of_export(origin, manifest, with_neuralchat=with_neuralchat(whole=False), without_neuralchat=code)

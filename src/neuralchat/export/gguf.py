@@ -10,7 +10,8 @@ from typing import Any
 from neuralchat.console import note, put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError
-from neuralchat.export.combining import combine, others_of
+from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
+from neuralchat.export.combining import Others, combine, others_of
 from neuralchat.export.modelfile import modelfile
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
@@ -21,10 +22,11 @@ from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import tensor_type
+from neuralchat.models.loading.base_licence import licence_of_base
 
 
 def export_gguf(options: argparse.Namespace) -> int:
-    """Write OUTPUT/NAME-TYPE.gguf and OUTPUT/Modelfile, both or neither."""
+    """Write OUTPUT/NAME-TYPE.gguf, Modelfile, and the model card of what was trained; all of them or none."""
     kind = tensor_type(options.gguf)
     origin = origin_of(options.run, options.base_model)
     if origin.method is not None and not origin.is_whole_model:
@@ -44,18 +46,40 @@ def export_gguf(options: argparse.Namespace) -> int:
     told, has_template = modelfile(file, bot.template, begin_of(bot))
     with placed_files(output, last=file, what="GGUF file") as work:
         with waiting("writing"):
-            write_gguf_of(work / file, model, bot.voice, kind, name)
+            licence = licence_of_base(origin.source)
+            write_gguf_of(work / file, model, bot.voice, kind, name, licence=licence)
         settle_file(work / file)
         write_file(work / "Modelfile", told)
+        if origin.method is not None:
+            write_file(work / CARD_FILE, card_of_gguf(origin, bot, others, file, kind.name))
     if not has_template:
         note(
             "Ollama's template language cannot say this model's template, so the Modelfile has none; Ollama will guess"
         )
     put(f"{output / file}: {(output / file).stat().st_size / 1e6:,.1f} MB, {kind.name}")
     if architecture.served:
-        put(f"for llama.cpp: llama-server -m {quote(str(output / file))} --jinja")
+        put(f"for llama.cpp: {llama_command(output / file)}")
         put(f"for Ollama: ollama create {quote(name.lower())} -f {quote(str(output / 'Modelfile'))}")
     return 0
+
+
+def llama_command(file: Path) -> str:
+    return f"llama-server -m {quote(str(file))} --jinja"
+
+
+def card_of_gguf(origin: Origin, bot: Chatbot, others: Others | None, file: str, kind: str) -> str:
+    manifest = manifest_of(origin, bot.template)
+    if others is not None:
+        manifest |= {"results": {}, "combined": others.facts()}
+    method = str(origin.method)
+    manifest["adapter"] = {**manifest["adapter"], "method": "none"} | (
+        {} if origin.is_whole_model else {"merged": method}
+    )
+    use = (
+        f"`{llama_command(Path(file))}` serves it with the prompts of training, `ollama create NAME -f Modelfile` "
+        f"takes it into Ollama. Its numbers are stored as {kind}; results and evaluation are of the model before."
+    )
+    return card_of_export(origin, manifest, use=use)
 
 
 def name_of_files(origin: Origin) -> str:

@@ -9,6 +9,7 @@ from shlex import quote
 from neuralchat.console import put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError, ArgumentsError
+from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
 from neuralchat.export.gguf import name_of_files
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
@@ -25,7 +26,7 @@ TEMPLATE = "chat_template.jinja"
 
 
 def export_gguf_adapter(options: argparse.Namespace) -> int:
-    """Write OUTPUT/NAME-lora-TYPE.gguf and OUTPUT/chat_template.jinja, both or neither."""
+    """Write OUTPUT/NAME-lora-TYPE.gguf, chat_template.jinja and README.md, all of them or none."""
     kind = TENSOR_TYPES.get(options.gguf_adapter.lower())
     if kind is None or kind.name not in ADAPTER_TYPES:
         raise ArgumentsError(f"--gguf_adapter is '{options.gguf_adapter}'; allowed are {', '.join(ADAPTER_TYPES)}")
@@ -51,6 +52,13 @@ def export_gguf_adapter(options: argparse.Namespace) -> int:
         settle_file(work / file)
         if template is not None:
             write_file(work / TEMPLATE, template)
+        told = f" --jinja --chat-template-file {TEMPLATE}" if template is not None else ""
+        use = (
+            f"`llama-server -m BASE.gguf --lora {file}{told}`, where BASE.gguf is the base model's own file "
+            "(`neuralchat export BASE_MODEL --gguf TYPE` writes one). Results and evaluation are those of the adapter "
+            "in PEFT."
+        )
+        write_file(work / CARD_FILE, card_of_export(origin, manifest_of(origin, bot.template), use=use))
     size = (output / file).stat().st_size / 1e6
     put(f"{output / file}: {size:,.1f} MB, {kind.name}, changes {count} matrices of {origin.source.name}")
     told = f" --jinja --chat-template-file {quote(str(output / TEMPLATE))}" if template is not None else ""

@@ -9,8 +9,8 @@ from typing import Any
 
 from neuralchat.console import put
 from neuralchat.data.templates.making import make_template
-from neuralchat.data.templates.template import Template
 from neuralchat.errors import AdapterError, RunDirectoryError
+from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, template_facts
 from neuralchat.export.combining import combine, others_of
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
@@ -22,8 +22,7 @@ from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_
 from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.runs.directory import MANIFEST, json_text, read_manifest
-from neuralchat.runs.model_card import model_card
+from neuralchat.runs.directory import MANIFEST, json_text
 
 
 def merge(options: argparse.Namespace) -> int:
@@ -39,7 +38,7 @@ def merge(options: argparse.Namespace) -> int:
     check_mergeable(origin.method)
     others = others_of(options, origin)
     bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
-    manifest = read_manifest(run) if origin.kind == "run" else manifest_of_checkpoint(origin, bot.template)
+    manifest = manifest_of(origin, bot.template)
     if others is not None:
         combine(bot, others)
         # Its results are those of one of them.
@@ -49,7 +48,7 @@ def merge(options: argparse.Namespace) -> int:
     carry_template(bot, manifest)
     whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
-    write_merged(output, whole, bot, manifest)
+    write_merged(output, origin, whole, bot, manifest)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
 
@@ -67,7 +66,7 @@ def carry_template(bot: Chatbot, manifest: dict[str, Any]) -> None:
         manifest["template"] = template_facts(make_template("chat", bot.tokenizer, date=date))
 
 
-def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
+def write_merged(output: Path, origin: Origin, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
     """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing.
 
     Killed on the way, it leaves no model, and the next merge into `output` deletes what it left.
@@ -76,13 +75,13 @@ def write_merged(output: Path, whole: Any, bot: Chatbot, manifest: dict[str, Any
         with quiet_libraries():
             whole.save_pretrained(str(work))
             bot.tokenizer.save_pretrained(str(work))
-        write_file(work / "README.md", card_of_merged(manifest, bot, whole))
+        write_file(work / CARD_FILE, card_of_merged(origin, manifest, bot, whole))
         write_file(work / MANIFEST, json_text(manifest))
         for file in sorted(work.iterdir()):
             settle_file(file)
 
 
-def card_of_merged(manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:
+def card_of_merged(origin: Origin, manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:
     code = without_neuralchat(
         ".",
         bot.template,
@@ -92,24 +91,4 @@ def card_of_merged(manifest: dict[str, Any], bot: Chatbot, whole: Any) -> str:
         dtype=str(whole.dtype).removeprefix("torch."),
         encoder_decoder=is_encoder_decoder(whole.config),
     )
-    return model_card(manifest, with_neuralchat=with_neuralchat(whole=True), without_neuralchat=code)
-
-
-def manifest_of_checkpoint(origin: Origin, template: Template) -> dict[str, Any]:
-    """What the merged model must say of itself; a checkpoint has no results yet."""
-    return {
-        "base_model": {"name": origin.source.name, "revision": origin.source.revision},
-        "template": template_facts(template),
-        "adapter": {"method": origin.method},
-        "precision": {"storage": origin.storage},
-        "results": {},
-    }
-
-
-def template_facts(template: Template) -> dict[str, Any]:
-    return {
-        "name": template.name,
-        "sha256": template.fingerprint(),
-        "end_tokens": list(template.end_tokens),
-        "definition": template.definition(),
-    }
+    return card_of_export(origin, manifest, with_neuralchat=with_neuralchat(whole=True), without_neuralchat=code)

@@ -18,6 +18,8 @@ from neuralchat.secrets import without_remembered
 MANIFEST = "neuralchat.json"
 METRICS = "metrics.jsonl"
 REPORT = "report.html"
+# Figures of `neuralchat eval` (kept_evaluation.py).
+EVALUATION = "evaluation.json"
 ADAPTER = "adapter_model.safetensors"
 # What stands in the adapter's place after full fine-tuning.
 WHOLE_MODEL = "model.safetensors"
@@ -30,6 +32,7 @@ RUN_FILES = (
     MANIFEST,
     METRICS,
     REPORT,
+    EVALUATION,
     ADAPTER,
     WHOLE_MODEL,
     "adapter_config.json",

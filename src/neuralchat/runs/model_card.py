@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from neuralchat.console.terminal import visible
+from neuralchat.runs.kept_evaluation import KeptFigure
 from neuralchat.secrets import without_remembered
 
 # What Markdown, or the HTML in it, would take for more than text.
 MARKUP = re.compile(r"[\\`*\[\]<>|#&]")
+FINGERPRINT = re.compile(r"[0-9a-f]{16,64}")
+# What the hub knows as the name of a licence; others are in the text only.
+LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
 
-def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neuralchat: str) -> str:
-    """`with_neuralchat`, `without_neuralchat`: Python code that asks one question; the second may be empty."""
+def model_card(
+    manifest: dict[str, Any],
+    *,
+    with_neuralchat: str = "",
+    without_neuralchat: str = "",
+    use: str = "",
+    evaluation: Sequence[KeptFigure] = (),
+    licence: str | None = None,
+) -> str:
+    """`with_neuralchat`, `without_neuralchat`: Python code that asks one question; the second may be empty. `use`: how
+    a file for other programs is used, in the place of both. `licence`: of the base model, None where it does not say.
+    """
     base, adapter = manifest["base_model"]["name"], manifest["adapter"]
     method, merged = adapter["method"], adapter.get("merged")
     whole = method == "none"
     # The hub takes only names of its own there.
     is_local = Path(base).is_dir() or base.startswith(("/", ".", "~")) or base.count("/") > 1
     facts: dict[str, Any] = {} if is_local else {"base_model": plain(base)}
-    facts["library_name"] = "transformers" if whole else "peft"
+    if licence is not None and LICENCE_NAME.fullmatch(licence.lower()):
+        facts["license"] = licence.lower()
+    facts["library_name"] = ("gguf" if use else "transformers") if whole or use else "peft"
     facts["tags"] = ["full" if whole and not merged else plain(merged or method), "neuralchat"]
     written = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
     # The way to it says whose machine it was, and helps nobody elsewhere.
@@ -39,14 +56,23 @@ def model_card(manifest: dict[str, Any], *, with_neuralchat: str, without_neural
         "",
         f"{what} with NeuralChat{version(manifest)}{on_examples(manifest)}.",
         f"Prompt template: {in_text(manifest['template']['name'])}.",
-        *table(manifest),
+        *table(manifest, licence),
+        *evaluation_lines(evaluation),
         "",
         "## Use",
         "",
-        "`neuralchat chat` with this directory talks to it in the terminal. In Python:",
-        "",
-        f"```python\n{with_neuralchat}```",
+        *(
+            [use]
+            if use
+            else [
+                "`neuralchat chat` with this directory talks to it in the terminal. In Python:",
+                "",
+                f"```python\n{with_neuralchat}```",
+            ]
+        ),
     ]
+    if use:
+        return "\n".join(parts) + "\n"
     if without_neuralchat:
         parts += ["", "Without NeuralChat:", "", f"```python\n{without_neuralchat}```"]
     if not whole and is_local:
@@ -87,7 +113,7 @@ def number_at(manifest: dict[str, Any], *path: str) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
-def table(manifest: dict[str, Any]) -> list[str]:
+def table(manifest: dict[str, Any], licence: str | None) -> list[str]:
     results, trained = manifest["results"], number_at(manifest, "adapter", "trained_parameters")
     before, after = results.get("held_out_loss_before"), results.get("held_out_loss_after")
     rows = []
@@ -98,7 +124,63 @@ def table(manifest: dict[str, Any]) -> list[str]:
         rows += [("steps", str(results["steps"]))] if "steps" in results else []
     if trained is not None:
         rows.append(("trained parameters", f"{trained:,}"))
+    for part, what in (("train", "training data"), ("validation", "held-out data")):
+        if (found := fingerprint_at(manifest, part)) is not None:
+            count = number_at(manifest, "data", "counts", part, "examples")
+            rows.append((what, f"{f'{count:,} examples, ' if count else ''}fingerprint {found}"))
+    rows.append(
+        ("licence of the base model", in_text(licence) if licence else "not in its files; look where it is from")
+    )
     return ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)] if rows else []
+
+
+def fingerprint_at(manifest: dict[str, Any], part: str) -> str | None:
+    data = manifest.get("data")
+    found = data.get(f"{part}_fingerprint") if isinstance(data, dict) else None
+    return found if isinstance(found, str) and FINGERPRINT.fullmatch(found) else None
+
+
+def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
+    """What `neuralchat eval` found, as a table."""
+    if not figures:
+        return []
+    lines = [
+        "",
+        "## Evaluation",
+        "",
+        "By `neuralchat eval` of the trained model, its base model asked the same; differences with 95 % intervals.",
+        "",
+        "| asked | measure | base model | this one | difference | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for figure in figures:
+        asked = f"{in_text(figure.file) or in_text(figure.part)}, {figure.questions}"
+        before = "" if figure.before is None else value_in_text(figure.before, share=figure.share)
+        after = value_in_text(figure.after, share=figure.share)
+        cells = (asked, in_text(figure.measure), before, after, difference_in_text(figure), in_text(figure.says))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def value_in_text(number: float, *, share: bool) -> str:
+    return f"{number:.0%}" if share else f"{number:.3f}"
+
+
+def difference_in_text(figure: KeptFigure) -> str:
+    """
+    >>> difference_in_text(KeptFigure(part="held out", file="", measure="right", questions=9, share=True, after=1.0,
+    ...                               difference=0.5, interval=(0.25, 0.75)))
+    '+50.0 points (+25.0 to +75.0)'
+    """
+    if figure.difference is None:
+        return ""
+    factor, unit = (100, " points") if figure.share else (1, "")
+    digits = 1 if figure.share else 3
+    told = f"{factor * figure.difference:+.{digits}f}{unit}"
+    if figure.interval is None:
+        return told
+    low, high = (f"{factor * end:+.{digits}f}" for end in figure.interval)
+    return f"{told} ({low} to {high})"
 
 
 def plain(text: str) -> str:

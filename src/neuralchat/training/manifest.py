@@ -19,6 +19,7 @@ from neuralchat.inference.generation.settings import end_token_ids
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import commit_of
+from neuralchat.models.loading.base_licence import licence_of_base
 from neuralchat.models.loading.base_model import resolve
 from neuralchat.models.loading.gguf_base import is_gguf_file
 from neuralchat.runs.advice import advice
@@ -65,7 +66,12 @@ def card_of(session: Session, manifest: dict[str, Any]) -> str:
         tokens_added=bool(session.arguments.data.special_tokens),
     )
     whole = session.arguments.tuning.method.trains_base
-    return model_card(manifest, with_neuralchat=with_neuralchat(whole=whole), without_neuralchat=code)
+    return model_card(
+        manifest,
+        with_neuralchat=with_neuralchat(whole=whole),
+        without_neuralchat=code,
+        licence=licence_of_base(session.source),
+    )
 
 
 def place_of_base_model(session: Session) -> str:

@@ -48,7 +48,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, cache_of_the_session: None
 
 
 def test_a_gguf_holds_the_merged_weights_and_the_template(written: Path) -> None:
-    assert sorted(path.name for path in written.iterdir()) == ["Modelfile", "run-f32.gguf"]
+    assert sorted(path.name for path in written.iterdir()) == ["Modelfile", "README.md", "run-f32.gguf"]
     reader = gguf.GGUFReader(written / "run-f32.gguf")
     bot = Chatbot.load(RUN, base_model=MODEL)
     whole = bot.model.merge_and_unload()
@@ -89,7 +89,7 @@ def test_llama_cpp_answers_as_the_run_does(written: Path) -> None:
 
 
 def test_a_killed_or_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, *_: Any) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
@@ -169,7 +169,8 @@ def test_without_the_package_k_quants_are_refused(monkeypatch: pytest.MonkeyPatc
 def test_the_adapter_as_gguf_answers_beside_its_base_model(written: Path, tmp_path: Path) -> None:
     needs_llama_cpp()
     assert export(options("--gguf_adapter", "f32", "--output", tmp_path / "lora")) == 0
-    assert sorted(path.name for path in (tmp_path / "lora").iterdir()) == ["chat_template.jinja", "run-lora-f32.gguf"]
+    written_files = ["README.md", "chat_template.jinja", "run-lora-f32.gguf"]
+    assert sorted(path.name for path in (tmp_path / "lora").iterdir()) == written_files
     base = make_parser().parse_args(["export", str(MODEL), "--gguf", "f32", "--output", str(tmp_path / "base")])
     assert export(base) == 0
     bot = Chatbot.load(RUN, base_model=MODEL)

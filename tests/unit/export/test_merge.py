@@ -70,5 +70,5 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_model(
     monkeypatch.setattr(merging, "card_of_merged", lambda *_: "card")
     bot = SimpleNamespace(tokenizer=SimpleNamespace(save_pretrained=lambda directory: None))
     with pytest.raises(RunDirectoryError, match=r"whole cannot be written: .*No space left on device; there is no"):
-        merging.write_merged(output, Model(), bot, {})
+        merging.write_merged(output, SimpleNamespace(), Model(), bot, {})
     assert list(output.iterdir()) == []

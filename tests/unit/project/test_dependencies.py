@@ -18,15 +18,26 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import setup_environment as setup
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKED = {
-    name.lower(): version
-    for file in ("requirements", "torch", "installer")
-    for name, version in re.findall(r"^([\w.-]+)==([^\s\\]+)", (ROOT / f"locked/{file}.txt").read_text(), re.MULTILINE)
-}
+
+
+def locked_in(*files: str) -> dict[str, str]:
+    return {
+        name.lower(): version
+        for file in files
+        for name, version in re.findall(
+            r"^([\w.-]+)==([^\s\\]+)", (ROOT / f"locked/{file}.txt").read_text(), re.MULTILINE
+        )
+    }
+
+
+LOCKED = locked_in("requirements", "torch", "installer")
+# Of an extra with a world of its own around it, tested in an environment of its own: locked/harness.txt.
+LOCKED_APART = {"harness"}
 ASKED = [
     Requirement(text)
     for texts in (
-        PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values(),
+        PROJECT["project"]["dependencies"],
+        *(texts for name, texts in PROJECT["project"]["optional-dependencies"].items() if name not in LOCKED_APART),
         PROJECT["dependency-groups"]["dev"],
     )
     for text in texts
@@ -38,7 +49,14 @@ def test_what_is_asked_for_is_locked_within_its_range(asked: Requirement) -> Non
     assert asked.specifier.contains(LOCKED[asked.name.lower()], prereleases=True)
 
 
-@pytest.mark.parametrize("file", ["requirements", "installer", "peers"])
+def test_the_harness_is_locked_with_what_the_project_takes() -> None:
+    harness = locked_in("harness", "torch")
+    asked = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["harness"]]
+    for requirement in map(Requirement, asked):
+        assert requirement.specifier.contains(harness[requirement.name.lower()], prereleases=True), requirement
+
+
+@pytest.mark.parametrize("file", ["requirements", "installer", "peers", "harness"])
 def test_every_locked_package_has_a_hash_and_none_is_for_gpus(file: str) -> None:
     blocks = re.split(r"^(?=\w)", (ROOT / f"locked/{file}.txt").read_text(), flags=re.MULTILINE)[1:]
     assert blocks

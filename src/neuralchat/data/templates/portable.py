@@ -6,7 +6,7 @@ Alpaca's is written here; a tokenizer's own is what it is, with the variables an
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from neuralchat.data.records import Turn
@@ -63,6 +63,79 @@ def portable_template(template: Template, *, fix_date: bool = True) -> str | Non
     return "".join(f"{line}\n" for line in fixed) + (dated(text.source, text.date) if fix_date else text.source)
 
 
+def fitted_template(
+    template: Template, tokenizer: Any, *, fix_date: bool = True
+) -> tuple[str | None, list[Sequence[Turn]]]:
+    """(the portable template, the conversations of which it makes another prompt than training wrote).
+
+    Where the generation prompt of the tokenizer's own is not what stood before an answer in training, such as one that
+    opens thoughts, what stood there takes its place, as chat does it here.
+    """
+    source = portable_template(template, fix_date=fix_date)
+    if source is None:
+        return None, []
+    wrong = written_otherwise(source, template, tokenizer)
+    for candidate in with_openings_of_training(source, template, tokenizer) if wrong else ():
+        left = written_otherwise(candidate, template, tokenizer)
+        if len(left) < len(wrong):
+            source, wrong = candidate, left
+    return source, wrong
+
+
+def with_openings_of_training(source: str, template: Template, tokenizer: Any) -> Iterator[str]:
+    """The template with another end of its prompts, as one question shows it."""
+    expected = text_of(template, (QUESTION,))
+    # What the template itself writes behind the last line of its file, no program has.
+    body = source.removesuffix("\n")
+    without = applied(source, (QUESTION,), template, tokenizer, generation=False)
+    if expected.startswith(without):
+        yield (
+            "{%- set asks_for_answer = add_generation_prompt -%}\n{%- set add_generation_prompt = false -%}\n"
+            + body
+            + f"{{% if asks_for_answer %}}{{{{ {literal(expected.removeprefix(without))} }}}}{{% endif %}}"
+        )
+    begun = applied(source, (QUESTION,), template, tokenizer)
+    if expected.startswith(begun):
+        yield body + f"{{% if add_generation_prompt %}}{{{{ {literal(expected.removeprefix(begun))} }}}}{{% endif %}}"
+
+
+def text_of(template: Template, turns: Sequence[Turn]) -> str:
+    return "".join(piece.text for piece in template.render(turns))
+
+
+def applied(
+    source: str, turns: Sequence[Turn], template: Template, tokenizer: Any, *, generation: bool = True, **variables: Any
+) -> str:
+    """What transformers makes of `source`, given contents as the template of training takes them."""
+    messages = messages_of(turns, as_parts=isinstance(template, ChatTemplate) and template.chat_text.as_parts)
+    return tokenizer.apply_chat_template(
+        messages, chat_template=source, tokenize=False, add_generation_prompt=generation, **variables
+    )
+
+
+# Variables that llama.cpp gives templates by itself, whether training gave them or not.
+DATES_OF_LLAMA_CPP = ("date_string", "datetime")
+THINKING = "enable_thinking"
+
+
+def for_llama_cpp(source: str, template: Template, tokenizer: Any) -> str:
+    """Without the variables that llama.cpp adds by itself: the day of asking, and thinking where that changes more than
+    the end of a prompt.
+    """
+    given = template.chat_text.kwargs if isinstance(template, ChatTemplate) else {}
+    names = [name for name in DATES_OF_LLAMA_CPP if name in source and name not in given]
+    if THINKING in source and THINKING not in given and changes_answers(source, template, tokenizer):
+        names.append(THINKING)
+    # A name that nobody defines.
+    return "".join(f"{{%- set {name} = not_given_in_training -%}}\n" for name in names) + source
+
+
+def changes_answers(source: str, template: Template, tokenizer: Any) -> bool:
+    turns = (QUESTION, ANSWER, QUESTION)
+    without, no = (applied(source, turns, template, tokenizer, generation=False, **v) for v in ({}, {THINKING: False}))
+    return without != no
+
+
 def literal(value: Any) -> str:
     """A value of JSON in Jinja's spelling, which is Python's in ASCII."""
     if isinstance(value, str):
@@ -76,13 +149,10 @@ def written_otherwise(source: str, template: Template, tokenizer: Any) -> list[S
     found: list[Sequence[Turn]] = []
     for turns in TRIED_CONVERSATIONS:
         try:
-            expected = "".join(piece.text for piece in template.render(turns))
+            expected = text_of(template, turns)
         except TemplateError:
             # Nor was anything trained on such a one.
             continue
-        text = tokenizer.apply_chat_template(
-            messages_of(turns), chat_template=source, tokenize=False, add_generation_prompt=True
-        )
-        if text != expected:
+        if applied(source, turns, template, tokenizer) != expected:
             found.append(turns)
     return found

@@ -40,7 +40,7 @@ class Side:
             if name == LOSS:
                 text += f" (perplexity {perplexity(mean):.2f})"
             found.append((title, text))
-        return found
+        return [*found, *((name, figure_text(number)) for name, number in self.system.figures.items())]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class PartOutcome:
                     "step": side.system.step,
                     "scores": {name: mean for name, (_, mean, _) in side.means.items()},
                     **({"perplexity": perplexity(side.means[LOSS][1])} if LOSS in side.means else {}),
+                    **({"figures": dict(side.system.figures)} if side.system.figures else {}),
                 }
                 for side in self.sides
             ],
@@ -117,6 +118,14 @@ def row_as_json(row: Compared) -> dict[str, Any]:
         name: None if isinstance(value, tuple) and not all(map(math.isfinite, value)) else value
         for name, value in known.items()
     }
+
+
+def figure_text(number: float) -> str:
+    """
+    >>> figure_text(0.25), figure_text(31415.9)
+    ('0.25', '3.142e+04')
+    """
+    return f"{number:.4g}"
 
 
 def perplexity(loss: float) -> float:

@@ -51,7 +51,7 @@ def part_of_page(part: PartOutcome, detect: float) -> dict[str, Any]:
         "title": part.name if first is None else f"{part.name}: {number_asked(first)}",
         "pairs": [pair_of_page(rows, detect) for rows in pairs],
         "figures": part.sides[-1].figures(),
-        "titles": [title for title, _, _ in part.sides[-1].means.values()],
+        "titles": [title for title, _ in part.sides[-1].figures()],
         "systems": [(side.system.name, [text for _, text in side.figures()]) for side in part.sides],
         "curves": curves_of(part),
         "groups": groups_of(part),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from neuralchat.console.tables import Page, Table
 from neuralchat.evaluation.comparison import LOSS, Compared
+from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text
 
 FEW_QUESTIONS = 30
 
@@ -51,6 +52,20 @@ def runs_table(rows: Sequence[Compared]) -> Table:
                 row.says,
             )
             for row in shown
+        ],
+    )
+
+
+def figures_table(part: PartOutcome) -> Table | None:
+    """Of each system what is no sum over questions; None where there is none."""
+    names = dict.fromkeys(name for side in part.sides for name in side.system.figures)
+    if not names:
+        return None
+    return Table(
+        ("measure", *(side.system.name for side in part.sides)),
+        [
+            (name, *(figure_text(f[name]) if name in f else "" for f in (s.system.figures for s in part.sides)))
+            for name in names
         ],
     )
 

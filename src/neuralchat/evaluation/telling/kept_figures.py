@@ -1,0 +1,56 @@
+"""What an evaluation found of each finished run -> its figures, kept beside it for model cards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from neuralchat.console import note
+from neuralchat.evaluation.items import QUESTIONS
+from neuralchat.evaluation.systems import Candidate
+from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome
+from neuralchat.runs.directory import MANIFEST
+from neuralchat.runs.kept_evaluation import KeptFigure, keep_evaluation
+
+# What is neither good nor bad, or the same said otherwise, is no figure of a card.
+NOT_KEPT = {"tokens", "refusals"}
+
+
+def keep_figures(systems: Sequence[Candidate], outcome: EvaluationOutcome, questions: str | None) -> None:
+    """`questions`: the file that was asked. What cannot be kept is told; checkpoints and base models keep nothing."""
+    for system in systems:
+        run = Path(system.path)
+        if system.step is not None or not (run / MANIFEST).is_file():
+            continue
+        figures = [figure for part in outcome.parts for figure in figures_of(part, system.name, questions)]
+        if figures and (reason := keep_evaluation(run, figures)) is not None:
+            note(f"the figures are not kept beside {run} for its model card: {reason}")
+
+
+def figures_of(part: PartOutcome, name: str, questions: str | None) -> Iterator[KeptFigure]:
+    file = Path(questions).name if questions and part.name == QUESTIONS else ""
+    bases = {side.system.name for side in part.sides if side.is_base}
+    rows = [row for row in part.compared if row.second == name and row.first in bases]
+    for row in rows:
+        if row.measure not in NOT_KEPT:
+            yield KeptFigure(
+                part=part.name,
+                file=file,
+                measure=row.title,
+                questions=row.questions,
+                share=row.share,
+                before=row.before,
+                after=row.after,
+                difference=row.difference,
+                interval=row.interval if all(map(math.isfinite, row.interval)) else None,
+                says=row.says,
+            )
+    if rows:
+        return
+    for side in part.sides:
+        if side.system.name == name:
+            for measure, (title, mean, share) in side.means.items():
+                if measure not in NOT_KEPT:
+                    count = len(side.scores[measure])
+                    yield KeptFigure(part=part.name, file=file, measure=title, questions=count, share=share, after=mean)

@@ -1,0 +1,86 @@
+"""What `neuralchat eval` found of a run, kept beside it for its model cards: figures, and no question or answer.
+
+It is believed only beside the very manifest that it was found beside: of another training it says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from neuralchat.files import file_sha256, read_file, write_file
+from neuralchat.runs.directory import EVALUATION, MANIFEST, is_plain, json_text, why_unwritable
+
+MAX_EVALUATION_BYTES = 1 << 20
+# Of one run; cards are for people.
+MOST_FIGURES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptFigure:
+    """One measure of a run, and of its base model where that was asked too.
+
+    `part`: what was asked; `file`: the name of a file of questions, else empty. `share`: answers that are counted, from
+    0 to 1. `interval`: of `difference`, of 95 %; `says`: better, worse, more, fewer, or that none can be seen.
+    """
+
+    part: str
+    file: str
+    measure: str
+    questions: int
+    share: bool
+    after: float
+    before: float | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    says: str = ""
+
+    @property
+    def source(self) -> tuple[str, str]:
+        return self.part, self.file
+
+
+def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> str | None:
+    """Beside those of other questions; why it could not be, None where it was."""
+    file = run / EVALUATION
+    if reason := why_unwritable(file):
+        return reason
+    asked = {figure.source for figure in figures}
+    found = [*(figure for figure in kept_evaluation(run) if figure.source not in asked), *figures][-MOST_FIGURES:]
+    kept = {"manifest_sha256": file_sha256(run / MANIFEST), "figures": [asdict(figure) for figure in found]}
+    try:
+        write_file(file, json_text(kept))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def kept_evaluation(run: Path) -> list[KeptFigure]:
+    """Empty where none was kept, where it is of another training, or what is there is not ours."""
+    try:
+        kept = json.loads(read_file(run / EVALUATION, MAX_EVALUATION_BYTES).decode("utf-8"))
+        if not isinstance(kept, dict) or kept.get("manifest_sha256") != file_sha256(run / MANIFEST):
+            return []
+        figures = kept.get("figures")
+        return [figure_of(entry) for entry in figures[:MOST_FIGURES]] if isinstance(figures, list) else []
+    except (OSError, ValueError, RecursionError, TypeError):
+        return []
+
+
+def figure_of(entry: Any) -> KeptFigure:
+    """Raises TypeError or ValueError for what we did not write."""
+    figure = KeptFigure(**entry)
+    texts = (figure.part, figure.file, figure.measure, figure.says)
+    if not all(isinstance(text, str) and is_plain(text) for text in texts) or not isinstance(figure.share, bool):
+        raise TypeError
+    interval = None if figure.interval is None else tuple(float(end) for end in figure.interval)
+    numbers = [figure.after, figure.before, figure.difference, figure.questions, *(interval or ())]
+    if not all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers):
+        raise TypeError
+    if figure.after is None or not isinstance(figure.questions, int) or (interval and len(interval) != 2):
+        raise TypeError
+    return KeptFigure(**{**asdict(figure), "interval": interval})
