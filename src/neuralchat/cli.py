@@ -41,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def run_verb(words: Sequence[str]) -> int:
     if verb_of(words, list(VERBS), TOP_FLAGS) == "finetune":
         return run_finetune(words[1:], prog="neuralchat finetune", implied=("--do_train",))
+    if list(words[:2]) == ["data", "preview"] and not {"-h", "--help"} & set(words):
+        return run_preview(words[2:])
     options = make_parser().parse_args(words)
     return options.work(options)
 
@@ -193,6 +195,14 @@ def run_data(options: argparse.Namespace) -> int:
     from neuralchat.data_tools.check import check_data
 
     return {"check": check_data}[options.data_verb](options)
+
+
+def run_preview(words: Sequence[str]) -> int:
+    """It takes the flags of finetune too, so it reads its words by itself."""
+    with nothing_collected():
+        from neuralchat.data_tools.preview.command import preview_data
+
+    return preview_data(words)
 
 
 def run_show(options: argparse.Namespace) -> int:

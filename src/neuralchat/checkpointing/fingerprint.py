@@ -12,6 +12,9 @@ from neuralchat.config.facts import OF_THE_FIELD
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.errors import RunDirectoryError, problem_list
 
+# Of an identity, what may round otherwise and decides nothing else.
+ROUNDING = ("world_size", "threads", "torch")
+
 
 def identity_of(
     arguments: FinetuneConfig, data: PreparedData, base_model: str, *, units_per_step: int, world_size: int
@@ -56,7 +59,7 @@ def check_identity(
     notices = [f"{name} changed as allowed: was {old}, is now {new}" for name, (old, new) in differing.items()]
     rounding = [
         f"{name} was {stored[name]}, is now {found[name]}"
-        for name in ("world_size", "threads", "torch")
+        for name in ROUNDING
         if name in stored and stored[name] != found[name]
     ]
     if rounding:

@@ -20,7 +20,7 @@ from rich.text import Text
 from neuralchat.console.messages import HANDLER
 from neuralchat.console.output import Sturdy, shown_text
 from neuralchat.console.standing import Standing
-from neuralchat.console.tables import Answers, Figures, Page, Part, Plan, Pointers, Table
+from neuralchat.console.tables import Answers, Figures, MarkedText, Page, Part, Plan, Pointers, Table
 from neuralchat.console.terminal import is_terminal, shows_unicode
 
 LONGEST_BAR = 40
@@ -31,6 +31,14 @@ DRAW_S = 0.1
 DROPPED_FIRST = ("epoch", "memory", "speed", "loss", "left", "activity")
 GAP = "  "
 STYLES = {"step": "bold", "activity": "yellow", "left": "bold"}
+# What a piece of MarkedText is -> how it is drawn.
+MARKS = {
+    "learned": "green",
+    "compared": "cyan",
+    "special": "bold yellow",
+    "learned special": "bold green underline",
+    "compared special": "bold cyan underline",
+}
 
 
 class Screen(Console):
@@ -63,7 +71,7 @@ class Screen(Console):
     def show(self, page: Page) -> None:
         for part in page.parts:
             # What is no table may be copied from the terminal, so that its lines are not broken.
-            self.print(drawn(part), soft_wrap=isinstance(part, str | Pointers))
+            self.print(drawn(part), soft_wrap=isinstance(part, str | Pointers | MarkedText))
 
 
 def as_it_is(text: str, style: str = "") -> Text:
@@ -87,6 +95,12 @@ def drawn(part: Part) -> RenderableType:
             )
         case Figures():
             return two_columns(part.rows)
+        case MarkedText():
+            return drawn_pieces(part)
+
+
+def drawn_pieces(text: MarkedText) -> Text:
+    return Text().join(as_it_is(piece, MARKS.get(mark, "")) for piece, mark in text.pieces)
 
 
 def drawn_table(table: Table) -> RichTable:

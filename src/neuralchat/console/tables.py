@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 # Names of figures are filled up to this many characters in plain text.
 NAME_WIDTH = 13
@@ -74,7 +75,24 @@ class Plan:
         return [(name, value.removeprefix(f"{name}: ")) for name, value in self.rows.items()]
 
 
-Part = str | Table | Figures | Answers | Plan
+@dataclass(frozen=True)
+class MarkedText:
+    """Pieces of text, each with what it is: "learned", "compared" or nothing, and behind that "special" or nothing."""
+
+    pieces: Sequence[tuple[str, str]]
+
+    def __str__(self) -> str:
+        """What is learned stands in angle quotes.
+
+        >>> print(MarkedText([("Name a fruit. ", ""), ("An apple.", "learned"), ("</s>", "learned special")]))
+        Name a fruit. \u00abAn apple.</s>\u00bb
+        """
+        runs = groupby(self.pieces, key=lambda piece: "learned" in piece[1])
+        texts = ((is_learned, "".join(text for text, _ in run)) for is_learned, run in runs)
+        return "".join(f"\u00ab{text}\u00bb" if is_learned else text for is_learned, text in texts)
+
+
+Part = str | Table | Figures | Answers | Plan | MarkedText
 
 
 @dataclass(frozen=True)

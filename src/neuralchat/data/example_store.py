@@ -82,6 +82,11 @@ class ExampleStore(Sequence[Example]):
         ]
         return np.concatenate(chunks)[self.indices]
 
+    @property
+    def cut_tokens(self) -> np.ndarray:
+        """Tokens of the prompt that each example lost to the length limit, int64 [examples]."""
+        return self.table["cut_tokens"].to_numpy().astype(np.int64)[self.indices]
+
     @cached_property
     def record_numbers(self) -> np.ndarray:
         """Which record each example comes from, int64 [examples]; a record may have several."""

@@ -65,7 +65,7 @@ class PackedBatch:
 
     Those of general prompts, which are not learned, are in compared_*: int64 [M], the position that predicts and the
     number of what the base model says there. `tokens` counts the tokens of all other examples as if nothing were
-    shared; T is what is computed.
+    shared; T is what is computed. `segment_sources`: the record of each segment; none of what several share.
     """
 
     input_ids: np.ndarray
@@ -77,6 +77,7 @@ class PackedBatch:
     tokens: int
     compared_positions: np.ndarray = field(default_factory=lambda: NO_PLACES)
     compared_numbers: np.ndarray = field(default_factory=lambda: NO_PLACES)
+    segment_sources: tuple[str, ...] = ()
 
     @property
     def supervised_tokens(self) -> int:
@@ -105,6 +106,7 @@ class RowBuilder:
         self.ids: list[np.ndarray] = []
         self.positions: list[np.ndarray] = []
         self.segments: list[Segment] = []
+        self.segment_sources: list[str] = []
         self.target_positions: list[np.ndarray] = []
         self.target_ids: list[np.ndarray] = []
         self.compared_positions: list[np.ndarray] = [NO_PLACES]
@@ -112,12 +114,13 @@ class RowBuilder:
         self.sources: list[str] = []
         self.tokens = 0
 
-    def add_tokens(self, ids: np.ndarray, first_position: int, prefix: tuple[int, int]) -> int:
+    def add_tokens(self, ids: np.ndarray, first_position: int, prefix: tuple[int, int], source: str = "") -> int:
         """Lay a segment; returns where it starts in the row."""
         start = self.length
         self.ids.append(ids)
         self.positions.append(np.arange(first_position, first_position + len(ids)))
         self.segments.append(Segment(*prefix, start, start + len(ids)))
+        self.segment_sources.append(source)
         self.length += len(ids)
         return start
 
@@ -140,7 +143,7 @@ class RowBuilder:
         prefix = self.add_prefix(members[0].input_ids[:shared])
         text_start = prefix[1] - shared
         for member in members:
-            start = self.add_tokens(member.input_ids[shared:], self.virtual.count + shared, prefix)
+            start = self.add_tokens(member.input_ids[shared:], self.virtual.count + shared, prefix, member.source)
             # Where token i of the member lies in the row; its target is predicted from token i - 1.
             place = np.arange(len(member.input_ids))
             place = np.where(place < shared, text_start + place, start + place - shared)
@@ -165,6 +168,7 @@ class RowBuilder:
             tokens=self.tokens,
             compared_positions=np.concatenate(self.compared_positions).astype(np.int64),
             compared_numbers=np.concatenate(self.compared_numbers).astype(np.int64),
+            segment_sources=tuple(self.segment_sources),
         )
 
 

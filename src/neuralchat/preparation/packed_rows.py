@@ -14,7 +14,8 @@ from neuralchat.data.prepared_data import PreparedData
 from neuralchat.data.tokenization import Example
 from neuralchat.distributed.collectives import all_gather_object
 from neuralchat.errors import PackingError
-from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.build import add_adapter, base_model_of
+from neuralchat.models.adapters.rehearsal import skeleton_of
 from neuralchat.models.families.packed_layout import leave_packed_rows, take_packed_rows
 from neuralchat.models.loading.precision import Precision
 from neuralchat.planning.packing_proof import proof_examples, prove_packing
@@ -63,3 +64,18 @@ def proven_layout(
         return layout, None
     except PackingError as error:
         return None, str(error)
+
+
+def layout_without_weights(arguments: FinetuneConfig, config: Any) -> Layout | None:
+    """The layout that `prepare_packing` takes where packing proves exact, by a model that takes no memory.
+
+    Raises ModelError where transformers has no class for the configuration.
+    """
+    tuning = arguments.tuning
+    if tuning.no_packing:
+        return None
+    model = skeleton_of(config)
+    if tuning.method.virtual_tokens:
+        with torch.device("meta"):
+            model = add_adapter(model, tuning, tell=lambda _text: None)
+    return take_packed_rows(model)

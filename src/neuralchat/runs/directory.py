@@ -84,6 +84,8 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
         "peak_memory_mb": NUMBER,
         "rouge": (dict, type(None)),
         "differences": (dict, type(None)),
+        "micro_batch_tokens": (int,),
+        "data_findings": (dict, type(None)),
     },
 }
 

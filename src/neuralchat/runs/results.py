@@ -17,8 +17,9 @@ class RunResults:
     `right_after`. `general_samples`: general questions with the same, but for `expected`. `rouge`: F-measures from 0 to
     1 by name, of the answers to the held-out questions. `advice`: what to change for the next run (advice.py).
     `differences`: of the right answers of `samples` and `general_samples`, what can be seen of before and after.
-    `best_step` is the step whose weights are the result where --load_best_model_at_end asks for the best, and
-    `best_metric` what was measured there. None or empty is what was not measured.
+    `micro_batch_tokens`: as memory allowed at the end. `data_findings`: what a quick look at the records found
+    (data_tools/quick_check.py). `best_step` is the step whose weights are the result where --load_best_model_at_end
+    asks for the best, and `best_metric` what was measured there. None or empty is what was not measured.
     """
 
     trained_parameters: int = 0
@@ -42,6 +43,8 @@ class RunResults:
     differences: Mapping[str, Mapping[str, Any]] | None = None
     tokens_per_s: float = 0.0
     advice: tuple[str, ...] = ()
+    micro_batch_tokens: int = 0
+    data_findings: Mapping[str, Any] | None = None
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:

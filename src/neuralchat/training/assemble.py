@@ -24,7 +24,6 @@ from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.general_plan import GeneralPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
-from neuralchat.errors import ArgumentsError
 from neuralchat.inference.generation.settings import end_token_ids, with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.teacher import Teacher
@@ -35,10 +34,10 @@ from neuralchat.models.compat.trainer import (
     get_reporting_integration_callbacks,
     neftune_post_forward_hook,
 )
-from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.losses.causal import causal_known_states
 from neuralchat.preparation.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.preparation.session import Session
+from neuralchat.preparation.step_rows import make_step_shares
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
@@ -82,21 +81,20 @@ def make_training(
     """Everything ready to train, at its first step. `callbacks` are the user's; `clock` began with the run."""
     args, model = session.training, session.model
     (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
-    plan = make_batch_plan(session)
+    shares = make_step_shares(
+        session.arguments,
+        args,
+        session.data,
+        layout=session.layout,
+        units_per_step=session.identity["global_batch"],
+        micro_batch_tokens=session.micro_batch_tokens,
+    )
+    plan = shares.plan
     max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
     ready_model(session)
     signals, counters, progress = StopSignals(), Counters(), LiveProgress(total_steps=max_steps)
     optimizer = make_optimizer(model, args)
     scheduler = make_scheduler(optimizer, args, max_steps)
-    shares = StepShares(
-        store=session.data.trained_on,
-        plan=plan,
-        rank=args.process_index,
-        world_size=args.world_size,
-        micro_batch_tokens=session.micro_batch_tokens,
-        layout=session.layout,
-        general=make_general_plan(session, plan),
-    )
     checkpointer = Checkpointer(
         session.output,
         model,
@@ -160,40 +158,6 @@ def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:
     if tuning.early_stopping_patience is None:
         return []
     return [EarlyStopping(tuning.early_stopping_patience, tuning.early_stopping_threshold or 0.0)]
-
-
-def make_batch_plan(session: Session) -> BatchPlan:
-    arguments, args = session.arguments, session.training
-    order = str(args.train_sampling_strategy)
-    store = session.data.trained_on
-    plan = BatchPlan(
-        fingerprint=store.content_fingerprint,
-        lengths=tuple(store.lengths.tolist()),
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        units_per_step=session.identity["global_batch"],
-        row_tokens=session.row_tokens if session.packed and arguments.data.dataset_concatenation else None,
-        drop_last=args.dataloader_drop_last,
-        # Packed batches hold no padding that sorting could save.
-        order="random" if order == "group_by_length" and session.packed else order,
-    )
-    if plan.steps == 0:
-        raise ArgumentsError(
-            f"--dataloader_drop_last leaves no step: {len(plan.units)} unit(s) of data are fewer than a batch of "
-            f"{plan.units_per_step}"
-        )
-    return plan
-
-
-def make_general_plan(session: Session, plan: BatchPlan) -> GeneralPlan | None:
-    """The general prompts beside each step; None where nothing is kept."""
-    tuning = session.arguments.tuning
-    wanted = tuning.keep_general and tuning.general_share > 0 and tuning.general_weight > 0
-    if not wanted or not session.training.do_train or is_encoder_decoder(base_model_of(session.model).config):
-        return None
-    examples = session.data.general
-    if not examples:
-        return None
-    return GeneralPlan(examples, seed=plan.seed, tokens_per_step=tuning.general_share * sum(plan.lengths) / plan.steps)
 
 
 def ready_model(session: Session) -> None:

@@ -16,8 +16,9 @@ from neuralchat.checkpointing.store import check_room, failures_told, sweep
 from neuralchat.config.command.parser import parse
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.schema import ORIGINAL_SCHEMA, SCHEMA
-from neuralchat.console import is_first_rank, is_log_shown, note, show_page
+from neuralchat.console import inform, is_first_rank, is_log_shown, note, show_page
 from neuralchat.data.given_records import GivenRecords
+from neuralchat.data_tools.quick_check import quick_findings, told_findings_line
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
 from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks, words_of_rank
@@ -111,14 +112,23 @@ def finetune_locked(
 
     run_on_rank_zero(prepare)
     uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
+    findings = run_on_rank_zero(lambda: look_at_records(session)) if session.training.do_train else None
     found = train(session, make_training(session, [*uploads, *callbacks], clock))
-    results = replace(found, seconds=time.perf_counter() - start, peak_memory_mb=peak_memory_mb())
+    seconds = time.perf_counter() - start
+    results = replace(found, seconds=seconds, peak_memory_mb=peak_memory_mb(), data_findings=findings)
     manifest = run_on_rank_zero(lambda: write_results(output, session, results))
     if manifest is not None and is_log_shown() and is_first_rank():
         show_page(summary(output, manifest))
     for upload in uploads:
         run_on_rank_zero(upload.upload_result)
     return results
+
+
+def look_at_records(session: Session) -> dict[str, Any]:
+    """What a quick look at the records finds, told in one line."""
+    findings = quick_findings(session.data.train_source, session.data.validation_source)
+    (note if findings["counts"]["error"] else inform)(told_findings_line(findings))
+    return findings
 
 
 def write_results(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:

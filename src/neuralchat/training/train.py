@@ -101,6 +101,7 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
         run_steps(training, session)
         seconds = time.perf_counter() - start
         results = with_counts(results, training.counters, steps=training.state.global_step, training_seconds=seconds)
+        results = replace(results, micro_batch_tokens=training.loop.loader.shares.micro_batch_tokens)
         if args.load_best_model_at_end:
             best = training.state
             results = replace(results, best_step=best.best_global_step, best_metric=best.best_metric)
