@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from neuralchat.data_tools.findings import KEPT_FINDINGS, CheckHelp, Place, RowFindings
 from neuralchat.data_tools.record_table import RecordMarks, RecordTable
-from neuralchat.data_tools.wording_table import first_alike
+from neuralchat.data_tools.wording_table import first_alike, first_kept
 
 EXACT = CheckHelp("exact_duplicate", "warning", "the same record again; keep one")
 NEAR = CheckHelp("near_duplicate", "warning", "nearly the same words (not: the same meaning); keep one")
@@ -70,7 +70,7 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
             like = first_alike(marks.sketches, np.concatenate((known, asked)), len(known))[len(known) :]
             tell(NEAR_LEAKAGE, asked[like >= 0], there("nearly", known[like[like >= 0]]))
         asked = training[marks.has_sketch[held_out:] & ~is_copy]
-        like = first_alike(marks.sketches, asked, len(asked))
+        like = first_kept(marks.sketches, asked)
         tell(NEAR, asked[like >= 0], there("nearly", asked[like[like >= 0]]))
     look_at_lengths(table, marks, held_out, findings)
     look_at_classes(table, marks, held_out, findings)

@@ -22,20 +22,21 @@ FEW_REPEATED_WORDS = 4
 CUT_FROM_WORDS = 12
 LETTERS_LOOKED_AT = 400
 FOREIGN_SHARE = 0.3
+NO_LETTERS = bytes(byte for byte in range(128) if not chr(byte).isalpha())
 MENTIONS_LANGUAGE = re.compile(
     r"\b(?:translat|language|spanish|french|german|chinese|japanese|korean|russian|arabic|hindi|greek|hebrew|thai|latin"
     r"|script|alphabet|word for)",
     re.I,
 )
-# Words that a sentence of one language has and one of another hardly: so many of them tell it.
+# Words that texts in one language have and texts in English hardly, not even in names: so many of them tell it.
 WORDS_OF_LANGUAGE: Mapping[str, frozenset[str]] = {
     "English": frozenset("the and of to that with this are for it you have what how".split()),
-    "German": frozenset("der das und ist nicht ein eine mit von für auf sich".split()),
-    "French": frozenset("le les et est dans une pour qui pas avec sur du vous".split()),
-    "Spanish": frozenset("el los las una para con por del como más".split()),
-    "Italian": frozenset("il di che è con del sono della gli nel".split()),
-    "Portuguese": frozenset("um uma não são para dos pelo mais nas está".split()),
-    "Dutch": frozenset("het een niet voor zijn worden ook naar".split()),
+    "German": frozenset("und ist nicht ein eine für auf sich wird sind oder wie".split()),
+    "French": frozenset("dans une qui avec vous cette sont nous aux très leur ces".split()),
+    "Spanish": frozenset("una para por más pero muy está qué también sus esta cómo".split()),
+    "Italian": frozenset("che è sono della gli nel questo più anche degli delle perché".split()),
+    "Portuguese": frozenset("uma não são para pelo mais está você também seu isso pela".split()),
+    "Dutch": frozenset("het een niet voor zijn worden ook naar wordt deze".split()),
 }
 WORDS_LOOKED_AT = 100
 FEWEST_WORDS_ASKED, FEWEST_WORDS_ANSWERED = 2, 4
@@ -50,6 +51,8 @@ SENTENCE_ENDS += "\u2028\u2029\u202f\u205f\u3000"
 # Each is one that ENDS_WELL has.
 CLOSED = frozenset(".!?:;)]}>\"'*`_|=%" + string.digits)
 LOOP_LINES, LOOP_LINE_CHARACTERS = 6, 20
+ENDING = 24
+LOOP_CHARACTERS = 220
 LOOP_WORDS, LOOP_TAIL, LOOP_DIFFERENT, LOOP_LOOKED_AT = 30, 60, 25, 120
 SYMBOLS_ASKED_FOR = re.compile(r"emoji|emoticon|symbol|sign|operator|punctuation|character|mark|ascii", re.I)
 HAS_WORD = re.compile(r"[^\W_]")
@@ -68,14 +71,23 @@ def speaker(text: RecordText) -> str | None:
 
 def repeats_question(text: RecordText) -> str | None:
     # Of nearly all records the two end otherwise.
-    ends = (text.last_answer.rstrip(SENTENCE_ENDS)[-1:], text.last_asked.rstrip(SENTENCE_ENDS)[-1:])
-    if ends[0].casefold()[-1:] != ends[1].casefold()[-1:]:
+    if not end_alike(text.last_answer, text.last_asked):
         return None
     answer, asked = without_case(text.last_answer).strip(" .!?"), without_case(text.last_asked).strip(" .!?")
     if len(answer.split()) < FEW_REPEATED_WORDS or not asked:
         return None
     same = answer == asked or (asked.endswith(f" {answer}") and len(answer) > len(asked) // 2)
     return text.last_answer[:80] if same else None
+
+
+def end_alike(text: str, other: str) -> bool:
+    """Whether one may end with the other, whatever their case, spacing and the marks at their ends."""
+    text, other = text.rstrip(SENTENCE_ENDS)[-ENDING:].casefold(), other.rstrip(SENTENCE_ENDS)[-ENDING:].casefold()
+    if text[-1:] != other[-1:]:
+        return False
+    text, other = " ".join(text.split()), " ".join(other.split())
+    compared = min(len(text), len(other))
+    return text[-compared:] == other[-compared:]
 
 
 def says_same_again(text: RecordText) -> str | None:
@@ -85,7 +97,9 @@ def says_same_again(text: RecordText) -> str | None:
         long = [line for line in map(str.strip, lines) if len(line) > LOOP_LINE_CHARACTERS]
         if len(long) >= LOOP_LINES and len(set(long)) <= len(long) // 3:
             return long[0][:80]
-    # A loop shows at the end, where a generator did not stop.
+    # A loop shows at the end, where a generator did not stop. Of most answers few words tell that they do not loop.
+    if len(set(answer[-LOOP_CHARACTERS:].split()[1:][-LOOP_TAIL:])) >= LOOP_DIFFERENT:
+        return None
     last = answer.rsplit(None, LOOP_TAIL)[-LOOP_TAIL:]
     if len(last) < LOOP_WORDS or len(set(last)) >= LOOP_DIFFERENT:
         return None
@@ -111,7 +125,12 @@ def other_script(text: RecordText) -> str | None:
     """An answer mostly in letters of a script that its question has none of."""
     if text.answer.isascii() or not text.asked:
         return None
-    letters = {c: n for c, n in Counter(text.answer[:LETTERS_LOOKED_AT]).items() if c.isalpha()}
+    head = text.answer[:LETTERS_LOOKED_AT]
+    latin = head.encode("ascii", "ignore")
+    asked_in_latin = text.prompt[:1].isascii() and text.prompt[:1].isalpha()
+    if asked_in_latin and len(head) - len(latin) <= FOREIGN_SHARE * len(latin.translate(None, NO_LETTERS)):
+        return None
+    letters = {c: n for c, n in Counter(head).items() if c.isalpha()}
     scripts = {script_of(c) for c in set(text.prompt[:LETTERS_LOOKED_AT]) if c.isalpha()}
     foreign = sum(n for c, n in letters.items() if script_of(c) not in scripts)
     if not letters or foreign <= FOREIGN_SHARE * sum(letters.values()) or MENTIONS_LANGUAGE.search(text.prompt):

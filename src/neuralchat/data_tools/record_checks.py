@@ -141,7 +141,8 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "warning",
         in_answers.missing_input,
         "asks about a text that the row does not have; add it, or drop the row",
-        any_case=r"(?:the|this) (?:following|given|below|above|provided) ",
+        any_case=r"(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph|sentence|essay|poem"
+        r"|code|e-?mail|letter|story|document|data|list|word|review|tweet|conversation|dialogue|report)",
     ),
     row("no_words", "warning", in_answers.no_words, "the answer has no letter and no digit; write one or drop the row"),
     row("other_script", "warning", in_answers.other_script, "the answer is in another script than the question"),

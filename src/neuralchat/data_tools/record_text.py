@@ -8,11 +8,11 @@ from neuralchat.data.records import TEXT, Record
 class RecordText:
     """`asked`: what users, tools and the system say, without `context`, Alpaca's input. `answers`: those to be learned.
 
-    `last_asked` is the user's last turn. `prompt`, `answer`: what is asked with its context, and all answers, each as one
+    `last_asked`, `last_answer`: the last turn of each. `prompt`, `answer`: what is asked with its context, and all answers, each as one
     text; `whole`: both. A text without a prompt is an answer.
     """
 
-    __slots__ = ("answer", "answers", "asked", "context", "last_asked", "prompt", "record", "whole")
+    __slots__ = ("answer", "answers", "asked", "context", "last_answer", "last_asked", "prompt", "record", "whole")
 
     def __init__(self, record: Record, asked: str, context: str, answers: tuple[str, ...], last_asked: str) -> None:
         self.record = record
@@ -20,13 +20,10 @@ class RecordText:
         self.context = context
         self.answers = answers
         self.last_asked = last_asked
+        self.last_answer = answers[-1] if answers else ""
         self.answer = answers[0] if len(answers) == 1 else "\n".join(answers)
         self.prompt = f"{asked}\n{context}" if context else asked
         self.whole = f"{self.prompt}\n{self.answer}"
-
-    @property
-    def last_answer(self) -> str:
-        return self.answers[-1] if self.answers else ""
 
     @property
     def is_plain_text(self) -> bool:

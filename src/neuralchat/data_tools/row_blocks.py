@@ -11,7 +11,7 @@ from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, RecordKind, kind_of_rows
 
 # So many that what each block costs by itself is little.
-BLOCK_ROWS = 4000
+BLOCK_ROWS = 5000
 BLOCK_CHARACTERS = 8 << 20
 
 

@@ -40,6 +40,22 @@ def sketches_of(texts: Sequence[str]) -> tuple[Sketches, npt.NDArray[np.bool_]]:
     return sketches, long_enough
 
 
+def first_kept(sketches: Sketches, places: Places) -> Places:
+    """(places,) of each the first before it that is nearly the same and is not left out for the same reason, or NONE.
+
+    Where a row is like one before it and a third is like the second only, the third stays: what it is like is gone.
+    """
+    found = first_alike(sketches, places, len(places))
+    is_kept = found == NONE
+    chained = np.flatnonzero((found != NONE) & ~is_kept[found])
+    likes = all_alike(sketches, places, chained)
+    for place in chained.tolist():
+        kept = [other for other in likes[place] if is_kept[other]]
+        found[place] = min(kept, default=NONE)
+        is_kept[place] = not kept
+    return found
+
+
 def first_alike(sketches: Sketches, places: Places, known: int) -> Places:
     """(places,) of each the first among those before it that is nearly the same, or NONE.
 
@@ -47,35 +63,56 @@ def first_alike(sketches: Sketches, places: Places, known: int) -> Places:
     are not all, only the others are compared.
     """
     found = np.full(len(places), len(places), np.int64)
-    bands = sketches.view(np.uint64).reshape(len(sketches), -1)
-    assert bands.shape[1] == BANDS
-    for band in range(BANDS):
-        for asked, candidates in band_pairs(bands[places, band], known):
+    is_asked = np.arange(len(places)) >= (0 if known == len(places) else known)
+    for values in bands_of(sketches, places):
+        for asked, candidates in band_pairs(values, is_asked, known):
             # What is known to be like an earlier one stays so.
-            open_pairs = candidates < found[asked]
-            asked, candidates = asked[open_pairs], candidates[open_pairs]
+            is_open = candidates < found[asked]
+            asked, candidates = asked[is_open], candidates[is_open]
             alike = are_alike(sketches, places[asked], places[candidates])
             np.minimum.at(found, asked[alike], candidates[alike])
     return np.where(found < len(places), found, NONE)
 
 
-def band_pairs(values: npt.NDArray[np.uint64], known: int) -> Iterator[tuple[Places, Places]]:
-    """(later, earlier) places with the same value: first each with the first of its group, then with the second, ..."""
+def all_alike(sketches: Sketches, places: Places, asked_for: Places) -> dict[int, set[int]]:
+    """Of each place asked for, all of those before it that are nearly the same."""
+    found: dict[int, set[int]] = {place: set() for place in asked_for.tolist()}
+    is_asked = np.zeros(len(places), bool)
+    is_asked[asked_for] = True
+    for values in bands_of(sketches, places) if found else ():
+        for asked, candidates in band_pairs(values, is_asked, len(places)):
+            alike = are_alike(sketches, places[asked], places[candidates])
+            for place, other in zip(asked[alike].tolist(), candidates[alike].tolist(), strict=True):
+                found[place].add(other)
+    return found
+
+
+def bands_of(sketches: Sketches, places: Places) -> Iterator[npt.NDArray[np.uint64]]:
+    """Of each band its four hashes as one number, of each place."""
+    bands = sketches.view(np.uint64)
+    assert bands.shape[1] == BANDS
+    return (bands[:, band][places] for band in range(BANDS))
+
+
+def band_pairs(
+    values: npt.NDArray[np.uint64], is_asked: npt.NDArray[np.bool_], known: int
+) -> Iterator[tuple[Places, Places]]:
+    """(asked, earlier) places with the same value: each with the first of its group, then with the second, ..."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(values) else order
     sizes = np.diff(np.append(begins, len(values)))
-    several = sizes > 1
-    begins, sizes = begins[several], sizes[several]
+    begins, sizes = begins[sizes > 1], sizes[sizes > 1]
     # Of each member of a group of several: where in `order` its group begins, and where it is itself.
     group = np.repeat(begins, sizes)
     member = group + (np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes))
-    if known < len(values):
-        asked = order[member] >= known
-        group, member = group[asked], member[asked]
+    asked = is_asked[order[member]]
+    group, member = group[asked], member[asked]
     for step in range(MOST_COMPARED):
-        is_later = (member - group > step) & (order[np.minimum(group + step, len(order) - 1)] < known)
-        group, member = group[is_later], member[is_later]
+        has_earlier = member - group > step
+        group, member = group[has_earlier], member[has_earlier]
+        is_known = order[group + step] < known
+        group, member = group[is_known], member[is_known]
         if not len(group):
             return
         yield order[member], order[group + step]
