@@ -99,6 +99,18 @@ class RecordReport:
             problem = self.found[key] = Problem(name, what)
         problem.add(row, what)
 
+    def take(self, others: RecordReport) -> None:
+        """What was found in rows after these, but for the listed problems and doubts, which name rows."""
+        self.good += others.good
+        self.bad_rows += others.bad_rows
+        self.fatal |= others.fatal
+        self.refused |= others.refused
+        self.unrecognised |= others.unrecognised
+        self.columns_to_name = self.columns_to_name or others.columns_to_name
+        self.ignore(others.ignored_fields)
+        for name, kind in others.kinds.items():
+            self.kinds.setdefault(name, kind)
+
     def refuse(self, source: str, what: str) -> None:
         """A row that was read as good, named as its record is, that the template does not write."""
         name, _, row = source.rpartition(" row ")
