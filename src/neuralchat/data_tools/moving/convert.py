@@ -6,14 +6,14 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuralchat.console import note, put
 from neuralchat.data.records import RecordReport
 from neuralchat.data_tools.moving.as_kind import TARGETS, NotHeldError, row_as
 from neuralchat.data_tools.moving.new_outputs import check_new_files, placed_outputs
-from neuralchat.data_tools.moving.openai_logs import LOG_FIELDS, LogRows
+from neuralchat.data_tools.moving.openai_logs import LOG_FIELDS, LogRows, RequestOfBatch, batch_requests
 from neuralchat.data_tools.moving.preference_pairs import PREFERENCE_FIELDS, RatedAnswers, rows_of_preferences
 from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS, TABLES, open_writer
 from neuralchat.data_tools.moving.source_rows import (
@@ -41,10 +41,13 @@ def convert_data(options: argparse.Namespace) -> int:
     if options.unpaired:
         raise ArgumentsError(f"--unpaired is for --to {PREFERENCE}")
     check_new_files([("--output", options.output)], ROW_ENDINGS)
-    conversion = Conversion(options.to, frozenset(options.drop), RowReport(), LogRows())
-    source = checked_source(
-        SourceRows(tuple(options.files), tuple(options.columns), conversion.logs, LOG_FIELDS, renamed=True)
-    )
+    checked_source(SourceRows(tuple(options.files)))
+    requests = batch_requests(options.files)
+    files = tuple(name for name in options.files if name not in requests)
+    if not files:
+        raise DataError("the files hold requests of a batch; name the file of its answers too")
+    source = SourceRows(files, tuple(options.columns), fields=LOG_FIELDS, renamed=True)
+    conversion = Conversion(options.to, frozenset(options.drop), requests)
     (count,) = write_rows([options.output], lambda: conversion.rows(source, options.on_bad_record))
     kinds = ", ".join(f"{name} ({kind})" for name, kind in list(conversion.reading.kinds.items())[:NAMES_SHOWN])
     kind = TARGETS[options.to].kind if options.to else only_kind(conversion.reading)
@@ -58,8 +61,9 @@ class Conversion:
 
     to: str | None
     drop: frozenset[str]
-    reading: RowReport
-    logs: LogRows
+    requests: Mapping[str, Mapping[str, RequestOfBatch]]
+    reading: RowReport = field(default_factory=RowReport)
+    logs: LogRows = field(default_factory=LogRows)
     told: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
     beside: Counter[str] = field(default_factory=Counter)
@@ -68,14 +72,17 @@ class Conversion:
     def rows(self, source: SourceRows, on_bad_record: str) -> Iterator[RowToWrite]:
         """Raises DataError at the end, with all rows that the kind cannot hold; tells once what is not as it was."""
         self.reading = RowReport()
+        self.logs = LogRows({key: asked for own in self.requests.values() for key, asked in own.items()})
         refused = RecordReport()
-        for row in source.read(self.reading):
+        for row in replace(source, as_rows=self.logs).read(self.reading):
             try:
                 yield self.converted(row)
             except NotHeldError as error:
                 refused.refuse(row.record.source, str(error))
         self.logs.finish()
         if not self.told:
+            if self.logs.left_out.problems:
+                note(self.logs.left_out.listed("left out of the logs:"))
             settle_reading(self.reading, on_bad_record)
         if refused.problems:
             raise DataError(refused.listed("these rows cannot be converted:"))
@@ -102,7 +109,7 @@ class Conversion:
                 f"leave it out: --drop {taken[0]}"
             )
         self.merged += merges
-        self.beside.update(extra)
+        self.beside.update(extra.keys())
         self.dropped.update(name for name in row.unused if name in self.drop)
         return RowToWrite(0, {**value, **extra}, record)
 
@@ -121,8 +128,6 @@ class Conversion:
             note(f"left out by --drop: {named_counts(self.dropped)}")
         if self.logs.answered:
             note("of each log only the last answer is learned; of requests, messages and tools are kept")
-        if self.logs.left_out.problems:
-            note(self.logs.left_out.listed("left out of the logs:"))
 
 
 def named_counts(counts: Mapping[str, int]) -> str:
@@ -142,8 +147,8 @@ def convert_to_pairs(options: argparse.Namespace) -> int:
     if problems.problems:
         raise DataError(
             problems.listed("these rows are not rated:")
-            + f"\n--to {PREFERENCE} takes the files of serve --feedback, FILE and FILE.down, or rows with chosen and "
-            "rejected."
+            + f"\n--to {PREFERENCE} takes the files of serve --feedback, FILE and FILE.down, or rows with "
+            "chosen and rejected."
         )
     pairs, alone = list(rated.pairs()), list(rated.unpaired())
     if not pairs and not options.unpaired:

@@ -65,6 +65,8 @@ class Groups:
 
     def __init__(self, size: int) -> None:
         self.parents = np.arange(size, dtype=np.int64)
+        # Records that were joined since too many share a band to compare them.
+        self.not_compared = 0
 
     def root(self, record: int) -> int:
         parents = self.parents
@@ -95,6 +97,7 @@ class GroupedRecords:
         # Hash of a question, or of a field's value -> the first record with it.
         self.first: dict[bytes, int] = {}
         self.joined = array("q")
+        self.not_compared = 0
         # Of each record what its question is, in 8 bytes, to order groups by what they hold.
         self.keys = bytearray()
 
@@ -118,6 +121,7 @@ class GroupedRecords:
             groups.join(first, second)
         if self.sketches is not None:
             join_near(groups, self.sketches.matrix(), np.asarray(self.sketches.records, dtype=np.int64))
+        self.not_compared = groups.not_compared
         return groups.roots(), np.frombuffer(bytes(self.keys), ">u8")
 
 
@@ -156,11 +160,17 @@ def join_members(groups: Groups, sketches: np.ndarray, records: np.ndarray, memb
     if (roots == roots[0]).all():
         return
     if len(members) > LARGEST_COMPARED:
+        groups.not_compared = max(groups.not_compared, len(members))
         for record in records[members[1:]].tolist():
             groups.join(int(records[members[0]]), record)
         return
-    own = sketches[members]
+    # Those of one group stand together, and are compared with the others only.
+    members = members[np.argsort(roots, kind="stable")]
     for start in range(0, len(members) - 1, COMPARED_AT_ONCE):
-        agreeing = (own[start : start + COMPARED_AT_ONCE, None, :] == own[None, start:, :]).sum(axis=2, dtype=np.int16)
-        for one, other in np.argwhere(np.triu(agreeing >= AGREEING, 1)).tolist():
-            groups.join(int(records[members[start + one]]), int(records[members[start + other]]))
+        roots = groups.roots(records[members[start:]])
+        some = np.arange(min(COMPARED_AT_ONCE, len(roots)))
+        others = np.flatnonzero(roots != roots[0]) if (roots[some] == roots[0]).all() else np.arange(len(roots))
+        own, rest = sketches[members[start + some]], sketches[members[start + others]]
+        agreeing = (own[:, None, :] == rest[None, :, :]).sum(axis=2, dtype=np.int16)
+        for one, other in np.argwhere(agreeing >= AGREEING).tolist():
+            groups.join(int(records[members[start + one]]), int(records[members[start + others[other]]]))

@@ -6,10 +6,12 @@ object with the request's `messages` beside it; the two files of a batch, whose 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from neuralchat.data.record_files import RawRow, SyntaxProblem
+from neuralchat.config.arguments import RECORD_FIELDS
+from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows
 from neuralchat.data.records import RecordReport
 from neuralchat.data.records.values import from_json_text, summary_of
 
@@ -25,11 +27,12 @@ WHOLE = (None, "stop", "tool_calls", "function_call", "eos")
 class LogRows:
     """Turns rows of logs into rows of records and leaves others as they are; `left_out` says which are no records."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: Mapping[str, RequestOfBatch] | None = None) -> None:
+        """`requests`: those of a batch, by their `custom_id`."""
+        self.requests = requests or {}
+        self.answered_ids: set[str] = set()
         self.left_out = RecordReport()
         self.answered = 0
-        # Requests of a batch, whose answers stand in another file.
-        self.waiting: dict[str, tuple[Mapping[str, Any], str, int]] = {}
 
     def __call__(self, name: str, rows: Iterator[RawRow | SyntaxProblem]) -> Iterator[RawRow | SyntaxProblem]:
         for row in rows:
@@ -39,27 +42,23 @@ class LogRows:
                 yield from self.records(name, row)
 
     def finish(self) -> None:
-        for _, name, row in self.waiting.values():
-            self.left_out.add(name, row, "a request without an answer")
-        self.waiting.clear()
+        for key, asked in self.requests.items():
+            if key not in self.answered_ids:
+                self.left_out.add(asked.file, asked.row, "a request without an answer")
 
     def records(self, name: str, row: RawRow) -> Iterator[RawRow | SyntaxProblem]:
         value = row.value
-        answer = answer_in(value)
-        if answer is None and isinstance(value.get("custom_id"), str) and isinstance(value.get("body"), dict):
-            self.waiting[value["custom_id"]] = (value["body"], name, row.number)
-            return
-        request = request_in(value)
-        if request is None and (known := self.waiting.pop(str(value.get("custom_id")), None)):
-            request = known[0]
+        key = str(value.get("custom_id"))
+        self.answered_ids.add(key)
+        answer, request = answer_in(value), request_in(value)
+        if request is None and key in self.requests:
+            request = self.requests[key].body
         if answer is None:
             error = value.get("error") or first_held(value, RESPONSES)
             self.left_out.add(name, row.number, f"a request without an answer, found {summary_of(error)}")
             return
         if request is None:
-            what = (
-                "is an answer without its request; log both, or name the file of the batch's requests before this one"
-            )
+            what = "is an answer without its request; log both, or name the file of the batch's requests too"
             yield SyntaxProblem(row.number, what, False)
             return
         for index, choice in enumerate(answer["choices"]):
@@ -69,6 +68,26 @@ class LogRows:
                 continue
             self.answered += 1
             yield RawRow(row.number, row_of_choice(request, answer, choice), row.problems)
+
+
+class RequestOfBatch(NamedTuple):
+    body: Mapping[str, Any]
+    file: str
+    row: int
+
+
+def batch_requests(files: Sequence[str]) -> dict[str, dict[str, RequestOfBatch]]:
+    """Those of `files` that hold the requests of a batch -> their bodies by `custom_id`."""
+    found: dict[str, dict[str, RequestOfBatch]] = {}
+    for name in files:
+        for row in read_rows(Path(name), {*RECORD_FIELDS, *LOG_FIELDS}):
+            value = row.value if isinstance(row, RawRow) else None
+            if not (isinstance(value, dict) and isinstance(value.get("custom_id"), str) and "body" in value):
+                break
+            body = value["body"]
+            if isinstance(body, dict) and isinstance(row, RawRow):
+                found.setdefault(name, {})[value["custom_id"]] = RequestOfBatch(body, name, row.number)
+    return found
 
 
 def is_log(value: Any) -> bool:

@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.console import note
 from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows, readable
+from neuralchat.data.record_files.packed import inner_ending
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, Record, RecordReport, Turn, records_of_rows
 from neuralchat.data.records.reading import as_object
+from neuralchat.data_tools.moving.table_layout import from_table
 from neuralchat.errors import DataError, problem_list
 
 Rows = Iterator[RawRow | SyntaxProblem]
 KINDS_SHOWN = 8
+JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 
 
 class ReadRow(NamedTuple):
@@ -81,11 +84,13 @@ class SourceRows:
         fields = {*RECORD_FIELDS, *self.fields, *columns.columns.values()}
         for number, name in enumerate(self.files):
             raw = read_rows(Path(name), fields)
+            table = Path(name).is_dir() or inner_ending(Path(name)) not in JSON_ENDINGS
             rows = LastRow(raw if self.as_rows is None else self.as_rows(name, raw))
             for record in records_of_rows(name, iter(rows), report, columns):
                 assert rows.last is not None
                 value = as_object(rows.last.value)
                 named = columns.renamed(value) if self.renamed else value
+                named = from_table(named) if table else named
                 yield ReadRow(named, record, report.last_unused, number, rows.last.number)
         for flag, problem in columns.missing():
             report.add(flag, None, problem)

@@ -49,13 +49,14 @@ def split_data(options: argparse.Namespace) -> int:
     looked = look_at_rows(source, options)
     parts = parts_of_records(looked, list(shares.values()), options.seed)
     counts = [int((parts == number).sum()) for number in range(len(shares))]
+    near = ", or take fewer records for alike: --no_near" if looked.in_groups and not options.no_near else ""
     if empty := [
         f"{name} ({float(share):.1%})" for (name, share), count in zip(shares.items(), counts, strict=True) if not count
     ]:
         raise DataError(
             problem_list("these parts would get no record:", empty)
             + f"\nThere are {len(parts):,} records in {looked.group_count:,} groups that stay whole, the largest "
-            f"of {looked.largest:,}. Give these parts larger shares, or take fewer records for alike: --no_near."
+            f"of {looked.largest:,}. Give these parts larger shares{near}."
         )
     write_rows(list(shares), lambda: rows_of_parts(source, parts), columns=options.columns)
     show_page(Page([split_table(shares, counts, looked), *strata_tables(list(shares), parts, looked)]))
@@ -90,6 +91,7 @@ class LookedAt:
     keys: np.ndarray
     strata_of: np.ndarray
     strata: list[str]
+    not_compared: int
 
     @property
     def group_count(self) -> int:
@@ -125,7 +127,7 @@ def look_at_rows(source: SourceRows, options: argparse.Namespace) -> LookedAt:
     if missing := [f"{flag} {name}: no row has this field" for flag, name in named.items() if name and not seen[flag]]:
         raise ArgumentsError(problem_list("the records cannot be split so:", missing))
     groups, keys = grouped.finish()
-    return LookedAt(groups, keys, np.asarray(strata_of, dtype=np.int64), list(strata))
+    return LookedAt(groups, keys, np.asarray(strata_of, dtype=np.int64), list(strata), grouped.not_compared)
 
 
 def parts_of_records(looked: LookedAt, shares: Sequence[Fraction], seed: int) -> np.ndarray:
@@ -229,6 +231,11 @@ def tell_groups(shares: dict[str, Fraction], counts: Sequence[int], looked: Look
     if looked.in_groups:
         groups = looked.group_count - (len(looked.groups) - looked.in_groups)
         put(f"kept together: {looked.in_groups:,} records in {groups:,} groups, the largest of {looked.largest:,}")
+    if looked.not_compared:
+        note(
+            f"{looked.not_compared:,} records share so many words that they were taken for one group without comparing "
+            "each with each; a system text that all have does that"
+        )
     total = len(looked.groups)
     off = [abs(count / total - float(share)) for share, count in zip(shares.values(), counts, strict=True)]
     if max(off) > max(TOLD_DIFFERENCE, 1 / total):

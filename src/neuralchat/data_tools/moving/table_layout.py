@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from neuralchat.data.record_files import TURN_KEYS
+from neuralchat.data.records.conversations import CALLS
+from neuralchat.data.records.values import from_json_text
 
 ROWS_LOOKED_AT_ONCE = 1000
+# Fields whose lists may stand as JSON text.
+LISTS = ("messages", "conversations", "history", "tools", "functions", "facts")
 
 
 class TableLayout:
@@ -88,6 +92,32 @@ def arrow_cell(value: Any, *, as_json: bool = False) -> Any:
         ]
     # A cell of a text table is a kind of text of our own.
     return str(value) if isinstance(value, str) else value
+
+
+def from_table(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a table's row as JSON would have them: lists that stand as JSON text, turns without empty keys.
+
+    >>> from_table({"messages": '[{"role": "user", "content": "Hi"}]', "id": "[1]"})
+    {'messages': [{'role': 'user', 'content': 'Hi'}], 'id': '[1]'}
+    """
+    found = {name: list_of(held) if name in LISTS else held for name, held in row.items()}
+    return {name: turns_from_table(held) if is_turns(held) else held for name, held in found.items()}
+
+
+def list_of(value: Any) -> Any:
+    listed = from_json_text(value)
+    return listed if isinstance(listed, list) else value
+
+
+def is_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and is_turn_list(value)
+
+
+def turns_from_table(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {key: from_json_text(held) if key in CALLS else held for key, held in turn.items() if held is not None}
+        for turn in turns
+    ]
 
 
 def json_text_of(value: Any) -> str:
