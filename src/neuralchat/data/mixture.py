@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -77,16 +77,32 @@ def mixed(
     rows = [rows_of_file(store, name) for name in shares]
     if empty := [name for name, own in zip(shares, rows, strict=True) if not len(own)]:
         raise DataError(problem_list("--mix: these files have no example to train on:", empty))
-    counts = chosen_counts(list(shares.values()), [len(own) for own in rows], total)
+    files = mixed_files(shares, [len(own) for own in rows], total)
+    counts = [file.chosen for file in files]
+    chosen = np.concatenate(passes_of(rows, counts, seed))
+    return store.select(chosen, "mixture"), files
+
+
+def mixed_files(shares: Mapping[str, Fraction], sizes: Sequence[int], total: int | None) -> list[MixedFile]:
+    """How many examples of each file are chosen. Raises DataError where one would have none."""
+    counts = chosen_counts(list(shares.values()), sizes, total)
     files = [
-        MixedFile(name, share, len(own), count)
-        for (name, share), own, count in zip(shares.items(), rows, counts, strict=True)
+        MixedFile(name, share, size, count)
+        for (name, share), size, count in zip(shares.items(), sizes, counts, strict=True)
     ]
     if without := [file.told() for file in files if not file.chosen]:
         raise DataError(
             problem_list("--mix: the mixture is too small for an example of each file:", without)
             + "\nGive these files larger shares, or say how many examples there shall be: --mix_samples N."
         )
+    return files
+
+
+def passes_of(rows: Sequence[np.ndarray], counts: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Which rows of all are chosen, in their order, then which of them again, and so on.
+
+    `rows`: the numbers that the examples of each file have; `counts`: how many of each file.
+    """
     passes: dict[int, list[np.ndarray]] = {}
     for number, (own, count) in enumerate(zip(rows, counts, strict=True)):
         whole, rest = divmod(count, len(own))
@@ -95,8 +111,7 @@ def mixed(
             passes.setdefault(turn, []).append(own)
         if rest:
             passes.setdefault(whole, []).append(np.sort(own[order[:rest]]))
-    chosen = np.concatenate([np.sort(np.concatenate(passes[turn])) for turn in sorted(passes)])
-    return store.select(chosen, "mixture"), files
+    return [np.sort(np.concatenate(passes[turn])) for turn in sorted(passes)]
 
 
 def rows_of_file(store: ExampleStore, name: str) -> np.ndarray:
