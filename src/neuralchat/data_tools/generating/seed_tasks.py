@@ -1,4 +1,4 @@
-"""Seed tasks: what people wrote for a teacher to see, and how some of them are drawn for a request."""
+"""Seed tasks: what was written for a teacher to see, and how some of them are drawn for a request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from neuralchat.errors import DataError, problem_list
 
 PACKAGE_SEEDS = "seeds/business_and_hardware.jsonl"
 FEWEST_SEEDS = 8
-# Of eight tasks that a request shows, so many are by people (Self-Instruct, Wang et al., 2022).
-SHOWN_HUMAN, SHOWN_MACHINE = 6, 2
+# Of eight tasks that a request shows, so many are seed tasks (Self-Instruct, Wang et al., 2022).
+SHOWN_SEEDS, SHOWN_MACHINE = 6, 2
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def task_of(row: RawRow) -> ShownTask:
 
 
 def drawn_tasks(seeds: Sequence[ShownTask], made: Sequence[ShownTask], rng: random.Random) -> list[ShownTask]:
-    """Eight tasks in a random order; as long as too few were made, more of people's."""
+    """Eight tasks in a random order; as long as too few were made, more of the seeds."""
     machine = rng.sample(made, min(SHOWN_MACHINE, len(made)))
-    human = rng.sample(seeds, min(SHOWN_HUMAN + SHOWN_MACHINE - len(machine), len(seeds)))
-    shown = [*human, *machine]
+    written = rng.sample(seeds, min(SHOWN_SEEDS + SHOWN_MACHINE - len(machine), len(seeds)))
+    shown = [*written, *machine]
     rng.shuffle(shown)
     return shown

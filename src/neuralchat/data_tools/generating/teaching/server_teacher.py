@@ -38,7 +38,6 @@ class Manners:
     parallel: int = 4
     timeout_s: float = 120.0
     requests_per_minute: float = 0.0
-    first_wait_s: float = FIRST_WAIT_S
 
 
 class Pace:
@@ -150,7 +149,7 @@ class ServerTeacher:
 
     def wait_after(self, error: RefusingServerError, attempt: int) -> None:
         """Twice as long each time, with jitter, so that those who were refused together do not come back together."""
-        longest = min(self.manners.first_wait_s * 2**attempt, LONGEST_WAIT_S)
+        longest = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S)
         seconds = longest * random.uniform(0.5, 1.0)
         if error.status in BUSY:
             seconds = max(seconds, error.retry_after_s)
