@@ -15,7 +15,7 @@ from neuralchat import __version__
 from neuralchat.config.command.flag_parser import FlagParser, RaisingParser, verb_of
 from neuralchat.console import put, report, show_log, show_page
 from neuralchat.console.output import OutputLostError, fill_closed_streams, sturdy_streams
-from neuralchat.data_tools.moving.flags import MOVING_VERBS
+from neuralchat.data_tools.verbs import DATA_VERBS
 from neuralchat.errors import (
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_MEMORY,
@@ -194,12 +194,8 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_data(options: argparse.Namespace) -> int:
-    if (verb := MOVING_VERBS.get(options.data_verb)) is not None:
-        module, function = verb.work
-        return int(getattr(importlib.import_module(module), function)(options))
-    from neuralchat.data_tools.check import check_data
-
-    return {"check": check_data}[options.data_verb](options)
+    module, _, function = DATA_VERBS[options.data_verb].work.partition(":")
+    return int(getattr(importlib.import_module(module), function)(options))
 
 
 def run_preview(words: Sequence[str]) -> int:

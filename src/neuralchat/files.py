@@ -85,8 +85,11 @@ def write_at(parent: int, name: str, content: bytes, mode: int = 0o666) -> None:
         os.fsync(descriptor)
 
 
-def append_line(path: Path, line: str, *, mode: int = 0o666) -> None:
-    """Add a line to a file, in one piece; a link in its place makes way for a new file, of that mode."""
+def append_line(path: Path, line: str, *, mode: int = 0o666, is_synced: bool = False) -> None:
+    """Add a line to a file, in one piece; a link in its place makes way for a new file, of that mode.
+
+    `is_synced`: it is on the disk when the call is over, which takes some milliseconds.
+    """
     with parent_of(path) as parent:
         descriptor = open_own(path, parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode=mode)
         content = (line + "\n").encode("utf-8", "backslashreplace")
@@ -99,6 +102,8 @@ def append_line(path: Path, line: str, *, mode: int = 0o666) -> None:
                 # No part of a line stays.
                 os.ftruncate(descriptor, size)
                 raise
+            if is_synced:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

