@@ -19,7 +19,6 @@ from support.runs import Desk, adapter, copied, digest, stable_metrics
 from support.small_models import make_tokenizer
 from transformers import AutoModelForCausalLM
 
-pytestmark = pytest.mark.quick
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "run_of_0_1"
 FLAGS = [
     "--model_name_or_path", "model", "--train_file", "records.json", "--validation_file", "held_out.json",

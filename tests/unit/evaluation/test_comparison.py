@@ -71,6 +71,7 @@ def evaluation(
     return compare_pairs(asked, measures_for(asked)[:measures], [(first, second)])
 
 
+@pytest.mark.slow
 def test_what_does_not_matter_is_seldom_claimed() -> None:
     """Of 200 evaluations, over all their measures together, at most 5 % claim a difference where there is none."""
     random = np.random.default_rng(11)
@@ -83,6 +84,7 @@ def test_what_does_not_matter_is_seldom_claimed() -> None:
     assert sum(row.p < 0.3 for found in rows for row in found) > 100
 
 
+@pytest.mark.slow
 def test_a_drop_of_ten_points_at_200_questions_is_found() -> None:
     """Where the adapter changes 18 % of the answers, most for the worse, in at least 80 % of 200 evaluations."""
     random = np.random.default_rng(12)

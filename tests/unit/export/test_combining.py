@@ -101,6 +101,7 @@ def test_linear_is_the_product_of_weighted_sums(other: Path, tmp_path: Path) -> 
     torch.testing.assert_close(found[name], base[name] + b @ a, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ties", "dare_linear", "dare_ties"])
 def test_what_draws_or_prunes_is_the_same_each_time(how: str, other: Path, tmp_path: Path) -> None:
     words = ("--with", f"{other}=0.5", "--combine", how, "--density", "0.7")

@@ -99,6 +99,7 @@ def test_a_killed_or_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TENSOR_TYPES)
 def test_every_type_is_near_what_it_stores(kind: str, tmp_path: Path) -> None:
     if TENSOR_TYPES[kind].native:

@@ -48,6 +48,7 @@ def test_doctests() -> None:
     assert doctest.testmod(model_plan).attempted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "bloom", "bart"])
 def test_what_backward_keeps_is_that_of_the_whole_model(family: str) -> None:
     """Extrapolated from a few layers, and counted over all."""
@@ -109,6 +110,7 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert lines[4].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bf16", "weights"),
     [((), "more than 266.0 GiB (134.1 GiB with --bf16)"), (("--bf16",), "more than 134.1 GiB for the weights")],

@@ -130,6 +130,7 @@ def test_an_alarm_that_was_set_before_rings_meanwhile_and_afterwards() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 # What no limit within the process can end: single operations, and those that Python does not look up from.
 @pytest.mark.parametrize(
     ("source", "match"),

@@ -53,6 +53,7 @@ def test_it_has_the_tokens_of_the_file_and_no_others(original: Chatbot, file: Pa
     assert len(tokenizer) == original.model.get_input_embeddings().weight.shape[0]
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_exported(file: Path, tmp_path: Path) -> None:
     train = f"finetune --model_name_or_path {file} --train_file records.json --output_dir run --max_steps 1"
     status, said = Desk(tmp_path, file).run(*train.split())
