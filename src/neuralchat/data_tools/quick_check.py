@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.between_records import RecordsSoFar
-from neuralchat.data_tools.check import record_texts
-from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, RowFindings
-from neuralchat.data_tools.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.between_records import look_between
+from neuralchat.data_tools.check import found_in_blocks
+from neuralchat.data_tools.findings import SEVERITIES, RowFindings
+from neuralchat.data_tools.record_table import RecordTable
 
 # Of computing. A start takes about ten, of which this is a few per cent.
 MOST_SECONDS = 0.25
+# Small, so that the time is looked at often.
+BLOCK_ROWS = 64
 # Of each check, in the report of the run.
 ROWS_TOLD = 3
 # More of them are not named in one line.
@@ -28,43 +30,28 @@ def quick_findings(training: RecordSource, held_out: RecordSource, seconds: floa
     Those held out are read first, since what is trained on must not be among them; they may take half of the time.
     """
     start = time.thread_time()
-    findings = RowFindings()
-    read, so_far = FoundInReading(findings), RecordsSoFar(findings, near=False)
-    held_out_texts = Until(record_texts(held_out, RecordReport()), start + seconds / 2)
-    for _, text, place in held_out_texts:
-        so_far.hold_out(text, place)
-    texts = Until(record_texts(training, read), start + seconds)
-    for _, text, place in texts:
-        for check in RECORD_CHECKS:
-            seen = check.find(text)
-            if seen is not None:
-                findings.add(check.about, place, seen)
-        so_far.look_at(text, place)
-    if read.good:
-        so_far.finish()
+    findings, table, read = RowFindings(), RecordTable(), RecordReport()
+    is_whole = True
+    for source, held, report, end in (
+        (held_out, True, RecordReport(), start + seconds / 2),
+        (training, False, read, start + seconds),
+    ):
+        known = table.count
+        for found in found_in_blocks(source, report, near=False, held_out=held, processes=1, block_rows=BLOCK_ROWS):
+            if time.thread_time() > end:
+                is_whole = False
+                break
+            findings.take(found.findings)
+            table.add(found.name, found.marks)
+    if table.count > known:
+        look_between(table, known, findings, near=False)
     return {
-        "records": read.good,
-        "is_whole": texts.is_whole and held_out_texts.is_whole,
+        "records": table.count - known,
+        "is_whole": is_whole,
         "counts": {severity: findings.count(severity) for severity in SEVERITIES},
         "checks": [{**check, "rows": check["rows"][:ROWS_TOLD]} for check in findings.as_json()],
         "command": command_of(training, held_out),
     }
-
-
-class Until:
-    """The entries of an iterator until this thread has computed for so long, by time.thread_time."""
-
-    def __init__(self, entries: Iterator[Any], end: float) -> None:
-        self.entries = entries
-        self.end = end
-        self.is_whole = False
-
-    def __iter__(self) -> Iterator[Any]:
-        for entry in self.entries:
-            if time.thread_time() > self.end:
-                return
-            yield entry
-        self.is_whole = True
 
 
 def command_of(training: RecordSource, held_out: RecordSource) -> str:
