@@ -5,6 +5,7 @@ Found at the end, by sorting what was remembered of each record: so the result d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from neuralchat.data_tools.findings import KEPT_FINDINGS, CheckHelp, Place, RowFindings
 from neuralchat.data_tools.record_table import RecordMarks, RecordTable
+from neuralchat.data_tools.record_text import RecordText
 from neuralchat.data_tools.wording_table import first_alike, first_kept
 
 EXACT = CheckHelp("exact_duplicate", "warning", "the same record again; keep one")
@@ -35,6 +37,35 @@ MOST_SHARE = 0.25
 MOST_OF_ONE_ANSWER = 0.2
 
 Records = npt.NDArray[np.int64]
+
+
+class RecordsSoFar:
+    """Takes records one after another, those of validation first; what they show is told at the end."""
+
+    def __init__(self, findings: RowFindings, *, near: bool) -> None:
+        self.findings = findings
+        self.near = near
+        self.table = RecordTable()
+        self.held_out = 0
+
+    def hold_out(self, text: RecordText, place: Place) -> None:
+        self.look_at(text, place)
+        self.held_out = self.table.count
+
+    def look_at(self, text: RecordText, place: Place) -> None:
+        self.table.add(place.file, RecordMarks.of([text], [place.row or 0], near=self.near))
+
+    def finish(self) -> None:
+        look_between(self.table, self.held_out, self.findings, near=self.near)
+
+
+def asked_key(text: RecordText) -> str:
+    """What makes two records ask the same; texts without a prompt ask what they say."""
+    return text.prompt_key or text.answer_key
+
+
+def key_of(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
 def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> Records:

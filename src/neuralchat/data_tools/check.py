@@ -15,13 +15,14 @@ import numpy.typing as npt
 from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_source import RecordSource
-from neuralchat.data.records import Columns, RecordReport
+from neuralchat.data.records import Columns, Record, RecordReport
 from neuralchat.data_tools.between_records import look_between
 from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
 from neuralchat.data_tools.block_workers import in_order, process_count
-from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, RowFindings
+from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, Place, RowFindings, place_of_source
 from neuralchat.data_tools.record_checks import RECORD_CHECKS
 from neuralchat.data_tools.record_table import RecordMarks, RecordTable
+from neuralchat.data_tools.record_text import RecordText, record_text
 from neuralchat.data_tools.row_blocks import BLOCK_ROWS, RowBlock, row_blocks
 from neuralchat.data_tools.token_checks import TokenChecks, token_checks
 from neuralchat.errors import DataError, problem_list
@@ -132,6 +133,13 @@ class Looked:
     table: RecordTable
     held_out: int
     dispensable: npt.NDArray[np.int64]
+
+
+def record_texts(source: RecordSource, report: RecordReport) -> Iterator[tuple[Record, RecordText, Place]]:
+    if source.is_empty:
+        return
+    for record in source.records(report):
+        yield record, record_text(record), place_of_source(record.source)
 
 
 def status_of_check(findings: RowFindings, fail_on: str) -> int:

@@ -35,9 +35,10 @@ WORDS_OF_LANGUAGE: Mapping[str, frozenset[str]] = {
     "French": frozenset("dans une qui avec vous cette sont nous aux très leur ces".split()),
     "Spanish": frozenset("una para por más pero muy está qué también sus esta cómo".split()),
     "Italian": frozenset("che è sono della gli nel questo più anche degli delle perché".split()),
-    "Portuguese": frozenset("uma não são para pelo mais está você também seu isso pela".split()),
+    "Portuguese": frozenset("uma não são para pelo mais você também seu isso pela".split()),
     "Dutch": frozenset("het een niet voor zijn worden ook naar wordt deze".split()),
 }
+MARKS = string.punctuation + "¿¡“”„«»‘’…"
 WORDS_LOOKED_AT = 100
 FEWEST_WORDS_ASKED, FEWEST_WORDS_ANSWERED = 2, 4
 NAMES_LANGUAGE = re.compile(
@@ -163,7 +164,7 @@ def language_of(text: str, fewest: int) -> str | None:
     >>> language_of("Welche Farbe hat das Gras, und ist es nass?", 2), language_of("What is the colour of grass?", 2)
     ('German', 'English')
     """
-    words = {word.strip(string.punctuation) for word in text.lower().split(None, WORDS_LOOKED_AT)[:WORDS_LOOKED_AT]}
+    words = {word.strip(MARKS) for word in text.lower().split(None, WORDS_LOOKED_AT)[:WORDS_LOOKED_AT]}
     found = sorted(((len(words & own), name) for name, own in WORDS_OF_LANGUAGE.items()), reverse=True)
     (most, name), (second, _) = found[:2]
     return name if most >= fewest and second * 2 <= most else None

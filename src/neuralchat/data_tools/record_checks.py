@@ -7,6 +7,7 @@ from typing import NamedTuple
 from neuralchat.data_tools import in_answers, in_text, patterns
 from neuralchat.data_tools.findings import CheckHelp, Severity
 from neuralchat.data_tools.in_answers import WORDS_OF_LANGUAGE
+from neuralchat.data_tools.in_answers import script_of as script_of
 from neuralchat.data_tools.in_text import Find, pattern_in
 
 # Of hints: what \w, \s and any case mean to Python. To RE2 they mean ASCII, and all letters of Unicode take it long.

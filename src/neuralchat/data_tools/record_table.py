@@ -34,9 +34,9 @@ class RecordMarks:
 
     @classmethod
     def of(cls, texts: list[RecordText], rows: list[int], *, near: bool) -> RecordMarks:
-        answers = [key_of(text.answer) for text in texts]
+        answers = [folded(text.answer) for text in texts]
         # Texts without a prompt ask what they say.
-        questions = [key_of(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
+        questions = [folded(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
         wordings = sketches_of([text.whole for text in texts] if near else ())
         return cls(
             np.frombuffer(b"".join(map(digest_of, questions)), np.uint64),
@@ -48,10 +48,10 @@ class RecordMarks:
         )
 
 
-def key_of(text: str) -> bytes:
+def folded(text: str) -> bytes:
     """A text without case and spacing, by which copies differ.
 
-    >>> key_of(" Name  a\\nFruit. ")
+    >>> folded(" Name  a\\nFruit. ")
     b'name a fruit.'
     """
     if not text.isascii():

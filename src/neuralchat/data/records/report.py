@@ -146,18 +146,20 @@ class RecordReport:
 
     def advice(self) -> str:
         """What to do, only what helps: nothing can be left out of a file that ends too early, or of bad rows alone."""
-        lines = []
-        if self.unrecognised:
-            columns = ",".join(self.columns_to_name or EXAMPLE_COLUMNS)
-            lines.append(
-                f"If other columns hold the texts, name them: --columns {shlex.quote(columns)} "
-                "(docs/data.md lists the fields that can stand on the left)."
-            )
+        lines = [self.column_advice()] if self.unrecognised else []
         if self.refused:
             lines.append("What one template refuses another may write: --template alpaca, or --chat_template FILE.")
         if self.good and not self.fatal:
             lines.append("Correct these rows, or leave them out with --on_bad_record skip.")
         return "".join(f"\n{line}" for line in lines)
+
+    def column_advice(self) -> str:
+        """What to say of rows without the fields of records."""
+        columns = ",".join(self.columns_to_name or EXAMPLE_COLUMNS)
+        return (
+            f"If other columns hold the texts, name them: --columns {shlex.quote(columns)} "
+            "(docs/data.md lists the fields that can stand on the left)."
+        )
 
     def listed(self, title: str) -> str:
         return problem_list(title, self.problems, unlisted=self.unlisted)
