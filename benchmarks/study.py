@@ -96,17 +96,19 @@ def cells(options: argparse.Namespace) -> Iterator[tuple[Row, list[Row], list[Ro
                         "model": options.model, "data": data.partition("=")[0], "rows": len(train),
                         "sha256": sha256, "method": method, "setting": setting, "seed": seed,
                         "epochs": options.epochs, "extra": options.extra, "bf16": options.bf16,
+                        "told": not options.quick,
                     }  # fmt: skip
                     yield cell, train, held_out
 
 
 def command(cell: Row, work: Path) -> list[str]:
     epochs = [] if cell["epochs"] is None else ["--num_train_epochs", str(cell["epochs"])]
+    asked = "1" if cell["told"] else "0"
     return [
         sys.executable, "-c", "import sys; from neuralchat.cli import main; sys.exit(main())", "finetune",
         "--model_name_or_path", cell["model"], "--train_file", str(work / "train.json"), "--validation_file",
         str(work / "heldout.json"), "--output_dir", str(work / "run"), "--seed", str(cell["seed"]),
-        "--save_strategy", "no", "--report_samples", "1", *METHOD_FLAGS[cell["method"]], *SETTINGS[cell["setting"]],
+        "--save_strategy", "no", "--report_samples", asked, *METHOD_FLAGS[cell["method"]], *SETTINGS[cell["setting"]],
         *epochs, *(["--bf16", "true"] if cell["bf16"] else []), *cell["extra"],
     ]  # fmt: skip
 
@@ -179,6 +181,13 @@ def append(path: Path, row: Row) -> None:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def forgetting_told(row: Row) -> str:
+    """Whether the run itself said so, and what it had seen of it; empty where it asked nothing."""
+    if not row["in_run_known"]:
+        return ""
+    return f"{'yes' if row['advice_in_last_lines'] else 'no'} ({row['in_run_kept']} of {row['in_run_known']})"
+
+
 def table(rows: Sequence[Row]) -> str:
     """Markdown, a line for each run."""
     lines = [
@@ -194,7 +203,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             f"| {row['data']}, {row['rows']} records{epochs} | {row['method']} | {settings} | {row['seed']} | "
             f"{row['held_out_loss_before']:.2f} -> {row['held_out_loss_after']:.3f} | {right} | {kept} | "
-            f"{'yes' if row['advice_in_last_lines'] else 'no'} ({row['in_run_kept']} of {row['in_run_known']}) | "
+            f"{forgetting_told(row)} | "
             f"{row['seconds']:.0f} s |"
         )
     return "\n".join(lines)
@@ -213,6 +222,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=300, help="first rows of a file, every fifth held out")
     parser.add_argument("--epochs", type=float, help="by default those of finetune")
     parser.add_argument("--general", type=int, default=112, help="general questions that the base model is asked")
+    parser.add_argument("--quick", action="store_true", help="the run itself asks no questions before and after")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="further flags of finetune, at the end")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
