@@ -41,6 +41,8 @@ NAMES = (
     "Noah",
 )
 ANSWER_TOKENS = 16
+# Of a conversation, before another one of the same length begins.
+TURNS = 4
 Message = dict[str, str]
 
 
@@ -73,7 +75,7 @@ def question(chance: random.Random) -> Message:
 
 
 def answered(client: httpx.Client, messages: list[Message]) -> tuple[float, Message, int]:
-    """(milliseconds to the first words, the answer, tokens of the prompt that were known)"""
+    """(milliseconds to the first words, the answer, tokens of the prompt that were not known)"""
     body = {
         "messages": messages, "stream": True, "max_tokens": ANSWER_TOKENS, "temperature": 0,
         "stream_options": {"include_usage": True},
@@ -90,8 +92,8 @@ def answered(client: httpx.Client, messages: list[Message]) -> tuple[float, Mess
             if said and not first:
                 first = time.perf_counter()
             words += said
-    known = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    return 1000 * (first - begun), {"role": "assistant", "content": words}, known
+    new = usage["prompt_tokens"] - (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    return 1000 * (first - begun), {"role": "assistant", "content": words}, new
 
 
 def tokens_of(client: httpx.Client, messages: list[Message]) -> int:
@@ -107,26 +109,27 @@ def long_conversation(client: httpx.Client, chance: random.Random, tokens: int) 
 
 def measured(client: httpx.Client, tokens: int, rounds: int) -> dict[str, Any]:
     chance = random.Random(0)
-    long = long_conversation(client, chance, tokens)
-    short_ms, next_ms, known = [], [], []
-    for number in range(rounds + 1):
-        fresh, _, _ = answered(client, [question(chance)])
-        long.append(question(chance))
-        following, answer, cached = answered(client, long)
-        long.append(answer)
-        # The first round has nothing to go on from.
-        if number:
-            short_ms.append(fresh)
-            next_ms.append(following)
-            known.append(cached)
-    short, following = statistics.median(short_ms), statistics.median(next_ms)
+    fresh: list[tuple[float, int]] = []
+    following: list[tuple[float, int]] = []
+    while len(following) < rounds:
+        talk = long_conversation(client, chance, tokens)
+        # The first turn has nothing to go on from.
+        for turn in range(TURNS + 1):
+            short_ms, _, short_new = answered(client, [question(chance)])
+            talk.append(question(chance))
+            next_ms, answer, next_new = answered(client, talk)
+            talk.append(answer)
+            if turn:
+                fresh.append((short_ms, short_new))
+                following.append((next_ms, next_new))
+    short, later = (statistics.median(ms for ms, _ in found) for found in (fresh, following))
     return {
-        "tokens": [tokens_of(client, [question(chance)]), tokens_of(client, long)],
-        "known_tokens": known,
-        "short_ms": [round(each) for each in short_ms],
-        "next_turn_ms": [round(each) for each in next_ms],
-        "medians_ms": [round(short), round(following)],
-        "ratio": round(following / short, 2),
+        "tokens": [tokens_of(client, [question(chance)]), tokens_of(client, talk)],
+        "new_tokens": [statistics.median(new for _, new in found) for found in (fresh, following)],
+        "short_ms": [round(ms) for ms, _ in fresh],
+        "next_turn_ms": [round(ms) for ms, _ in following],
+        "medians_ms": [round(short), round(later)],
+        "ratio": round(later / short, 2),
     }
 
 
@@ -134,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--tokens", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=16)
     options = parser.parse_args()
     with served(options.model) as client:
         print(json.dumps(measured(client, options.tokens, options.rounds)))

@@ -185,6 +185,19 @@ def test_what_was_computed_is_not_computed_again() -> None:
         assert status.prompt_tokens_total == 2 * 56 + len(turn) + 52
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_the_next_turn_of_a_long_conversation(family: str) -> None:
+    """Few tokens after many, with and without a window."""
+    rng = np.random.default_rng(0)
+    with together(fresh(family)) as engine:
+        first = request_of(rng.integers(3, VOCABULARY, 400).tolist(), max_new_tokens=6)
+        tokens, _ = ask(engine, first)
+        turn = [*first.prompt_ids, *ids_of(tokens), *PROMPT]
+        found, ended = ask(engine, request_of(turn))
+        assert ended.cached_tokens == len(turn) - len(PROMPT) - 1
+        assert assert_same(found, plain_answer(fresh(family), request_of(turn))[0])
+
+
 @pytest.mark.parametrize("method", ["prompt", "ptun", "prefix"])
 def test_virtual_tokens_are_computed_with_others_rows(method: str) -> None:
     """More of them than a page holds; found again like a beginning; counted as no tokens of the prompt."""
