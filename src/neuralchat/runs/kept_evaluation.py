@@ -81,6 +81,6 @@ def figure_of(entry: Any) -> KeptFigure:
     numbers = [figure.after, figure.before, figure.difference, figure.questions, *(interval or ())]
     if not all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers):
         raise TypeError
-    if figure.after is None or not isinstance(figure.questions, int) or (interval and len(interval) != 2):
+    if figure.after is None or not isinstance(figure.questions, int) or (interval is not None and len(interval) != 2):
         raise TypeError
     return KeptFigure(**{**asdict(figure), "interval": interval})

@@ -13,6 +13,7 @@ from support.small_models import save_checkpoint
 import neuralchat
 from neuralchat import cli
 from neuralchat.errors import ArgumentsError, DataError
+from neuralchat.runs.kept_evaluation import kept_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,53 @@ def test_the_loss_is_that_of_the_run_itself(desk: Path, tmp_path: Path) -> None:
     assert {item["question"] for item in part["items"]} <= {
         f"{row['instruction']}\n{row.get('input') or ''}".strip() for row in ROWS
     }
+
+
+# Each way of being another model than a LLaMA with LoRA: virtual tokens before, within and behind, factors, gates.
+@pytest.mark.parametrize(
+    ("family", "method", "more"),
+    [
+        ("flan_t5", "ptun", {"ptun_hidden_size": 16}),
+        ("t5", "prefix", {}),
+        ("mpt", "prompt", {}),
+        ("mpt", "ia3", {}),
+        ("llama", "llama_adapter", {"adapter_layers": 1}),
+    ],
+)
+def test_the_loss_is_that_of_the_run_for_every_method(
+    family: str, method: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "model", family)
+    (tmp_path / "records.json").write_text(json.dumps(ROWS))
+    neuralchat.finetune(
+        tmp_path / "model", tmp_path / "records.json", output_dir=tmp_path / "run", validation_split_percentage=25,
+        max_steps=2, save_strategy="no", learning_rate=0.5, report_samples=0, peft=method, **more,
+    )  # fmt: skip
+    (part,) = evaluated(tmp_path / "run", tmp_path / "a.json", "--max_questions", "1000")
+    results = json.loads((tmp_path / "run" / "neuralchat.json").read_text())["results"]
+    before, after = (system["scores"]["loss"] for system in part["systems"])
+    assert after == pytest.approx(results["held_out_loss_after"], rel=1e-4)
+    # Virtual tokens change something before they have learned anything.
+    if method in ("ia3", "llama_adapter"):
+        assert before == pytest.approx(results["held_out_loss_before"], rel=1e-4)
+    assert abs(before - after) > 1e-3 * before
+
+
+def test_figures_are_kept_for_the_model_card(desk: Path, tmp_path: Path) -> None:
+    (part,) = evaluated(desk / "run", tmp_path / "a.json")
+    loss = next(row for row in part["compared"] if row["measure"] == "loss")
+    kept = {figure.measure: figure for figure in kept_evaluation(desk / "run")}
+    assert (kept["loss on answers"].before, kept["loss on answers"].after) == (loss["before"], loss["after"])
+    assert kept["loss on answers"].part == "held out"
+    for words in (["--merge", str(tmp_path / "out")], ["--adapter", str(tmp_path / "adapter")]):
+        options = cli.make_parser().parse_args(["export", str(desk / "run"), *words])
+        assert options.work(options) == 0
+        card = (Path(words[1]) / "README.md").read_text()
+        assert f"| held out, 2 | loss on answers | {loss['before']:.3f} | {loss['after']:.3f} |" in card
+    # Of checkpoints nothing is kept.
+    before = (desk / "run" / "evaluation.json").read_bytes()
+    evaluated(desk / "run", tmp_path / "b.json", "--checkpoints")
+    assert (desk / "run" / "evaluation.json").read_bytes() == before
 
 
 def test_checkpoints_are_asked_along_training(desk: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from neuralchat.runs.kept_evaluation import KeptFigure
 from neuralchat.runs.model_card import model_card
 
 
@@ -49,3 +50,40 @@ def test_what_strangers_write_in_the_place_of_numbers_is_left_out(value: Any) ->
     assert model_card({**written, "adapter": adapter}, with_neuralchat="pass\n", without_neuralchat="") == expected
     card = model_card({**written, "neuralchat": value}, with_neuralchat="pass\n", without_neuralchat="")
     assert "\n# b" not in card
+
+
+def test_the_figures_of_an_evaluation_are_a_table() -> None:
+    found = [
+        KeptFigure(
+            part="questions", file="a|b.json", measure="right answers", questions=45, share=True, before=0.2, after=0.9,
+            difference=0.7, interval=(0.5, 0.85), says="better",
+        ),
+        KeptFigure(part="held out", file="", measure="loss on answers", questions=45, share=False, after=0.02),
+    ]  # fmt: skip
+    card = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=found)
+    row = r"| a\|b.json, 45 | right answers | 20% | 90% | +70.0 points (+50.0 to +85.0) | better |"
+    assert row in card.splitlines()
+    assert "| held out, 45 | loss on answers |  | 0.020 |  |  |" in card.splitlines()
+    assert "## Evaluation" not in model_card(manifest("org/model"), with_neuralchat="pass\n")
+
+
+def test_the_licence_of_the_base_model_and_the_data() -> None:
+    written = manifest("org/model") | {
+        "data": {"train_fingerprint": "af5cd3521e6be8f8", "counts": {"train": {"examples": 1080}}}
+    }
+    card = model_card(written, with_neuralchat="pass\n", licence="Apache-2.0")
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "apache-2.0"
+    assert "| licence of the base model | Apache-2.0 |" in card
+    assert "| training data | 1,080 examples, fingerprint af5cd3521e6be8f8 |" in card
+    unknown = model_card(manifest("org/model"), with_neuralchat="pass\n")
+    assert "license" not in yaml.safe_load(unknown.split("---\n")[1])
+    assert "| licence of the base model | not in its files; look where it is from |" in unknown
+    odd = model_card(manifest("org/model"), with_neuralchat="pass\n", licence="Mine <b>only</b>")
+    assert "license" not in yaml.safe_load(odd.split("---\n")[1])
+    assert "<b>" not in odd.replace("\\<b", "")
+
+
+def test_a_file_for_other_programs_says_how_it_is_used_there() -> None:
+    card = model_card(manifest("org/model"), use="`llama-server -m a.gguf`")
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "gguf"
+    assert card.endswith("## Use\n\n`llama-server -m a.gguf`\n")

@@ -19,7 +19,7 @@ from neuralchat.models.quiet import quiet_libraries
 
 MAGIC = b"GGUF"
 # What is made of a file changes with it.
-READER_VERSION = 2
+READER_VERSION = 3
 
 
 def is_gguf_file(name: str | os.PathLike[str]) -> bool:
@@ -87,24 +87,49 @@ def repair_added_tokens(path: Path, tokenizer_file: Path) -> None:
     """Give the tokenizer the ids of the file and no others: the model has embeddings for those alone.
 
     transformers adds past them what a class of its own expects, such as <|endoftext|>, and once more those tokens of
-    the file that have a use, such as its end, and that it has spelled in the alphabet of bytes.
+    the file that have a use, such as its end, and that it has spelled in the alphabet of bytes. Other control tokens
+    that it has spelled so would never be found in a text.
     """
-    import gguf
-
     stated = json.loads(tokenizer_file.read_text(encoding="utf-8"))
     vocabulary = stated["model"]["vocab"]
-    known = set(vocabulary) if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
-    if all(added["content"] in known for added in stated["added_tokens"]):
+    names = list(vocabulary) if isinstance(vocabulary, dict) else [piece for piece, _ in vocabulary]
+    known = set(names)
+    tokens, control = tokens_of_file(path)
+    ids = {token: id_ for id_, token in enumerate(tokens)}
+    misspelled = {id_ for id_ in control if tokens[id_] not in known}
+    if not misspelled and all(added["content"] in known for added in stated["added_tokens"]):
         return
-    field = gguf.GGUFReader(path).get_field("tokenizer.ggml.tokens")
-    ids = {token: id_ for id_, token in enumerate(field.contents() if field is not None else ())}
     kept = [added for added in stated["added_tokens"] if added["content"] in known or added["content"] in ids]
     respelled = {ids[added["content"]]: added["content"] for added in kept if added["content"] not in known}
+    respelled |= {id_: tokens[id_] for id_ in misspelled}
+    old = {id_: name for name, id_ in vocabulary.items()} if isinstance(vocabulary, dict) else dict(enumerate(names))
+    # Also those that were added by the spelling that they lose.
+    lost = {old[id_] for id_ in respelled if id_ in old} - {tokens[id_] for id_ in respelled}
+    kept = [added for added in kept if added["content"] not in lost]
     for added in kept:
-        added["id"] = added["id"] if added["content"] in known else ids[added["content"]]
+        added["id"] = ids[added["content"]] if added["content"] in ids else added["id"]
+    there = {added["content"] for added in kept}
+    kept += [added_token(id_, tokens[id_], special=control[id_]) for id_ in misspelled if tokens[id_] not in there]
     stated["added_tokens"] = sorted(kept, key=lambda added: added["id"])
     if isinstance(vocabulary, dict):
         stated["model"]["vocab"] = {respelled.get(id_, token): id_ for token, id_ in vocabulary.items()}
     else:
         stated["model"]["vocab"] = [[respelled.get(id_, one), score] for id_, (one, score) in enumerate(vocabulary)]
     write_file(tokenizer_file, json.dumps(stated, ensure_ascii=False))
+
+
+def tokens_of_file(path: Path) -> tuple[list[str], dict[int, bool]]:
+    """(its tokens by id, of control tokens and those a user defined: whether they are control tokens)."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    fields = [reader.get_field(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type")]
+    tokens, types = ([] if field is None else list(field.contents()) for field in fields)
+    kinds = {int(gguf.TokenType.CONTROL): True, int(gguf.TokenType.USER_DEFINED): False}
+    return tokens, {id_: kinds[kind] for id_, kind in enumerate(types[: len(tokens)]) if kind in kinds}
+
+
+def added_token(id_: int, content: str, *, special: bool) -> dict[str, Any]:
+    """As tokenizer.json has them."""
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": id_, "content": content, **plain, "special": special}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.runs import Desk
-from support.small_models import save_checkpoint
-from tokenizers import Tokenizer, models, pre_tokenizers
+from support.small_models import make_tokenizer, save_checkpoint, small_model
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from neuralchat.data.records import Turn
@@ -19,7 +19,8 @@ from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.gguf_text import gguf_text, write_gguf_of
 from neuralchat.models.gguf.splits import SPLIT_NAMES, split_name, steps_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
-from neuralchat.models.gguf.writing import write_gguf
+from neuralchat.models.gguf.vocabulary import vocabulary_of
+from neuralchat.models.gguf.writing import GgufText, write_gguf
 from neuralchat.models.loading.base_model import ModelSource, load_config, resolve
 from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 
@@ -73,6 +74,23 @@ def test_a_special_token_keeps_the_id_of_the_file(original: Chatbot, tmp_path: P
     assert (tokenizer.eos_token, tokenizer.eos_token_id, len(tokenizer)) == ("<\uff5cend\uff5c>", end, 400)
     assert tokenizer("a<\uff5cend\uff5c>")["input_ids"][1:] == [end]
     assert tokenizer.decode([end], skip_special_tokens=True) == ""
+
+
+def test_control_tokens_of_any_characters_are_found_in_texts(original: Chatbot, tmp_path: Path) -> None:
+    """Also such as have no use that GGUF names, and those that a user defined."""
+    tokenizer = make_tokenizer(chat=False)
+    special = ["<\uff5cUser\uff5c>", "<\uff5cend\u2581of\uff5c>", "<bot \u00e9>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    tokenizer.add_tokens([AddedToken("\u2192ok", normalized=False, special=False)])
+    tokenizer.eos_token = special[1]
+    vocabulary = vocabulary_of(tokenizer, len(tokenizer), [tokenizer.eos_token_id], [])
+    model = small_model("llama", len(tokenizer))
+    write_gguf(tmp_path / "a.gguf", model, GgufText(name="a", vocabulary=vocabulary), TENSOR_TYPES["f32"])
+    again = AutoTokenizer.from_pretrained(converted_gguf(tmp_path / "a.gguf"))
+    text = f"{special[0]}Hi th\u00e9re{special[2]}\u2192ok no{special[1]}"
+    assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert again.decode(again(text)["input_ids"], skip_special_tokens=True) == "Hi th\u00e9re\u2192ok no"
 
 
 def test_it_is_read_once(file: Path) -> None:
