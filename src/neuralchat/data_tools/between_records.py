@@ -68,10 +68,10 @@ def key_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> Records:
+def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> dict[str, Records]:
     """Add what shows between the records of `table`, of which the first `held_out` are those of validation.
 
-    Returns the records that can go without a loss: copies, and those whose question is held out.
+    Returns by check the records that can go without a loss: copies, and those whose question is held out.
     """
     marks = table.marks()
     training = np.arange(held_out, table.count)
@@ -105,7 +105,7 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
         tell(NEAR, asked[like >= 0], there("nearly", asked[like[like >= 0]]))
     look_at_lengths(table, marks, held_out, findings)
     look_at_classes(table, marks, held_out, findings)
-    return training[is_leak | is_exact]
+    return {LEAKAGE.name: training[is_leak], EXACT.name: training[is_exact]}
 
 
 def same_as_first(known: npt.NDArray[np.uint64], asked: npt.NDArray[np.uint64]) -> Records:
