@@ -63,12 +63,20 @@ class QuietServer(ThreadingHTTPServer):
 class ScriptedTeacher:
     """`fault`: (key, how often it came before) -> one of ok, rubbish, half, 429, 500, silent, broken, no_json, 400.
 
-    `billed`: key -> (tokens of the prompt, of the answer), once each; `asked`: how often each key came.
+    `billed`: key -> (tokens of the prompt, of the answer), once each; `asked`: how often each key came; `computed`: how
+    often something was computed for it, which an endpoint that does not know the key would bill. `counts`: it says how
+    many tokens it took.
     """
 
-    def __init__(self, fault: Callable[[str, int], str] = lambda _key, _times: "ok", delay_s: float = 0.0) -> None:
-        self.fault, self.delay_s = fault, delay_s
+    def __init__(
+        self,
+        fault: Callable[[str, int], str] = lambda _key, _times: "ok",
+        delay_s: float = 0.0,
+        counts: bool = True,
+    ) -> None:
+        self.fault, self.delay_s, self.counts = fault, delay_s, counts
         self.asked: Counter[str] = Counter()
+        self.computed: Counter[str] = Counter()
         self.billed: dict[str, tuple[int, int]] = {}
         self.kept: dict[str, tuple[str, str]] = {}
         self.headers: list[dict[str, str]] = []
@@ -100,6 +108,7 @@ class ScriptedTeacher:
             self.bodies.append(body)
             if kind in ("429", "400"):
                 return kind, "", ""
+            self.computed[key] += 1
             if key not in self.kept:
                 text, finish = answer_to(prompt), "stop"
                 if kind == "rubbish":
@@ -148,7 +157,8 @@ def handler_of(teacher: ScriptedTeacher) -> type[BaseHTTPRequestHandler]:
             else:
                 choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
                 prompt, answer = teacher.billed[self.headers.get("Idempotency-Key", "")]
-                self.send(200, {"choices": [choice], "usage": {"prompt_tokens": prompt, "completion_tokens": answer}})
+                usage = {"prompt_tokens": prompt, "completion_tokens": answer}
+                self.send(200, {"choices": [choice], **({"usage": usage} if teacher.counts else {})})
 
         def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
             self.send_bytes(status, json.dumps(body).encode(), headers)
@@ -214,7 +224,7 @@ def facts_of_passage(prompt: str) -> str:
     """A question about each sentence, one with a quote that is made up and one with a number that is."""
     passage = prompt.partition("<passage>\n")[2].partition("\n</passage>")[0]
     sentences = [text for text in re.split(r"(?<=[.])\s+", passage) if len(text.split()) > 4]
-    given = [(f"What is told about {' '.join(text.split()[:6])}?", text, text) for text in sentences]
+    given = [(f"{' '.join(text.split()[:7])}, or not?", text, text) for text in sentences]
     given += [
         ("Which colour has the moon of that firm?", "It is green.", "The moon is green, said the boss."),
         ("How many people work in that office?", "There are 987654.", sentences[0]),

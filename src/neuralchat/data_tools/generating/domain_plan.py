@@ -45,6 +45,8 @@ from neuralchat.data_tools.generating.teaching.exchange import TeacherReply, Tea
 LIST_TOKENS = 1024
 # Of eight tasks that a request asks for, so many are expected to pass: more requests would pay for what nobody wants.
 EXPECTED_PER_LIST = 4
+# Lists on their way do not know of each other's tasks, and a small budget is to bring records, not only lists.
+MOST_LISTS = 4
 SELF_INSTRUCT = "self-instruct"
 
 
@@ -116,9 +118,8 @@ class DomainPlan:
             candidate = self.candidates.popleft()
             return self.answer_request(candidate), AskedAnswer(candidate)
         coming += len(self.candidates) + EXPECTED_PER_LIST * self.on_way[AskedList]
-        if is_replayed or (coming < settings.count and not self.is_barren):
-            return self.list_request()
-        return None
+        is_wanted = coming < settings.count and not self.is_barren and self.on_way[AskedList] < MOST_LISTS
+        return self.list_request() if is_replayed or is_wanted else None
 
     def list_request(self) -> tuple[TeacherRequest, AskedList]:
         rng = random.Random(f"{self.settings.seed} {self.lists_asked}")

@@ -31,6 +31,10 @@ BUSY = (429, 503)
 KEY_HEADER = "Idempotency-Key"
 
 
+class AskingEndedError(NeuralChatError):
+    """Nothing is sent any more."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Manners:
     """How an endpoint is asked. Seconds; `requests_per_minute` 0 is as fast as it answers."""
@@ -86,8 +90,7 @@ class ServerTeacher:
 
         def ask() -> None:
             try:
-                with self.seats:
-                    reply.set_result(self.patient_reply(number, key, request, processed))
+                reply.set_result(self.patient_reply(number, key, request, processed))
             except BaseException as error:
                 reply.set_exception(error)
 
@@ -100,18 +103,10 @@ class ServerTeacher:
         failure: NeuralChatError | None = None
         for attempt in range(MOST_ATTEMPTS):
             if attempt:
+                # Without a seat: those who have set their budget aside must get on.
                 self.spending.reserve(bound)
-            self.pace.wait()
-            if self.has_ended.is_set():
-                self.spending.settle(bound, None)
-                raise failure or NeuralChatError("asking has ended")
-            self.journal.sent(number, key, processed, bound)
             try:
-                answer = self.bot.answer(
-                    [Turn("user", request.prompt)],
-                    dataclasses.replace(self.sampling, max_new_tokens=request.answer_tokens),
-                    headers={KEY_HEADER: key},
-                )
+                answer = self.asked(number, key, request, processed)
             except RefusingServerError as error:
                 failure = error
                 if error.status in REFUSED_REQUEST:
@@ -122,6 +117,9 @@ class ServerTeacher:
                 if error.status in HOPELESS or error.code == QUOTA_GONE:
                     raise
                 self.wait_after(error, attempt)
+            except AskingEndedError:
+                self.spending.settle(bound, None)
+                raise
             except BaseException as error:
                 self.spending.settle(bound, None, may_be_paid=True)
                 self.journal.failed(number, f"{type(error).__name__}", may_be_paid=True)
@@ -130,6 +128,15 @@ class ServerTeacher:
                 return self.settled(number, bound, self.reply_of(answer, request))
         assert failure is not None
         raise failure
+
+    def asked(self, number: int, key: str, request: TeacherRequest, processed: int) -> ServedAnswer:
+        with self.seats:
+            self.pace.wait()
+            if self.has_ended.is_set():
+                raise AskingEndedError("asking has ended")
+            self.journal.sent(number, key, processed, (request.most_prompt_tokens, request.answer_tokens))
+            sampling = dataclasses.replace(self.sampling, max_new_tokens=request.answer_tokens)
+            return self.bot.answer([Turn("user", request.prompt)], sampling, headers={KEY_HEADER: key})
 
     def settled(self, number: int, bound: tuple[int, int], reply: TeacherReply) -> TeacherReply:
         # On the disk before anybody makes something of it.
