@@ -137,6 +137,8 @@ def general_figure(steps: StepsOfRun, step: int) -> list[tuple[str, str]]:
     if general is None:
         return []
     chosen = general.step(step - 1)
+    if not chosen:
+        return [("general", "no prompt stands beside this step")]
     weight = steps.run.arguments.tuning.general_weight / general.positions_per_step
     what = f"{len(chosen)} prompt(s) of {sum(general.lengths[index] for index in chosen)} tokens"
     return [("general", f"{what}; the divergence of each compared prediction weighs {weight:.2g}")]
