@@ -110,7 +110,9 @@ def all_ids(share: StepShare) -> list[int]:
             continue
         for (start, end), (first, last) in zip(batch.source_ranges, batch.target_ranges, strict=True):
             found += [*batch.source_ids[start:end].tolist(), *batch.target_ids[first:last].tolist()]
-    return found + [int(i) for examples in (*share.padded, *share.padded_general) for e in examples for i in e.input_ids]
+    return found + [
+        int(i) for examples in (*share.padded, *share.padded_general) for e in examples for i in e.input_ids
+    ]
 
 
 def assert_learned(given: StepShare, shown: StepShare, examples: list[Example]) -> None:
@@ -131,7 +133,9 @@ def assert_learned(given: StepShare, shown: StepShare, examples: list[Example]) 
 
 
 @pytest.fixture(scope="module")
-def trained(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[StepShare]]]:
+def trained(
+    models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, list[StepShare]]]:
     """A finished run, and what each of its steps was given."""
     directory, given = tmp_path_factory.mktemp("trained"), []
     step = GradientSum.step
