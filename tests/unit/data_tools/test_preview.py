@@ -109,6 +109,8 @@ def test_what_is_wrong_is_told_at_once(preview: Any) -> None:
     assert (status, "unknown flag --stpe; did you mean --step?" in err) == (2, True)
     status, _, err = preview("--lora_rnk", "3")
     assert (status, "did you mean --lora_rank?" in err) == (2, True)
+    status, _, err = preview("--page", "nowhere/page.html")
+    assert (status, "--page nowhere/page.html" in err) == (2, True)
     status, _, err = preview("--step", "1000")
     assert (status, "--step 1000: the run has" in err) == (2, True)
 

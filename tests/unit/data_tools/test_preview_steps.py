@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +132,7 @@ def assert_learned(given: StepShare, shown: StepShare, examples: list[Example]) 
 
 
 @pytest.fixture(scope="module")
-def trained(
-    models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, list[StepShare]]]:
+def trained(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[StepShare]]:
     """A finished run, and what each of its steps was given."""
     directory, given = tmp_path_factory.mktemp("trained"), []
     step = GradientSum.step
@@ -152,7 +149,7 @@ def trained(
             per_device_train_batch_size=3, num_train_epochs=2, report_samples=0, general_samples=0, save_strategy="no",
             compile_kernels=False,
         )  # fmt: skip
-    yield directory, given
+    return directory, given
 
 
 def words_of_run(run: Path) -> list[str]:
