@@ -225,6 +225,12 @@ def add_data_check(check: FlagParser) -> None:
     )
     check.add_path("--report", metavar="FILE.json", help="write all findings, by row, to this JSON file")
     check.add_argument("--no_near", action="store_true", help="do not look for near duplicates")
+    check.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="how many look at the rows; as many as there are cores, if none is given. What is found is the same",
+    )
     check.add_path("--model_name_or_path", metavar="MODEL", help="say too what its tokenizer makes of each row")
     check.add_argument("--max_seq_length", type=int, default=512, metavar="N", help="of the training to come")
     check.add_argument(

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from neuralchat.config.arguments import DataArguments
+from neuralchat.config.arguments import RECORD_FIELDS, DataArguments
 from neuralchat.data.example_store import fingerprint_of
 from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.hub_data_set import HubDataSet
 from neuralchat.data.mixture import shares_of
-from neuralchat.data.record_files import READERS
+from neuralchat.data.record_files import READERS, read_rows
 from neuralchat.data.record_files.packed import inner_ending
+from neuralchat.data.record_files.rows import Rows
 from neuralchat.data.record_files.saved_data_set import (
     TRAIN,
     SavedDataSetError,
@@ -23,7 +24,7 @@ from neuralchat.data.record_files.saved_data_set import (
     names_text,
     parts_of_data_set,
 )
-from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, read_records, records_of_rows
+from neuralchat.data.records import Columns, Record, RecordReport, is_conversation, records_of_rows
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import file_sha256
 from neuralchat.paths import nearest_path
@@ -91,15 +92,20 @@ class RecordSource:
         parts = [f"{name}={','.join(found)}" for name, found in hashes.items()]
         return fingerprint_of("files", *parts, *how)
 
+    def parts(self) -> Iterator[tuple[str, Rows]]:
+        """(name, raw rows) of each file, or of the data set. `limit` is about records, not about rows."""
+        if self.given:
+            yield self.given.name, self.given.raw_rows()
+        elif self.dataset:
+            yield self.dataset.name, self.dataset.raw_rows()
+        else:
+            fields = {*RECORD_FIELDS, *Columns(self.columns).columns.values()}
+            yield from ((name, read_rows(Path(name), fields)) for name in self.files)
+
     def records(self, report: RecordReport) -> Iterator[Record]:
         """The good records in order; problems are added to `report`."""
         columns = Columns(self.columns)
-        if self.given:
-            found = records_of_rows(self.given.name, self.given.raw_rows(), report, columns)
-        elif self.dataset:
-            found = records_of_rows(self.dataset.name, self.dataset.raw_rows(), report, columns)
-        else:
-            found = read_records(self.files, report, columns)
+        found = (record for name, rows in self.parts() for record in records_of_rows(name, rows, report, columns))
         yield from islice(found, self.limit)
         # Held-out records may have the names of records where those of training have not.
         if self.trained or columns.seen:

@@ -1,19 +1,20 @@
 """What only shows between records: copies, other answers to the same question, records of validation in training.
 
-Hashes of texts are kept, never texts: some hundred bytes per record, and about 3.5 kB with near duplicates.
+Found at the end, by sorting what was remembered of each record: so the result does not depend on who read which block.
 """
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
-from neuralchat.data_tools.findings import CheckHelp, Place, RowFindings
-from neuralchat.data_tools.near_duplicates import WordingIndex, sketch_of
+from neuralchat.data_tools.findings import KEPT_FINDINGS, CheckHelp, Place, RowFindings
+from neuralchat.data_tools.record_table import RecordMarks, RecordTable
 from neuralchat.data_tools.record_text import RecordText
+from neuralchat.data_tools.wording_table import first_alike, first_kept
 
 EXACT = CheckHelp("exact_duplicate", "warning", "the same record again; keep one")
 NEAR = CheckHelp("near_duplicate", "warning", "nearly the same words (not: the same meaning); keep one")
@@ -27,102 +28,143 @@ LENGTHS = CheckHelp(
 )
 # Of answers: far outside of what the others have, by quartiles of the logarithm, as box plots draw them.
 OUTLIER = CheckHelp("extreme_length", "note", "far longer than the other answers")
+CLASSES = CheckHelp("class_balance", "note", "one answer is far more frequent than others; a model learns to give it always")
 OUTLIER_RANGES = 3.0
 FEWEST_FOR_QUARTILES = 50
 LONGEST_PART = 0.01
 MOST_SHARE = 0.25
+# So large a share of one answer is too much, where answers recur at all.
+MOST_OF_ONE_ANSWER = 0.2
+
+Records = npt.NDArray[np.int64]
+
+
+class RecordsSoFar:
+    """Takes records one after another, those of validation first; what they show is told at the end."""
+
+    def __init__(self, findings: RowFindings, *, near: bool) -> None:
+        self.findings = findings
+        self.near = near
+        self.table = RecordTable()
+        self.held_out = 0
+
+    def hold_out(self, text: RecordText, place: Place) -> None:
+        self.look_at(text, place)
+        self.held_out = self.table.count
+
+    def look_at(self, text: RecordText, place: Place) -> None:
+        self.table.add(place.file, RecordMarks.of([text], [place.row or 0], near=self.near))
+
+    def finish(self) -> None:
+        look_between(self.table, self.held_out, self.findings, near=self.near)
+
+
+def asked_key(text: RecordText) -> str:
+    """What makes two records ask the same; texts without a prompt ask what they say."""
+    return text.prompt_key or text.answer_key
 
 
 def key_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-class RecordsSoFar:
-    """Takes records one after another, those of validation first, and tells of each what an earlier one has too."""
+def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> Records:
+    """Add what shows between the records of `table`, of which the first `held_out` are those of validation.
 
-    def __init__(self, findings: RowFindings, *, near: bool) -> None:
-        self.findings = findings
-        self.files: list[str] = []
-        # Question -> (answer, file, row) of the first record with it.
-        self.first: dict[bytes, tuple[bytes, int, int]] = {}
-        # Questions with their further answers.
-        self.others: set[bytes] = set()
-        self.held_out: dict[bytes, tuple[int, int]] = {}
-        self.near = WordingIndex() if near else None
-        self.near_held_out = WordingIndex() if near else None
-        # Of each record its place, and how long its answers are in characters.
-        self.rows, self.file_numbers, self.lengths = array("q"), array("i"), array("q")
+    Returns the records that can go without a loss: copies, and those whose question is held out.
+    """
+    marks = table.marks()
+    training = np.arange(held_out, table.count)
 
-    def file_number(self, place: Place) -> int:
-        if not self.files or self.files[-1] != place.file:
-            self.files.append(place.file)
-        return len(self.files) - 1
+    def there(word: str, others: Records) -> Callable[[int], str]:
+        return lambda number: f"{word} {table.place(int(others[number]), marks.rows)}"
 
-    def place(self, file: int, row: int) -> Place:
-        return Place(self.files[file], row)
+    def tell(check: CheckHelp, records: Records, seen: Callable[[int], str]) -> None:
+        kept = [
+            (table.place(int(record), marks.rows), seen(number)) for number, record in enumerate(records[:KEPT_FINDINGS])
+        ]
+        findings.add_all(check, len(records), kept)
 
-    def hold_out(self, text: RecordText, place: Place) -> None:
-        file = self.file_number(place)
-        self.held_out.setdefault(key_of(asked_key(text)), (file, place.row or 0))
-        if self.near_held_out:
-            self.near_held_out.add(sketch_of(text.whole), (file, place.row or 0))
-
-    def look_at(self, text: RecordText, place: Place) -> None:
-        file, row = self.file_number(place), place.row or 0
-        self.rows.append(row)
-        self.file_numbers.append(file)
-        self.lengths.append(len(text.answer))
-        question, answer = key_of(asked_key(text)), key_of(text.answer_key)
-        # It takes most of the time of a record.
-        sketch = sketch_of(text.whole) if self.near else None
-        if question in self.held_out:
-            self.findings.add(LEAKAGE, place, f"as {self.place(*self.held_out[question])}")
-        elif self.near_held_out and (there := self.near_held_out.like(sketch)):
-            self.findings.add(NEAR_LEAKAGE, place, f"nearly {self.place(*there)}")
-        is_copy = self.compare(question, answer, text, place, file, row)
-        if self.near and not is_copy:
-            if there := self.near.like(sketch):
-                self.findings.add(NEAR, place, f"nearly {self.place(*there)}")
-            self.near.add(sketch, (file, row))
-
-    def compare(self, question: bytes, answer: bytes, text: RecordText, place: Place, file: int, row: int) -> bool:
-        """Whether an earlier record has the same question; what that means is told."""
-        known = self.first.get(question)
-        if known is None:
-            self.first[question] = (answer, file, row)
-            return False
-        there = f"as {self.place(*known[1:])}"
-        both = key_of(text.prompt_key + "\0" + text.answer_key)
-        if known[0] == answer or both in self.others:
-            self.findings.add(EXACT, place, there)
-        else:
-            self.others.add(both)
-            self.findings.add(CONTRADICTION, place, there)
-        return True
-
-    def finish(self) -> None:
-        """What shows when all have been seen."""
-        for place, length in self.outliers():
-            self.findings.add(OUTLIER, place, f"{length:,} characters in its answers")
-        lengths = np.sort(np.asarray(self.lengths))
-        longest = lengths[-max(1, int(len(lengths) * LONGEST_PART)) :]
-        if len(lengths) >= FEWEST_FOR_QUARTILES and longest.sum() > MOST_SHARE * max(1, lengths.sum()):
-            share = longest.sum() / lengths.sum()
-            seen = f"{len(longest)} of {len(lengths)} records hold {share:.0%} of the characters of answers"
-            self.findings.add(LENGTHS, Place(self.files[-1], None), seen)
-
-    def outliers(self) -> Iterator[tuple[Place, int]]:
-        lengths = np.asarray(self.lengths)
-        if len(lengths) < FEWEST_FOR_QUARTILES:
-            return
-        logs = np.log1p(lengths)
-        low, high = np.quantile(logs, (0.25, 0.75))
-        # Answers of much the same length have hardly a range.
-        far = logs > high + OUTLIER_RANGES * max(high - low, 0.5)
-        for index in np.flatnonzero(far):
-            yield self.place(self.file_numbers[index], self.rows[index]), int(lengths[index])
+    leaks = same_as_first(marks.questions[:held_out], marks.questions[held_out:])
+    is_leak = leaks >= 0
+    tell(LEAKAGE, training[is_leak], there("as", leaks[is_leak]))
+    firsts, is_new_pair = first_of_question(marks.questions[held_out:], marks.answers[held_out:])
+    is_copy = firsts != np.arange(len(training))
+    is_exact, is_other = is_copy & ~is_new_pair, is_copy & is_new_pair
+    firsts += held_out
+    tell(EXACT, training[is_exact], there("as", firsts[is_exact]))
+    tell(CONTRADICTION, training[is_other], there("as", firsts[is_other]))
+    if near:
+        if held_out:
+            asked = training[marks.has_sketch[held_out:] & ~is_leak]
+            known = np.flatnonzero(marks.has_sketch[:held_out])
+            like = first_alike(marks.sketches, np.concatenate((known, asked)), len(known))[len(known) :]
+            tell(NEAR_LEAKAGE, asked[like >= 0], there("nearly", known[like[like >= 0]]))
+        asked = training[marks.has_sketch[held_out:] & ~is_copy]
+        like = first_kept(marks.sketches, asked)
+        tell(NEAR, asked[like >= 0], there("nearly", asked[like[like >= 0]]))
+    look_at_lengths(table, marks, held_out, findings)
+    look_at_classes(table, marks, held_out, findings)
+    return training[is_leak | is_exact]
 
 
-def asked_key(text: RecordText) -> str:
-    """What makes two records ask the same; texts without a prompt ask what they say."""
-    return text.prompt_key or text.answer_key
+def same_as_first(known: npt.NDArray[np.uint64], asked: npt.NDArray[np.uint64]) -> Records:
+    """(asked,) the first place in `known` with the same value, or -1."""
+    values, firsts = np.unique(known, return_index=True)
+    if not len(values):
+        return np.full(len(asked), -1)
+    near = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+    return np.where(values[near] == asked, firsts[near], -1)
+
+
+def first_of_question(
+    questions: npt.NDArray[np.uint64], answers: npt.NDArray[np.uint64]
+) -> tuple[Records, npt.NDArray[np.bool_]]:
+    """(of each record the first with its question, whether it is the first with its question and its answer)."""
+    firsts, is_new = np.arange(len(questions)), np.ones(len(questions), bool)
+    order = np.argsort(questions, kind="stable")
+    ordered = questions[order]
+    same = np.concatenate((ordered[1:] == ordered[:-1], [False])) if len(order) else np.zeros(0, bool)
+    begins = ~np.concatenate(([False], same[:-1]))
+    # All that follows is about records whose question comes again.
+    several = same | ~begins
+    firsts[order] = np.repeat(order[begins], np.diff(np.append(np.flatnonzero(begins), len(order))))
+    members = np.sort(order[several])
+    by_pair = members[np.lexsort((members, answers[members], questions[members]))]
+    again = (questions[by_pair[1:]] == questions[by_pair[:-1]]) & (answers[by_pair[1:]] == answers[by_pair[:-1]])
+    is_new[by_pair[1:][again]] = False
+    return firsts, is_new
+
+
+def look_at_lengths(table: RecordTable, marks: RecordMarks, held_out: int, findings: RowFindings) -> None:
+    lengths = marks.answer_lengths[held_out:].astype(np.int64)
+    if len(lengths) < FEWEST_FOR_QUARTILES:
+        return
+    logs = np.log1p(lengths)
+    low, high = np.quantile(logs, (0.25, 0.75))
+    # Answers of much the same length have hardly a range.
+    far = np.flatnonzero(logs > high + OUTLIER_RANGES * max(high - low, 0.5))
+    kept = [
+        (table.place(held_out + int(index), marks.rows), f"{lengths[index]:,} characters in its answers")
+        for index in far[:KEPT_FINDINGS]
+    ]
+    findings.add_all(OUTLIER, len(far), kept)
+    longest = np.sort(lengths)[-max(1, int(len(lengths) * LONGEST_PART)) :]
+    if longest.sum() > MOST_SHARE * max(1, lengths.sum()):
+        share = longest.sum() / lengths.sum()
+        seen = f"{len(longest)} of {len(lengths)} records hold {share:.0%} of the characters of answers"
+        findings.add(LENGTHS, Place(table.stretches[-1][1], None), seen)
+
+
+def look_at_classes(table: RecordTable, marks: RecordMarks, held_out: int, findings: RowFindings) -> None:
+    """Whether one answer is that of very many records, as of a class that was not balanced."""
+    answers = marks.answers[held_out:]
+    if len(answers) < FEWEST_FOR_QUARTILES:
+        return
+    _, firsts, counts = np.unique(answers, return_index=True, return_counts=True)
+    most = int(np.argmax(counts))
+    others = np.delete(counts, most)
+    if counts[most] < MOST_OF_ONE_ANSWER * len(answers) or counts[most] < 2 * max(others, default=0):
+        return
+    seen = f"{counts[most]:,} of {len(answers):,} records have the answer of this row, which is {len(counts):,} answers in all"
+    findings.add(CLASSES, table.place(held_out + int(firsts[most]), marks.rows), seen)

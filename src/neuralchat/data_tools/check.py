@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_source import RecordSource
-from neuralchat.data.records import Record, RecordReport
-from neuralchat.data_tools.between_records import RecordsSoFar
+from neuralchat.data.records import Columns, Record, RecordReport
+from neuralchat.data_tools.between_records import look_between
+from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
+from neuralchat.data_tools.block_workers import in_order, process_count
 from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, Place, RowFindings, place_of_source
 from neuralchat.data_tools.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.record_table import RecordMarks, RecordTable
 from neuralchat.data_tools.record_text import RecordText, record_text
+from neuralchat.data_tools.row_blocks import RowBlock, row_blocks
 from neuralchat.data_tools.token_checks import TokenChecks, token_checks
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import write_file
@@ -33,9 +42,10 @@ def check_data(options: argparse.Namespace) -> int:
     if problems := [*training.check(), *held_out.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     tokens = token_checks(options) if options.model_name_or_path else None
-    findings, reading = RowFindings(), RecordReport()
-    read = FoundInReading(findings)
-    look_through(training, held_out, read, reading, findings, near=not options.no_near, tokens=tokens)
+    findings, read, held_out_read = RowFindings(), RecordReport(), RecordReport()
+    processes = options.processes or process_count()
+    near = not options.no_near
+    look_through(training, held_out, read, held_out_read, findings, near=near, tokens=tokens, processes=processes)
     show_page(Page(told_findings(options.files, read, findings)))
     if options.report:
         write_file(Path(options.report), json.dumps(report_of(options.files, read, findings), indent=1) + "\n")
@@ -52,23 +62,71 @@ def look_through(
     *,
     near: bool = True,
     tokens: TokenChecks | None = None,
-) -> None:
-    """Add to `findings` all that the records of `training` show, one after another."""
-    so_far = RecordsSoFar(findings, near=near)
-    for _, text, place in record_texts(held_out, held_out_read):
-        so_far.hold_out(text, place)
-    for record, text, place in record_texts(training, read):
-        for check in RECORD_CHECKS:
-            seen = check.find(text)
-            if seen is not None:
-                findings.add(check.about, place, seen)
-        so_far.look_at(text, place)
-        if tokens is not None:
-            tokens.look_at(record, findings)
+    processes: int = 1,
+) -> Looked:
+    """Add to `findings` all that the records of `training` show; the result is the same for every number of processes."""
+    table = RecordTable()
+    for found in found_in_blocks(held_out, held_out_read, near=near, held_out=True, processes=processes):
+        findings.take(found.findings)
+        table.add(found.name, found.marks)
+    known = table.count
+    for found in found_in_blocks(training, read, near=near, held_out=False, processes=processes):
+        findings.take(found.findings)
+        table.add(found.name, found.marks)
     if tokens is not None:
+        for record in training.records(RecordReport()):
+            tokens.look_at(record, findings)
         tokens.finish(findings)
-    if read.good:
-        so_far.finish()
+    dispensable = look_between(table, known, findings, near=near) if table.count > known else np.zeros(0, np.int64)
+    return Looked(table, known, dispensable)
+
+
+def found_in_blocks(
+    source: RecordSource, read: RecordReport, *, near: bool, held_out: bool, processes: int
+) -> Iterator[BlockFound]:
+    """What each block of a source shows, in order; what reading found is added to `read`."""
+    if source.is_empty:
+        return
+    look = partial(look_at_block, BlockChecks(source.columns, near=near), held_out=held_out)
+    columns = Columns(source.columns)
+    blocks = row_blocks(source)
+    if source.limit is None:
+        results = in_order(look, blocks, processes)
+    else:
+        # How many of a block are wanted is known when those before it have been read.
+        results = limited(look, blocks, source.limit)
+    for found in results:
+        read.take(found.read)
+        columns.take(found.columns)
+        yield found
+    if not held_out or columns.seen:
+        missing = FoundInReading(RowFindings())
+        for flag, problem in columns.missing():
+            missing.add(flag, None, problem)
+            missing.fatal = True
+        read.take(missing)
+        yield BlockFound("", missing.findings, missing, Columns(), RecordMarks.of([], [], near=False))
+
+
+def limited(look: partial[BlockFound], blocks: Iterator[RowBlock], limit: int) -> Iterator[BlockFound]:
+    for block in blocks:
+        found = look(block, most=limit)
+        limit -= found.read.good
+        yield found
+        if limit <= 0:
+            return
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is remembered of all records, the first `held_out` of them those of validation.
+
+    `dispensable`: those of training that are copies of earlier ones, or held out as well.
+    """
+
+    table: RecordTable
+    held_out: int
+    dispensable: npt.NDArray[np.int64]
 
 
 def record_texts(source: RecordSource, report: RecordReport) -> Iterator[tuple[Record, RecordText, Place]]:

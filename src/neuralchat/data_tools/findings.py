@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from neuralchat.data.record_files import readable
@@ -62,12 +64,28 @@ class RowFindings:
         if len(found.examples) < KEPT_FINDINGS:
             found.examples.append((place, readable(seen, EXAMPLE_CHARACTERS)))
 
+    def add_all(self, check: CheckHelp, count: int, first: Iterable[tuple[Place, str]]) -> None:
+        """So many findings at once, of which the first are given, at least as many as are kept."""
+        if not count:
+            return
+        found = self.found.setdefault(check, Found())
+        found.count += count
+        room = KEPT_FINDINGS - len(found.examples)
+        found.examples += [(place, readable(seen, EXAMPLE_CHARACTERS)) for place, seen in islice(first, room)]
+
+    def take(self, others: RowFindings) -> None:
+        """Those of rows that come after these."""
+        for check, found in others.found.items():
+            own = self.found.setdefault(check, Found())
+            own.count += found.count
+            own.examples += found.examples[: KEPT_FINDINGS - len(own.examples)]
+
     def count(self, severity: Severity) -> int:
         return sum(found.count for check, found in self.found.items() if check.severity == severity)
 
     def ordered(self) -> list[tuple[CheckHelp, Found]]:
         """Errors first, within a severity the most frequent."""
-        return sorted(self.found.items(), key=lambda pair: (SEVERITIES.index(pair[0].severity), -pair[1].count))
+        return sorted(self.found.items(), key=lambda pair: (SEVERITIES.index(pair[0].severity), -pair[1].count, pair[0].name))
 
     def as_json(self) -> list[dict[str, Any]]:
         return [

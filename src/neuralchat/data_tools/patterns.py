@@ -16,9 +16,9 @@ NO_INPUT_TAG = re.compile(r"<\s?/?no\s?_?(?:input|output)\s?>", re.I)
 
 # A list of tasks that a generator went on with.
 TASK_LIST = re.compile(
-    r"^\s{0,4}(?:#{2,4}\s?$\s{0,4}\d{1,3}\.|(?:\d{1,3}\.\s{0,2})?(?:task|instruction|input"
-    r"|output) ?\d{0,3}:.{0,300}$"
-    r"\s{0,4}(?:\d{1,3}\.\s{0,2})?(?:input|output|instruction) ?\d{0,3}:)",
+    r"^\s{0,4}(?:#{2,4}\s?$\s{0,4}[0-9]{1,3}\.|(?:[0-9]{1,3}\.\s{0,2})?(?:task|instruction|input"
+    r"|output) ?[0-9]{0,3}:.{0,300}$"
+    r"\s{0,4}(?:[0-9]{1,3}\.\s{0,2})?(?:input|output|instruction) ?[0-9]{0,3}:)",
     re.I | re.M,
 )
 
@@ -52,7 +52,7 @@ TEMPLATE_MARKERS = re.compile(
 SPECIAL_TOKENS = re.compile(
     r"<\|(?:endoftext|end_of_text|pad|padding|endofprompt|fim_\w{1,9}|end|sep)\|>|</?s>(?![^<]{0,400}</s>)"
     r"|<(?:pad|unk|bos|eos|mask)>|\[(?:PAD|CLS|SEP|MASK|UNK|EOS|BOS)\]"
-    r"|<extra_id_\d{1,3}>"
+    r"|<extra_id_[0-9]{1,3}>"
 )
 
 SPEAKER = re.compile(r"^\W{0,3}(?:user|human|assistant|ai|bot|chatgpt|gpt-?[345]|system)\W{0,3}:", re.I | re.M)
@@ -68,7 +68,7 @@ MOJIBAKE = re.compile(
 CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u2028\u2029\ufeff\u200b\u2060\u202a-\u202e\u2066-\u2069\ufff9-\ufffc]"
 )
-HTML_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|nbsp|#39|#x27|#\d{2,5});")
+HTML_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|nbsp|#39|#x27|#[0-9]{2,5});")
 HTML_TAG = re.compile(r"</?(?:div|span|p|br|font|table|tr|td|li|ul|body|html|script|a href)\b[^<>]{0,200}>", re.I)
 
 SECRET = re.compile(
@@ -80,21 +80,21 @@ SECRET = re.compile(
 )
 PASSWORD = re.compile(
     r"\b(?:password|passwd|api[_-]?key"
-    r"|secret[_-]?key)\b ?[=:] ?['\"]?(?=[^\s'\"]{0,40}\d)[^\s'\"<>(){}\[\]]{8,}",
+    r"|secret[_-]?key)\b ?[=:] ?['\"]?(?=[^\s'\"]{0,40}[0-9])[^\s'\"<>(){}\[\]]{8,}",
     re.I,
 )
-CARD = re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.-])")
+CARD = re.compile(r"(?<![0-9.-])(?:[0-9][ -]?){12,18}[0-9](?![0-9.-])")
 EMAIL = re.compile(r"\b[\w.+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,18}\b", re.I)
 # Domains that are kept free for examples, and what stands for one.
 EXAMPLE_EMAIL = re.compile(
     r"@(?:[\w-]{1,63}\.){0,3}(?:example|test|invalid|domain|email|company|yourdomain|yourcompany)\b", re.I
 )
 PHONE = re.compile(
-    r"(?<![\w.+-])(?:\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}|\(\d{3}\) ?\d{3}-\d{4}"
-    r"|\d{3}-\d{3}-\d{4})(?![\w-])"
+    r"(?<![\w.+-])(?:\+[0-9]{1,3}[ .-]?\(?[0-9]{1,4}\)?(?:[ .-]?[0-9]{2,4}){2,4}|\([0-9]{3}\) ?[0-9]{3}-[0-9]{4}"
+    r"|[0-9]{3}-[0-9]{3}-[0-9]{4})(?![\w-])"
 )
-SOCIAL_SECURITY = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
-IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
+SOCIAL_SECURITY = re.compile(r"(?<![0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9-])")
+IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
 
 LINK = re.compile(r"\bhttps?://[^\s<>\"')\]]{3,}|\bwww\.[\w-]{2,63}\.[a-z]{2,10}", re.I)
 ASKS_FOR_LINK = re.compile(
@@ -120,6 +120,15 @@ UNFILLED = re.compile(
 MEDIA = re.compile(
     r"!\[[^\]]{0,200}\]\(|<img\b|\b(?:see|shown in|in) the (?:attached|following|above|below) (?:image"
     r"|picture|figure|photo|file)\b",
+    re.I,
+)
+# Asks to do something with a text, and ends without one.
+ABOUT_INPUT = re.compile(
+    r"\b(?:summari[sz]e|translate|rewrite|edit|proofread|classify|categori[sz]e|paraphrase|analy[sz]e|correct|convert"
+    r"|shorten|simplify|explain|identify|find|extract|read|use|complete)\b[^.?!\n:]{0,80}"
+    r"\b(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph|sentences?|essay|poem"
+    r"|code|e-?mail|letter|story|document|data|list|words?|review|tweet|conversation|dialogue|report)\b"
+    r"[^\n:\"'\u201c]{0,40}\s*$",
     re.I,
 )
 SAYS_SAME_AGAIN = re.compile(r"(.{12,80}?)\1{3,}", re.S)

@@ -2,258 +2,195 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable
 from typing import NamedTuple
 
-from neuralchat.data_tools import patterns
-from neuralchat.data_tools.findings import CheckHelp
-from neuralchat.data_tools.record_text import RecordText, without_case
+from neuralchat.data_tools import in_answers, in_text, patterns
+from neuralchat.data_tools.findings import CheckHelp, Severity
+from neuralchat.data_tools.in_answers import WORDS_OF_LANGUAGE
+from neuralchat.data_tools.in_answers import script_of as script_of
+from neuralchat.data_tools.in_text import Find, pattern_in
 
-# Longer answers are rare in any set that a small model learns from, and mostly something that was pasted.
-LONG_CHARACTERS = 40_000
-# An answer of so few words that says no more than its question asks.
-FEW_REPEATED_WORDS = 4
-CUT_FROM_WORDS = 12
-LETTERS_LOOKED_AT = 400
-FOREIGN_SHARE = 0.3
-MENTIONS_LANGUAGE = re.compile(
-    r"\b(?:translat|language|spanish|french|german|chinese|japanese|korean|russian|arabic|hindi|greek|hebrew|thai|latin"
-    r"|script|alphabet|word for)",
-    re.I,
-)
+# Of hints: what \w, \s and any case mean to Python. To RE2 they mean ASCII, and all letters of Unicode take it long.
+W, S = r"(?:\w|[^\x00-\x7f])", r"(?:[\s\x0b\x1c-\x1f]|[^\x00-\x7f])"
+TURKISH_I = "\u0130\u0131"
 
 
 class RecordCheck(NamedTuple):
-    """`find`: the text of a record -> what was seen there, or None."""
+    """`find`: the texts of a record -> what was seen there, or None.
+
+    `hint`: a regular expression of RE2 that the whole text of each record has in which `find` sees something; without
+    one, every record is given to it. A million records are searched for hints in seconds, for patterns in minutes.
+    """
 
     about: CheckHelp
-    find: Callable[[RecordText], str | None]
+    find: Find
+    hint: str = ""
 
 
-def around(match: re.Match[str] | None) -> str | None:
-    """What matched, with what stands before and after it."""
-    if match is None:
-        return None
-    text = match.string[max(0, match.start() - 20) : match.end() + 30]
-    return " ".join(text.split())
+def row(name: str, severity: Severity, find: Find, advice: str, *, hint: str = "", any_case: str = "") -> RecordCheck:
+    """`any_case`: a hint in which small letters stand for capitals too."""
+    return RecordCheck(CheckHelp(name, severity, advice), find, hint + (case_free(any_case) if any_case else ""))
 
 
-def pattern_in(part: str, pattern: re.Pattern[str], hint: str = "") -> Callable[[RecordText], str | None]:
-    """`part`: an attribute of RecordText. `hint`: all that matches has one of these characters, quickly looked for."""
+def case_free(hint: str) -> str:
+    """Python's re takes the Turkish letters for an i, where RE2 does not.
 
-    def find(text: RecordText) -> str | None:
-        held = getattr(text, part)
-        if hint and not any(character in held for character in hint):
-            return None
-        return around(pattern.search(held))
-
-    return find
-
-
-def no_input(text: RecordText) -> str | None:
-    if text.context and patterns.NO_INPUT.match(text.context):
-        return text.context
-    return around(patterns.NO_INPUT_TAG.search(text.whole)) if "<" in text.whole else None
-
-
-def special_tokens(text: RecordText) -> str | None:
-    return around(patterns.SPECIAL_TOKENS.search(text.whole)) if "<" in text.whole or "[" in text.whole else None
-
-
-def refused_answer(text: RecordText) -> str | None:
-    return next((answer[:80] for answer in text.answers if patterns.REFUSES.match(answer)), None)
-
-
-def speaker(text: RecordText) -> str | None:
-    return None if text.is_plain_text else around(patterns.SPEAKER.search(text.answer))
-
-
-def replacement(text: RecordText) -> str | None:
-    place = text.whole.find(patterns.REPLACEMENT)
-    return None if place < 0 else text.whole[max(0, place - 20) : place + 20]
-
-
-def control(text: RecordText) -> str | None:
-    match = patterns.CONTROL.search(text.whole)
-    return (
-        None
-        if match is None
-        else f"U+{ord(match[0]):04X} after {match.string[max(0, match.start() - 20) : match.start()]!r}"
-    )
-
-
-def secret(text: RecordText) -> str | None:
-    """Only how it begins: a report is passed around."""
-    match = patterns.SECRET.search(text.whole)
-    return None if match is None else f"{match[0][:8]}..."
-
-
-def payment_card(text: RecordText) -> str | None:
-    for match in patterns.CARD.finditer(text.whole):
-        digits = re.sub(r"\D", "", match[0])
-        if digits[0] in "3456" and passes_luhn(digits):
-            return f"{digits[:4]}... ({len(digits)} digits)"
-    return None
-
-
-def passes_luhn(digits: str) -> bool:
+    >>> case_free("ai")
+    '(?i:ai)|[\u0130\u0131]'
     """
-    >>> passes_luhn("4111111111111111"), passes_luhn("4111111111111112")
-    (True, False)
-    """
-    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
-    return sum(value - 9 * (value > 9) for value in doubled) % 10 == 0
+    return f"(?i:{hint})|[{TURKISH_I}]"
 
 
-def personal(text: RecordText) -> str | None:
-    """Addresses and numbers of people; of each only what kind it is and how it begins."""
-    whole = text.whole
-    if "@" in whole:
-        for match in patterns.EMAIL.finditer(whole):
-            if not patterns.EXAMPLE_EMAIL.search(match[0]):
-                return f"an e-mail address, {match[0][:3]}..."
-    for what, pattern in (
-        ("a phone number", patterns.PHONE),
-        ("a social security number", patterns.SOCIAL_SECURITY),
-        ("a password", patterns.PASSWORD),
-    ):
-        if seen := pattern.search(whole):
-            return f"{what}, {seen[0][:3]}..."
-    account = patterns.IBAN.search(whole)
-    return f"a bank account, {account[0][:4]}..." if account else None
-
-
-def link(text: RecordText) -> str | None:
-    match = patterns.LINK.search(text.answer) if "://" in text.answer or "www." in text.answer else None
-    return around(match) if match and not patterns.ASKS_FOR_LINK.search(text.prompt) else None
-
-
-def code(text: RecordText) -> str | None:
-    match = patterns.CODE.search(text.answer)
-    return around(match) if match and text.asked and not patterns.ASKS_FOR_CODE.search(text.prompt) else None
-
-
-def repeats_question(text: RecordText) -> str | None:
-    answer, asked = without_case(text.last_answer).strip(" .!?"), without_case(text.last_asked).strip(" .!?")
-    if len(answer.split()) < FEW_REPEATED_WORDS or not asked:
-        return None
-    return (
-        text.last_answer[:80]
-        if answer == asked or (asked.endswith(f" {answer}") and len(answer) > len(asked) // 2)
-        else None
-    )
-
-
-def says_same_again(text: RecordText) -> str | None:
-    lines = [line.strip() for line in text.answer.splitlines() if len(line.strip()) > 20]
-    if len(lines) >= 6 and len(set(lines)) <= len(lines) // 3:
-        return lines[0][:80]
-    words = text.answer.split()
-    # A loop shows at the end, where a generator did not stop.
-    tail = " ".join(words[-120:])
-    return around(patterns.SAYS_SAME_AGAIN.search(tail)) if len(words) >= 30 and len(set(words[-60:])) < 25 else None
-
-
-def cut_ending(text: RecordText) -> str | None:
-    answer = text.last_answer
-    if len(answer.split()) < CUT_FROM_WORDS or text.is_plain_text:
-        return None
-    tail = answer[-60:]
-    if answer.count("```") % 2 or patterns.OPEN_END.search(tail):
-        return tail
-    # Lists, verses and code end as they like; what ends within a long line of prose was cut.
-    last_line = answer.rstrip().rpartition("\n")[2]
-    prose = len(last_line.split()) > CUT_FROM_WORDS and ". " in last_line
-    return tail if prose and not patterns.ENDS_WELL.search(tail) and not patterns.SIGNED.search(tail) else None
-
-
-def other_script(text: RecordText) -> str | None:
-    """An answer mostly in letters of a script that its question has none of."""
-    if text.answer.isascii() or not text.asked or MENTIONS_LANGUAGE.search(text.prompt):
-        return None
-    scripts = {script_of(c) for c in text.prompt[:LETTERS_LOOKED_AT] if c.isalpha()}
-    letters = [c for c in text.answer[:LETTERS_LOOKED_AT] if c.isalpha()]
-    foreign = [c for c in letters if script_of(c) not in scripts]
-    return text.answer[:60] if letters and len(foreign) > FOREIGN_SHARE * len(letters) else None
-
-
-def script_of(letter: str) -> str:
-    """
-    >>> script_of("a"), script_of("я")
-    ('LATIN', 'CYRILLIC')
-    """
-    return "LATIN" if letter.isascii() else unicodedata.name(letter, "NONE").partition(" ")[0]
-
-
-def very_long(text: RecordText) -> str | None:
-    longest = max(len(text.answer), len(text.prompt))
-    return f"{longest:,} characters" if longest > LONG_CHARACTERS else None
-
-
-def row(name: str, severity: str, find: Callable[[RecordText], str | None], advice: str) -> RecordCheck:
-    return RecordCheck(CheckHelp(name, severity, advice), find)  # type: ignore[arg-type]
-
+FOREIGN_WORDS = "|".join(sorted({word for name in WORDS_OF_LANGUAGE if name != "English" for word in WORDS_OF_LANGUAGE[name]}))
+FIELD = r"(?:input|output|instruction)"
 
 RECORD_CHECKS: tuple[RecordCheck, ...] = (
-    row("no_input_marker", "error", no_input, "empty the field: the model would learn the marker as text"),
+    row("no_input_marker", "error", in_text.no_input, "empty the field: the model would learn the marker as text"),
     row(
         "task_list_echo",
         "error",
-        pattern_in("answer", patterns.TASK_LIST, "#:"),
+        pattern_in("answer", patterns.TASK_LIST),
         "the generator went on with its list; cut the answer there",
+        any_case=rf"#{S}?\n{S}{{0,3}}[0-9]{{1,3}}\.|(?:task|{FIELD}) ?[0-9]{{0,3}}:[^\n]*\n{S}{{0,3}}"
+        rf"(?:[0-9]{{1,3}}\.{S}{{0,2}})?{FIELD} ?[0-9]{{0,3}}:",
     ),
     row(
         "template_marker",
         "error",
-        pattern_in("whole", patterns.TEMPLATE_MARKERS, "<[#B"),
+        pattern_in("whole", patterns.TEMPLATE_MARKERS),
         "another template's markers; give the turns as records",
+        hint=r"<\||\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|Below is an instruction that describes"
+        r"|(?m:^)###? ?(?:Instruction|Response|Input|Human|Assistant|User) ?:",
     ),
-    row("special_token", "error", special_tokens, "remove it: a tokenizer may read it as the end of the text"),
+    row(
+        "special_token",
+        "error",
+        pattern_in("whole", patterns.SPECIAL_TOKENS),
+        "remove it: a tokenizer may read it as the end of the text",
+        hint=r"<\||</?s>|<(?:pad|unk|bos|eos|mask)>|\[(?:PAD|CLS|SEP|MASK|UNK|EOS|BOS)\]|<extra_id_",
+    ),
     row(
         "replacement_character",
         "error",
-        replacement,
+        in_text.replacement,
         "bytes were lost when the file was decoded; take the text from its source",
+        hint=patterns.REPLACEMENT,
     ),
     row(
         "mojibake",
         "error",
-        pattern_in("whole", patterns.MOJIBAKE, "\u00e2\u00c3\u00c2\u00ef\u00f0"),
+        pattern_in("whole", patterns.MOJIBAKE),
         "UTF-8 was read as Latin-1; decode the source again",
+        hint=patterns.MOJIBAKE.pattern,
     ),
-    row("control_character", "error", control, "remove characters that nobody sees"),
-    row("secret", "error", secret, "a key or password; remove it, and revoke it"),
-    row("payment_card", "error", payment_card, "remove the number of the card"),
-    row("personal_data", "warning", personal, "may be a person's; remove or replace it unless it is public"),
+    row(
+        "control_character",
+        "error",
+        in_text.control,
+        "remove characters that nobody sees",
+        hint=patterns.CONTROL.pattern,
+    ),
+    row(
+        "secret",
+        "error",
+        in_text.secret,
+        "a key or password; remove it, and revoke it",
+        hint=r"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_\w{9}|sk-[\w-]{20}|xox[abps]-|AIza|sk_live_|PRIVATE KEY|eyJ",
+    ),
+    row(
+        "payment_card",
+        "error",
+        in_text.payment_card,
+        "remove the number of the card",
+        hint=rf"(?:[0-9][ -]?){{12}}[0-9]",
+    ),
+    row(
+        "personal_data",
+        "warning",
+        in_text.personal,
+        "may be a person's; remove or replace it unless it is public",
+        any_case=rf"@[a-z0-9-]+\.[a-z0-9]|\+(?:[ .()-]{{0,3}}[0-9]){{6}}|\([0-9]{{3}}\) ?[0-9]{{3}}-[0-9]"
+        rf"|[0-9]{{3}}-[0-9]{{2,3}}-[0-9]{{4}}|(?:password|passwd|api[_-]?key|secret[_-]?key) ?[=:]"
+        rf"|[a-z]{{2}}[0-9]{{2}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}}",
+    ),
     row(
         "ai_disclaimer",
         "warning",
         pattern_in("answer", patterns.AI_DISCLAIMER),
         "the teacher speaks of itself; rewrite the answer",
+        any_case=r"\ban? (?:ai|artificial intelligence)\b|language model|my (?:knowledge cutoff|training data)"
+        r"|by (?:openai|anthropic|google deepmind)",
     ),
-    row("refusal", "warning", refused_answer, "teaches to refuse; keep only where that is meant"),
-    row("speaker_label", "warning", speaker, "several turns in one answer; give them as turns"),
-    row("repeats_question", "warning", repeats_question, "the answer is the question; write an answer or drop the row"),
-    row("says_same_again", "warning", says_same_again, "the answer loops; drop the row"),
-    row("cut_ending", "warning", cut_ending, "the answer seems to end too early; finish or drop it"),
-    row("other_script", "warning", other_script, "the answer is in another script than the question"),
-    row("very_long", "warning", very_long, "longer than any chat; split it, or see what max_seq_length cuts"),
+    row("refusal", "warning", in_answers.refused_answer, "teaches to refuse; keep only where that is meant"),
+    row(
+        "speaker_label",
+        "warning",
+        in_answers.speaker,
+        "several turns in one answer; give them as turns",
+        any_case=r"(?m:^)[^a-z0-9_]{0,3}(?:user|human|assistant|ai|bot|chatgpt|gpt-?[345]|system)[^a-z0-9_]{0,3}:",
+    ),
+    row(
+        "repeats_question",
+        "warning",
+        in_answers.repeats_question,
+        "the answer is the question; write an answer or drop the row",
+    ),
+    row("says_same_again", "warning", in_answers.says_same_again, "the answer loops; drop the row"),
+    row("cut_ending", "warning", in_answers.cut_ending, "the answer seems to end too early; finish or drop it"),
+    row(
+        "missing_input",
+        "warning",
+        in_answers.missing_input,
+        "asks about a text that the row does not have; add it, or drop the row",
+        any_case=r"(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph|sentence|essay|poem"
+        r"|code|e-?mail|letter|story|document|data|list|word|review|tweet|conversation|dialogue|report)",
+    ),
+    row("no_words", "warning", in_answers.no_words, "the answer has no letter and no digit; write one or drop the row"),
+    row("other_script", "warning", in_answers.other_script, "the answer is in another script than the question"),
+    row(
+        "other_language",
+        "warning",
+        in_answers.other_language,
+        "the answer is in another language than the question",
+        any_case=rf"(?:^|[\s[:punct:]])(?:{FOREIGN_WORDS})(?:[\s[:punct:]]|$)",
+    ),
+    row("very_long", "warning", in_answers.very_long, "longer than any chat; split it, or see what max_seq_length cuts"),
     row(
         "placeholder",
         "note",
         pattern_in("answer", patterns.UNFILLED),
         "a gap that was never filled, unless a form is asked for",
+        any_case=r"\[(?:your|insert|company|recipient|name|date|address|employer|client)|lorem ipsum|<(?:insert|your)[ _]"
+        r"|\btodo\b|\bfixme\b|\{\{",
     ),
-    row("missing_media", "note", pattern_in("prompt", patterns.MEDIA), "speaks of a picture or file that is not there"),
-    row("html_markup", "note", pattern_in("answer", patterns.HTML_TAG, "<"), "HTML in an answer; is it meant?"),
+    row(
+        "missing_media",
+        "note",
+        pattern_in("prompt", patterns.MEDIA),
+        "speaks of a picture or file that is not there",
+        any_case=r"!\[|<img|in the (?:attached|following|above|below) (?:image|picture|figure|photo|file)",
+    ),
+    row(
+        "html_markup",
+        "note",
+        pattern_in("answer", patterns.HTML_TAG),
+        "HTML in an answer; is it meant?",
+        any_case=r"</?(?:div|span|p|br|font|table|tr|td|li|ul|body|html|script|a href)\b",
+    ),
     row(
         "html_entity",
         "warning",
-        pattern_in("whole", patterns.HTML_ENTITY, "&"),
+        pattern_in("whole", patterns.HTML_ENTITY),
         "text that was escaped for HTML; unescape it",
+        hint=rf"&(?:amp|lt|gt|quot|nbsp|#39|#x27|#[0-9]{{2,5}});",
     ),
-    row("link", "note", link, "an address nobody asked for; models learn to invent such"),
-    row("code", "note", code, "code where the question asks for none"),
+    row("link", "note", in_text.link, "an address nobody asked for; models learn to invent such", any_case=r"https?://|www\."),
+    row(
+        "code",
+        "note",
+        in_text.code,
+        "code where the question asks for none",
+        hint=rf"```|def [^ ]+\(|class {W}+[:({{]|import {W}+(?:\n|$)|from (?:{W}|\.)+ import|#include ?<"
+        rf"|public static |function {W}*\(|<\?php|SELECT .+ FROM ",
+    ),
 )

@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from functools import cached_property
-
 from neuralchat.data.records import TEXT, Record
 
-SPACES = re.compile(r"\s+")
 
-
-@dataclass(frozen=True)
 class RecordText:
     """`asked`: what users, tools and the system say, without `context`, Alpaca's input. `answers`: those to be learned.
 
-    `last_asked` and `last_answer` are the last turns. A text without a prompt is an answer.
+    `last_asked`, `last_answer`: the last turn of each. `prompt`, `answer`: what is asked with its context, and all answers, each as one
+    text; `whole`: both. A text without a prompt is an answer.
     """
 
-    record: Record
-    asked: str
-    context: str
-    answers: tuple[str, ...]
-    last_asked: str
+    __slots__ = ("answer", "answers", "asked", "context", "last_answer", "last_asked", "prompt", "record", "whole")
 
-    @property
-    def last_answer(self) -> str:
-        return self.answers[-1] if self.answers else ""
+    def __init__(self, record: Record, asked: str, context: str, answers: tuple[str, ...], last_asked: str) -> None:
+        self.record = record
+        self.asked = asked
+        self.context = context
+        self.answers = answers
+        self.last_asked = last_asked
+        self.last_answer = answers[-1] if answers else ""
+        self.answer = answers[0] if len(answers) == 1 else "\n".join(answers)
+        self.prompt = f"{asked}\n{context}" if context else asked
+        self.whole = f"{self.prompt}\n{self.answer}"
 
     @property
     def is_plain_text(self) -> bool:
         return self.record.kind == TEXT
 
-    @cached_property
-    def answer(self) -> str:
-        return "\n".join(self.answers)
-
-    @cached_property
-    def prompt(self) -> str:
-        return f"{self.asked}\n{self.context}" if self.context else self.asked
-
-    @cached_property
-    def whole(self) -> str:
-        return f"{self.prompt}\n{self.answer}"
-
-    @cached_property
+    @property
     def prompt_key(self) -> str:
         return without_case(self.prompt)
 
-    @cached_property
+    @property
     def answer_key(self) -> str:
         return without_case(self.answer)
 
@@ -57,6 +42,10 @@ def record_text(record: Record) -> RecordText:
     turns = record.turns
     if record.kind == TEXT:
         return RecordText(record, "", "", (turns[0].content,), "")
+    if len(turns) == 2 and turns[1].trained:
+        # Most have a question and an answer.
+        question, answer = turns
+        return RecordText(record, question.content, question.context, (answer.content,), question.content)
     asked = [turn.content for turn in turns if turn.role != "assistant"]
     # What an assistant said that is not learned belongs to what is asked.
     asked += [turn.content for turn in turns if turn.role == "assistant" and not turn.trained]
@@ -72,4 +61,4 @@ def without_case(text: str) -> str:
     >>> without_case(" Name  a\\nFruit. ")
     'name a fruit.'
     """
-    return SPACES.sub(" ", text).strip().casefold()
+    return " ".join(text.split()).casefold()

@@ -41,6 +41,9 @@ DEFECTS: dict[str, Any] = {
     "cut_ending": answered(
         "People carry a laptop around, so it has a battery. Its capacity is given in watt hours and"
     ),
+    "missing_input": answered("It is about a river.", "Summarize the following article in one sentence."),
+    "no_words": answered("..."),
+    "other_language": answered("Das ist nicht schwer: eine Batterie wird für den Strom geladen und hält sich lange."),
     "other_script": answered("Потому что ноутбук работает без розетки."),
     "very_long": answered(" ".join(f"It has {number} cells." for number in range(4000))),
     "placeholder": answered("Dear [Your Name], it has a battery."),
@@ -55,7 +58,7 @@ DEFECTS: dict[str, Any] = {
 def with_names(records: dict[str, Any]) -> dict[str, Any]:
     """Each asks something of its own, but for those whose question is the defect."""
     for number, (name, record) in enumerate(records.items()):
-        if name not in ("repeats_question", "missing_media"):
+        if name not in ("repeats_question", "missing_media", "missing_input"):
             record["instruction"] += f" This is about model {number}."
     return records
 
@@ -85,10 +88,16 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], d
             rows.append(first)
         rows.append(second)
         places[name] = len(rows)
+    kept_back = answered(
+        "The bridge over the canal was built of red bricks, and carries a road and two tracks of the old tramway.",
+        "What is the bridge over the canal built of, and what does it carry?",
+    )
+    rows.append({**kept_back, "instruction": "What is the bridge over the canal built of, and what does it bear?"})
+    places["near_leakage"] = len(rows)
     held_out = answered("Green.", "Which colour has the grass of our meadow?")
     rows.append(answered("It is green.", "Which colour has the grass of  our meadow?"))
     places["leakage"] = len(rows)
-    (directory / "held_out.jsonl").write_text(json.dumps(held_out) + "\n")
+    (directory / "held_out.jsonl").write_text(f"{json.dumps(held_out)}\n{json.dumps(kept_back)}\n")
     (directory / "planted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = directory / "report.json"
     words = [str(directory / "planted.jsonl"), "--validation_file", str(directory / "held_out.jsonl")]

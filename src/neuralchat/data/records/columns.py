@@ -38,6 +38,11 @@ class Columns:
         row = {(f"column '{name}'" if name in there else name): v for name, v in value.items() if name not in taken}
         return {**row, **{field: value[column] for field, column in there.items()}}
 
+    def take(self, others: Columns) -> None:
+        """What rows after these had."""
+        self.seen |= others.seen
+        self.found_instead = self.found_instead or others.found_instead
+
     def missing(self) -> list[tuple[str, str]]:
         """(flag, problem) for each column that no row had."""
         return [

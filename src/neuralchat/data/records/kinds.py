@@ -13,6 +13,7 @@ from neuralchat.data.records.record import Fact, Record, Turn
 from neuralchat.data.records.tool_calls import tools_of
 from neuralchat.data.records.values import Fields, Findings, is_absent, names_of, summary_of, text_problem
 
+ALPACA = "Alpaca"
 TEXT = "text"
 FACTS = "a list of texts or of lists of alternatives"
 
@@ -44,7 +45,7 @@ ALL_KINDS = (
         conversation=True,
     ),
     RecordKind(
-        "Alpaca",
+        ALPACA,
         ("instruction", "output"),
         partial(pair, asked=("instruction",), context=("input", "context"), answered=("output", "response")),
     ),
@@ -57,6 +58,7 @@ ALL_KINDS = (
     RecordKind(TEXT, ("text",), text),
 )
 RECORD_KINDS: Mapping[str, RecordKind] = {kind.name: kind for kind in ALL_KINDS}
+PLAIN_FIELDS = frozenset({"instruction", "input", "output"})
 ALLOWED = "instruction/input/output, messages, conversations, prompt/completion, question/answer, or text"
 
 
@@ -68,6 +70,11 @@ def recognise(value: Any, expected: RecordKind | None = None) -> RecordKind | No
     """
     if not isinstance(value, dict):
         return None
+    if expected is not None:
+        # So it is of nearly all rows.
+        for name in expected.recognised_by:
+            if not is_absent(held := value.get(name)) and held != []:
+                return expected
     kinds = ALL_KINDS if expected is None else (expected, *ALL_KINDS)
     for is_there in (lambda name: not is_absent(held := value.get(name)) and held != [], value.__contains__):
         for kind in kinds:
@@ -89,12 +96,31 @@ def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings)
     if kind is None:
         found.problem(f"fields not recognised: found {names_of(value) or 'no fields'}; allowed are {ALLOWED}")
         return None
+    if kind.name == ALPACA and not found.problems and (plain := plain_pair(value)) is not None:
+        return Record(plain, source, ALPACA)
     fields = Fields(value, found)
     turns = kind.turns(fields)
     tools = () if kind.name == TEXT else tools_of(fields)
     facts = facts_of(fields)
     fields.finish()
     return None if found.problems else Record(tuple(turns), source, kind.name, facts, tools)
+
+
+def plain_pair(value: Mapping[str, Any]) -> tuple[Turn, ...] | None:
+    """What `pair` makes of the plainest and commonest of rows, which need not be looked at field by field; None for any
+    other row.
+    """
+    if not PLAIN_FIELDS.issuperset(value):
+        return None
+    question, answer, context = value.get("instruction"), value.get("output"), value.get("input", "")
+    if not (type(question) is str and type(answer) is str and type(context) is str and question.strip() and answer.strip()):
+        return None
+    try:
+        if not (question.isascii() and answer.isascii() and context.isascii()):
+            f"{question}{answer}{context}".encode()
+    except UnicodeEncodeError:
+        return None
+    return Turn("user", question, context), Turn("assistant", answer)
 
 
 def facts_of(fields: Fields) -> tuple[Fact, ...]:

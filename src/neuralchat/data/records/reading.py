@@ -5,7 +5,7 @@ Files are streamed: memory does not grow with their size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,15 @@ def read_records(paths: Sequence[str | Path], report: RecordReport, columns: Col
 
 
 def records_of_rows(
-    name: str, rows: Iterator[RawRow | SyntaxProblem], report: RecordReport, columns: Columns = NO_COLUMNS
+    name: str,
+    rows: Iterator[RawRow | SyntaxProblem],
+    report: RecordReport,
+    columns: Columns = NO_COLUMNS,
+    kind: RecordKind | None = None,
 ) -> Iterator[Record]:
-    """Turn raw rows into records. `name` is the file (or data set) that messages quote."""
-    kind: RecordKind | None = None
+    """Turn raw rows into records. `name` is the file (or data set) that messages quote, `kind` what it began with where
+    `rows` are not its first.
+    """
     rows_seen = 0
     for row in rows:
         if isinstance(row, SyntaxProblem):
@@ -74,6 +79,12 @@ def records_of_rows(
     if rows_seen == 0 and not report.fatal and not report.bad_rows:
         report.add(name, None, "the file holds no record")
         report.fatal = True
+
+
+def kind_of_rows(rows: Iterable[RawRow | SyntaxProblem], columns: Columns = NO_COLUMNS) -> RecordKind | None:
+    """The kind that a file has which begins with these rows; None where none of them is a record."""
+    values = (columns.renamed(as_object(row.value)) for row in rows if isinstance(row, RawRow))
+    return next(filter(None, map(recognise, values)), None)
 
 
 def as_object(value: Any) -> Any:

@@ -99,6 +99,18 @@ class RecordReport:
             problem = self.found[key] = Problem(name, what)
         problem.add(row, what)
 
+    def take(self, others: RecordReport) -> None:
+        """What was found in rows after these, but for the listed problems and doubts, which name rows."""
+        self.good += others.good
+        self.bad_rows += others.bad_rows
+        self.fatal |= others.fatal
+        self.refused |= others.refused
+        self.unrecognised |= others.unrecognised
+        self.columns_to_name = self.columns_to_name or others.columns_to_name
+        self.ignore(others.ignored_fields)
+        for name, kind in others.kinds.items():
+            self.kinds.setdefault(name, kind)
+
     def refuse(self, source: str, what: str) -> None:
         """A row that was read as good, named as its record is, that the template does not write."""
         name, _, row = source.rpartition(" row ")
@@ -134,18 +146,20 @@ class RecordReport:
 
     def advice(self) -> str:
         """What to do, only what helps: nothing can be left out of a file that ends too early, or of bad rows alone."""
-        lines = []
-        if self.unrecognised:
-            columns = ",".join(self.columns_to_name or EXAMPLE_COLUMNS)
-            lines.append(
-                f"If other columns hold the texts, name them: --columns {shlex.quote(columns)} "
-                "(docs/data.md lists the fields that can stand on the left)."
-            )
+        lines = [self.column_advice()] if self.unrecognised else []
         if self.refused:
             lines.append("What one template refuses another may write: --template alpaca, or --chat_template FILE.")
         if self.good and not self.fatal:
             lines.append("Correct these rows, or leave them out with --on_bad_record skip.")
         return "".join(f"\n{line}" for line in lines)
+
+    def column_advice(self) -> str:
+        """What to say of rows without the fields of records."""
+        columns = ",".join(self.columns_to_name or EXAMPLE_COLUMNS)
+        return (
+            f"If other columns hold the texts, name them: --columns {shlex.quote(columns)} "
+            "(docs/data.md lists the fields that can stand on the left)."
+        )
 
     def listed(self, title: str) -> str:
         return problem_list(title, self.problems, unlisted=self.unlisted)

@@ -1,0 +1,79 @@
+"""A block of rows -> what each of its records shows by itself, and what has to be remembered of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from neuralchat.data.records import Columns, records_of_rows
+from neuralchat.data_tools.findings import FoundInReading, RowFindings, place_of_source
+from neuralchat.data_tools.record_checks import RECORD_CHECKS, RecordCheck
+from neuralchat.data_tools.record_table import RecordMarks
+from neuralchat.data_tools.record_text import RecordText, record_text
+from neuralchat.data_tools.row_blocks import RowBlock
+
+
+@dataclass(frozen=True)
+class BlockChecks:
+    """How blocks are looked at. `columns`: what --columns says. `near`: make sketches for near duplicates."""
+
+    columns: tuple[str, ...] = ()
+    near: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFound:
+    """Of one block: findings, what reading found, the columns that were there, and the marks of its records."""
+
+    name: str
+    findings: RowFindings
+    read: FoundInReading
+    columns: Columns
+    marks: RecordMarks
+
+
+def look_at_block(checks: BlockChecks, block: RowBlock, held_out: bool, most: int | None = None) -> BlockFound:
+    """`held_out`: the records are only remembered. `most`: how many of the records are wanted."""
+    findings = RowFindings()
+    read, columns = FoundInReading(findings), Columns(checks.columns)
+    texts = []
+    for record in records_of_rows(block.name, iter(block.rows), read, columns, block.kind):
+        texts.append(record_text(record))
+        if most is not None and len(texts) == most:
+            break
+    rows = [int(text.record.source.rpartition(" ")[2]) for text in texts]
+    if not held_out:
+        look_at_records(texts, findings)
+    return BlockFound(block.name, findings, read, columns, RecordMarks.of(texts, rows, near=checks.near))
+
+
+def look_at_records(texts: Sequence[RecordText], findings: RowFindings) -> None:
+    """Add what the checks of RECORD_CHECKS see, each check's findings in the order of the records."""
+    for check, given in given_to_checks(texts):
+        find = check.find
+        for text in given:
+            if (seen := find(text)) is not None:
+                findings.add(check.about, place_of_source(text.record.source), seen)
+
+
+def given_to_checks(texts: Sequence[RecordText]) -> Iterator[tuple[RecordCheck, Sequence[RecordText]]]:
+    """Each check with the texts that it has to see: those that have its hint."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not texts:
+        return
+    wholes = pa.array([text.whole for text in texts], pa.large_string())
+    # One search for all hints leaves few texts to look for each of them in.
+    has_any = pc.match_substring_regex(wholes, pattern=ANY_HINT)
+    few = [texts[index] for index in pc.indices_nonzero(has_any).to_pylist()]
+    few_wholes = wholes.filter(has_any)
+    for check in RECORD_CHECKS:
+        if not check.hint:
+            yield check, texts
+        elif few:
+            has_hint = pc.match_substring_regex(few_wholes, pattern=check.hint)
+            yield check, [few[index] for index in pc.indices_nonzero(has_hint).to_pylist()]
+
+
+ANY_HINT = "|".join(f"(?:{check.hint})" for check in RECORD_CHECKS if check.hint)

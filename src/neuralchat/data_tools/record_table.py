@@ -1,0 +1,101 @@
+"""What is remembered of each record while files are streamed: hashes and lengths, some ten bytes each, never texts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from neuralchat.data_tools.findings import Place
+from neuralchat.data_tools.near_duplicates import HASHES
+from neuralchat.data_tools.record_text import RecordText, without_case
+from neuralchat.data_tools.wording_table import Sketches, sketches_of
+
+# Small letters for capitals, and a space for each byte that is white space.
+FOLDED = bytes(0x20 if chr(byte).isspace() else ord(chr(byte).lower()) for byte in range(128)) + bytes(range(128, 256))
+KEY_BYTES = 8
+
+
+@dataclass(frozen=True)
+class RecordMarks:
+    """Of some records: hashes of question and answer, the row, how long question and answers are in characters, and
+    sketches of the wording with whether there is one; without near duplicates, none.
+    """
+
+    questions: npt.NDArray[np.uint64]
+    answers: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
+    asked_lengths: npt.NDArray[np.int32]
+    answer_lengths: npt.NDArray[np.int32]
+    sketches: Sketches
+    has_sketch: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, texts: list[RecordText], rows: list[int], *, near: bool) -> RecordMarks:
+        answers = [folded(text.answer) for text in texts]
+        # Texts without a prompt ask what they say.
+        questions = [folded(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
+        wordings = sketches_of([text.whole for text in texts] if near else ())
+        return cls(
+            np.frombuffer(b"".join(map(digest_of, questions)), np.uint64),
+            np.frombuffer(b"".join(map(digest_of, answers)), np.uint64),
+            np.asarray(rows, np.int64),
+            np.asarray([len(text.prompt) for text in texts], np.int32),
+            np.asarray([len(text.answer) for text in texts], np.int32),
+            *wordings,
+        )
+
+
+def folded(text: str) -> bytes:
+    """A text without case and spacing, by which copies differ.
+
+    >>> folded(" Name  a\\nFruit. ")
+    b'name a fruit.'
+    """
+    if not text.isascii():
+        return without_case(text).encode("utf-8", "surrogatepass")
+    # The same, several times as fast.
+    key = text.encode().translate(FOLDED)
+    while b"  " in key:
+        key = key.replace(b"  ", b" ")
+    return key.strip(b" ")
+
+
+def digest_of(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
+
+
+@dataclass
+class RecordTable:
+    """The marks of all records in order, those of validation before those of training.
+
+    They grow in place: joining thousands of arrays at the end would take twice the memory.
+    """
+
+    columns: dict[str, bytearray] = field(default_factory=dict)
+    # First record of each stretch of one file, with the name of the file.
+    stretches: list[tuple[int, str]] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, file: str, marks: RecordMarks) -> None:
+        if not len(marks.rows):
+            return
+        if not self.stretches or self.stretches[-1][1] != file:
+            self.stretches.append((self.count, file))
+        for name, values in vars(marks).items():
+            self.columns.setdefault(name, bytearray()).extend(memoryview(values).cast("B") if values.size else b"")
+        self.count += len(marks.rows)
+
+    def marks(self) -> RecordMarks:
+        types = {"questions": np.uint64, "answers": np.uint64, "rows": np.int64, "has_sketch": np.bool_}
+        types |= {"asked_lengths": np.int32, "answer_lengths": np.int32, "sketches": np.uint16}
+        held = {name: np.frombuffer(self.columns.get(name, b""), kind) for name, kind in types.items()}
+        held["sketches"] = held["sketches"].reshape(-1, HASHES)
+        return RecordMarks(**held)
+
+    def place(self, record: int, rows: npt.NDArray[np.int64]) -> Place:
+        begins = [begin for begin, _ in self.stretches]
+        name = self.stretches[int(np.searchsorted(begins, record, side="right")) - 1][1]
+        return Place(name, int(rows[record]))

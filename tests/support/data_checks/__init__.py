@@ -1,0 +1,1 @@
+"""Slow and plain references for the checks of records."""
