@@ -137,7 +137,7 @@ def row_of_action(action: argparse.Action) -> tuple[str, str, str]:
     """(flag, default, meaning)"""
     flags = [flag for flag in action.option_strings if not flag.startswith("--") or "-" not in flag[2:]]
     shown = ", ".join(f"`{flag}`" for flag in flags) or f"`{action.metavar or action.dest}`"
-    required = action.required and action.nargs != "?"
+    required = action.required and action.nargs not in ("?", "*")
     default = "required" if required else shown_default(action.default)
     meaning = (action.help or "").replace("%%", "%")
     if action.choices:
@@ -146,7 +146,7 @@ def row_of_action(action: argparse.Action) -> tuple[str, str, str]:
 
 
 def shown_default(value: Any) -> str:
-    if value is None or value == [] or value == "":
+    if value in (None, [], (), ""):
         return "-"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

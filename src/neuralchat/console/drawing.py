@@ -38,6 +38,7 @@ MARKS = {
     "special": "bold yellow",
     "learned special": "bold green underline",
     "compared special": "bold cyan underline",
+    "title": "bold blue",
 }
 
 

@@ -77,7 +77,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class MarkedText:
-    """Pieces of text, each with what it is: "learned", "compared" or nothing, and behind that "special" or nothing."""
+    """Pieces of text, each with what it is: "learned", "compared" or nothing, and behind that "special" or nothing;
+    or the "title" of what follows.
+    """
 
     pieces: Sequence[tuple[str, str]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,9 @@ def all_ids(share: StepShare) -> list[int]:
             continue
         for (start, end), (first, last) in zip(batch.source_ranges, batch.target_ranges, strict=True):
             found += [*batch.source_ids[start:end].tolist(), *batch.target_ids[first:last].tolist()]
-    return found + [int(i) for examples in (*share.padded, *share.padded_general) for e in examples for i in e.input_ids]
+    return found + [
+        int(i) for examples in (*share.padded, *share.padded_general) for e in examples for i in e.input_ids
+    ]
 
 
 def assert_learned(given: StepShare, shown: StepShare, examples: list[Example]) -> None:
@@ -131,7 +132,7 @@ def assert_learned(given: StepShare, shown: StepShare, examples: list[Example]) 
 
 
 @pytest.fixture(scope="module")
-def trained(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[StepShare]]]:
+def trained(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[StepShare]]:
     """A finished run, and what each of its steps was given."""
     directory, given = tmp_path_factory.mktemp("trained"), []
     step = GradientSum.step
@@ -148,7 +149,7 @@ def trained(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
             per_device_train_batch_size=3, num_train_epochs=2, report_samples=0, general_samples=0, save_strategy="no",
             compile_kernels=False,
         )  # fmt: skip
-    yield directory, given
+    return directory, given
 
 
 def words_of_run(run: Path) -> list[str]:

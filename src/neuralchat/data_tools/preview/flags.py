@@ -7,7 +7,7 @@ from neuralchat.config.command.flag_parser import FlagParser
 
 def add_preview(preview: FlagParser) -> None:
     preview.add_path(
-        "files", nargs="*", metavar="FILE", help="files of records; --train_file, --mix and the like name them too"
+        "files", nargs="*", metavar="FILE", help="files of records; every flag of finetune may stand beside these"
     )
     preview.add_argument("--index", type=int, nargs="+", default=(), metavar="N", help="these examples, from 0")
     some = {"type": int, "nargs": "?", "const": 3, "metavar": "N"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from neuralchat.config.methods import METHODS
 from neuralchat.data.step_shares import StepShares
-from neuralchat.data_tools.preview.rows import rows_of_share
+from neuralchat.data_tools.preview.rows import TokenRow, rows_of_share
 from neuralchat.data_tools.preview.shown import Shown
 from neuralchat.errors import ArgumentsError, ModelError, problem_list
 from neuralchat.preparation.packed_rows import layout_without_weights
@@ -20,7 +20,9 @@ from neuralchat.preparation.run_data import RunData, checked_identity
 from neuralchat.preparation.step_rows import make_step_shares
 from neuralchat.runs.directory import METRICS, read_manifest, read_metrics
 
-# Of the loss, in its line of metrics.jsonl.
+# What a manifest may say.
+MOST_PROCESSES = 1 << 16
+# Of a step, in its line of metrics.jsonl.
 LOGGED = ("loss", "general_divergence", "grad_norm", "learning_rate")
 
 
@@ -63,21 +65,18 @@ def steps_of_run(run: RunData, resume: Path | None) -> StepsOfRun:
         raise ModelError(f"--step must know how rows of this model are packed, and cannot: {error}") from error
     if results.get("packed") is False:
         layout = None
-    world_size = identity.get("world_size") or run.world_size
-    shares = [
-        make_step_shares(
-            arguments,
-            training,
-            data,
-            layout=layout,
-            units_per_step=identity.get("global_batch") or run.own_batch,
-            micro_batch_tokens=results.get("micro_batch_tokens") or arguments.tuning.micro_batch_tokens,
-            rank=rank,
-            world_size=world_size,
-        )
-        for rank in range(world_size)
-    ]
-    planned = training.max_steps if training.max_steps > 0 else training.num_train_epochs * shares[0].plan.steps
+    first = make_step_shares(
+        arguments,
+        training,
+        data,
+        layout=layout,
+        units_per_step=identity.get("global_batch", run.own_batch),
+        micro_batch_tokens=max(0, results.get("micro_batch_tokens", 0)) or arguments.tuning.micro_batch_tokens,
+        rank=0,
+        world_size=processes_of(identity, run),
+    )
+    shares = [replace(first, rank=rank) for rank in range(first.world_size)]
+    planned = training.max_steps if training.max_steps > 0 else training.num_train_epochs * first.plan.steps
     directory = repeated or (resume.parent if resume is not None else None)
     return StepsOfRun(
         run,
@@ -86,6 +85,12 @@ def steps_of_run(run: RunData, resume: Path | None) -> StepsOfRun:
         metrics=read_metrics(directory) if directory is not None else [],
         where=str(directory),
     )
+
+
+def processes_of(identity: Mapping[str, Any], run: RunData) -> int:
+    """How many trained; another may have written the run."""
+    found = identity.get("world_size")
+    return found if isinstance(found, int) and 1 <= found <= MOST_PROCESSES else run.world_size
 
 
 def shown_steps(steps: StepsOfRun, wanted: Sequence[int]) -> list[Shown]:
@@ -104,9 +109,10 @@ def shown_step(steps: StepsOfRun, step: int) -> Shown:
         mark = f"rank {rank}, " if len(shares) > 1 else ""
         own = rows_of_share(share)
         rows += [
-            type(row)(f"{mark}micro-batch {number} of {len(own)}: {row.title}", row.parts)
+            TokenRow(f"{mark}micro-batch {number} of {len(own)}: {row.title}", row.parts)
             for number, row in enumerate(own, start=1)
         ]
+        rows += [] if own else [TokenRow(f"{mark}nothing in this step", [])]
     epoch, within = divmod(step - 1, steps.plan_steps)
     tokens = sum(share.tokens for share in shares)
     figures = [
@@ -137,6 +143,8 @@ def general_figure(steps: StepsOfRun, step: int) -> list[tuple[str, str]]:
     if general is None:
         return []
     chosen = general.step(step - 1)
+    if not chosen:
+        return [("general", "no prompt stands beside this step")]
     weight = steps.run.arguments.tuning.general_weight / general.positions_per_step
     what = f"{len(chosen)} prompt(s) of {sum(general.lengths[index] for index in chosen)} tokens"
     return [("general", f"{what}; the divergence of each compared prediction weighs {weight:.2g}")]
@@ -152,8 +160,13 @@ def logged_figures(steps: StepsOfRun, step: int) -> list[tuple[str, str]]:
     covered = range(before["step"] + 1, after["step"] + 1)
     values = ", ".join(f"{name} {after[name]:.4g}" for name in LOGGED if isinstance(after.get(name), int | float))
     mean = f" (loss: mean over the steps {covered[0]} to {covered[-1]})" if len(covered) > 1 else ""
-    logged = tuple(int(after.get(name, 0)) - int(before.get(name, 0)) for name in ("tokens", "supervised_tokens"))
+    logged = tuple(counted(after, name) - counted(before, name) for name in ("tokens", "supervised_tokens"))
     return [("logged", f"{values}{mean}"), ("agrees", agreement(steps.counts(covered), logged))]
+
+
+def counted(line: Mapping[str, Any], name: str) -> int:
+    value = line.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def agreement(shown: tuple[int, int], logged: tuple[int, ...]) -> str:

@@ -29,14 +29,14 @@ def terminal_page(preview: Preview, texts: TokenTexts, *, with_ids: bool) -> Pag
 
 
 def shown_parts(shown: Shown, texts: TokenTexts, *, with_ids: bool) -> Iterator[Part]:
-    yield f"\n{shown.title}"
+    yield MarkedText([(f"\n{shown.title}", "title")])
     if shown.figures:
         yield Figures(shown.figures)
     for row in shown.rows:
-        yield row.title
+        yield MarkedText([(row.title, "title")])
         for part in row.parts:
             if part.title:
-                yield f"\n{part.title}"
+                yield MarkedText([(f"\n{part.title}", "title")])
             yield token_table(part, texts, shown.weight) if with_ids else marked_text(part, texts)
 
 

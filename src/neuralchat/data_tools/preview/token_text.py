@@ -1,4 +1,4 @@
-"""tokens of a row -> pieces of text as they are to be shown: nothing is left out, special ones have their names."""
+"""tokens of a row -> pieces of text as they are to be shown: nothing is left out, special ones by their names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from neuralchat.data_tools.preview.rows import RowToken
 from neuralchat.inference.server.token_bytes import TokenBytes
+
+# A line's end is a token too, or part of one, and may be learned or not.
+LINE_END = "\u21b5\n"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class TokenTexts:
             for token in run:
                 waiting.append(token)
                 if (text := self.whole_text(waiting)) is not None:
-                    yield TextPiece(text, mark, waiting)
+                    yield TextPiece(text.replace("\n", LINE_END), mark, waiting)
                     waiting = []
             if waiting:
                 yield TextPiece("".join(self.name(token.token_id) for token in waiting), mark, waiting)

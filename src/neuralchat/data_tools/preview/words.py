@@ -71,6 +71,10 @@ def check(options: argparse.Namespace) -> None:
         problems.append(f"--step shows all that is in a step: leave out {' and '.join(chosen)}")
     if options.step and options.held_out:
         problems.append("--step shows what is trained on, which held-out records are not: leave out --held_out")
+    if options.page:
+        from neuralchat.evaluation.evaluate import place_problems
+
+        problems += place_problems("--page", options.page)
     problems += [f"--step {step}: steps are counted from 1" for step in options.step if step < 1]
     if problems:
         raise ArgumentsError(problem_list(f"{PROG} cannot be run so:", problems))
