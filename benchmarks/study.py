@@ -189,17 +189,17 @@ def forgetting_told(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown, a line for each run."""
+    """Markdown, a line for each run, those of the same data together."""
     lines = [
         "| data | method | settings | seed | held-out loss | right answers | kept (95 %) | forgetting told | run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["data"], row["rows"])):
         right = f"{row['right']} of {row['questions']}" if row["questions"] else ""
         low, high = row["interval"]
         kept = f"{row['kept']} of {row['known']} ({low:.0%} to {high:.0%})"
         settings = " ".join([row["setting"], *row["extra"]])
-        epochs = "" if row["epochs"] is None else f", {row['epochs']:g} epochs"
+        epochs = "" if row["epochs"] is None else f", --num_train_epochs {row['epochs']:g}"
         lines.append(
             f"| {row['data']}, {row['rows']} records{epochs} | {row['method']} | {settings} | {row['seed']} | "
             f"{row['held_out_loss_before']:.2f} -> {row['held_out_loss_after']:.3f} | {right} | {kept} | "
