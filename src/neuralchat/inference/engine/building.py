@@ -21,7 +21,7 @@ from neuralchat.models.families.table import family_of
 MEMORY_SHARE, MOST_MEMORY_TOKENS = 0.25, 65_536
 LEAST_MEMORY_TOKENS = 2048
 # Tokens of what was said before and may be gone on with, beyond which no more memory is taken for it.
-MOST_KEPT_TOKENS = 16_384
+MOST_KEPT_TOKENS = 8_192
 
 
 @dataclass(frozen=True, kw_only=True)

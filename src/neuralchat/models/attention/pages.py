@@ -2,8 +2,7 @@
 
 Entered through transformers' attention interface. Each layer writes the keys and values of the row's tokens to their
 places, then each text's tokens attend to all that is kept of it. Single tokens go through the compiled kernel
-(kernels/decoder.c), longer parts through that of packed rows (segments.py), with what was kept as keys that lead. Few
-tokens after many, as the next turn of a conversation has, take torch's flash kernel for what was kept.
+(kernels/decoder.c), longer parts through that of packed rows (segments.py), with what was kept as keys that lead.
 
 Shapes: T tokens of the row, C texts, H query heads, K key/value heads, D head size. query [1, H, T, D];
 key, value [1, K, T, D]; pages of a layer [pages, K, PAGE, D]; output [1, T, H, D].
@@ -22,15 +21,11 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from neuralchat.data.packing import Segment
-from neuralchat.models.attention.segment_kernel import SegmentKernel, kernel_for
 from neuralchat.models.attention.segments import NOT_GIVEN, mask_with, segment_attention, sliding_window_of
-from neuralchat.models.compat.torch import flash_forward
 from neuralchat.models.kernels.compiled import takes_kernels
 from neuralchat.models.kernels.decoder import PAGE, paged_kernel_for
 
 PAGED_ATTENTION = "neuralchat_pages"
-# With so many keys before each token torch's kernel is faster, which transposes none (benchmarks/LOG.md).
-MANY_KEPT = 16
 # The attribute by which a mask carries the row that it stands for.
 PAGED_ROW = "paged_row"
 
@@ -122,16 +117,12 @@ def page_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     outputs = []
     done = 0
-    if row.single and sees_all_plainly(module, query, value, max(row.kept[: row.single]), kwargs):
+    if row.single and sees_all_plainly(module, query, value, row, kwargs):
         done = row.single
         outputs.append(single_tokens(query[0, :, :done].transpose(0, 1), keys, values, row, scale)[None])
     for i in range(done, len(row.starts) - 1):
         part = row.part(i)
         own, kept = query[:, :, part], (kept_of(keys, row, i), kept_of(values, row, i))
-        many = row.kept[i] > MANY_KEPT * (part.stop - part.start)
-        if many and sees_all_plainly(module, query, value, row.kept[i], kwargs) and (kernel := kernel_for(own)):
-            outputs.append(after_many(own, *kept, scale, kernel))
-            continue
         kwargs["segments"] = (Segment(0, 0, 0, part.stop - part.start),)
         outputs.append(segment_attention(module, own, kept[0], kept[1], None, scaling=scaling, **kwargs)[0])
     return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0], None
@@ -145,30 +136,17 @@ def kept_of(pages: Tensor, row: PagedRow, i: int) -> Tensor:
     return own.flatten(1, 2)[None, :, :length]
 
 
-def sees_all_plainly(module: torch.nn.Module, query: Tensor, value: Tensor, most: int, asked: dict[str, Any]) -> bool:
-    """Whether tokens attend to all that is kept of their texts, by their scores alone. `most`: tokens kept of one."""
+def sees_all_plainly(
+    module: torch.nn.Module, query: Tensor, value: Tensor, row: PagedRow, asked: dict[str, Any]
+) -> bool:
+    """Whether single tokens attend to all that is kept of their texts, by their scores alone."""
     window = asked.get("sliding_window", NOT_GIVEN)
     if window == NOT_GIVEN:
         window = sliding_window_of(module)
-    if window is not None and most > window:
+    if window is not None and max(row.kept[: row.single]) > window:
         return False
     more = any(asked.get(name) is not None for name in ("softcap", "s_aux", "alibi_slopes"))
     return not more and not asked.get("dropout") and value.shape[3] == query.shape[3] and takes_kernels(module)
-
-
-def after_many(query: Tensor, key: Tensor, value: Tensor, scale: float, kernel: SegmentKernel) -> Tensor:
-    """Attention [1, T, H, D] of a text's last tokens to all keys before them and causally to their own.
-
-    The two are merged by their log-sum-exp, as segments.FlashSegments does it. No autograd.
-    """
-    _, heads, tokens, size = query.shape
-    before = key.shape[2] - tokens
-    # Query heads that share keys are rows of one product.
-    rows = query.reshape(1, key.shape[1], -1, size)
-    seen, lse_seen = flash_forward(rows, key[:, :, :before], value[:, :, :before], 0.0, False, scale=scale)
-    own, lse_own = kernel.forward(query, key[:, :, before:], value[:, :, before:], (Segment(0, 0, 0, tokens),), scale)
-    share = torch.sigmoid(lse_own - lse_seen.reshape(1, heads, tokens)).unsqueeze(-1).to(query.dtype)
-    return torch.lerp(seen.reshape(1, heads, tokens, size), own, share).transpose(1, 2)
 
 
 def single_tokens(query: Tensor, keys: Tensor, values: Tensor, row: PagedRow, scale: float) -> Tensor:

@@ -66,7 +66,7 @@ def test_what_is_kept_of_texts_that_are_over_is_bounded_unless_somebody_chose_a_
     chosen: Any = engine_around(small_model("llama", 97), "base", settings=EngineSettings(memory_tokens=32_768))
     assert chosen.batch.memory.most_kept == chosen.batch.memory.total == 2048
     by_itself: Any = engine_around(small_model("llama", 97), "base")
-    assert by_itself.batch.memory.most_kept == 1024
+    assert by_itself.batch.memory.most_kept == 512
     for engine in (chosen, by_itself):
         engine.close()
 
