@@ -62,7 +62,7 @@ AskedOfDocuments = AskedPassage | AskedWordings | AskedCritic
 
 
 class DocumentsPlan:
-    """A Plan: a request for each passage; for each fact that is taken a critic, if wanted, and then its wordings."""
+    """A RequestPlan: a request for each passage; for each fact a critic, if wanted, then its wordings."""
 
     def __init__(
         self,

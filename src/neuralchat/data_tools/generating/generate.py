@@ -21,12 +21,12 @@ from neuralchat.data_tools.generating.made_records import MadeRecords
 from neuralchat.data_tools.generating.outcome import GenerationOutcome
 from neuralchat.data_tools.generating.prompts import PROMPT_VERSION
 from neuralchat.data_tools.generating.seed_tasks import package_seeds, read_seed_tasks
-from neuralchat.data_tools.generating.teaching.exchange import Teacher
+from neuralchat.data_tools.generating.teaching.exchange import AskedTeacher
 from neuralchat.data_tools.generating.teaching.journal import Journal, journal_of
 from neuralchat.data_tools.generating.teaching.local_teacher import LocalTeacher
 from neuralchat.data_tools.generating.teaching.pipeline import Pipeline
 from neuralchat.data_tools.generating.teaching.server_teacher import Manners, ServerTeacher, connected_bot
-from neuralchat.data_tools.generating.teaching.spending import Limits, Spending
+from neuralchat.data_tools.generating.teaching.spending import Spending, SpendingLimits
 from neuralchat.files import append_line, file_sha256, write_file
 from neuralchat.inference.sampling import Sampling
 from neuralchat.runs.directory import json_text
@@ -60,7 +60,7 @@ def generate_data(options: argparse.Namespace) -> int:
                 writer.finish()
         finally:
             journal.close()
-    return told(options, GenerationOutcome(made, spending, settings, why_ended(plan, pipeline, made)), output)
+    return told_outcome(options, GenerationOutcome(made, spending, settings, why_ended(plan, pipeline, made)), output)
 
 
 def plan_of(
@@ -89,13 +89,13 @@ def domain_settings(options: argparse.Namespace) -> DomainSettings:
     )
 
 
-def limits_of(options: argparse.Namespace) -> Limits:
+def limits_of(options: argparse.Namespace) -> SpendingLimits:
     prices = {
         f"price_{part}": getattr(options, f"price_{part}")
         for part in ("prompt", "answer")
         if getattr(options, f"price_{part}") is not None
     }
-    return Limits(**prices, budget=options.budget, token_budget=options.token_budget)
+    return SpendingLimits(**prices, budget=options.budget, token_budget=options.token_budget)
 
 
 def asked_settings(options: argparse.Namespace, teacher: str, sampling: Sampling) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class ServerSource:
         self.bot = connected_bot(options.base_url, options.model, key)
         self.name = self.bot.name
 
-    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> Teacher:
+    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> AskedTeacher:
         options = self.options
         manners = Manners(options.parallel, options.timeout, options.requests_per_minute)
         return ServerTeacher(self.bot, sampling, journal, spending, manners)
@@ -141,7 +141,7 @@ class LocalSource:
         self.bot = Chatbot.load(options.teacher)
         self.name = self.bot.name or str(options.teacher)
 
-    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> Teacher:
+    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> AskedTeacher:
         return LocalTeacher(self.bot, self.name, sampling, journal, spending)
 
 
@@ -202,7 +202,7 @@ def why_ended(plan: DomainPlan | DocumentsPlan, pipeline: Pipeline[Any], made: M
     return "there is nothing more to ask"
 
 
-def told(options: argparse.Namespace, outcome: GenerationOutcome, output: Path) -> int:
+def told_outcome(options: argparse.Namespace, outcome: GenerationOutcome, output: Path) -> int:
     show_page(Page(outcome.parts(output)))
     if options.report:
         write_file(Path(options.report), json.dumps(outcome.as_json(), indent=1, ensure_ascii=False) + "\n")
