@@ -195,6 +195,15 @@ def test_own_seeds_and_words_that_no_task_may_have(tmp_path: Path) -> None:
     assert not {"invoice", "payroll", "router"} & set(tasks.replace(".", " ").split())
 
 
+def test_an_endpoint_that_lists_no_models_and_thinks_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedTeacher(lists_models=False, thinks=True) as teacher:
+        assert generate(teacher, tmp_path / "a.jsonl") == 2
+        assert "the server refuses" in capsys.readouterr().err
+        assert generate(teacher, tmp_path / "a.jsonl", "--model", "big-one") == 0
+    assert {body["model"] for body in teacher.bodies} == {"big-one"}
+    assert "Hm" not in (tmp_path / "a.jsonl").read_text()
+
+
 def test_generating_imports_no_torch(tmp_path: Path) -> None:
     """It asks over HTTP: it should begin at once."""
     import subprocess

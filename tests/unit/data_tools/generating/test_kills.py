@@ -1,4 +1,4 @@
-"""SIGKILL in the midst of generating, and what it leaves; tests/support/teachers/generating_kills.py kills more often."""
+"""SIGKILL in the midst of generating, and what it leaves; support/teachers/generating_kills.py kills more often."""
 
 from __future__ import annotations
 

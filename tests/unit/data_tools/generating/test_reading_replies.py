@@ -19,6 +19,7 @@ from neuralchat.data_tools.generating.parsing import (
     read_tasks,
     read_turns,
 )
+from neuralchat.data_tools.generating.teaching import pipeline
 
 SETTINGS = FilterSettings()
 TWO = [("Name a bus.", False), ("Is this spam or not?", True)]
@@ -171,6 +172,6 @@ def test_languages_are_told_apart(code: str, text: str) -> None:
     assert languages.language_problem(text, languages.ANY) is None
 
 
-@pytest.mark.parametrize("module", [diversity, filters, languages, parsing])
+@pytest.mark.parametrize("module", [diversity, filters, languages, parsing, pipeline])
 def test_doctests(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -6,9 +6,10 @@ arrival; how many those were stands in the journal, so that a run that goes on b
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from neuralchat.data_tools.generating.teaching.exchange import (
@@ -24,6 +25,7 @@ from neuralchat.errors import NeuralChatError
 
 # Requests on their way: more of them do not know of each other's tasks.
 WINDOW = 16
+THOUGHTS = re.compile(r"\A\s{0,80}<think>.*?(?:</think>|\Z)", re.DOTALL)
 AskedThing = TypeVar("AskedThing")
 
 
@@ -131,7 +133,7 @@ class Pipeline(Generic[AskedThing]):
         except NeuralChatError as error:
             reply = self.without_reply(oldest, error)
         self.processed += 1
-        self.plan.take(oldest.number, oldest.asked, reply)
+        self.plan.take(oldest.number, oldest.asked, replace(reply, text=without_thoughts(reply.text)))
 
     def without_reply(self, oldest: OnWay[AskedThing], error: NeuralChatError) -> TeacherReply:
         """A request that fails again and again is left out if others are answered; else raises TeacherGoneError."""
@@ -142,6 +144,15 @@ class Pipeline(Generic[AskedThing]):
         reply = TeacherReply("", problem=str(error))
         self.journal.given_up(oldest.number, reply)
         return reply
+
+
+def without_thoughts(text: str) -> str:
+    """What models that think aloud say before their answer is none of it.
+
+    >>> without_thoughts("<think>Hm, 1. no.</think>\\n1. Yes.")
+    '1. Yes.'
+    """
+    return THOUGHTS.sub("", text).lstrip() if "<think>" in text else text
 
 
 def is_answered(waited: WaitedReply) -> bool:
