@@ -112,7 +112,7 @@ class DomainPlan:
         settings = self.settings
         if self.drafts:
             draft = self.drafts.popleft()
-            return critic_request(settings.domain, draft), AskedCritic(draft)
+            return critic_request(settings.domain, draft, settings.answer_tokens), AskedCritic(draft)
         coming = len(self.made.rows) + self.on_way[AskedAnswer] + self.on_way[AskedCritic]
         if self.candidates and (is_replayed or coming < settings.count):
             candidate = self.candidates.popleft()
@@ -126,7 +126,9 @@ class DomainPlan:
         self.lists_asked += 1
         shown = drawn_tasks(self.seeds, self.machine, rng)
         prompt = instructions_prompt(self.settings.domain, shown, self.settings.language)
-        return TeacherRequest("list", prompt, LIST_TOKENS), AskedList(tuple(task.id for task in shown))
+        return TeacherRequest("list", prompt, min(LIST_TOKENS, self.settings.answer_tokens)), AskedList(
+            tuple(task.id for task in shown)
+        )
 
     def answer_request(self, candidate: TaskCandidate) -> TeacherRequest:
         settings = self.settings

@@ -139,6 +139,7 @@ def test_quotes(quote: str, found: str | None) -> None:
             b"PK",
             "holds no document; it takes .txt, .text, .rst, .md, .markdown, .html, .htm, .pdf, found .docx",
         ),
+        ("a.txt", b"Too short.", "holds no text that could be asked about"),
         (None, b"", "does not exist"),
     ],
 )
