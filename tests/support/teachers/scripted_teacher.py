@@ -73,7 +73,10 @@ class ScriptedTeacher:
         fault: Callable[[str, int], str] = lambda _key, _times: "ok",
         delay_s: float = 0.0,
         counts: bool = True,
+        lists_models: bool = True,
+        thinks: bool = False,
     ) -> None:
+        self.lists_models, self.thinks = lists_models, thinks
         self.fault, self.delay_s, self.counts = fault, delay_s, counts
         self.asked: Counter[str] = Counter()
         self.computed: Counter[str] = Counter()
@@ -115,7 +118,7 @@ class ScriptedTeacher:
                     text = random.Random(key).choice(RUBBISH)
                 elif kind == "half":
                     text, finish = text[: len(text) * 2 // 3], "length"
-                self.kept[key] = text, finish
+                self.kept[key] = ("<think>Hm, 1. first.\nOutput: x</think>\n" if self.thinks else "") + text, finish
                 self.billed[key] = len(prompt) // 4, min(len(text) // 4 + 1, body["max_completion_tokens"])
         return kind, *self.kept[key]
 
@@ -125,7 +128,8 @@ def handler_of(teacher: ScriptedTeacher) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.send(200, {"data": [{"id": "teacher-1"}]})
+            status = 200 if teacher.lists_models else 404
+            self.send(status, {"data": [{"id": "teacher-1"}]} if teacher.lists_models else {})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -18,8 +18,10 @@ class AskedCritic:
     draft: Draft
 
 
-def critic_request(domain: str, draft: Draft) -> TeacherRequest:
-    return TeacherRequest("critic", critic_prompt(domain, draft.question, draft.answer, draft.passage), CRITIC_TOKENS)
+def critic_request(domain: str, draft: Draft, answer_tokens: int) -> TeacherRequest:
+    """`answer_tokens`: the longest answer that the user allows."""
+    prompt = critic_prompt(domain, draft.question, draft.answer, draft.passage)
+    return TeacherRequest("critic", prompt, min(CRITIC_TOKENS, answer_tokens))
 
 
 def passes_critic(made: MadeRecords, draft: Draft, number: int, reply: TeacherReply, least: int) -> bool:

@@ -62,7 +62,7 @@ AskedOfDocuments = AskedPassage | AskedWordings | AskedCritic
 
 
 class DocumentsPlan:
-    """A Plan: a request for each passage; for each fact that is taken a critic, if wanted, and then its wordings."""
+    """A RequestPlan: a request for each passage; for each fact a critic, if wanted, then its wordings."""
 
     def __init__(
         self,
@@ -84,17 +84,20 @@ class DocumentsPlan:
         settings = self.settings
         if self.drafts:
             draft = self.drafts.popleft()
-            return critic_request(settings.domain, draft), AskedCritic(draft)
+            return critic_request(settings.domain, draft, settings.answer_tokens), AskedCritic(draft)
         if self.accepted:
             asked = self.accepted.popleft()
             prompt = wordings_prompt(
                 asked.draft.question, asked.draft.answer, self.grounded.wordings - 1, settings.language
             )
-            return TeacherRequest("wordings", prompt, WORDINGS_TOKENS), asked
+            return TeacherRequest("wordings", prompt, min(WORDINGS_TOKENS, settings.answer_tokens)), asked
         if self.passages and (is_replayed or len(self.made.rows) < settings.count):
             passage = self.passages.popleft()
             prompt = questions_prompt(passage.text, self.grounded.per_passage, settings.language)
-            return TeacherRequest("questions", prompt, QUESTIONS_TOKENS), AskedPassage(passage)
+            return (
+                TeacherRequest("questions", prompt, min(QUESTIONS_TOKENS, settings.answer_tokens)),
+                AskedPassage(passage),
+            )
         return None
 
     def take(self, number: int, asked: AskedOfDocuments, reply: TeacherReply) -> None:

@@ -20,13 +20,13 @@ from neuralchat.data_tools.generating.filters import (
     record_refusal,
     task_refusal,
 )
-from neuralchat.data_tools.generating.languages import LANGUAGES
+from neuralchat.data_tools.generating.languages import TOLD_LANGUAGES
 from neuralchat.data_tools.generating.made_records import (
     NO_REPLY,
     UNREADABLE,
-    Candidate,
     Draft,
     MadeRecords,
+    TaskCandidate,
     alpaca_row,
     alpaca_turns,
     messages_row,
@@ -68,7 +68,7 @@ class DomainSettings:
 
     @property
     def language(self) -> str | None:
-        named = LANGUAGES.get(self.filters.language)
+        named = TOLD_LANGUAGES.get(self.filters.language)
         return named.name if named else None
 
 
@@ -79,18 +79,18 @@ class AskedList:
 
 @dataclass(frozen=True)
 class AskedAnswer:
-    candidate: Candidate
+    candidate: TaskCandidate
 
 
-Asked = AskedList | AskedAnswer | AskedCritic
+AskedOfDomain = AskedList | AskedAnswer | AskedCritic
 
 
 class DomainPlan:
-    """A Plan. `teacher`: its name, for provenance. `barren`: lists in a row that brought nothing new."""
+    """A RequestPlan. `teacher`: its name, for provenance. `barren`: lists in a row that brought nothing new."""
 
     def __init__(self, seeds: Sequence[ShownTask], settings: DomainSettings, made: MadeRecords, teacher: str) -> None:
         self.seeds, self.settings, self.made, self.teacher = seeds, settings, made, teacher
-        self.candidates: deque[Candidate] = deque()
+        self.candidates: deque[TaskCandidate] = deque()
         self.drafts: deque[Draft] = deque()
         self.machine: list[ShownTask] = []
         self.lists_asked = self.barren = 0
@@ -102,17 +102,17 @@ class DomainPlan:
     def is_barren(self) -> bool:
         return self.barren >= self.settings.patience
 
-    def next_request(self, *, is_replayed: bool) -> tuple[TeacherRequest, Asked] | None:
+    def next_request(self, *, is_replayed: bool) -> tuple[TeacherRequest, AskedOfDomain] | None:
         made = self.made_request(is_replayed)
         if made is not None:
             self.on_way[type(made[1])] += 1
         return made
 
-    def made_request(self, is_replayed: bool) -> tuple[TeacherRequest, Asked] | None:
+    def made_request(self, is_replayed: bool) -> tuple[TeacherRequest, AskedOfDomain] | None:
         settings = self.settings
         if self.drafts:
             draft = self.drafts.popleft()
-            return critic_request(settings.domain, draft), AskedCritic(draft)
+            return critic_request(settings.domain, draft, settings.answer_tokens), AskedCritic(draft)
         coming = len(self.made.rows) + self.on_way[AskedAnswer] + self.on_way[AskedCritic]
         if self.candidates and (is_replayed or coming < settings.count):
             candidate = self.candidates.popleft()
@@ -126,9 +126,11 @@ class DomainPlan:
         self.lists_asked += 1
         shown = drawn_tasks(self.seeds, self.machine, rng)
         prompt = instructions_prompt(self.settings.domain, shown, self.settings.language)
-        return TeacherRequest("list", prompt, LIST_TOKENS), AskedList(tuple(task.id for task in shown))
+        return TeacherRequest("list", prompt, min(LIST_TOKENS, self.settings.answer_tokens)), AskedList(
+            tuple(task.id for task in shown)
+        )
 
-    def answer_request(self, candidate: Candidate) -> TeacherRequest:
+    def answer_request(self, candidate: TaskCandidate) -> TeacherRequest:
         settings = self.settings
         if settings.turns > 1:
             prompt = conversation_prompt(settings.domain, candidate.instruction, settings.turns, settings.language)
@@ -139,7 +141,7 @@ class DomainPlan:
         prompt = answer_prompt(settings.domain, candidate.instruction, settings.language)
         return TeacherRequest("answer", prompt, settings.answer_tokens)
 
-    def take(self, number: int, asked: Asked, reply: TeacherReply) -> None:
+    def take(self, number: int, asked: AskedOfDomain, reply: TeacherReply) -> None:
         self.on_way[type(asked)] -= 1
         if isinstance(asked, AskedCritic):
             if passes_critic(self.made, asked.draft, number, reply, self.settings.least_score or 0):
@@ -167,12 +169,12 @@ class DomainPlan:
             self.made.note_near(nearest, task.instruction)
             like = "" if nearest.place is None else self.made.ids[nearest.place]
             self.candidates.append(
-                Candidate(task.instruction, task.is_classification, [number], asked.shown, (nearest.score, like))
+                TaskCandidate(task.instruction, task.is_classification, [number], asked.shown, (nearest.score, like))
             )
             self.made.note_text(f"request {number}", task.instruction)
         self.barren = 0 if len(self.candidates) > before else self.barren + 1
 
-    def take_answer(self, number: int, candidate: Candidate, reply: TeacherReply) -> None:
+    def take_answer(self, number: int, candidate: TaskCandidate, reply: TeacherReply) -> None:
         candidate.asked_in.append(number)
         if not reply.finished:
             self.made.refuse(Refusal("cut", f"the answer was longer than asked for: {candidate.instruction}"))
@@ -185,13 +187,13 @@ class DomainPlan:
             if refusal is not None:
                 self.made.refuse(refusal)
                 continue
-            draft = Draft(row, question_of(turns), turns[-1].content, "", self.provenance(candidate))
+            draft = Draft(row, asked_before(turns), turns[-1].content, "", self.provenance(candidate))
             if self.settings.least_score is None:
                 self.accept(draft)
             else:
                 self.drafts.append(draft)
 
-    def rows_of(self, candidate: Candidate, text: str) -> list[tuple[dict[str, Any], list[Turn]]]:
+    def rows_of(self, candidate: TaskCandidate, text: str) -> list[tuple[dict[str, Any], list[Turn]]]:
         if self.settings.turns > 1:
             spoken = read_turns(text)
             turns = [Turn("user" if role == "user" else "assistant", content) for role, content in spoken]
@@ -208,7 +210,7 @@ class DomainPlan:
                 rows.append(alpaca_row(candidate.instruction, *example))
         return [(row, alpaca_turns(row)) for row in rows]
 
-    def provenance(self, candidate: Candidate) -> dict[str, Any]:
+    def provenance(self, candidate: TaskCandidate) -> dict[str, Any]:
         score, like = candidate.nearest
         found: dict[str, Any] = {
             "way": SELF_INSTRUCT,
@@ -228,7 +230,7 @@ class DomainPlan:
             self.machine.append(ShownTask(name, instruction, is_classification))
 
 
-def question_of(turns: Sequence[Turn]) -> str:
+def asked_before(turns: Sequence[Turn]) -> str:
     """What was asked, as a critic reads it: all turns but the last."""
     if len(turns) == 2:
         return f"{turns[0].content}\n{turns[0].context}".strip()

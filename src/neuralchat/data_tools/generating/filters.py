@@ -58,12 +58,12 @@ REMARK = re.compile(
     r"|(?:sure|certainly|of course)[,!]|here (?:are|is)\b|below (?:are|is)\b|these are\b)",
     re.IGNORECASE,
 )
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """`language`: a key of LANGUAGES or "any". `blacklist`: words that no task may have, besides those here."""
+    """`language`: a key of TOLD_LANGUAGES or "any". `blacklist`: words that no task may have, besides those here."""
 
     language: str = "en"
     blacklist: tuple[str, ...] = ()
@@ -167,8 +167,8 @@ def unfounded_number(answer: str, passage: str) -> str | None:
     >>> unfounded_number("In 1991.", "In 1990.")
     '1991'
     """
-    known = {plain_number(number) for number in NUMBER.findall(passage)}
-    return next((number for number in NUMBER.findall(answer) if plain_number(number) not in known), None)
+    known = {plain_number(number) for number in FIGURE.findall(passage)}
+    return next((number for number in FIGURE.findall(answer) if plain_number(number) not in known), None)
 
 
 def plain_number(number: str) -> str:

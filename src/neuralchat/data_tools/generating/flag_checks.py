@@ -14,7 +14,7 @@ from neuralchat.runs.directory import why_unwritable
 from neuralchat.secrets import remember_secret
 
 OUTPUT_ENDINGS = (".jsonl",)
-MOST_KEY_BYTES = 4096
+MOST_KEY_FILE_BYTES = 4096
 READABLE_BY_OTHERS = 0o077
 
 
@@ -112,7 +112,7 @@ def output_problems(output: Path, options: argparse.Namespace) -> list[str]:
 def key_of_file(path: Path) -> str:
     """Raises ArgumentsError for a file that has none, or that others can read."""
     try:
-        key = read_file(path, MOST_KEY_BYTES).decode().strip()
+        key = read_file(path, MOST_KEY_FILE_BYTES).decode().strip()
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"

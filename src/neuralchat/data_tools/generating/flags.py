@@ -6,7 +6,7 @@ import argparse
 from decimal import Decimal, InvalidOperation
 
 from neuralchat.config.command.flag_parser import FlagParser
-from neuralchat.data_tools.generating.languages import ANY, LANGUAGES
+from neuralchat.data_tools.generating.languages import ANY, TOLD_LANGUAGES
 
 DEFAULT_DOMAIN = "business and computing hardware"
 DEFAULT_COUNT = 100
@@ -31,9 +31,9 @@ def add_generate_flags(generate: FlagParser) -> None:
     generate.add_argument(
         "--critic", type=int, metavar="1-5", help="let the teacher score each record, and drop those below this"
     )
-    generate.add_argument("--language", default="en", choices=(*LANGUAGES, ANY), help="of the records")
+    generate.add_argument("--language", default="en", choices=(*TOLD_LANGUAGES, ANY), help="of the records")
     generate.add_argument(
-        "--blacklist", type=words_of, default=(), metavar="WORD,...", help="no task may have one of these words"
+        "--blacklist", type=comma_words, default=(), metavar="WORD,...", help="no task may have one of these words"
     )
     generate.add_argument(
         "--patience", type=int, default=20, metavar="N", help="end after N requests in a row without a new task"
@@ -81,5 +81,5 @@ def money(text: str) -> Decimal:
     return amount
 
 
-def words_of(text: str) -> tuple[str, ...]:
+def comma_words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuralchat.console import inform, note, put, show_page
 from neuralchat.console.tables import Page
-from neuralchat.data_tools.generating.documents.passages import passages_of
+from neuralchat.data_tools.generating.documents.passages import Passage, passages_of
 from neuralchat.data_tools.generating.documents_plan import DocumentsPlan, GroundedSettings
 from neuralchat.data_tools.generating.domain_plan import DomainPlan, DomainSettings
 from neuralchat.data_tools.generating.filters import FilterSettings
@@ -20,14 +22,15 @@ from neuralchat.data_tools.generating.flags import DEFAULT_COUNT
 from neuralchat.data_tools.generating.made_records import MadeRecords
 from neuralchat.data_tools.generating.outcome import GenerationOutcome
 from neuralchat.data_tools.generating.prompts import PROMPT_VERSION
-from neuralchat.data_tools.generating.seed_tasks import package_seeds, read_seed_tasks
-from neuralchat.data_tools.generating.teaching.exchange import Teacher
+from neuralchat.data_tools.generating.seed_tasks import ShownTask, package_seeds, read_seed_tasks
+from neuralchat.data_tools.generating.teaching.exchange import AskedTeacher
 from neuralchat.data_tools.generating.teaching.journal import Journal, journal_of
 from neuralchat.data_tools.generating.teaching.local_teacher import LocalTeacher
 from neuralchat.data_tools.generating.teaching.pipeline import Pipeline
 from neuralchat.data_tools.generating.teaching.server_teacher import Manners, ServerTeacher, connected_bot
-from neuralchat.data_tools.generating.teaching.spending import Limits, Spending
-from neuralchat.files import append_line, file_sha256, write_file
+from neuralchat.data_tools.generating.teaching.spending import Spending, SpendingLimits
+from neuralchat.errors import DataError
+from neuralchat.files import append_line, write_file
 from neuralchat.inference.sampling import Sampling
 from neuralchat.runs.directory import json_text
 
@@ -39,18 +42,20 @@ def generate_data(options: argparse.Namespace) -> int:
     """Raises ArgumentsError, DataError, JournalError and TeacherGoneError; what was said until then is kept."""
     sampling = check_generate_flags(options)
     output = Path(options.output)
+    # Before anybody is asked, and before there is a journal.
+    material = material_of(options)
     settings = domain_settings(options)
     grounded = GroundedSettings(options.per_passage, options.wordings)
     spending = Spending(limits_of(options))
     with teacher_source(options) as source:
-        asked_with = asked_settings(options, source.name, sampling)
+        asked_with = asked_settings(options, source.name, sampling, material)
         journal = Journal(journal_of(output), asked_with)
         try:
             spending.take_over(journal.records.values())
             teacher = source.teacher(sampling, journal, spending)
             writer = RecordWriter(output, replayed=sum(1 for each in journal.records.values() if each.reply))
             made = MadeRecords(writer.keep)
-            plan = plan_of(options, settings, grounded, made, source.name)
+            plan = plan_of(material, settings, grounded, made, source.name)
             pipeline: Pipeline[Any] = Pipeline(plan, teacher, journal, asked_with)
             writer.progress = lambda: pipeline.processed
             try:
@@ -60,19 +65,40 @@ def generate_data(options: argparse.Namespace) -> int:
                 writer.finish()
         finally:
             journal.close()
-    return told(options, GenerationOutcome(made, spending, settings, why_ended(plan, pipeline, made)), output)
+    return told_outcome(options, GenerationOutcome(made, spending, settings, why_ended(plan, pipeline, made)), output)
 
 
-def plan_of(
-    options: argparse.Namespace, settings: DomainSettings, grounded: GroundedSettings, made: MadeRecords, teacher: str
-) -> DomainPlan | DocumentsPlan:
+@dataclass(frozen=True)
+class Material:
+    """What requests are made from: seed tasks, or passages of documents."""
+
+    seeds: tuple[ShownTask, ...] = ()
+    passages: tuple[Passage, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Tells apart what would give other requests."""
+        return hashlib.sha256(repr(self).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def material_of(options: argparse.Namespace) -> Material:
+    """Raises DataError for seed tasks or documents that cannot be used."""
     if options.documents is None:
-        seeds = read_seed_tasks(Path(options.seeds) if options.seeds else package_seeds())
-        return DomainPlan(seeds, settings, made, teacher)
+        return Material(seeds=tuple(read_seed_tasks(Path(options.seeds) if options.seeds else package_seeds())))
     passages, others = passages_of(Path(options.documents))
     if others:
         note(f"{len(others)} file(s) of --documents are no documents and are left out: {', '.join(others[:5])}")
-    return DocumentsPlan(passages, settings, grounded, made, teacher)
+    if not passages:
+        raise DataError(f"--documents {options.documents} holds no text that could be asked about")
+    return Material(passages=tuple(passages))
+
+
+def plan_of(
+    material: Material, settings: DomainSettings, grounded: GroundedSettings, made: MadeRecords, teacher: str
+) -> DomainPlan | DocumentsPlan:
+    if material.passages:
+        return DocumentsPlan(material.passages, settings, grounded, made, teacher)
+    return DomainPlan(material.seeds, settings, made, teacher)
 
 
 def domain_settings(options: argparse.Namespace) -> DomainSettings:
@@ -89,16 +115,16 @@ def domain_settings(options: argparse.Namespace) -> DomainSettings:
     )
 
 
-def limits_of(options: argparse.Namespace) -> Limits:
+def limits_of(options: argparse.Namespace) -> SpendingLimits:
     prices = {
         f"price_{part}": getattr(options, f"price_{part}")
         for part in ("prompt", "answer")
         if getattr(options, f"price_{part}") is not None
     }
-    return Limits(**prices, budget=options.budget, token_budget=options.token_budget)
+    return SpendingLimits(**prices, budget=options.budget, token_budget=options.token_budget)
 
 
-def asked_settings(options: argparse.Namespace, teacher: str, sampling: Sampling) -> dict[str, Any]:
+def asked_settings(options: argparse.Namespace, teacher: str, sampling: Sampling, material: Material) -> dict[str, Any]:
     """All that shapes a prompt or what is made of its answer: what must not change between two runs of a journal."""
     found = {
         "prompts": PROMPT_VERSION,
@@ -111,12 +137,12 @@ def asked_settings(options: argparse.Namespace, teacher: str, sampling: Sampling
         "language": options.language,
         "blacklist": list(options.blacklist),
         "critic": options.critic,
-        "turns": options.turns,
     }
-    if options.documents:
-        return {**found, "documents": True, "per_passage": options.per_passage, "wordings": options.wordings}
-    seeds = Path(options.seeds) if options.seeds else package_seeds()
-    return {**found, "seeds": file_sha256(seeds)[:16]}
+    if material.passages:
+        shape = {"documents": material.sha256, "per_passage": options.per_passage, "wordings": options.wordings}
+    else:
+        shape = {"seed tasks": material.sha256, "turns": options.turns}
+    return {**found, **shape}
 
 
 class ServerSource:
@@ -128,7 +154,7 @@ class ServerSource:
         self.bot = connected_bot(options.base_url, options.model, key)
         self.name = self.bot.name
 
-    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> Teacher:
+    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> AskedTeacher:
         options = self.options
         manners = Manners(options.parallel, options.timeout, options.requests_per_minute)
         return ServerTeacher(self.bot, sampling, journal, spending, manners)
@@ -141,7 +167,7 @@ class LocalSource:
         self.bot = Chatbot.load(options.teacher)
         self.name = self.bot.name or str(options.teacher)
 
-    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> Teacher:
+    def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> AskedTeacher:
         return LocalTeacher(self.bot, self.name, sampling, journal, spending)
 
 
@@ -202,7 +228,7 @@ def why_ended(plan: DomainPlan | DocumentsPlan, pipeline: Pipeline[Any], made: M
     return "there is nothing more to ask"
 
 
-def told(options: argparse.Namespace, outcome: GenerationOutcome, output: Path) -> int:
+def told_outcome(options: argparse.Namespace, outcome: GenerationOutcome, output: Path) -> int:
     show_page(Page(outcome.parts(output)))
     if options.report:
         write_file(Path(options.report), json.dumps(outcome.as_json(), indent=1, ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 ANY = "any"
-LETTERS = re.compile(r"[^\W\d_]+")
+RUNS_OF_LETTERS = re.compile(r"[^\W\d_]+")
 FEWEST_WORDS = 6
 # So many common words more of another language than of the one that is wanted.
 CLEARLY_MORE = 2
@@ -23,7 +23,7 @@ def common_words(name: str, words: str) -> CommonWords:
 
 
 # ISO 639-1 code -> words that nearly every text of the language has.
-LANGUAGES = {
+TOLD_LANGUAGES = {
     "en": common_words(
         "English",
         "the of and to in is that it for as with on are be this by or an from at which you your how what why not can "
@@ -63,7 +63,7 @@ LANGUAGES = {
 
 
 def language_problem(text: str, wanted: str) -> str | None:
-    """What speaks against the text being in the language `wanted`, a key of LANGUAGES or "any"; None for nothing.
+    """What speaks against the text being in the language `wanted`, a key of TOLD_LANGUAGES or "any"; None for nothing.
 
     >>> language_problem("Wie lange hält die Batterie, wenn das Gerät nicht benutzt wird?", "en")
     'German'
@@ -74,9 +74,9 @@ def language_problem(text: str, wanted: str) -> str | None:
     letters = [c for c in text if c.isalpha()]
     if letters and sum(c < "\u0250" for c in letters) < LATIN_SHARE * len(letters):
         return "another script"
-    words = [word.lower() for word in LETTERS.findall(text)]
+    words = [word.lower() for word in RUNS_OF_LETTERS.findall(text)]
     if len(words) < FEWEST_WORDS:
         return None
-    counts = {code: sum(word in language.words for word in words) for code, language in LANGUAGES.items()}
+    counts = {code: sum(word in language.words for word in words) for code, language in TOLD_LANGUAGES.items()}
     most = max(counts, key=lambda code: counts[code])
-    return LANGUAGES[most].name if counts[most] >= counts[wanted] + CLEARLY_MORE else None
+    return TOLD_LANGUAGES[most].name if counts[most] >= counts[wanted] + CLEARLY_MORE else None

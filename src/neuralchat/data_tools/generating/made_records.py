@@ -23,7 +23,7 @@ LOW_SCORE = "low_score"
 
 
 @dataclass
-class Candidate:
+class TaskCandidate:
     """A task that passed its filters. `shown`: ids of the tasks that its request showed; `nearest`: what is like it."""
 
     instruction: str

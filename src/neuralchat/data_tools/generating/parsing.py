@@ -20,7 +20,7 @@ ASKS_FOR_LABEL = re.compile(
     re.IGNORECASE,
 )
 NO_INPUT_WORDS = {"", "none", "n/a", "na", "<noinput>", "no input", "noinput", "not needed", "-", "(none)", "[none]"}
-FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n|\n```\s*$")
+CODE_FENCES = re.compile(r"^\s*```[\w-]*[ \t]*\n|\n```\s*$")
 SCORE = re.compile(r"score\W{0,6}([1-5])(?:\.0)?(?![\d.]\d)", re.IGNORECASE)
 TURN = re.compile(
     r"^[ \t]*[*_#]{0,3}(user|assistant|human|customer|expert)[*_]{0,2}:[*_]{0,2}", re.IGNORECASE | re.MULTILINE
@@ -93,7 +93,7 @@ def list_items(text: str) -> list[str]:
 
     A prompt that ends with "9." is gone on with by a first item without its number.
     """
-    text = FENCE.sub("", text.strip())
+    text = CODE_FENCES.sub("", text.strip())
     marks = list(NUMBERED.finditer(text))
     if not marks:
         return [line.strip() for line in text.splitlines() if line.strip()]
@@ -118,7 +118,7 @@ def read_answer(text: str) -> ReadAnswer | None:
         if isinstance(value, dict) and isinstance(value.get("output"), str):
             given = value.get("input")
             return ReadAnswer(without_no_input(given if isinstance(given, str) else ""), value["output"].strip())
-    found = labelled(FENCE.sub("", text.strip()), ("input",), ("output", "answer", "response"))
+    found = labelled(CODE_FENCES.sub("", text.strip()), ("input",), ("output", "answer", "response"))
     output = found.get("output", "")
     return ReadAnswer(without_no_input(found.get("input", "")), output) if output else None
 
@@ -221,7 +221,7 @@ def marked_parts(marks: Sequence[re.Match[str]], text: str) -> list[tuple[re.Mat
 
 def json_items(text: str) -> list[Any]:
     """The values of a JSON list, or of JSON objects one a line; empty where the text is none."""
-    plain = FENCE.sub("", text.strip()).strip()
+    plain = CODE_FENCES.sub("", text.strip()).strip()
     if not plain.startswith(("[", "{")) or TYPE.match(plain) or len(plain) > MOST_JSON:
         return []
     try:

@@ -11,7 +11,7 @@ from support.teachers.scripted_teacher import ScriptedTeacher, mixed_faults
 
 from neuralchat.cli import main
 from neuralchat.data_tools.generating.teaching import server_teacher
-from neuralchat.data_tools.generating.teaching.spending import BudgetReachedError, Limits, Spending
+from neuralchat.data_tools.generating.teaching.spending import BudgetReachedError, Spending, SpendingLimits
 
 PRICES = ("--price_prompt", "1.25", "--price_answer", "10")
 
@@ -80,7 +80,7 @@ def test_an_endpoint_that_does_not_count_is_taken_at_its_worst(
 
 def test_what_is_set_aside_is_waited_for() -> None:
     """A request that fits once another has given back what it did not need is sent then, not refused."""
-    spending = Spending(Limits(token_budget=100))
+    spending = Spending(SpendingLimits(token_budget=100))
     spending.reserve((30, 50))
     admitted = threading.Event()
 

@@ -139,6 +139,7 @@ def test_quotes(quote: str, found: str | None) -> None:
             b"PK",
             "holds no document; it takes .txt, .text, .rst, .md, .markdown, .html, .htm, .pdf, found .docx",
         ),
+        ("a.txt", b"Too short.", "holds no text that could be asked about"),
         (None, b"", "does not exist"),
     ],
 )
@@ -154,6 +155,33 @@ def test_documents_that_cannot_be_read_are_told(
         assert main(["data", "generate", "--base_url", teacher.url, *words]) == 2
         assert teacher.asked.total() == 0
     assert told in capsys.readouterr().err
+
+
+def pdf_of(text: str) -> bytes:
+    """One page with a line of text, written by hand."""
+    content = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+        b" /Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+    ]
+    file, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, start=1):
+        places.append(len(file))
+        file += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 5\n0000000000 65535 f \n"
+    return file + head + table + b"trailer\n<< /Size 5 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(file)
+
+
+def test_pdf_is_read_by_pages(tmp_path: Path) -> None:
+    pytest.importorskip("pypdf")
+    text = "The Norvale press weighs 412 kilograms and was built in Turin."
+    (tmp_path / "a.pdf").write_bytes(pdf_of(text))
+    (passage,) = passages_of(tmp_path)[0]
+    assert (passage.text, passage.place.partition(",")[0]) == (text, "page 1")
 
 
 def test_doctests() -> None:

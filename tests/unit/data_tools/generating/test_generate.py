@@ -162,7 +162,7 @@ def test_a_teacher_that_is_gone_is_told_and_the_same_command_goes_on(
 
 
 def test_silence_ends_at_the_timeout_and_counts_as_perhaps_paid(tmp_path: Path) -> None:
-    with ScriptedTeacher(lambda key, times: "silent" if not times and key[0] in "01" else "ok") as teacher:
+    with ScriptedTeacher(lambda key, times: "silent" if not times and key[-1] in "0123" else "ok") as teacher:
         words = ("--timeout", "0.3", "--report", str(tmp_path / "r.json"))
         assert generate(teacher, tmp_path / "a.jsonl", *words, count=24) == 0
     report = json.loads((tmp_path / "r.json").read_text())
@@ -193,6 +193,15 @@ def test_own_seeds_and_words_that_no_task_may_have(tmp_path: Path) -> None:
     assert "Describe thing number" in teacher.bodies[0]["messages"][0]["content"]
     tasks = " ".join(row["instruction"] for row in rows_of(tmp_path / "a.jsonl"))
     assert not {"invoice", "payroll", "router"} & set(tasks.replace(".", " ").split())
+
+
+def test_an_endpoint_that_lists_no_models_and_thinks_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedTeacher(lists_models=False, thinks=True) as teacher:
+        assert generate(teacher, tmp_path / "a.jsonl") == 2
+        assert "the server refuses" in capsys.readouterr().err
+        assert generate(teacher, tmp_path / "a.jsonl", "--model", "big-one") == 0
+    assert {body["model"] for body in teacher.bodies} == {"big-one"}
+    assert "Hm" not in (tmp_path / "a.jsonl").read_text()
 
 
 def test_generating_imports_no_torch(tmp_path: Path) -> None:

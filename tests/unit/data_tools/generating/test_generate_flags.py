@@ -91,6 +91,7 @@ def test_seed_tasks_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main(["data", "generate", *words]) == 2
         assert teacher.asked.total() == 0
     assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [seeds]
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""SIGKILL in the midst of generating; tests/support/generating_kills.py does it more often. And what a kill leaves."""
+"""SIGKILL in the midst of generating, and what it leaves; support/teachers/generating_kills.py kills more often."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.generating_kills import killed_again_and_again
+from support.teachers.generating_kills import killed_again_and_again
 from support.teachers.scripted_teacher import ScriptedTeacher
 
 from neuralchat.cli import main

@@ -19,6 +19,7 @@ from neuralchat.data_tools.generating.parsing import (
     read_tasks,
     read_turns,
 )
+from neuralchat.data_tools.generating.teaching import pipeline
 
 SETTINGS = FilterSettings()
 TWO = [("Name a bus.", False), ("Is this spam or not?", True)]
@@ -165,12 +166,12 @@ def test_filters(instruction: str, reason: str | None) -> None:
     ],
 )
 def test_languages_are_told_apart(code: str, text: str) -> None:
-    problems = {wanted: languages.language_problem(text, wanted) for wanted in languages.LANGUAGES}
+    problems = {wanted: languages.language_problem(text, wanted) for wanted in languages.TOLD_LANGUAGES}
     assert problems.pop(code) is None
-    assert set(problems.values()) == {languages.LANGUAGES[code].name}
+    assert set(problems.values()) == {languages.TOLD_LANGUAGES[code].name}
     assert languages.language_problem(text, languages.ANY) is None
 
 
-@pytest.mark.parametrize("module", [diversity, filters, languages, parsing])
+@pytest.mark.parametrize("module", [diversity, filters, languages, parsing, pipeline])
 def test_doctests(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def joined_sections(document: str, sections: Sequence[Section]) -> Iterator[Pass
     held: list[str] = []
     place, first = "", 1
     for number, section in enumerate(sections, start=1):
-        for text in pieces_of(" ".join(section.text.split())):
+        for text in paragraph_pieces(" ".join(section.text.split())):
             too_long = sum(len(piece.split()) for piece in held) + len(text.split()) > PASSAGE_WORDS
             if held and (too_long or section.place != place):
                 yield from passage_of(document, place, first, number - 1, held)
@@ -73,7 +73,7 @@ def passage_of(document: str, place: str, first: int, last: int, held: Sequence[
         yield Passage(document, f"{place}, {where}" if place else where, text)
 
 
-def pieces_of(text: str) -> Iterator[str]:
+def paragraph_pieces(text: str) -> Iterator[str]:
     """A paragraph by its sentences, as many as a passage takes."""
     if len(text.split()) <= PASSAGE_WORDS:
         if text:

@@ -33,14 +33,14 @@ class UnreadableDocumentError(Exception):
 
 
 def text_sections(path: Path) -> Iterator[Section]:
-    for text in EMPTY_LINE.split(decoded(path)):
+    for text in EMPTY_LINE.split(document_text(path)):
         yield Section("", text)
 
 
 def markdown_sections(path: Path) -> Iterator[Section]:
     """A paragraph, item or table cell each, under its headings."""
     headings: list[str] = []
-    tokens = MarkdownIt("commonmark").enable("table").parse(decoded(path))
+    tokens = MarkdownIt("commonmark").enable("table").parse(document_text(path))
     for at, token in enumerate(tokens):
         if token.type == "inline":
             text = "".join(piece_of(child) for child in token.children or ())
@@ -103,7 +103,7 @@ class PageText(HTMLParser):
 
 def html_sections(path: Path) -> Iterator[Section]:
     page = PageText()
-    page.feed(decoded(path))
+    page.feed(document_text(path))
     page.close()
     page.end_section()
     yield from page.sections
@@ -137,7 +137,7 @@ READERS_OF_DOCUMENTS: dict[str, Callable[[Path], Iterator[Section]]] = {
 }
 
 
-def decoded(path: Path) -> str:
+def document_text(path: Path) -> str:
     content = read_file(path, MOST_BYTES)
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

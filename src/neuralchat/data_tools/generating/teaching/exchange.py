@@ -52,7 +52,7 @@ class WaitedReply(Protocol):
     def done(self) -> bool: ...
 
 
-class Teacher(Protocol):
+class AskedTeacher(Protocol):
     """`name`: the model that answers."""
 
     name: str

@@ -84,7 +84,10 @@ class Journal:
             raise JournalError(
                 problem_list(
                     f"{self.path} was begun with other settings; name another --output, or ask as before:",
-                    [f"{name} was {shown(before.get(name))}, is {shown(now.get(name))}" for name in names],
+                    [
+                        f"{name} was {shown_setting(before.get(name))}, is {shown_setting(now.get(name))}"
+                        for name in names
+                    ],
                 )
             )
 
@@ -189,6 +192,6 @@ def take_lock(path: Path) -> int:
     return descriptor
 
 
-def shown(value: Any) -> str:
+def shown_setting(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:60] + "..."

@@ -6,13 +6,14 @@ arrival; how many those were stands in the journal, so that a run that goes on b
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from neuralchat.data_tools.generating.teaching.exchange import (
-    Teacher,
+    AskedTeacher,
     TeacherReply,
     TeacherRequest,
     WaitedReply,
@@ -24,20 +25,21 @@ from neuralchat.errors import NeuralChatError
 
 # Requests on their way: more of them do not know of each other's tasks.
 WINDOW = 16
-Asked = TypeVar("Asked")
+THOUGHTS = re.compile(r"\A\s{0,80}<think>.*?(?:</think>|\Z)", re.DOTALL)
+AskedThing = TypeVar("AskedThing")
 
 
 class TeacherGoneError(NeuralChatError):
     """A teacher that answers none of the requests on their way."""
 
 
-class Plan(Protocol[Asked]):
+class RequestPlan(Protocol[AskedThing]):
     """What is asked next, and what is made of the reply. Functions of the replies taken so far and of nothing else."""
 
-    def next_request(self, *, is_replayed: bool) -> tuple[TeacherRequest, Asked] | None:
+    def next_request(self, *, is_replayed: bool) -> tuple[TeacherRequest, AskedThing] | None:
         """None where there is nothing to ask now. `is_replayed`: it was asked before, when more was wanted."""
 
-    def take(self, number: int, asked: Asked, reply: TeacherReply) -> None: ...
+    def take(self, number: int, asked: AskedThing, reply: TeacherReply) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,19 @@ class Known:
 
 
 @dataclass
-class OnWay(Generic[Asked]):
+class OnWay(Generic[AskedThing]):
     number: int
-    asked: Asked
+    asked: AskedThing
     waited: WaitedReply
 
 
-class Pipeline(Generic[Asked]):
+class Pipeline(Generic[AskedThing]):
     """`ended_by`: why it was stopped before the plan had nothing to ask any more; None where it was not."""
 
     def __init__(
         self,
-        plan: Plan[Asked],
-        teacher: Teacher,
+        plan: RequestPlan[AskedThing],
+        teacher: AskedTeacher,
         journal: Journal,
         settings: Mapping[str, Any],
         *,
@@ -74,7 +76,7 @@ class Pipeline(Generic[Asked]):
     ) -> None:
         self.plan, self.teacher, self.journal = plan, teacher, journal
         self.settings, self.window = settings, window
-        self.on_way: deque[OnWay[Asked]] = deque()
+        self.on_way: deque[OnWay[AskedThing]] = deque()
         self.number = self.processed = 0
         self.ended_by: BudgetReachedError | None = None
 
@@ -131,9 +133,9 @@ class Pipeline(Generic[Asked]):
         except NeuralChatError as error:
             reply = self.without_reply(oldest, error)
         self.processed += 1
-        self.plan.take(oldest.number, oldest.asked, reply)
+        self.plan.take(oldest.number, oldest.asked, replace(reply, text=without_thoughts(reply.text)))
 
-    def without_reply(self, oldest: OnWay[Asked], error: NeuralChatError) -> TeacherReply:
+    def without_reply(self, oldest: OnWay[AskedThing], error: NeuralChatError) -> TeacherReply:
         """A request that fails again and again is left out if others are answered; else raises TeacherGoneError."""
         if not any(is_answered(each.waited) for each in self.on_way):
             raise TeacherGoneError(
@@ -142,6 +144,15 @@ class Pipeline(Generic[Asked]):
         reply = TeacherReply("", problem=str(error))
         self.journal.given_up(oldest.number, reply)
         return reply
+
+
+def without_thoughts(text: str) -> str:
+    """What models that think aloud say before their answer is none of it.
+
+    >>> without_thoughts("<think>Hm, 1. no.</think>\\n1. Yes.")
+    '1. Yes.'
+    """
+    return THOUGHTS.sub("", text).lstrip() if "<think>" in text else text
 
 
 def is_answered(waited: WaitedReply) -> bool:

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any
 
 import httpx
 
@@ -18,7 +17,14 @@ from neuralchat.data_tools.generating.teaching.journal import Journal
 from neuralchat.data_tools.generating.teaching.spending import Spending
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.sampling import Sampling
-from neuralchat.inference.terminal.server_bot import CONNECT_S, RefusingServerError, ServedAnswer, ServerBot
+from neuralchat.inference.terminal.server_bot import (
+    CONNECT_S,
+    ListedModel,
+    RefusingServerError,
+    ServedAnswer,
+    ServerBot,
+    client_of,
+)
 
 MOST_ATTEMPTS = 8
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -28,6 +34,8 @@ REFUSED_REQUEST = (400, 413, 422)
 HOPELESS = (401, 402, 403, 404, 405)
 QUOTA_GONE = "insufficient_quota"
 BUSY = (429, 503)
+# What is answered where models are not listed.
+NO_LIST = (404, 405, 501)
 KEY_HEADER = "Idempotency-Key"
 
 
@@ -173,5 +181,10 @@ def may_have_been_paid(error: RefusingServerError) -> bool:
 
 def connected_bot(base_url: str, model: str | None, key: str | None) -> ServerBot:
     """Raises ArgumentsError for an address that is none, RefusingServerError where nobody answers."""
-    options: dict[str, Any] = {} if key is None else {"key": key}
-    return ServerBot.connect(base_url, model=model, **options)
+    try:
+        return ServerBot.connect(base_url, model=model, key=key)
+    except RefusingServerError as error:
+        if model is None or error.status not in NO_LIST:
+            raise
+        # An endpoint that answers and does not list its models.
+        return ServerBot(client_of(base_url, key), (), ListedModel(model, None))

@@ -18,7 +18,7 @@ class BudgetReachedError(NeuralChatError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SpendingLimits:
     """Prices per million tokens, in whatever currency the budget is in. None: without a limit."""
 
     price_prompt: Decimal = Decimal(0)
@@ -33,7 +33,7 @@ class Limits:
 class Spending:
     """Tokens that were paid, that may have been (nobody knows), and that are set aside for requests on their way."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: SpendingLimits) -> None:
         self.limits = limits
         self.changed = threading.Condition()
         self.requests = 0

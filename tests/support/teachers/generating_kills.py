@@ -1,6 +1,6 @@
 """SIGKILL `neuralchat data generate` again and again: nothing lost, doubled, or paid twice.
 
-python tests/support/generating_kills.py --kills 20
+python tests/support/teachers/generating_kills.py --kills 20
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support.teachers.scripted_teacher import ScriptedTeacher, mixed_faults
 
