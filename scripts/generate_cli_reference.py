@@ -92,7 +92,7 @@ def with_inner_verbs(verbs: Mapping[str, argparse.ArgumentParser]) -> Iterable[t
 def exit_statuses() -> list[str]:
     rows = (
         ("0", "done"),
-        ("1", "`data check` found what `--fail_on` names"),
+        ("1", "`data check` found what `--fail_on` names; `data diff --exit_code` found a difference"),
         ("2", "something the user can correct: arguments, records, model, directory"),
         ("3", "training stopped because the loss was not a finite number"),
         ("4", "processes that cannot find, reach or understand each other"),

@@ -30,8 +30,13 @@ from neuralchat.errors import ArgumentsError, DataError, problem_list
 
 
 def mix_data(options: argparse.Namespace) -> int:
-    if problems := [problem.removeprefix("--mix ") for problem in share_problems(options.mix)]:
-        raise ArgumentsError(problem_list("files of a mixture are written FILE=SHARE:", problems))
+    names = Counter(pair.rpartition("=")[0] for pair in options.mix)
+    problems = [problem.removeprefix("--mix ") for problem in share_problems(options.mix)]
+    problems += [f"{name} is named twice" for name, count in names.items() if count > 1 and name]
+    if options.mix_samples is not None and options.mix_samples < 1:
+        problems.append(f"--mix_samples {options.mix_samples}: it must be 1 or more")
+    if problems:
+        raise ArgumentsError(problem_list("the mixture cannot be made:", problems))
     check_new_files([("--output", options.output)], ROW_ENDINGS)
     shares = shares_of(options.mix)
     source = checked_source(SourceRows(tuple(shares), tuple(options.columns), renamed=bool(options.to)))

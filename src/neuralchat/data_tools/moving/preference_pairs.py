@@ -43,7 +43,10 @@ class RatedAnswers:
             problems.refuse(row.record.source, f"has no field '{RATED}' with '{UP}' or '{DOWN}'")
             return
         where = self.good if rating == UP else self.bad
-        where.setdefault(prompt_key_of(row.record), []).append(answered(row.record))
+        known = where.setdefault(prompt_key_of(row.record), [])
+        # The same answer rated twice is one.
+        if (said := answered(row.record)) not in known:
+            known.append(said)
 
     def pairs(self) -> Iterator[dict[str, Any]]:
         """Each bad answer with each good one to the same prompt."""

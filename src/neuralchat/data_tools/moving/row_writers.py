@@ -19,6 +19,7 @@ from neuralchat.errors import DataError
 from neuralchat.files import new_file
 
 ROWS_OF_BATCH = 1000
+LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
 class RowWriter(ABC):
@@ -159,6 +160,9 @@ def json_row(row: Mapping[str, Any]) -> bytes:
         odd = {name: type(held).__name__ for name, held in row.items() if not is_json(held)}
         shown = ", ".join(f"'{name}' ({kind})" for name, kind in odd.items())
         raise DataError(f"holds what JSON cannot say, in {shown}; write a .parquet file") from None
+    if not text.isascii():
+        # Others may take them for the end of a line.
+        text = text.translate(LINE_ENDS)
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

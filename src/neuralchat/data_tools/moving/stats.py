@@ -18,6 +18,8 @@ from neuralchat.console.tables import Figures, Page, Part, Table
 from neuralchat.data.record_files import readable
 from neuralchat.data.records import Record
 from neuralchat.data.records.values import is_absent
+from neuralchat.data.tokenization import Encoder
+from neuralchat.data.tokens.counts import TokenizationCounts
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.source_rows import ReadRow, RowReport, SourceRows, checked_source, field_text
 from neuralchat.data_tools.record_checks import script_of
@@ -197,11 +199,14 @@ class TokenLengths:
 
 
 def token_counter(options: argparse.Namespace) -> Callable[[list[Record]], list[tuple[int, int, int]]]:
-    """Records -> (tokens, learned tokens, tokens cut) of each example that training makes of them."""
-    from neuralchat.data.tokens.counts import TokenizationCounts
+    """For the tokenizer of --model_name_or_path, with the template that training would take."""
     from neuralchat.data_tools.token_checks import token_checks
 
-    encoder = token_checks(options).encoder
+    return lengths_by(token_checks(options).encoder)
+
+
+def lengths_by(encoder: Encoder) -> Callable[[list[Record]], list[tuple[int, int, int]]]:
+    """Records -> (tokens, learned tokens, tokens cut) of each example that training makes of them."""
 
     def count(records: list[Record]) -> list[tuple[int, int, int]]:
         examples = encoder.encode(records, TokenizationCounts(), RowReport())
