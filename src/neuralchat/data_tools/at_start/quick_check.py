@@ -9,13 +9,16 @@ from typing import Any
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.between_records import RecordsSoFar
-from neuralchat.data_tools.check import record_texts
-from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, RowFindings
-from neuralchat.data_tools.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.between_records import look_between
+from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
+from neuralchat.data_tools.findings import SEVERITIES, RowFindings
+from neuralchat.data_tools.record_table import RecordTable
+from neuralchat.data_tools.row_blocks import row_blocks
 
 # Of computing. A start takes about ten, of which this is a few per cent.
 MOST_SECONDS = 0.25
+# The time is looked at after so many.
+ROWS_AT_ONCE = 250
 # Of each check, in the report of the run.
 ROWS_TOLD = 3
 # More of them are not named in one line.
@@ -28,31 +31,39 @@ def quick_findings(training: RecordSource, held_out: RecordSource, seconds: floa
     Those held out are read first, since what is trained on must not be among them; they may take half of the time.
     """
     start = time.thread_time()
-    findings = RowFindings()
-    read, so_far = FoundInReading(findings), RecordsSoFar(findings, near=False)
-    held_out_texts = Until(record_texts(held_out, RecordReport()), start + seconds / 2)
-    for _, text, place in held_out_texts:
-        so_far.hold_out(text, place)
-    texts = Until(record_texts(training, read), start + seconds)
-    for _, text, place in texts:
-        for check in RECORD_CHECKS:
-            seen = check.find(text)
-            if seen is not None:
-                findings.add(check.about, place, seen)
-        so_far.look_at(text, place)
-    if read.good:
-        so_far.finish()
+    findings, table, read = RowFindings(), RecordTable(), RecordReport()
+    known = Until(looked_at(held_out, is_held_out=True), start + seconds / 2)
+    for block in known:
+        table.add(block.name, block.marks)
+    held_out_count = table.count
+    blocks = Until(looked_at(training, is_held_out=False), start + seconds)
+    for block in blocks:
+        findings.take(block.findings)
+        read.take(block.read)
+        table.add(block.name, block.marks)
+    if table.count > held_out_count:
+        look_between(table, held_out_count, findings, near=False)
     return {
         "records": read.good,
-        "is_whole": texts.is_whole and held_out_texts.is_whole,
+        "is_whole": blocks.is_whole and known.is_whole,
         "counts": {severity: findings.count(severity) for severity in SEVERITIES},
         "checks": [{**check, "rows": check["rows"][:ROWS_TOLD]} for check in findings.as_json()],
-        "command": command_of(training, held_out),
+        "command": check_command(training, held_out),
     }
 
 
+def looked_at(source: RecordSource, *, is_held_out: bool) -> Iterator[BlockFound]:
+    """The blocks of a source; of the last as many records as are used of it."""
+    left, checks = source.limit, BlockChecks(source.columns, near=False)
+    for block in [] if source.is_empty else row_blocks(source, rows=ROWS_AT_ONCE):
+        found = look_at_block(checks, block, is_held_out, most=left)
+        yield found
+        if left is not None and (left := left - found.read.good) <= 0:
+            return
+
+
 class Until:
-    """The entries of an iterator until this thread has computed for so long, by time.thread_time."""
+    """The entries of an iterator until this thread has computed for so long (time.thread_time); one in any case."""
 
     def __init__(self, entries: Iterator[Any], end: float) -> None:
         self.entries = entries
@@ -61,13 +72,15 @@ class Until:
 
     def __iter__(self) -> Iterator[Any]:
         for entry in self.entries:
-            if time.thread_time() > self.end:
-                return
             yield entry
+            if time.thread_time() > self.end:
+                # Nothing, where that was the last.
+                self.is_whole = next(self.entries, None) is None
+                return
         self.is_whole = True
 
 
-def command_of(training: RecordSource, held_out: RecordSource) -> str:
+def check_command(training: RecordSource, held_out: RecordSource) -> str:
     """What looks at the same files thoroughly; empty for records that are no files."""
     if not training.files:
         return ""
