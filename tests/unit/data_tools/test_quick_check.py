@@ -41,7 +41,7 @@ def test_debris_copies_structure_and_leakage_are_found_at_their_rows(tmp_path: P
 def test_it_ends_in_time_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = written(tmp_path / "a.json", ROWS * 10)
     # A clock on which each record takes a second.
-    monkeypatch.setattr(quick_check, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(quick_check, "QUICK_ROWS", 1)
     ticks = iter(range(10_000))
     monkeypatch.setattr(quick_check.time, "thread_time", lambda: next(ticks))
     found = quick_findings(training, NONE, 20)

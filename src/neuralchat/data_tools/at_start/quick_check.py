@@ -18,7 +18,7 @@ from neuralchat.data_tools.row_blocks import row_blocks
 # Of computing. A start takes about ten, of which this is a few per cent.
 MOST_SECONDS = 0.25
 # The time is looked at after so many.
-ROWS_AT_ONCE = 250
+QUICK_ROWS = 250
 # Of each check, in the report of the run.
 ROWS_TOLD = 3
 # More of them are not named in one line.
@@ -55,7 +55,7 @@ def quick_findings(training: RecordSource, held_out: RecordSource, seconds: floa
 def looked_at(source: RecordSource, *, is_held_out: bool) -> Iterator[BlockFound]:
     """The blocks of a source; of the last as many records as are used of it."""
     left, checks = source.limit, BlockChecks(source.columns, near=False)
-    for block in [] if source.is_empty else row_blocks(source, rows=ROWS_AT_ONCE):
+    for block in [] if source.is_empty else row_blocks(source, rows=QUICK_ROWS):
         found = look_at_block(checks, block, is_held_out, most=left)
         yield found
         if left is not None and (left := left - found.read.good) <= 0:
