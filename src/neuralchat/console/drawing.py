@@ -32,7 +32,7 @@ DROPPED_FIRST = ("epoch", "memory", "speed", "loss", "left", "activity")
 GAP = "  "
 STYLES = {"step": "bold", "activity": "yellow", "left": "bold"}
 # What a piece of MarkedText is -> how it is drawn.
-MARKS = {
+PIECE_STYLES = {
     "learned": "green",
     "compared": "cyan",
     "special": "bold yellow",
@@ -101,7 +101,7 @@ def drawn(part: Part) -> RenderableType:
 
 
 def drawn_pieces(text: MarkedText) -> Text:
-    return Text().join(as_it_is(piece, MARKS.get(mark, "")) for piece, mark in text.pieces)
+    return Text().join(as_it_is(piece, PIECE_STYLES.get(mark, "")) for piece, mark in text.pieces)
 
 
 def drawn_table(table: Table) -> RichTable:

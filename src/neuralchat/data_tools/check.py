@@ -22,7 +22,7 @@ from neuralchat.data_tools.page import render_check
 from neuralchat.data_tools.record_checks import RECORD_CHECKS
 from neuralchat.data_tools.record_table import Looked, RecordMarks, RecordTable
 from neuralchat.data_tools.record_text import RecordText, record_text
-from neuralchat.data_tools.row_blocks import BLOCK_ROWS, RowBlock, row_blocks
+from neuralchat.data_tools.row_blocks import RowBlock, row_blocks
 from neuralchat.data_tools.token_checks import TokenChecks, token_checks
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import write_file
@@ -93,20 +93,14 @@ def look_through(
 
 
 def found_in_blocks(
-    source: RecordSource,
-    read: RecordReport,
-    *,
-    near: bool,
-    held_out: bool,
-    processes: int,
-    block_rows: int = BLOCK_ROWS,
+    source: RecordSource, read: RecordReport, *, near: bool, held_out: bool, processes: int
 ) -> Iterator[BlockFound]:
     """What each block of a source shows, in order; what reading found is added to `read`."""
     if source.is_empty:
         return
     look = partial(look_at_block, BlockChecks(source.columns, near=near), held_out=held_out)
     columns = Columns(source.columns)
-    blocks = row_blocks(source, block_rows)
+    blocks = row_blocks(source)
     if source.limit is None:
         results = in_order(look, blocks, processes)
     else:

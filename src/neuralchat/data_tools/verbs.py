@@ -9,7 +9,7 @@ from neuralchat.config.command.flag_parser import FlagParser
 from neuralchat.data_tools.check_flags import add_check
 from neuralchat.data_tools.generating.flags import add_generate_flags
 from neuralchat.data_tools.moving.flags import add_convert, add_diff, add_mix, add_sample, add_split, add_stats
-from neuralchat.data_tools.preview.flags import add_preview
+from neuralchat.data_tools.preview.flags import add_preview_flags
 
 
 class DataVerb(NamedTuple):
@@ -25,7 +25,7 @@ DATA_VERBS = {
     # It takes the flags of finetune too, so the command reads its words by itself.
     "preview": DataVerb(
         "show the token rows of training; takes finetune's flags too, as --model_name_or_path, --from_run",
-        add_preview,
+        add_preview_flags,
         "",
     ),
     "check": DataVerb(

@@ -51,7 +51,7 @@ class RunData:
         return training.per_device_train_batch_size * training.gradient_accumulation_steps * self.world_size
 
 
-def run_data(
+def make_run_data(
     arguments: FinetuneConfig,
     resume: Path | None = None,
     given_records: Sequence[GivenRecords] = (),

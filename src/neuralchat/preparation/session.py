@@ -38,7 +38,7 @@ from neuralchat.planning.memory import (
 from neuralchat.planning.packing_proof import proof_examples
 from neuralchat.preparation.packed_rows import prepare_packing
 from neuralchat.preparation.repeated import check_same_layers
-from neuralchat.preparation.run_data import checked_identity, run_data
+from neuralchat.preparation.run_data import checked_identity, make_run_data
 from neuralchat.preparation.start_apart import start_apart
 
 
@@ -87,7 +87,7 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training.log_level])
     # The libraries' bars would break our own lines.
     transformers.logging.disable_progress_bar()
-    run = run_data(arguments, resume, given_records)
+    run = make_run_data(arguments, resume, given_records)
     arguments, source, config, tokenizer, data = run.arguments, run.source, run.config, run.tokenizer, run.data
     training = arguments.training_arguments()
     identity = checked_identity(run, resume)

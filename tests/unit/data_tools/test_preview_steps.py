@@ -22,7 +22,7 @@ from neuralchat.data.step_shares import StepShare
 from neuralchat.data.tokenization import Example
 from neuralchat.data_tools.preview.rows import rows_of_share
 from neuralchat.data_tools.preview.steps import steps_of_run
-from neuralchat.preparation.run_data import run_data
+from neuralchat.preparation.run_data import make_run_data
 from neuralchat.preparation.session import make_session
 from neuralchat.training.assemble import make_training
 from neuralchat.training.step import GradientSum
@@ -75,7 +75,7 @@ def test_a_step_is_what_the_loop_is_given(cell: str, models: dict[str, Path], tm
     arguments = configured(tmp_path, models[family], rows, **more)
     with process_state_kept():
         loop = make_training(make_session(arguments, None)).loop
-        steps = steps_of_run(run_data(arguments), None)
+        steps = steps_of_run(make_run_data(arguments), None)
     assert steps.last_step == loop.max_steps
     for step in range(loop.max_steps):
         given, shown = loop.loader.shares[step], steps.shares[0][step]

@@ -12,8 +12,8 @@ from support.runs import ROWS
 import neuralchat
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_source import RecordSource
-from neuralchat.data_tools import quick_check
-from neuralchat.data_tools.quick_check import quick_findings, told_findings_line
+from neuralchat.data_tools.at_start import quick_check
+from neuralchat.data_tools.at_start.quick_check import quick_findings, told_findings_line
 
 NONE = RecordSource()
 MARKER = {"instruction": "Name a bird.", "input": "<noinput>", "output": "A crow."}
@@ -41,6 +41,7 @@ def test_debris_copies_structure_and_leakage_are_found_at_their_rows(tmp_path: P
 def test_it_ends_in_time_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = written(tmp_path / "a.json", ROWS * 10)
     # A clock on which each record takes a second.
+    monkeypatch.setattr(quick_check, "QUICK_ROWS", 1)
     ticks = iter(range(10_000))
     monkeypatch.setattr(quick_check.time, "thread_time", lambda: next(ticks))
     found = quick_findings(training, NONE, 20)
@@ -56,7 +57,7 @@ def test_records_of_a_program(tmp_path: Path) -> None:
 
 def test_many_files_are_not_named() -> None:
     many = RecordSource(files=tuple(f"{number}.json" for number in range(9)))
-    assert quick_check.command_of(many, NONE) == "neuralchat data check FILES"
+    assert quick_check.check_command(many, NONE) == "neuralchat data check FILES"
 
 
 def test_a_run_tells_it_in_one_line_and_in_its_report(llama_checkpoint: Path, tmp_path: Path, said: list[str]) -> None:

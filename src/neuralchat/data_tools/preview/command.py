@@ -22,7 +22,7 @@ from neuralchat.data_tools.preview.words import PROG, split_words
 from neuralchat.distributed.local_ranks import wants_local_ranks
 from neuralchat.errors import ArgumentsError
 from neuralchat.files import write_file
-from neuralchat.preparation.run_data import RunData, checked_identity, run_data
+from neuralchat.preparation.run_data import RunData, checked_identity, make_run_data
 
 
 def preview_data(words: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def preview_of(options: argparse.Namespace, arguments: FinetuneConfig) -> tuple[
     weights = arguments.tuning.method.trained_file
     resume = checkpoint_to_resume(arguments.training.resume_from_checkpoint, arguments.output_dir, weights=weights)
     processes = wants_local_ranks(arguments.distributed.num_processes, {})
-    run = run_data(arguments, resume, world_size=max(1, processes))
+    run = make_run_data(arguments, resume, world_size=max(1, processes))
     store = run.data.validation if options.held_out else run.data.trained_on
     if store is None:
         raise ArgumentsError("--held_out: no records are held out; --validation_file names some")

@@ -1,16 +1,18 @@
-"""The flags of `neuralchat data preview` that are not finetune's."""
+"""The flags of `neuralchat data preview` that finetune has not; importing them imports nothing heavy."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from neuralchat.config.command.flag_parser import FlagParser
 
 
-def add_preview(preview: FlagParser) -> None:
+def add_preview_flags(preview: FlagParser) -> None:
     preview.add_path(
         "files", nargs="*", metavar="FILE", help="files of records; every flag of finetune may stand beside these"
     )
     preview.add_argument("--index", type=int, nargs="+", default=(), metavar="N", help="these examples, from 0")
-    some = {"type": int, "nargs": "?", "const": 3, "metavar": "N"}
+    some: dict[str, Any] = {"type": int, "nargs": "?", "const": 3, "metavar": "N"}
     preview.add_argument("--longest", **some, help="the N longest examples; 3 where no number is given, as of the next")
     preview.add_argument("--shortest", **some, help="the N shortest")
     preview.add_argument("--random", **some, help="N by chance")

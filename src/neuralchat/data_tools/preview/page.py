@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuralchat.console.terminal import visible
-from neuralchat.data_tools.preview.rows import RowPart
+from neuralchat.data_tools.preview.rows import TokenPart
 from neuralchat.data_tools.preview.shown import Preview, Shown
 from neuralchat.data_tools.preview.token_text import TextPiece, TokenTexts
 from neuralchat.runs.report import page_template
@@ -24,13 +24,13 @@ def preview_page(preview: Preview, texts: TokenTexts) -> str:
 
 def shown_of_page(shown: Shown, texts: TokenTexts) -> dict[str, Any]:
     rows = [
-        {"title": row.title, "parts": [part_of_page(part, texts, shown.weight) for part in row.parts]}
+        {"title": row.title, "parts": [token_part_of_page(part, texts, shown.weight) for part in row.parts]}
         for row in shown.rows
     ]
     return {"title": shown.title, "figures": shown.figures, "rows": rows}
 
 
-def part_of_page(part: RowPart, texts: TokenTexts, weight: float | None) -> dict[str, Any]:
+def token_part_of_page(part: TokenPart, texts: TokenTexts, weight: float | None) -> dict[str, Any]:
     pieces = [(piece.text, piece.mark, hint(piece, weight)) for piece in texts.pieces(part.tokens)]
     return {"title": part.title, "pieces": pieces}
 

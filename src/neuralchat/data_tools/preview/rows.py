@@ -33,7 +33,7 @@ class RowToken:
 
 
 @dataclass(frozen=True)
-class RowPart:
+class TokenPart:
     """Tokens of a row that belong together: a segment, or a whole example. `title`: what it is and what it sees."""
 
     title: str
@@ -45,7 +45,7 @@ class TokenRow:
     """What is computed at once: a packed row, or the examples of a padded batch."""
 
     title: str
-    parts: Sequence[RowPart]
+    parts: Sequence[TokenPart]
 
     @property
     def tokens(self) -> Iterator[RowToken]:
@@ -62,11 +62,11 @@ def rows_of_share(share: StepShare) -> list[TokenRow]:
     return [*map(row_of_packed, share.packed), *map(row_of_padded, padded)]
 
 
-def example_part(example: Example, title: str) -> RowPart:
+def example_part(example: Example, title: str) -> TokenPart:
     """An example by itself."""
     is_general = example.first_known is not None
     marks = example.supervised.astype(int).tolist()
-    return RowPart(
+    return TokenPart(
         title,
         [
             RowToken(token, place, 0 if is_general else mark, mark if is_general else 0)
@@ -99,7 +99,7 @@ def packed_row(batch: PackedBatch) -> TokenRow:
         what = source or shared_title(own, followers[segment.start, segment.end])
         sees = f", sees [{segment.prefix_start}, {segment.prefix_end}) before it" if has_prefix(segment) else ""
         places = f"[{segment.start}, {segment.end})"
-        parts.append(RowPart(f"{places} {what}: positions {own[0].position} to {own[-1].position}{sees}", own))
+        parts.append(TokenPart(f"{places} {what}: positions {own[0].position} to {own[-1].position}{sees}", own))
     title = (
         f"packed row: {len(tokens)} tokens computed, {len(batch.sources)} example(s) of {batch.tokens} tokens in them"
     )
@@ -157,7 +157,7 @@ def seq2seq_row(batch: PackedSeq2Seq) -> TokenRow:
     ):
         asked = [RowToken(token, place) for place, token in enumerate(batch.source_ids[start:end].tolist())]
         said = [RowToken(token, place, learned=1) for place, token in enumerate(batch.target_ids[first:last].tolist())]
-        parts.append(RowPart(f"{source}: source [{start}, {end}), target [{first}, {last})", [*asked, *said]))
+        parts.append(TokenPart(f"{source}: source [{start}, {end}), target [{first}, {last})", [*asked, *said]))
     title = f"packed rows: {len(batch.source_ids)} tokens of sources, {len(batch.target_ids)} of targets"
     return TokenRow(title, parts)
 

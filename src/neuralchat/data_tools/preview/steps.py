@@ -21,7 +21,7 @@ from neuralchat.preparation.step_rows import make_step_shares
 from neuralchat.runs.directory import METRICS, read_manifest, read_metrics
 
 # What a manifest may say.
-MOST_PROCESSES = 1 << 16
+MOST_OF_A_WORLD = 1 << 16
 # Of a step, in its line of metrics.jsonl.
 LOGGED = ("loss", "general_divergence", "grad_norm", "learning_rate")
 
@@ -90,7 +90,7 @@ def steps_of_run(run: RunData, resume: Path | None) -> StepsOfRun:
 def processes_of(identity: Mapping[str, Any], run: RunData) -> int:
     """How many trained; another may have written the run."""
     found = identity.get("world_size")
-    return found if isinstance(found, int) and 1 <= found <= MOST_PROCESSES else run.world_size
+    return found if isinstance(found, int) and 1 <= found <= MOST_OF_A_WORLD else run.world_size
 
 
 def shown_steps(steps: StepsOfRun, wanted: Sequence[int]) -> list[Shown]:
@@ -160,11 +160,11 @@ def logged_figures(steps: StepsOfRun, step: int) -> list[tuple[str, str]]:
     covered = range(before["step"] + 1, after["step"] + 1)
     values = ", ".join(f"{name} {after[name]:.4g}" for name in LOGGED if isinstance(after.get(name), int | float))
     mean = f" (loss: mean over the steps {covered[0]} to {covered[-1]})" if len(covered) > 1 else ""
-    logged = tuple(counted(after, name) - counted(before, name) for name in ("tokens", "supervised_tokens"))
+    logged = tuple(count_in_line(after, name) - count_in_line(before, name) for name in ("tokens", "supervised_tokens"))
     return [("logged", f"{values}{mean}"), ("agrees", agreement(steps.counts(covered), logged))]
 
 
-def counted(line: Mapping[str, Any], name: str) -> int:
+def count_in_line(line: Mapping[str, Any], name: str) -> int:
     value = line.get(name)
     return value if isinstance(value, int) else 0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from neuralchat.console.tables import Figures, MarkedText, Page, Part, Table
-from neuralchat.data_tools.preview.rows import RowPart
+from neuralchat.data_tools.preview.rows import TokenPart
 from neuralchat.data_tools.preview.shown import Preview, Shown
 from neuralchat.data_tools.preview.token_text import TokenTexts
 
@@ -40,12 +40,12 @@ def shown_parts(shown: Shown, texts: TokenTexts, *, with_ids: bool) -> Iterator[
             yield token_table(part, texts, shown.weight) if with_ids else marked_text(part, texts)
 
 
-def marked_text(part: RowPart, texts: TokenTexts) -> MarkedText:
+def marked_text(part: TokenPart, texts: TokenTexts) -> MarkedText:
     runs = groupby(texts.pieces(part.tokens), key=lambda piece: piece.mark)
     return MarkedText([("".join(piece.text for piece in run), mark) for mark, run in runs])
 
 
-def token_table(part: RowPart, texts: TokenTexts, weight: float | None) -> Table:
+def token_table(part: TokenPart, texts: TokenTexts, weight: float | None) -> Table:
     """Of each token its position, id, text, and its weight in the loss of the step where that is known."""
     rows = []
     for token in part.tokens:

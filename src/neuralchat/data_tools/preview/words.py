@@ -9,12 +9,12 @@ from neuralchat.config.command.flag_parser import FlagParser
 from neuralchat.config.command.suggestions import did_you_mean, nearest
 from neuralchat.config.command.words import PAIR, is_flag
 from neuralchat.config.schema import SCHEMA
+from neuralchat.data_tools.preview.flags import add_preview_flags
 from neuralchat.errors import ArgumentsError, problem_list
-from neuralchat.verbs import add_data_preview
 
 PROG = "neuralchat data preview"
 # A first word with such an ending is finetune's; JSON is rather a file of records.
-CONFIG_ENDINGS = (".yaml", ".yml")
+YAML_ENDINGS = (".yaml", ".yml")
 # What chooses among examples, and makes no sense beside --step.
 CHOOSERS = ("index", "longest", "shortest", "random", "cut")
 
@@ -27,7 +27,7 @@ def split_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     (2, ['--model_name_or_path', 'm', 'seed=1', '--train_file', 'a.json'])
     """
     parser = FlagParser(prog=PROG)
-    add_data_preview(parser)
+    add_preview_flags(parser)
     own_names = [flag.removeprefix("--") for flag in parser.flags if flag.startswith("--")]
     own: list[str] = []
     rest: list[str] = []
@@ -42,14 +42,14 @@ def split_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             if into is rest and meant and not is_flag(name.replace("-", "_"), SCHEMA):
                 problems.append(f"unknown flag --{name}{did_you_mean(meant)}")
             into.append(word)
-        elif into is not rest and (is_pair(word) or (not position and word.endswith(CONFIG_ENDINGS))):
+        elif into is not rest and (is_pair(word) or (not position and word.endswith(YAML_ENDINGS))):
             rest.append(word)
         else:
             into.append(word)
     if problems:
         raise ArgumentsError(problem_list(f"{PROG} cannot be run so:", problems))
     options = parser.parse_args(own)
-    check(options)
+    check_options(options)
     return options, [*rest, *(["--train_file", *files] if files else [])]
 
 
@@ -59,7 +59,7 @@ def is_pair(word: str) -> bool:
     return pair is not None and is_flag(pair[1], SCHEMA)
 
 
-def check(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace) -> None:
     """Raise ArgumentsError for what contradicts itself."""
     problems = [
         f"--{name} is {value}; it counts examples, from 1"

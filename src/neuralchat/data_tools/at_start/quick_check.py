@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
 from neuralchat.data_tools.between_records import look_between
-from neuralchat.data_tools.check import found_in_blocks
+from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
 from neuralchat.data_tools.findings import SEVERITIES, RowFindings
 from neuralchat.data_tools.record_table import RecordTable
+from neuralchat.data_tools.row_blocks import row_blocks
 
 # Of computing. A start takes about ten, of which this is a few per cent.
 MOST_SECONDS = 0.25
-# Small, so that the time is looked at often.
-BLOCK_ROWS = 64
+# The time is looked at after so many.
+QUICK_ROWS = 250
 # Of each check, in the report of the run.
 ROWS_TOLD = 3
 # More of them are not named in one line.
@@ -31,30 +32,55 @@ def quick_findings(training: RecordSource, held_out: RecordSource, seconds: floa
     """
     start = time.thread_time()
     findings, table, read = RowFindings(), RecordTable(), RecordReport()
-    is_whole = True
-    for source, held, report, end in (
-        (held_out, True, RecordReport(), start + seconds / 2),
-        (training, False, read, start + seconds),
-    ):
-        known = table.count
-        for found in found_in_blocks(source, report, near=False, held_out=held, processes=1, block_rows=BLOCK_ROWS):
-            if time.thread_time() > end:
-                is_whole = False
-                break
-            findings.take(found.findings)
-            table.add(found.name, found.marks)
-    if table.count > known:
-        look_between(table, known, findings, near=False)
+    known = Until(looked_at(held_out, is_held_out=True), start + seconds / 2)
+    for block in known:
+        table.add(block.name, block.marks)
+    held_out_count = table.count
+    blocks = Until(looked_at(training, is_held_out=False), start + seconds)
+    for block in blocks:
+        findings.take(block.findings)
+        read.take(block.read)
+        table.add(block.name, block.marks)
+    if table.count > held_out_count:
+        look_between(table, held_out_count, findings, near=False)
     return {
-        "records": table.count - known,
-        "is_whole": is_whole,
+        "records": read.good,
+        "is_whole": blocks.is_whole and known.is_whole,
         "counts": {severity: findings.count(severity) for severity in SEVERITIES},
         "checks": [{**check, "rows": check["rows"][:ROWS_TOLD]} for check in findings.as_json()],
-        "command": command_of(training, held_out),
+        "command": check_command(training, held_out),
     }
 
 
-def command_of(training: RecordSource, held_out: RecordSource) -> str:
+def looked_at(source: RecordSource, *, is_held_out: bool) -> Iterator[BlockFound]:
+    """The blocks of a source; of the last as many records as are used of it."""
+    left, checks = source.limit, BlockChecks(source.columns, near=False)
+    for block in [] if source.is_empty else row_blocks(source, rows=QUICK_ROWS):
+        found = look_at_block(checks, block, is_held_out, most=left)
+        yield found
+        if left is not None and (left := left - found.read.good) <= 0:
+            return
+
+
+class Until:
+    """The entries of an iterator until this thread has computed for so long (time.thread_time); one in any case."""
+
+    def __init__(self, entries: Iterator[Any], end: float) -> None:
+        self.entries = entries
+        self.end = end
+        self.is_whole = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for entry in self.entries:
+            yield entry
+            if time.thread_time() > self.end:
+                # Nothing, where that was the last.
+                self.is_whole = next(self.entries, None) is None
+                return
+        self.is_whole = True
+
+
+def check_command(training: RecordSource, held_out: RecordSource) -> str:
     """What looks at the same files thoroughly; empty for records that are no files."""
     if not training.files:
         return ""

@@ -1,0 +1,1 @@
+"""What is looked at in records at the head of a fine-tuning."""
