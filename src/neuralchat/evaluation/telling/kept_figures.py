@@ -23,12 +23,12 @@ def keep_figures(systems: Sequence[Candidate], outcome: EvaluationOutcome, quest
         run = Path(system.path)
         if system.step is not None or not (run / MANIFEST).is_file():
             continue
-        figures = [figure for part in outcome.parts for figure in figures_of(part, system.name, questions)]
+        figures = [figure for part in outcome.parts for figure in part_figures(part, system.name, questions)]
         if figures and (reason := keep_evaluation(run, figures)) is not None:
             note(f"the figures are not kept beside {run} for its model card: {reason}")
 
 
-def figures_of(part: PartOutcome, name: str, questions: str | None) -> Iterator[KeptFigure]:
+def part_figures(part: PartOutcome, name: str, questions: str | None) -> Iterator[KeptFigure]:
     file = Path(questions).name if questions and part.name == QUESTIONS else ""
     bases = {side.system.name for side in part.sides if side.is_base}
     rows = [row for row in part.compared if row.second == name and row.first in bases]
