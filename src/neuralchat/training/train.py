@@ -31,7 +31,7 @@ from neuralchat.evaluation.sample_answers import (
     samples_of,
     spread_prompts,
 )
-from neuralchat.models.adapters.build import base_model_of
+from neuralchat.models.adapters.build import adapter_off, base_model_of
 from neuralchat.models.loading.base_model import parameter_counts
 from neuralchat.planning.cautions import cautions
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
@@ -85,7 +85,7 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
         records = sample_records(session.data, tuning.report_samples)
         asked = Asked(records, spread_prompts(tuning.general_samples))
     with training.progress.activity("answering questions"):
-        before = answers_now(session, asked)
+        before = answers_before(session, asked)
     if session.data.validation is not None:
         results = replace(results, held_out_loss_before=loss_before(training, session))
     if not args.do_train:
@@ -119,10 +119,21 @@ class Asked:
     general: Sequence[GeneralPrompt] = ()
 
 
-def answers_now(session: Session, asked: Asked) -> tuple[list[str], list[str]]:
-    """(answers to the questions of the data, answers to the general ones) of the model as it is."""
+def answers_before(session: Session, asked: Asked) -> tuple[list[str], list[str]]:
+    """As `answers_now`, of the base model: virtual tokens begin at random, and disturb it before they are trained."""
+    if not session.arguments.tuning.method.virtual_tokens:
+        return answers_now(session, asked)
+    with adapter_off(session.model) as base:
+        return answers_now(session, asked, base)
+
+
+def answers_now(session: Session, asked: Asked, asked_model: Any = None) -> tuple[list[str], list[str]]:
+    """(answers to the questions of the data, answers to the general ones) of the model as it is.
+
+    `asked_model`: another one than that of the session.
+    """
     tokens = session.arguments.tuning.sample_tokens
-    model = session.model, session.tokenizer, session.data
+    model = session.model if asked_model is None else asked_model, session.tokenizer, session.data
     own = ask(*model, [record.turns[:-1] for record in asked.records], tokens)
     # One fact is enough for them.
     return own, ask(*model, [prompt.turns for prompt in asked.general], min(tokens, GENERAL_TOKENS))
