@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def harness_measures(task: Any, systems: Sequence[Measured]) -> list[Measure]:
         Measure(
             key,
             key,
-            lambda _items, system, key=key: given_score(system, key),
+            partial(given_score, key),
             share=all(value in (0.0, 1.0) for system in systems for value in system.given.get(key, {}).values()),
             better={True: "higher", False: "lower"}.get(better.get(key.split(" (")[0]), ""),
         )
@@ -253,6 +254,6 @@ def harness_measures(task: Any, systems: Sequence[Measured]) -> list[Measure]:
     ]
 
 
-def given_score(system: Measured, key: str) -> Score:
+def given_score(key: str, _items: Sequence[Item], system: Measured) -> Score:
     values = system.given.get(key, {})
     return Score(values, dict.fromkeys(values, 1.0))
