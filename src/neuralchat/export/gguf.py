@@ -77,7 +77,7 @@ def card_of_gguf(origin: Origin, bot: Chatbot, others: Others | None, file: str,
     )
     use = (
         f"`{llama_command(Path(file))}` serves it with the prompts of training, `ollama create NAME -f Modelfile` "
-        f"takes it into Ollama. Its numbers are stored as {kind}; results and evaluation are of the model before."
+        f"takes it into Ollama. Its numbers are stored as {kind}; results and evaluation are from before that."
     )
     return card_of_export(origin, manifest, use=use)
 
