@@ -67,7 +67,7 @@ def killed_again_and_again(
             "records": whole.count(b"\n"),
             "billed_as_undisturbed": teacher.billed == undisturbed,
             "replies_doubled": len(replies) - len(set(replies)),
-            "asked_again_after_a_kill": sum(teacher.computed.values()) - len(teacher.billed),
+            "computed_again_after_a_kill_or_fault": sum(teacher.computed.values()) - len(teacher.billed),
             "requests": teacher.asked.total(),
         }
 
