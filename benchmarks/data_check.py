@@ -23,7 +23,14 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-DEBRIS = ("As an AI language model, I cannot say.", "<|endoftext|>", "[Your Name]", "https://a.test/b", "&amp;", "<noinput>")
+DEBRIS = (
+    "As an AI language model, I cannot say.",
+    "<|endoftext|>",
+    "[Your Name]",
+    "https://a.test/b",
+    "&amp;",
+    "<noinput>",
+)
 
 
 def make_rows(path: Path, count: int, seed: int = 17) -> None:
@@ -41,7 +48,11 @@ def make_rows(path: Path, count: int, seed: int = 17) -> None:
 
     with path.open("w") as file:
         for _ in range(count):
-            row = {"instruction": text(2.0, 3.2), "input": text(2.5, 4.0) if draw.random() < 0.3 else "", "output": text(3.0, 5.5)}
+            row = {
+                "instruction": text(2.0, 3.2),
+                "input": text(2.5, 4.0) if draw.random() < 0.3 else "",
+                "output": text(3.0, 5.5),
+            }
             kind = draw.random()
             if before is not None and kind < 0.04:
                 row = dict(before)
@@ -90,7 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results" / f"data-check-{time.strftime('%F-%H%M')}.json")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks/results" / f"data-check-{time.strftime('%F-%H%M')}.json"
+    )
     options = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as directory:

@@ -28,7 +28,9 @@ LENGTHS = CheckHelp(
 )
 # Of answers: far outside of what the others have, by quartiles of the logarithm, as box plots draw them.
 OUTLIER = CheckHelp("extreme_length", "note", "far longer than the other answers")
-CLASSES = CheckHelp("class_balance", "note", "one answer is far more frequent than others; a model learns to give it always")
+CLASSES = CheckHelp(
+    "class_balance", "note", "one answer is far more frequent than others; a model learns to give it always"
+)
 OUTLIER_RANGES = 3.0
 FEWEST_FOR_QUARTILES = 50
 LONGEST_PART = 0.01
@@ -81,7 +83,8 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
 
     def tell(check: CheckHelp, records: Records, seen: Callable[[int], str]) -> None:
         kept = [
-            (table.place(int(record), marks.rows), seen(number)) for number, record in enumerate(records[:KEPT_FINDINGS])
+            (table.place(int(record), marks.rows), seen(number))
+            for number, record in enumerate(records[:KEPT_FINDINGS])
         ]
         findings.add_all(check, len(records), kept)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-
 from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_source import RecordSource
@@ -41,7 +40,7 @@ def check_data(options: argparse.Namespace) -> int:
     if problems := [*training.check(), *held_out.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     if options.fix:
-        check_output(options.fix)
+        check_output(options.fix, training)
     tokens = token_checks(options) if options.model_name_or_path else None
     findings, read, held_out_read = RowFindings(), RecordReport(), RecordReport()
     processes = options.processes or process_count()

@@ -34,13 +34,26 @@ def log_of(output: str) -> Path:
     return Path(output.removesuffix(ENDING) + LOG_ENDING)
 
 
-def check_output(output: str) -> None:
+def check_output(output: str, source: RecordSource) -> None:
     """Raise ArgumentsError with all that keeps the file and its log from being written."""
+    problems = check_names(output)
+    kinds = {record.source.rpartition(" row ")[0]: record.kind for record in source.first_records()}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        problems.append(f"--fix: one file holds one kind of records ({listed}); clean each kind by itself")
+    if problems:
+        raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
+
+
+def check_names(output: str) -> list[str]:
+    """What is wrong with the names of the file and its log."""
     problems = []
     if not is_plain(output):
-        raise ArgumentsError("--fix: the name is not UTF-8, or too long")
+        return ["--fix: the name is not UTF-8, or too long"]
     if not output.endswith(ENDING) or output.endswith(LOG_ENDING):
-        problems.append(f"--fix {output}: a {ENDING} file is written; found '{Path(output).suffix or Path(output).name}'")
+        problems.append(
+            f"--fix {output}: a {ENDING} file is written; found '{Path(output).suffix or Path(output).name}'"
+        )
     for path in (Path(output), log_of(output)):
         if path.exists() or path.is_symlink():
             problems.append(f"--fix: {path} exists already; name a new file, nothing is overwritten")
@@ -48,8 +61,7 @@ def check_output(output: str) -> None:
             problems.append(f"--fix: the directory {path.parent} of {path.name} does not exist")
         elif reason := why_unwritable(path):
             problems.append(f"--fix: {path} cannot be written: {reason}")
-    if problems:
-        raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
+    return problems
 
 
 @dataclass
@@ -97,7 +109,8 @@ def opened(output: Path, log: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     with working_directory_in(parent, FIX_PREFIX) as work:
         with new_file(work / output.name) as rows_file, new_file(work / log.name) as log_file:
             yield rows_file, log_file
-        check_output(str(output))
+        if problems := check_names(str(output)):
+            raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
         place_files(work, parent, [log.name, output.name])
 
 

@@ -20,7 +20,9 @@ TEXT_FIELDS = frozenset(RECORD_FIELDS) - {"tools", "functions", "facts"}
 TURN_TEXTS = ("content", "value", "text")
 LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n\n"})
 # Tokens that end a text, where a text ends.
-END_TOKENS = re.compile(r"(?:\s*(?:<\|(?:endoftext|end_of_text|im_end|eot_id|end_of_turn|end)\|>|</s>|<eos>|\[EOS\]))+\s*$")
+END_TOKENS = re.compile(
+    r"(?:\s*(?:<\|(?:endoftext|end_of_text|im_end|eot_id|end_of_turn|end)\|>|</s>|<eos>|\[EOS\]))+\s*$"
+)
 # Characters that bytes of UTF-8 beyond ASCII become in Latin-1 or Windows-1252.
 MISREAD = re.compile(
     "[\u0080-\u00ff\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022"
@@ -130,7 +132,9 @@ def texts_of_list(turns: list[Any], path: Path, *, is_answer: bool = False) -> I
             role = ROLE_NAMES.get(str(turn.get("role", turn.get("from"))).strip().lower())
             kind: TextKind = "answer" if role == "assistant" or (role is None and is_answer) else "asked"
             yield from (
-                TextPlace((*path, index, name), kind, turn[name]) for name in TURN_TEXTS if isinstance(turn.get(name), str)
+                TextPlace((*path, index, name), kind, turn[name])
+                for name in TURN_TEXTS
+                if isinstance(turn.get(name), str)
             )
         elif isinstance(turn, list):
             for place, text in enumerate(turn):

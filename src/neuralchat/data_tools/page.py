@@ -26,7 +26,8 @@ def render_check(files: Sequence[str], read: RecordReport, findings: RowFindings
     """The page. All that comes from records is escaped."""
     most = max((found.count for found in findings.found.values()), default=1)
     page = page_template("data_tools/page.html.j2").render(
-        files=", ".join(files[:FILES_SHOWN]) + (f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""),
+        files=", ".join(files[:FILES_SHOWN])
+        + (f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""),
         records=read.good,
         bad_rows=read.bad_rows,
         counts=[(severity, findings.count(severity)) for severity in SEVERITIES],
@@ -52,13 +53,19 @@ def plots(looked: Looked) -> list[tuple[str, str]]:
     if len(answered) < 2 or not answered.any():
         return []
     top = max(1.0, float(np.quantile(np.concatenate((asked, answered)), DRAWN_PART)))
-    lengths = [Curve("questions", histogram(asked, top), "held-out"), Curve("answers", histogram(answered, top), "training")]
+    lengths = [
+        Curve("questions", histogram(asked, top), "held-out"),
+        Curve("answers", histogram(answered, top), "training"),
+    ]
     shares = np.cumsum(np.sort(answered)[::-1], dtype=np.int64) / max(1, int(answered.sum(dtype=np.int64)))
     at = np.unique(np.linspace(0, len(shares) - 1, POINTS_OF_SHARES).astype(int))
     curve = [(0.0, 0.0), *((100 * (place + 1) / len(shares), 100 * float(shares[place])) for place in at)]
     return [
         ("Records by their length in characters (but the longest 1 %)", svg(lengths, from_zero=True)),
-        ("% of the answers' text that the longest % of records hold", svg([Curve("text", curve, "training")], from_zero=True)),
+        (
+            "% of the answers' text that the longest % of records hold",
+            svg([Curve("text", curve, "training")], from_zero=True),
+        ),
     ]
 
 

@@ -31,7 +31,10 @@ ROWS: list[tuple[Any, Any]] = [
     # All of it is debris: nothing would be left.
     ({"instruction": "Name a tree.", "output": "</s>"}, {"instruction": "Name a tree.", "output": "</s>"}),
     ({"instruction": "What is held out?", "output": "This is."}, None),
-    ({"instruction": "Name a key.", "output": "ghp_" + "a1B2" * 9}, {"instruction": "Name a key.", "output": "ghp_" + "a1B2" * 9}),
+    (
+        {"instruction": "Name a key.", "output": "ghp_" + "a1B2" * 9},
+        {"instruction": "Name a key.", "output": "ghp_" + "a1B2" * 9},
+    ),
 ]
 TALK = [{"role": "user", "content": "Hi &amp; ho</s>"}, {"role": "assistant", "content": "Ho.</s>"}]
 MENDED = [{"role": "user", "content": "Hi & ho</s>"}, {"role": "assistant", "content": "Ho."}]
@@ -45,18 +48,28 @@ def fix(directory: Path, *words: str) -> int:
     (directory / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row, _ in ROWS))
     (directory / "talks.json").write_text(json.dumps([{"messages": TALK, "tags": ["&amp;"]}]))
     (directory / "held_out.jsonl").write_text(json.dumps({"instruction": "What is held out?", "output": "That is."}))
-    files = [str(directory / "rows.jsonl"), str(directory / "talks.json")]
     held_out = ["--validation_file", str(directory / "held_out.jsonl")]
-    return main(["data", "check", *files, *held_out, "--fix", str(directory / "clean.jsonl"), *words])
+    return main(
+        ["data", "check", str(directory / "rows.jsonl"), *held_out, "--fix", str(directory / "clean.jsonl"), *words]
+    )
 
 
 def test_rows_are_mended_or_left_out_and_can_be_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fix(tmp_path) == 1
     written, log = lines(tmp_path / "clean.jsonl"), lines(tmp_path / "clean.changes.jsonl")
-    assert written == [*(row for _, row in ROWS if row is not None), {"messages": MENDED, "tags": ["&amp;"]}]
-    assert list(restored(written, log)) == [*(row for row, _ in ROWS), {"messages": TALK, "tags": ["&amp;"]}]
+    assert written == [row for _, row in ROWS if row is not None]
+    assert list(restored(written, log)) == [row for row, _ in ROWS]
     told = capsys.readouterr().out
-    assert "7 of 10 rows; texts changed: 2 special_token, 2 html_entity" in told
+    assert "6 of 9 rows; texts changed: " in told
+    for what in (
+        "1 html_entity",
+        "1 special_token",
+        "1 no_input_marker",
+        "1 task_list_echo",
+        "1 mojibake",
+        "1 leakage",
+    ):
+        assert what in told
     assert {(entry["row"], entry["check"]) for entry in log if "path" not in entry} == {
         (2, "exact_duplicate"),
         (5, "structure"),
@@ -70,8 +83,26 @@ def test_rows_are_mended_or_left_out_and_can_be_made_again(tmp_path: Path, capsy
     assert not any(f"{name} (" in told for name in ("mojibake", "control_character", "no_input_marker", "structure"))
 
 
+def test_turns_are_mended_by_their_roles_and_kinds_are_not_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fix(tmp_path, "--fix", str(tmp_path / "rows.clean.jsonl"))
+    talks, clean = str(tmp_path / "talks.json"), str(tmp_path / "clean.jsonl")
+    assert main(["data", "check", talks, "--fix", clean]) == 1
+    written, log = lines(tmp_path / "clean.jsonl"), lines(tmp_path / "clean.changes.jsonl")
+    assert written == [{"messages": MENDED, "tags": ["&amp;"]}]
+    assert list(restored(written, log)) == [{"messages": TALK, "tags": ["&amp;"]}]
+    other = str(tmp_path / "other.jsonl")
+    assert main(["data", "check", talks, str(tmp_path / "rows.jsonl"), "--fix", other]) == 2
+    assert "talks.json messages" in capsys.readouterr().err
+    assert not Path(other).exists()
+
+
 def test_a_file_that_is_clean_is_written_as_it_is(tmp_path: Path) -> None:
-    rows = [GOOD, {"instruction": "Name a café.", "output": "À la carte, n° 5 \u2013 \u201cna\u00efve\u201d.", "score": 0.5}]
+    rows = [
+        GOOD,
+        {"instruction": "Name a café.", "output": "À la carte, n° 5 \u2013 \u201cna\u00efve\u201d.", "score": 0.5},
+    ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     assert main(["data", "check", str(tmp_path / "rows.json"), "--fix", str(tmp_path / "clean.jsonl")]) == 0
     assert lines(tmp_path / "clean.jsonl") == rows
