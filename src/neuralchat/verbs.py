@@ -224,6 +224,12 @@ def add_data_check(check: FlagParser) -> None:
         help="the exit status is 1 where something of this severity or a higher one was found",
     )
     check.add_path("--report", metavar="FILE.json", help="write all findings, by row, to this JSON file")
+    check.add_path("--page", metavar="FILE.html", help="write a page: findings, lengths, rows")
+    check.add_path(
+        "--fix",
+        metavar="FILE.jsonl",
+        help="write the records with what has one right answer mended, without bad rows and copies, and a log of all of it",
+    )
     check.add_argument("--no_near", action="store_true", help="do not look for near duplicates")
     check.add_argument(
         "--processes",

@@ -28,7 +28,9 @@ LENGTHS = CheckHelp(
 )
 # Of answers: far outside of what the others have, by quartiles of the logarithm, as box plots draw them.
 OUTLIER = CheckHelp("extreme_length", "note", "far longer than the other answers")
-CLASSES = CheckHelp("class_balance", "note", "one answer is far more frequent than others; a model learns to give it always")
+CLASSES = CheckHelp(
+    "class_balance", "note", "one answer is far more frequent than others; a model learns to give it always"
+)
 OUTLIER_RANGES = 3.0
 FEWEST_FOR_QUARTILES = 50
 LONGEST_PART = 0.01
@@ -68,10 +70,10 @@ def key_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> Records:
+def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> dict[str, Records]:
     """Add what shows between the records of `table`, of which the first `held_out` are those of validation.
 
-    Returns the records that can go without a loss: copies, and those whose question is held out.
+    Returns by check the records that can go without a loss: copies, and those whose question is held out.
     """
     marks = table.marks()
     training = np.arange(held_out, table.count)
@@ -81,7 +83,8 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
 
     def tell(check: CheckHelp, records: Records, seen: Callable[[int], str]) -> None:
         kept = [
-            (table.place(int(record), marks.rows), seen(number)) for number, record in enumerate(records[:KEPT_FINDINGS])
+            (table.place(int(record), marks.rows), seen(number))
+            for number, record in enumerate(records[:KEPT_FINDINGS])
         ]
         findings.add_all(check, len(records), kept)
 
@@ -105,7 +108,7 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
         tell(NEAR, asked[like >= 0], there("nearly", asked[like[like >= 0]]))
     look_at_lengths(table, marks, held_out, findings)
     look_at_classes(table, marks, held_out, findings)
-    return training[is_leak | is_exact]
+    return {LEAKAGE.name: training[is_leak], EXACT.name: training[is_exact]}
 
 
 def same_as_first(known: npt.NDArray[np.uint64], asked: npt.NDArray[np.uint64]) -> Records:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
@@ -20,8 +16,10 @@ from neuralchat.data_tools.between_records import look_between
 from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
 from neuralchat.data_tools.block_workers import in_order, process_count
 from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, Place, RowFindings, place_of_source
+from neuralchat.data_tools.fixed_file import check_output, log_of, write_fixed
+from neuralchat.data_tools.page import render_check
 from neuralchat.data_tools.record_checks import RECORD_CHECKS
-from neuralchat.data_tools.record_table import RecordMarks, RecordTable
+from neuralchat.data_tools.record_table import Looked, RecordMarks, RecordTable
 from neuralchat.data_tools.record_text import RecordText, record_text
 from neuralchat.data_tools.row_blocks import RowBlock, row_blocks
 from neuralchat.data_tools.token_checks import TokenChecks, token_checks
@@ -41,15 +39,27 @@ def check_data(options: argparse.Namespace) -> int:
     held_out = RecordSource(files=tuple(options.validation_file), columns=columns, trained=False, held_out=True)
     if problems := [*training.check(), *held_out.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
+    if options.fix:
+        check_output(options.fix, training)
     tokens = token_checks(options) if options.model_name_or_path else None
     findings, read, held_out_read = RowFindings(), RecordReport(), RecordReport()
     processes = options.processes or process_count()
     near = not options.no_near
-    look_through(training, held_out, read, held_out_read, findings, near=near, tokens=tokens, processes=processes)
+    looked = look_through(
+        training, held_out, read, held_out_read, findings, near=near, tokens=tokens, processes=processes
+    )
     show_page(Page(told_findings(options.files, read, findings)))
+    if read.unrecognised or held_out_read.unrecognised:
+        put((read if read.unrecognised else held_out_read).column_advice())
+    if options.fix:
+        changes = write_fixed(options.fix, training, looked)
+        put(f"cleaned: {options.fix}: {changes.told()}\nlog: {log_of(options.fix)}")
     if options.report:
         write_file(Path(options.report), json.dumps(report_of(options.files, read, findings), indent=1) + "\n")
         put(f"report: {options.report}")
+    if options.page:
+        write_file(Path(options.page), render_check(options.files, read, findings, looked))
+        put(f"page: {options.page}")
     return status_of_check(findings, options.fail_on)
 
 
@@ -77,7 +87,7 @@ def look_through(
         for record in training.records(RecordReport()):
             tokens.look_at(record, findings)
         tokens.finish(findings)
-    dispensable = look_between(table, known, findings, near=near) if table.count > known else np.zeros(0, np.int64)
+    dispensable = look_between(table, known, findings, near=near) if table.count > known else {}
     return Looked(table, known, dispensable)
 
 
@@ -115,18 +125,6 @@ def limited(look: partial[BlockFound], blocks: Iterator[RowBlock], limit: int) -
         yield found
         if limit <= 0:
             return
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What is remembered of all records, the first `held_out` of them those of validation.
-
-    `dispensable`: those of training that are copies of earlier ones, or held out as well.
-    """
-
-    table: RecordTable
-    held_out: int
-    dispensable: npt.NDArray[np.int64]
 
 
 def record_texts(source: RecordSource, report: RecordReport) -> Iterator[tuple[Record, RecordText, Place]]:

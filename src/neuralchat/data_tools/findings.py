@@ -85,7 +85,9 @@ class RowFindings:
 
     def ordered(self) -> list[tuple[CheckHelp, Found]]:
         """Errors first, within a severity the most frequent."""
-        return sorted(self.found.items(), key=lambda pair: (SEVERITIES.index(pair[0].severity), -pair[1].count, pair[0].name))
+        return sorted(
+            self.found.items(), key=lambda pair: (SEVERITIES.index(pair[0].severity), -pair[1].count, pair[0].name)
+        )
 
     def as_json(self) -> list[dict[str, Any]]:
         return [

@@ -30,13 +30,13 @@ MENTIONS_LANGUAGE = re.compile(
 )
 # Words that texts in one language have and texts in English hardly, not even in names: so many of them tell it.
 WORDS_OF_LANGUAGE: Mapping[str, frozenset[str]] = {
-    "English": frozenset("the and of to that with this are for it you have what how".split()),
-    "German": frozenset("und ist nicht ein eine für auf sich wird sind oder wie".split()),
-    "French": frozenset("dans une qui avec vous cette sont nous aux très leur ces".split()),
-    "Spanish": frozenset("una para por más pero muy está qué también sus esta cómo".split()),
-    "Italian": frozenset("che è sono della gli nel questo più anche degli delle perché".split()),
-    "Portuguese": frozenset("uma não são para pelo mais você também seu isso pela".split()),
-    "Dutch": frozenset("het een niet voor zijn worden ook naar wordt deze".split()),
+    "English": frozenset(["the", "and", "of", "to", "that", "with", "this", "are", "for", "it", "you", "have", "what", "how"]),
+    "German": frozenset(["und", "ist", "nicht", "ein", "eine", "für", "auf", "sich", "wird", "sind", "oder", "wie"]),
+    "French": frozenset(["dans", "une", "qui", "avec", "vous", "cette", "sont", "nous", "aux", "très", "leur", "ces"]),
+    "Spanish": frozenset(["una", "para", "por", "más", "pero", "muy", "está", "qué", "también", "sus", "esta", "cómo"]),
+    "Italian": frozenset(["che", "è", "sono", "della", "gli", "nel", "questo", "più", "anche", "degli", "delle", "perché"]),
+    "Portuguese": frozenset(["uma", "não", "são", "para", "pelo", "mais", "você", "também", "seu", "isso", "pela"]),
+    "Dutch": frozenset(["het", "een", "niet", "voor", "zijn", "worden", "ook", "naar", "wordt", "deze"]),
 }
 MARKS = string.punctuation + "¿¡“”„«»‘’…"
 WORDS_LOOKED_AT = 100
@@ -47,7 +47,9 @@ NAMES_LANGUAGE = re.compile(
     r"|tradu[ctiz]|vertaal",
     re.I,
 )
-SENTENCE_ENDS = " .!?" + "".join(map(chr, (9, 10, 11, 12, 13, 28, 29, 30, 31, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))))
+SENTENCE_ENDS = " .!?" + "".join(
+    map(chr, (9, 10, 11, 12, 13, 28, 29, 30, 31, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)))
+)
 SENTENCE_ENDS += "\u2028\u2029\u202f\u205f\u3000"
 # Each is one that ENDS_WELL has.
 CLOSED = frozenset(".!?:;)]}>\"'*`_|=%" + string.digits)

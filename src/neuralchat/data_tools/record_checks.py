@@ -41,7 +41,9 @@ def case_free(hint: str) -> str:
     return f"(?i:{hint})|[{TURKISH_I}]"
 
 
-FOREIGN_WORDS = "|".join(sorted({word for name in WORDS_OF_LANGUAGE if name != "English" for word in WORDS_OF_LANGUAGE[name]}))
+FOREIGN_WORDS = "|".join(
+    sorted({word for name in WORDS_OF_LANGUAGE if name != "English" for word in WORDS_OF_LANGUAGE[name]})
+)
 FIELD = r"(?:input|output|instruction)"
 
 RECORD_CHECKS: tuple[RecordCheck, ...] = (
@@ -102,16 +104,16 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "error",
         in_text.payment_card,
         "remove the number of the card",
-        hint=rf"(?:[0-9][ -]?){{12}}[0-9]",
+        hint=r"(?:[0-9][ -]?){12}[0-9]",
     ),
     row(
         "personal_data",
         "warning",
         in_text.personal,
         "may be a person's; remove or replace it unless it is public",
-        any_case=rf"@[a-z0-9-]+\.[a-z0-9]|\+(?:[ .()-]{{0,3}}[0-9]){{6}}|\([0-9]{{3}}\) ?[0-9]{{3}}-[0-9]"
-        rf"|[0-9]{{3}}-[0-9]{{2,3}}-[0-9]{{4}}|(?:password|passwd|api[_-]?key|secret[_-]?key) ?[=:]"
-        rf"|[a-z]{{2}}[0-9]{{2}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}}",
+        any_case=r"@[a-z0-9-]+\.[a-z0-9]|\+(?:[ .()-]{0,3}[0-9]){6}|\([0-9]{3}\) ?[0-9]{3}-[0-9]"
+        r"|[0-9]{3}-[0-9]{2,3}-[0-9]{4}|(?:password|passwd|api[_-]?key|secret[_-]?key) ?[=:]"
+        r"|[a-z]{2}[0-9]{2} ?[a-z0-9]{4} ?[a-z0-9]{4} ?[a-z0-9]{4}",
     ),
     row(
         "ai_disclaimer",
@@ -154,7 +156,9 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "the answer is in another language than the question",
         any_case=rf"(?:^|[\s[:punct:]])(?:{FOREIGN_WORDS})(?:[\s[:punct:]]|$)",
     ),
-    row("very_long", "warning", in_answers.very_long, "longer than any chat; split it, or see what max_seq_length cuts"),
+    row(
+        "very_long", "warning", in_answers.very_long, "longer than any chat; split it, or see what max_seq_length cuts"
+    ),
     row(
         "placeholder",
         "note",
@@ -182,9 +186,15 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "warning",
         pattern_in("whole", patterns.HTML_ENTITY),
         "text that was escaped for HTML; unescape it",
-        hint=rf"&(?:amp|lt|gt|quot|nbsp|#39|#x27|#[0-9]{{2,5}});",
+        hint=r"&(?:amp|lt|gt|quot|nbsp|#39|#x27|#[0-9]{2,5});",
     ),
-    row("link", "note", in_text.link, "an address nobody asked for; models learn to invent such", any_case=r"https?://|www\."),
+    row(
+        "link",
+        "note",
+        in_text.link,
+        "an address nobody asked for; models learn to invent such",
+        any_case=r"https?://|www\.",
+    ),
     row(
         "code",
         "note",

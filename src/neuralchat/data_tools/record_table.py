@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,3 +100,15 @@ class RecordTable:
         begins = [begin for begin, _ in self.stretches]
         name = self.stretches[int(np.searchsorted(begins, record, side="right")) - 1][1]
         return Place(name, int(rows[record]))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is remembered of all records, the first `held_out` of them those of validation.
+
+    `dispensable`: by check those of training that can go: copies of earlier ones, and what is held out as well.
+    """
+
+    table: RecordTable
+    held_out: int
+    dispensable: Mapping[str, npt.NDArray[np.int64]]

@@ -18,13 +18,14 @@ from neuralchat.data.records import (
     RecordReport,
     Turn,
     columns,
+    kinds,
     reading,
     records_of_rows,
     report,
     values,
 )
 from neuralchat.data.records.conversations import RULE
-from neuralchat.data.records.kinds import ALL_KINDS, RECORD_KINDS, record_of
+from neuralchat.data.records.kinds import ALL_KINDS, RECORD_KINDS
 from neuralchat.data.records.values import Findings
 
 NAN = float("nan")
@@ -401,7 +402,7 @@ def test_the_plainest_rows_are_read_as_all_others_are(value: dict[str, Any]) -> 
     def read(**more: str) -> tuple[Any, list[str]]:
         found = Findings()
         # A field that holds nothing changes nothing, but for the way that is taken.
-        record = record_of({**value, **more}, RECORD_KINDS["Alpaca"], "f row 1", found)
+        record = kinds.record_of({**value, **more}, RECORD_KINDS["Alpaca"], "f row 1", found)
         return record, [problem.partition("; found ")[0] for problem in found.problems]
 
     assert read() == read(history="")

@@ -114,7 +114,9 @@ def test_only_the_first_records_are_looked_at_where_so_many_are_wanted(odd_files
     assert read.good == 70
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text(" \t\n\x0b\x1c\x85aBß.\u3000", max_size=20))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text(" \t\n\x0b\x1c\x85aBß.\u3000", max_size=20)
+)
 def test_texts_are_folded_as_by_the_slow_way(text: str) -> None:
     assert folded(text) == without_case(text).encode()
     assert without_case(text).strip(" .!?")[-1:] == text.rstrip(SENTENCE_ENDS)[-1:].casefold()[-1:]

@@ -113,7 +113,9 @@ def plain_pair(value: Mapping[str, Any]) -> tuple[Turn, ...] | None:
     if not PLAIN_FIELDS.issuperset(value):
         return None
     question, answer, context = value.get("instruction"), value.get("output"), value.get("input", "")
-    if not (type(question) is str and type(answer) is str and type(context) is str and question.strip() and answer.strip()):
+    if not (
+        type(question) is str and type(answer) is str and type(context) is str and question.strip() and answer.strip()
+    ):
         return None
     try:
         if not (question.isascii() and answer.isascii() and context.isascii()):

@@ -1,0 +1,121 @@
+"""`neuralchat data check`: cost against rows, with and without near duplicates, as time and as memory.
+
+    python benchmarks/data_check.py --rows 10000 100000 1000000
+
+Rows are made of the words of the package's own records: some 800 bytes each, 2 % of them copies, 2 % nearly
+copies and 2 % with debris. Each size is checked by the real command, in a process of its own; memory is the largest sum
+of the resident memory of all its processes, looked at ten times per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+DEBRIS = (
+    "As an AI language model, I cannot say.",
+    "<|endoftext|>",
+    "[Your Name]",
+    "https://a.test/b",
+    "&amp;",
+    "<noinput>",
+)
+
+
+def make_rows(path: Path, count: int, seed: int = 17) -> None:
+    draw = random.Random(seed)
+    general = (ROOT / "src/neuralchat/data/general/rehearse.jsonl").read_text().splitlines()
+    words = sorted({word for line in general for word in line.replace('"', " ").split() if word.isalpha()})
+    before: dict[str, str] | None = None
+
+    def text(few: float, many: float) -> str:
+        length = max(3, int(draw.lognormvariate((few + many) / 2, (many - few) / 4)))
+        said = [words[int(len(words) * draw.random() ** 2)] for _ in range(length)]
+        for place in range(11, length, 12):
+            said[place] += "." if place % 24 else ".\n"
+        return " ".join(said) + "."
+
+    with path.open("w") as file:
+        for _ in range(count):
+            row = {
+                "instruction": text(2.0, 3.2),
+                "input": text(2.5, 4.0) if draw.random() < 0.3 else "",
+                "output": text(3.0, 5.5),
+            }
+            kind = draw.random()
+            if before is not None and kind < 0.04:
+                row = dict(before)
+                row["output"] += " Indeed." if kind < 0.02 else ""
+                row["instruction"] += " Why?" if kind < 0.02 else ""
+            elif kind < 0.06:
+                row["output"] += f" {draw.choice(DEBRIS)}"
+            file.write(json.dumps(row) + "\n")
+            before = row
+
+
+def measure(path: Path, rows: int, words: list[str]) -> dict[str, Any]:
+    """Seconds of wall and of all processes, and the most memory."""
+    command = [sys.executable, "-m", "neuralchat.cli", "data", "check", str(path), "--fail_on", "never", *words]
+    begin = time.monotonic()
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    most = 0
+    while process.poll() is None:
+        most = max(most, resident(process))
+        time.sleep(0.1)
+    seconds = time.monotonic() - begin
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return {
+        "rows": rows,
+        "words": words,
+        "seconds": round(seconds, 2),
+        "rows_per_s": round(rows / seconds),
+        "most_mib": most >> 20,
+        "bytes_per_row": round(path.stat().st_size / rows),
+    }
+
+
+def resident(process: Any) -> int:
+    total = 0
+    try:
+        for each in (process, *process.children(recursive=True)):
+            total += each.memory_info().rss
+    except psutil.Error:
+        # It has just ended.
+        return total
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks/results" / f"data-check-{time.strftime('%F-%H%M')}.json"
+    )
+    options = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as directory:
+        for rows in options.rows:
+            path = Path(directory) / "rows.jsonl"
+            make_rows(path, rows)
+            for processes in options.processes:
+                for more in (["--no_near"], []):
+                    found.append(measure(path, rows, ["--processes", str(processes), *more]))
+                    print(json.dumps(found[-1]), flush=True)
+    options.output.write_text(json.dumps({"cores": os.cpu_count(), "runs": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

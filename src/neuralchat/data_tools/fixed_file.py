@@ -1,0 +1,189 @@
+"""--fix: files of records -> one cleaned file, and a log from which what was given can be made again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from neuralchat.data.record_files import RawRow
+from neuralchat.data.record_source import RecordSource
+from neuralchat.data.records import Columns, records_of_rows
+from neuralchat.data_tools.findings import STRUCTURE_CHECK, FoundInReading, RowFindings
+from neuralchat.data_tools.fixes import FIXES, text_places, with_text
+from neuralchat.data_tools.record_table import Looked
+from neuralchat.data_tools.row_blocks import RowBlock, row_blocks
+from neuralchat.errors import ArgumentsError, problem_list
+from neuralchat.files import WRITING, new_file, place_files, sweep_abandoned, working_directory_in
+from neuralchat.runs.directory import is_plain, why_unwritable
+
+ENDING = ".jsonl"
+LOG_ENDING = ".changes.jsonl"
+FIX_PREFIX = f"{WRITING}-fix-"
+
+
+def log_of(output: str) -> Path:
+    """
+    >>> log_of("out/clean.jsonl").name
+    'clean.changes.jsonl'
+    """
+    return Path(output.removesuffix(ENDING) + LOG_ENDING)
+
+
+def check_output(output: str, source: RecordSource) -> None:
+    """Raise ArgumentsError with all that keeps the file and its log from being written."""
+    problems = check_names(output)
+    kinds = {record.source.rpartition(" row ")[0]: record.kind for record in source.first_records()}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        problems.append(f"--fix: one file holds one kind of records ({listed}); clean each kind by itself")
+    if problems:
+        raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
+
+
+def check_names(output: str) -> list[str]:
+    """What is wrong with the names of the file and its log."""
+    problems = []
+    if not is_plain(output):
+        return ["--fix: the name is not UTF-8, or too long"]
+    if not output.endswith(ENDING) or output.endswith(LOG_ENDING):
+        problems.append(
+            f"--fix {output}: a {ENDING} file is written; found '{Path(output).suffix or Path(output).name}'"
+        )
+    for path in (Path(output), log_of(output)):
+        if path.exists() or path.is_symlink():
+            problems.append(f"--fix: {path} exists already; name a new file, nothing is overwritten")
+        elif not path.absolute().parent.is_dir():
+            problems.append(f"--fix: the directory {path.parent} of {path.name} does not exist")
+        elif reason := why_unwritable(path):
+            problems.append(f"--fix: {path} cannot be written: {reason}")
+    return problems
+
+
+@dataclass
+class Changes:
+    """How much was changed: rows given and kept, and of each check how many texts, or rows left out."""
+
+    rows: int = 0
+    kept: int = 0
+    texts: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def told(self) -> str:
+        changed = [f"{count:,} {name}" for name, count in self.texts.most_common()]
+        left_out = [f"{count:,} {name}" for name, count in self.left_out.most_common()]
+        return (
+            f"{self.kept:,} of {self.rows:,} rows; texts changed: {', '.join(changed) or 'none'}; "
+            f"rows left out: {', '.join(left_out) or 'none'}"
+        )
+
+
+def write_fixed(output: str, source: RecordSource, looked: Looked) -> Changes:
+    """Write the rows of `source` with what FIXES can mend, without bad rows and without those that `looked` can spare."""
+    changes = Changes()
+    spare = {
+        record - looked.held_out: check for check, records in looked.dispensable.items() for record in records.tolist()
+    }
+    with opened(Path(output), log_of(output)) as (rows_file, log_file):
+        for row, value, entries in fixed_rows(source, spare):
+            changes.rows += 1
+            for entry in entries:
+                is_whole = "path" not in entry
+                (changes.left_out if is_whole else changes.texts)[entry["check"]] += 1
+                log_file.write(line_of({**row, "at": changes.kept + 1, **entry}))
+            if value is not None:
+                changes.kept += 1
+                rows_file.write(line_of(value))
+    return changes
+
+
+@contextmanager
+def opened(output: Path, log: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Both files to write; they get their names when all has been written, or neither is there."""
+    parent = output.absolute().parent
+    sweep_abandoned(parent, FIX_PREFIX)
+    with working_directory_in(parent, FIX_PREFIX) as work:
+        with new_file(work / output.name) as rows_file, new_file(work / log.name) as log_file:
+            yield rows_file, log_file
+        if problems := check_names(str(output)):
+            raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
+        place_files(work, parent, [log.name, output.name])
+
+
+def line_of(value: Any) -> bytes:
+    """A line of JSON; what JSON has no type for, such as dates of a table, as text."""
+    try:
+        return (json.dumps(value, ensure_ascii=False, default=str) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which only bad rows have.
+        return (json.dumps(value, default=str) + "\n").encode()
+
+
+def fixed_rows(
+    source: RecordSource, spare: Mapping[int, str]
+) -> Iterator[tuple[dict[str, Any], Any, list[dict[str, Any]]]]:
+    """(where a row stood, what is written of it or None, what the log says of it); `spare`: records to leave out, and why."""
+    fields = {column: name for name, column in Columns(source.columns).columns.items()}
+    number = 0
+    for block in row_blocks(source):
+        good = good_rows(block, source.columns)
+        for row in block.rows:
+            where: dict[str, Any] = {"file": block.name, "row": row.number if isinstance(row, RawRow) else row.row}
+            if not isinstance(row, RawRow):
+                yield where, None, [{"check": STRUCTURE_CHECK.name, "why": row.what, "before": None}]
+            elif row.number not in good:
+                yield where, None, [{"check": STRUCTURE_CHECK.name, "before": row.value}]
+            else:
+                number += 1
+                if number - 1 in spare:
+                    yield where, None, [{"check": spare[number - 1], "before": row.value}]
+                else:
+                    yield where, *fixed(row.value, fields)
+
+
+def good_rows(block: RowBlock, columns: tuple[str, ...]) -> set[int]:
+    report = FoundInReading(RowFindings())
+    records = records_of_rows(block.name, iter(block.rows), report, Columns(columns), block.kind)
+    return {int(record.source.rpartition(" ")[2]) for record in records}
+
+
+def fixed(value: Any, fields: Mapping[str, str]) -> tuple[Any, list[dict[str, Any]]]:
+    """A row as it should be, and what was changed, one text by one check at a time."""
+    entries = []
+    for path, kind, text in list(text_places(value, fields)):
+        before = text
+        for fix in FIXES:
+            after = fix.fix(before) if kind in fix.kinds else before
+            # A context may be empty, nothing else.
+            if after != before and (after.strip() or kind == "context"):
+                entries.append({"check": fix.name, "path": list(path), "before": before, "after": after})
+                before = after
+        if before != text:
+            value = with_text(value, path, before)
+    return value, entries
+
+
+def restored(rows: Iterable[Any], log: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+    """The rows that were given, from a cleaned file and its log; None for what was no JSON, which the log cannot hold."""
+    entries = iter(log)
+    entry = next(entries, None)
+    number = 0
+    for value in rows:
+        number += 1
+        changed = []
+        while entry is not None and entry["at"] == number:
+            if "path" in entry:
+                changed.append(entry)
+            else:
+                yield entry["before"]
+            entry = next(entries, None)
+        for change in reversed(changed):
+            value = with_text(value, tuple(change["path"]), change["before"])
+        yield value
+    while entry is not None:
+        yield entry["before"]
+        entry = next(entries, None)
