@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,14 @@ class Session:
         return self.arguments.output_dir
 
 
-def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: Sequence[GivenRecords] = ()) -> Session:
+def make_session(
+    arguments: FinetuneConfig,
+    resume: Path | None,
+    given_records: Sequence[GivenRecords] = (),
+    *,
+    before_model: Callable[[PreparedData], None] | None = None,
+) -> Session:
+    """`before_model`: what is to be done, on all ranks, once the records are known and nothing is loaded yet."""
     resume_sums = b"" if resume is None else read_sums(resume)
     if arguments.training.log_level != "passive":
         transformers.logging.set_verbosity(transformers.logging.log_levels[arguments.training.log_level])
@@ -92,6 +99,9 @@ def make_session(arguments: FinetuneConfig, resume: Path | None, given_records: 
     training = arguments.training_arguments()
     identity = checked_identity(run, resume)
     link = preflight(facts_of_rank(identity, arguments.every_value(), Path(str(training.output_dir)), read_machine()))
+    # Now that all ranks have shown to be in one run.
+    if before_model is not None:
+        before_model(data)
     set_seed(training.seed)
     precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.method.trains_base)
     if notice:

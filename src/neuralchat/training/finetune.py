@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.schema import ORIGINAL_SCHEMA, SCHEMA
 from neuralchat.console import inform, is_first_rank, is_log_shown, note, show_page
 from neuralchat.data.given_records import GivenRecords
+from neuralchat.data.prepared_data import PreparedData
 from neuralchat.data_tools.at_start.quick_check import quick_findings, told_findings_line
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
@@ -98,7 +100,9 @@ def finetune_locked(
     if not arguments.model.use_fast_tokenizer:
         note("--use_fast_tokenizer false: transformers 5 has one kind of tokenizer, which reads both")
     shared = SharedCheckpoint(checkpoint)
-    session = make_session(arguments, shared.path, given_records)
+    findings: list[dict[str, Any]] = []
+    look = partial(look_at_records, findings) if arguments.training.do_train else None
+    session = make_session(arguments, shared.path, given_records, before_model=look)
 
     def prepare() -> None:
         prepare_output_directory(output, overwrite=False)
@@ -112,10 +116,11 @@ def finetune_locked(
 
     run_on_rank_zero(prepare)
     uploads = [HubUpload(output, session.training)] if session.training.push_to_hub else []
-    findings = run_on_rank_zero(lambda: look_at_records(session)) if session.training.do_train else None
     found = train(session, make_training(session, [*uploads, *callbacks], clock))
     seconds = time.perf_counter() - start
-    results = replace(found, seconds=seconds, peak_memory_mb=peak_memory_mb(), data_findings=findings)
+    results = replace(
+        found, seconds=seconds, peak_memory_mb=peak_memory_mb(), data_findings=findings[0] if findings else None
+    )
     manifest = run_on_rank_zero(lambda: write_results(output, session, results))
     if manifest is not None and is_log_shown() and is_first_rank():
         show_page(summary(output, manifest))
@@ -124,11 +129,11 @@ def finetune_locked(
     return results
 
 
-def look_at_records(session: Session) -> dict[str, Any]:
-    """What a quick look at the records finds, told in one line."""
-    findings = quick_findings(session.data.train_source, session.data.validation_source)
-    (note if findings["counts"]["error"] else inform)(told_findings_line(findings))
-    return findings
+def look_at_records(findings: list[dict[str, Any]], data: PreparedData) -> None:
+    """Add to `findings` what a quick look at the records finds, told in one line; all ranks get what the first sees."""
+    found = run_on_rank_zero(lambda: quick_findings(data.train_source, data.validation_source))
+    findings.append(found)
+    (note if found["counts"]["error"] else inform)(told_findings_line(found))
 
 
 def write_results(output: Path, session: Session, results: RunResults) -> dict[str, Any] | None:
