@@ -169,5 +169,7 @@ def look_at_classes(table: RecordTable, marks: RecordMarks, held_out: int, findi
     others = np.delete(counts, most)
     if counts[most] < MOST_OF_ONE_ANSWER * len(answers) or counts[most] < 2 * max(others, default=0):
         return
-    seen = f"{counts[most]:,} of {len(answers):,} records have the answer of this row, which is {len(counts):,} answers in all"
+    seen = (
+        f"{counts[most]:,} of {len(answers):,} records have the answer of this row; they have {len(counts):,} answers"
+    )
     findings.add(CLASSES, table.place(held_out + int(firsts[most]), marks.rows), seen)

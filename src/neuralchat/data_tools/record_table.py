@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +93,7 @@ class RecordTable:
     def marks(self) -> RecordMarks:
         types = {"questions": np.uint64, "answers": np.uint64, "rows": np.int64, "has_sketch": np.bool_}
         types |= {"asked_lengths": np.int32, "answer_lengths": np.int32, "sketches": np.uint16}
-        held = {name: np.frombuffer(self.columns.get(name, b""), kind) for name, kind in types.items()}
+        held: dict[str, Any] = {name: np.frombuffer(self.columns.get(name, b""), kind) for name, kind in types.items()}
         held["sketches"] = held["sketches"].reshape(-1, HASHES)
         return RecordMarks(**held)
 

@@ -8,8 +8,8 @@ from neuralchat.data.records import TEXT, Record
 class RecordText:
     """`asked`: what users, tools and the system say, without `context`, Alpaca's input. `answers`: those to be learned.
 
-    `last_asked`, `last_answer`: the last turn of each. `prompt`, `answer`: what is asked with its context, and all answers, each as one
-    text; `whole`: both. A text without a prompt is an answer.
+    `last_asked`, `last_answer`: the last turn of each. `prompt`, `answer`: what is asked with its context, and all
+    answers, each as one text; `whole`: both. A text without a prompt is an answer.
     """
 
     __slots__ = ("answer", "answers", "asked", "context", "last_answer", "last_asked", "prompt", "record", "whole")

@@ -34,7 +34,7 @@ def block_of_plain(name: str, plain: list[Any], kind: RecordKind | None) -> RowB
 
 
 def row_blocks(source: RecordSource, rows: int = BLOCK_ROWS, characters: int = BLOCK_CHARACTERS) -> Iterator[RowBlock]:
-    """All rows in order, in blocks of so many, or of fewer with so many characters. A file without rows has one block."""
+    """All rows in order, in blocks of so many, or of so many characters. A file without rows has one block."""
     columns = Columns(source.columns)
     for name, raw_rows in source.parts():
         kind: RecordKind | None = None

@@ -1,4 +1,4 @@
-"""The check of records as it was first written: row by row, each check on each row, and what is between rows in dicts."""
+"""The check of records as it was first written: row by row, each check on each row, what is between rows in dicts."""
 
 from __future__ import annotations
 

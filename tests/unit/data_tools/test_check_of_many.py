@@ -33,11 +33,11 @@ from neuralchat.errors import NeuralChatError
 ROOT = Path(__file__).parents[3]
 DEBRIS = (
     "<noinput>", "\n###\n12. Instruction: Name a bird.\n12. Input:\nNone", "<|im_end|>", "</s>", "[INST] a [/INST]",
-    "\ufffd", "It isn\u00e2\u20ac\u2122t", "bat\u200btery", "ghp_" + "a1B2" * 9, " 4111 1111 1111 1111,",
-    "jane.smith@posteo.de", "+49 30 1234567", "password: hunter2hunter2", "As an AI language model, I", "as an a\u0131 model",
-    "\nUser: And?\nAssistant: No.", "So that it works well. " * 12, " and the", "Потому что розетки нет.", "[Your Name]",
-    "in the attached picture", "<br>", "&amp;", "https://a.test/b", "\nimport os\n", "\nclass Battery:\n", "TODO",
-    "Das ist nicht für eine Batterie und wird auf sich", "Summarize the following article.", "...", "\u0660\u0661", "ſ",
+    "\ufffd", "It isn\u00e2\u20ac\u2122t", "bat\u200btery", "ghp_" + "a1B2" * 9, " 4111 1111 1111 1111,", "...",
+    "jane.smith@posteo.de", "+49 30 1234567", "password: hunter2hunter2", "As an AI language model, I", "\u017f",
+    "as an a\u0131 model", "\nUser: And?\nAssistant: No.", "So that it works well. " * 12, " and the", "[Your Name]",
+    "Потому что розетки нет.", "in the attached picture", "<br>", "&amp;", "https://a.test/b", "\nimport os\n", "TODO",
+    "\nclass Battery:\n", "Das ist nicht für eine Batterie und wird auf sich", "Summarize the following article.",
 )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_sketches_tell_the_first_that_is_alike_as_comparing_all_with_all_does() 
 
 
 def test_a_process_that_dies_is_an_error_and_leaves_none_behind() -> None:
-    with pytest.raises(NeuralChatError, match="has ended.*--processes 1"):
+    with pytest.raises(NeuralChatError, match=r"has ended .*--processes 1"):
         list(in_order(end_at_five, iter(range(9)), 2))
     with pytest.raises(ZeroDivisionError):
         list(in_order(partial(divmod, 6), iter([3, 2, 1, 0, 1]), 2))
