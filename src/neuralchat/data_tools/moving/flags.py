@@ -10,7 +10,7 @@ from neuralchat.config.command.flag_parser import FlagParser
 
 FILES_HELP = "files of records, in every format that finetune reads"
 OUTPUT_HELP = "a new file: .jsonl, .json, .csv, .tsv or .parquet, text also packed (.jsonl.gz, .csv.zst)"
-SEED = 42
+DEFAULT_SEED = 42
 # Kept here, so that help needs no import of what makes them; a test compares.
 TARGET_NAMES = ("alpaca", "messages", "sharegpt", "prompt_completion", "question_answer", "text")
 
@@ -94,7 +94,9 @@ def add_diff(diff: FlagParser) -> None:
 
 
 def add_seed(parser: FlagParser) -> None:
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="the same seed draws the same records")
+    parser.add_argument(
+        "--seed", type=int, default=DEFAULT_SEED, metavar="N", help="the same seed draws the same records"
+    )
 
 
 def add_reading(parser: FlagParser) -> None:
@@ -104,32 +106,34 @@ def add_reading(parser: FlagParser) -> None:
     )
 
 
-PLACE = "neuralchat.data_tools.moving"
+MOVING_PACKAGE = "neuralchat.data_tools.moving"
 MOVING_VERBS = {
     "split": MovingVerb(
         "split records into training, validation and other files, with nothing alike on two sides",
         add_split,
-        (f"{PLACE}.split", "split_data"),
+        (f"{MOVING_PACKAGE}.split", "split_data"),
     ),
     "mix": MovingVerb(
         "mix general and domain records by shares into one file, as --mix of finetune would",
         add_mix,
-        (f"{PLACE}.mix", "mix_data"),
+        (f"{MOVING_PACKAGE}.mix", "mix_data"),
     ),
     "convert": MovingVerb(
         "write records as another kind or file; logs and rated answers become records",
         add_convert,
-        (f"{PLACE}.convert", "convert_data"),
+        (f"{MOVING_PACKAGE}.convert", "convert_data"),
     ),
     "sample": MovingVerb(
-        "draw some records, to look at or into a new file", add_sample, (f"{PLACE}.sample", "sample_data")
+        "draw some records, to look at or into a new file", add_sample, (f"{MOVING_PACKAGE}.sample", "sample_data")
     ),
     "stats": MovingVerb(
         "count records, turns, roles, fields, and lengths in characters and tokens",
         add_stats,
-        (f"{PLACE}.stats", "stats_of_data"),
+        (f"{MOVING_PACKAGE}.stats", "stats_of_data"),
     ),
     "diff": MovingVerb(
-        "say which records were added, removed and changed between two files", add_diff, (f"{PLACE}.diff", "diff_data")
+        "say which records were added, removed and changed between two files",
+        add_diff,
+        (f"{MOVING_PACKAGE}.diff", "diff_data"),
     ),
 }
