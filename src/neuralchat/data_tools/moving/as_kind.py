@@ -138,7 +138,7 @@ def completion_start(turns: Sequence[Turn]) -> int:
 
 
 # What --to takes.
-TARGETS: Mapping[str, TargetKind] = {
+TARGET_KINDS: Mapping[str, TargetKind] = {
     "alpaca": TargetKind(
         "Alpaca",
         partial(exchange_row, asked="instruction", context="input", answered="output"),

@@ -11,11 +11,11 @@ from typing import Any
 
 from neuralchat.console import note, put
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.moving.as_kind import TARGETS, NotHeldError, row_as
+from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as
 from neuralchat.data_tools.moving.new_outputs import check_new_files, placed_outputs
 from neuralchat.data_tools.moving.openai_logs import LOG_FIELDS, LogRows, RequestOfBatch, batch_requests
 from neuralchat.data_tools.moving.preference_pairs import PREFERENCE_FIELDS, RatedAnswers, rows_of_preferences
-from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS, TABLES, open_writer
+from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS, TABLE_ENDINGS, open_writer
 from neuralchat.data_tools.moving.source_rows import (
     ReadRow,
     RowReport,
@@ -31,8 +31,8 @@ from neuralchat.data_tools.moving.writing import RowToWrite, write_rows
 from neuralchat.errors import ArgumentsError, DataError
 
 PREFERENCE = "preference"
-PREFERENCE_ENDINGS = tuple(ending for ending in ROW_ENDINGS if ending not in TABLES)
-NAMES_SHOWN = 8
+PREFERENCE_ENDINGS = tuple(ending for ending in ROW_ENDINGS if ending not in TABLE_ENDINGS)
+FIELDS_SHOWN = 8
 
 
 def convert_data(options: argparse.Namespace) -> int:
@@ -49,8 +49,8 @@ def convert_data(options: argparse.Namespace) -> int:
     source = SourceRows(files, tuple(options.columns), fields=LOG_FIELDS, renamed=True)
     conversion = Conversion(options.to, frozenset(options.drop), requests)
     (count,) = write_rows([options.output], lambda: conversion.rows(source, options.on_bad_record))
-    kinds = ", ".join(f"{name} ({kind})" for name, kind in list(conversion.reading.kinds.items())[:NAMES_SHOWN])
-    kind = TARGETS[options.to].kind if options.to else only_kind(conversion.reading)
+    kinds = ", ".join(f"{name} ({kind})" for name, kind in list(conversion.reading.kinds.items())[:FIELDS_SHOWN])
+    kind = TARGET_KINDS[options.to].kind if options.to else only_kind(conversion.reading)
     put(f"{options.output}: {count:,} {kind} records from {kinds}")
     return 0
 
@@ -95,11 +95,11 @@ class Conversion:
             kept = {name: held for name, held in row.value.items() if name not in self.drop}
             self.dropped.update(self.drop & set(row.value))
             return RowToWrite(0, kept, row.record)
-        target = TARGETS[self.to]
+        target = TARGET_KINDS[self.to]
         if lost := [name for name in nested_unused(row) if name not in self.drop]:
-            shown = ", ".join(lost[:NAMES_SHOWN])
+            shown = ", ".join(lost[:FIELDS_SHOWN])
             raise NotHeldError(
-                f"would lose {shown}; if it may be lost, say so: --drop '{','.join(lost[:NAMES_SHOWN])}'"
+                f"would lose {shown}; if it may be lost, say so: --drop '{','.join(lost[:FIELDS_SHOWN])}'"
             )
         value, record, merges = row_as(row.record, target)
         extra = {name: held for name, held in extra_fields(row).items() if name not in self.drop}
@@ -131,7 +131,7 @@ class Conversion:
 
 
 def named_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} ({count:,} rows)" for name, count in list(counts.items())[:NAMES_SHOWN])
+    return ", ".join(f"{name} ({count:,} rows)" for name, count in list(counts.items())[:FIELDS_SHOWN])
 
 
 def convert_to_pairs(options: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ def diff_data(options: argparse.Namespace) -> int:
     if problems := [problem for side in sides for problem in side.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     old, new = (by_question(checked_source(side)) for side in sides)
-    found = differences(old, new)
+    found = compared_records(old, new)
     texts = DifferenceTexts(sides, found)
     show_page(Page(told_differences(options, found, texts)))
     if options.report:
@@ -105,7 +105,7 @@ def by_question(source: SourceRows) -> dict[bytes, list[Seen]]:
     return found
 
 
-def differences(old: dict[bytes, list[Seen]], new: dict[bytes, list[Seen]]) -> Differences:
+def compared_records(old: dict[bytes, list[Seen]], new: dict[bytes, list[Seen]]) -> Differences:
     """Records that say the same are paired first; of those left that ask the same, one of each file is a change."""
     found = Differences()
     for question in {**old, **new}:
@@ -176,15 +176,15 @@ def told_rest(count: int) -> list[str]:
 
 
 def told_record(seen: Seen, text: RecordText) -> list[str]:
-    asked = [f"  {place_told(seen)}: {shown(text.prompt)}"] if text.prompt else [f"  {place_told(seen)}:"]
-    return [*asked, f"    {shown(text.answer)}"]
+    asked = [f"  {place_told(seen)}: {beginning_shown(text.prompt)}"] if text.prompt else [f"  {place_told(seen)}:"]
+    return [*asked, f"    {beginning_shown(text.answer)}"]
 
 
 def told_change(before: Seen, after: Seen, texts: DifferenceTexts) -> list[str]:
     old, new = texts.old[before.number], texts.new[after.number]
-    lines = [f"  {place_told(before)} -> {place_told(after)}: {shown(new.prompt)}"]
+    lines = [f"  {place_told(before)} -> {place_told(after)}: {beginning_shown(new.prompt)}"]
     if old.prompt != new.prompt:
-        lines += [f"    - {shown(old.prompt)}", f"    + {shown(new.prompt)}"]
+        lines += [f"    - {beginning_shown(old.prompt)}", f"    + {beginning_shown(new.prompt)}"]
     if old.answer != new.answer:
         lines += [
             f"    - {from_difference(old.answer, new.answer)}",
@@ -213,7 +213,7 @@ def place_told(seen: Seen) -> str:
     return f"row {seen.source.rpartition(' row ')[2]}"
 
 
-def shown(text: str) -> str:
+def beginning_shown(text: str) -> str:
     return readable(text.strip(), TEXT_CHARACTERS)
 
 

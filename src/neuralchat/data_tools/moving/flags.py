@@ -7,7 +7,7 @@ from neuralchat.config.command.flag_parser import FlagParser
 
 FILES_HELP = "files of records, in every format that finetune reads"
 OUTPUT_HELP = "a new file: .jsonl, .json, .csv, .tsv or .parquet, text also packed (.jsonl.gz, .csv.zst)"
-SEED = 42
+DEFAULT_SEED = 42
 # Kept here, so that help needs no import of what makes them; a test compares.
 TARGET_NAMES = ("alpaca", "messages", "sharegpt", "prompt_completion", "question_answer", "text")
 
@@ -83,7 +83,9 @@ def add_diff(diff: FlagParser) -> None:
 
 
 def add_seed(parser: FlagParser) -> None:
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="the same seed draws the same records")
+    parser.add_argument(
+        "--seed", type=int, default=DEFAULT_SEED, metavar="N", help="the same seed draws the same records"
+    )
 
 
 def add_reading(parser: FlagParser) -> None:

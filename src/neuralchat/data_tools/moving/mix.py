@@ -12,7 +12,7 @@ from neuralchat.config.checks import share_problems
 from neuralchat.console import note, put
 from neuralchat.data.mixture import MixedFile, mixed_files, passes_of, shares_of
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.moving.as_kind import TARGETS, NotHeldError, row_as
+from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS
 from neuralchat.data_tools.moving.source_rows import (
@@ -94,7 +94,7 @@ class Mixture:
             return RowToWrite(0, row.value, row.record)
         if lost := nested_unused(row):
             raise NotHeldError(f"would lose {', '.join(lost)}; convert the file by itself first, with --drop")
-        value, record, merges = row_as(row.record, TARGETS[self.to])
+        value, record, merges = row_as(row.record, TARGET_KINDS[self.to])
         if merges:
             self.merged.add(row.record.source)
         return RowToWrite(0, {**extra_fields(row), **value}, record)

@@ -19,7 +19,7 @@ REQUESTS = ("request", "request_body", "body")
 RESPONSES = ("response", "response_body")
 LOG_FIELDS = ("request", "request_body", "response_body", "body", "choices", "custom_id")
 # Of an answer's object these are kept beside the record.
-KEPT = ("id", "model", "created")
+ANSWER_FIELDS_KEPT = ("id", "model", "created")
 # Answers that ended so are whole.
 WHOLE = (None, "stop", "tool_calls", "function_call", "eos")
 
@@ -120,7 +120,7 @@ def request_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def row_of_choice(request: Mapping[str, Any], answer: Mapping[str, Any], choice: Any) -> dict[str, Any]:
     """Only the answer is learned: what the assistant had said before it stands in logs of its own."""
-    kept = {name: answer[name] for name in KEPT if answer.get(name) is not None}
+    kept = {name: answer[name] for name in ANSWER_FIELDS_KEPT if answer.get(name) is not None}
     choice = choice if isinstance(choice, dict) else {}
     if "messages" not in request:
         return {"prompt": request.get("prompt"), "completion": choice.get("text"), **kept}

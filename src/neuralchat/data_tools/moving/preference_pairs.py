@@ -20,7 +20,7 @@ UP, DOWN = "up", "down"
 PREFERENCE_FIELDS = ("preferred_output", "chosen")
 
 
-class Answered(NamedTuple):
+class PromptAndAnswer(NamedTuple):
     """An answer that somebody has rated, and its prompt, as messages."""
 
     prompt: list[dict[str, Any]]
@@ -32,8 +32,8 @@ class Answered(NamedTuple):
 class RatedAnswers:
     """The good and the bad answers to each prompt."""
 
-    good: dict[str, list[Answered]] = field(default_factory=dict)
-    bad: dict[str, list[Answered]] = field(default_factory=dict)
+    good: dict[str, list[PromptAndAnswer]] = field(default_factory=dict)
+    bad: dict[str, list[PromptAndAnswer]] = field(default_factory=dict)
     # Answers that were found both good and bad, of which nothing can be learned.
     both: int = 0
 
@@ -75,11 +75,11 @@ def prompt_key_of(record: Record) -> str:
     return repr([[*turn_key(turn)[:3], *turn_key(turn)[4:]] for turn in record.turns[:-1]] + list(record.tools))
 
 
-def answered(record: Record) -> Answered:
+def answered(record: Record) -> PromptAndAnswer:
     messages = [message_row(with_context_in_text(turn)) for turn in record.turns]
     for message in messages:
         message.pop("weight", None)
-    return Answered(messages[:-1], messages[-1], list(record.tools))
+    return PromptAndAnswer(messages[:-1], messages[-1], list(record.tools))
 
 
 def rows_of_preferences(_name: str, rows: Iterator[RawRow | SyntaxProblem]) -> Iterator[RawRow | SyntaxProblem]:

@@ -111,11 +111,11 @@ WRITERS: Mapping[str, Callable[[BinaryIO, TableLayout], RowWriter]] = {
 }
 ROW_ENDINGS = tuple(WRITERS)
 # Their columns stand before the rows.
-TABLES = (".csv", ".tsv", ".parquet")
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 
 
 def is_table(name: str) -> bool:
-    return inner_ending(Path(name)) in TABLES
+    return inner_ending(Path(name)) in TABLE_ENDINGS
 
 
 def open_writer(path: Path, layout: TableLayout, stack: ExitStack) -> RowWriter:
@@ -157,7 +157,7 @@ def json_row(row: Mapping[str, Any]) -> bytes:
     except ValueError:
         text = json.dumps(without_nan(row), ensure_ascii=False)
     except TypeError:
-        odd = {name: type(held).__name__ for name, held in row.items() if not is_json(held)}
+        odd = {name: type(held).__name__ for name, held in row.items() if not is_json_value(held)}
         shown = ", ".join(f"'{name}' ({kind})" for name, kind in odd.items())
         raise DataError(f"holds what JSON cannot say, in {shown}; write a .parquet file") from None
     if not text.isascii():
@@ -169,7 +169,7 @@ def json_row(row: Mapping[str, Any]) -> bytes:
         return json.dumps(without_nan(row)).encode()
 
 
-def is_json(value: Any) -> bool:
+def is_json_value(value: Any) -> bool:
     try:
         json.dumps(value)
     except TypeError:

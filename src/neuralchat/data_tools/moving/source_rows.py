@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.console import note
-from neuralchat.data.record_files import RawRow, SyntaxProblem, read_rows, readable
+from neuralchat.data.record_files import RawRow, read_rows, readable
 from neuralchat.data.record_files.packed import inner_ending
+from neuralchat.data.record_files.rows import Rows
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, Record, RecordReport, Turn, records_of_rows
 from neuralchat.data.records.reading import as_object
 from neuralchat.data_tools.moving.table_layout import from_table
 from neuralchat.errors import DataError, problem_list
 
-Rows = Iterator[RawRow | SyntaxProblem]
 KINDS_SHOWN = 8
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 

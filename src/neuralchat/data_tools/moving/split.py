@@ -41,7 +41,7 @@ WITHOUT_FIELD = "(none)"
 
 
 def split_data(options: argparse.Namespace) -> int:
-    shares = parts_of(options.into)
+    shares = named_parts(options.into)
     reports = [("--report", options.report)] if options.report else []
     check_new_files([("--into", name) for name in shares], ROW_ENDINGS)
     check_new_files(reports, (".json",))
@@ -69,7 +69,7 @@ def split_data(options: argparse.Namespace) -> int:
     return 0
 
 
-def parts_of(into: Sequence[str]) -> dict[str, Fraction]:
+def named_parts(into: Sequence[str]) -> dict[str, Fraction]:
     """File -> share, as --mix of finetune takes them. Raises ArgumentsError."""
     problems = [problem.replace("--mix ", "--into ") for problem in share_problems(into)]
     names = [pair.rpartition("=")[0] for pair in into]
@@ -146,7 +146,7 @@ def parts_of_records(looked: LookedAt, shares: Sequence[Fraction], seed: int) ->
     order = sorted(
         range(len(first)), key=lambda group: (looked.strata[strata[group]], -int(sizes[group]), drawn[group])
     )
-    weights, whole = whole_weights(shares)
+    weights, whole = integer_weights(shares)
     totals = np.bincount(strata, weights=sizes, minlength=len(looked.strata)).astype(int).tolist()
     lacks = [0] * len(weights)
     parts = np.zeros(len(first), np.int64)
@@ -166,10 +166,10 @@ def parts_of_records(looked: LookedAt, shares: Sequence[Fraction], seed: int) ->
     return parts[group_of]
 
 
-def whole_weights(shares: Sequence[Fraction]) -> tuple[list[int], int]:
+def integer_weights(shares: Sequence[Fraction]) -> tuple[list[int], int]:
     """(weights without fractions, their sum)
 
-    >>> whole_weights([Fraction(9, 10), Fraction(1, 10)])
+    >>> integer_weights([Fraction(9, 10), Fraction(1, 10)])
     ([9, 1], 10)
     """
     common = int(np.lcm.reduce([share.denominator for share in shares], dtype=object))

@@ -27,8 +27,8 @@ from neuralchat.data_tools.record_text import RecordText, record_text
 from neuralchat.files import write_file
 
 QUANTILES = (0.05, 0.5, 0.95)
-LETTERS_LOOKED_AT = 200
-SHOWN = 12
+SCRIPT_LETTERS = 200
+MOST_SHOWN = 12
 # A field with more values than these is a text or an id, and its values are not counted.
 MOST_VALUES = 30
 MOST_FIELDS = 200
@@ -150,7 +150,7 @@ def main_script(text: str) -> str:
     >>> main_script("Почему?"), main_script("Why?"), main_script("42")
     ('CYRILLIC', 'LATIN', 'none')
     """
-    beginning = text[:LETTERS_LOOKED_AT]
+    beginning = text[:SCRIPT_LETTERS]
     if beginning.isascii():
         return "LATIN" if any(map(str.isalpha, beginning)) else "none"
     counts = Counter(script_of(letter) for letter in beginning if letter.isalpha())
@@ -226,22 +226,22 @@ def told_statistics(found: Statistics, report: RowReport) -> list[Part]:
         values = summary_of_lengths(np.asarray(held))
         lengths.append((name, *(shown_number(value) for value in values.values())))
     parts: list[Part] = [head, "", Table(("per record", *summary_of_lengths(np.zeros(1))), lengths), ""]
-    figures = [("turns by role", counted(found.roles)), ("scripts", counted(found.scripts))]
+    figures = [("turns by role", shown_counts(found.roles)), ("scripts", shown_counts(found.scripts))]
     if found.having:
-        figures.append(("records with", counted(found.having)))
+        figures.append(("records with", shown_counts(found.having)))
     if "tokens" in found.lengths:
         figures.append(("cut, left out", f"{found.cut:,} records lose prompt text, {found.left_out:,} are left out"))
     parts.append(Figures(figures))
     rows = [
-        (readable(name), f"{held.rows:,}", "many" if held.values is None else counted(held.values))
-        for name, held in list(found.fields.items())[:SHOWN]
+        (readable(name), f"{held.rows:,}", "many" if held.values is None else shown_counts(held.values))
+        for name, held in list(found.fields.items())[:MOST_SHOWN]
     ]
     return [*parts, "", Table(("field", "rows", "values"), rows)]
 
 
-def counted(counts: Counter[str]) -> str:
-    shown = [f"{readable(name)} {count:,}" for name, count in counts.most_common(SHOWN)]
-    return ", ".join(shown) + (", ..." if len(counts) > SHOWN else "")
+def shown_counts(counts: Counter[str]) -> str:
+    shown = [f"{readable(name)} {count:,}" for name, count in counts.most_common(MOST_SHOWN)]
+    return ", ".join(shown) + (", ..." if len(counts) > MOST_SHOWN else "")
 
 
 def shown_number(value: float) -> str:

@@ -101,7 +101,7 @@ def from_table(row: dict[str, Any]) -> dict[str, Any]:
     {'messages': [{'role': 'user', 'content': 'Hi'}], 'id': '[1]'}
     """
     found = {name: list_of(held) if name in LISTS else held for name, held in row.items()}
-    return {name: turns_from_table(held) if is_turns(held) else held for name, held in found.items()}
+    return {name: turns_from_table(held) if is_turn_column(held) else held for name, held in found.items()}
 
 
 def list_of(value: Any) -> Any:
@@ -109,7 +109,7 @@ def list_of(value: Any) -> Any:
     return listed if isinstance(listed, list) else value
 
 
-def is_turns(value: Any) -> bool:
+def is_turn_column(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and is_turn_list(value)
 
 

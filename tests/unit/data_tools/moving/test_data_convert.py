@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from neuralchat.cli import main
 from neuralchat.data.records import RECORD_KINDS, RecordReport, read_records
-from neuralchat.data_tools.moving.as_kind import TARGETS
+from neuralchat.data_tools.moving.as_kind import TARGET_KINDS
 from neuralchat.data_tools.moving.flags import TARGET_NAMES
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.zst", ".json.zst")
@@ -69,7 +69,7 @@ def test_there_and_back_is_the_same(
     there = convert(written(directory / "a.jsonl", rows), directory / f"there{ending}", "--to", to)
     kinds = RecordReport()
     list(read_records([there], kinds))
-    assert set(kinds.kinds.values()) == {TARGETS[to].kind}
+    assert set(kinds.kinds.values()) == {TARGET_KINDS[to].kind}
     back = convert(there, directory / "back.jsonl", "--to", "messages")
     assert said(there) == said(back) == said(directory / "a.jsonl")
     # As fields, not only as what is read of them.
@@ -218,5 +218,5 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_record_is_a_target() -> None:
-    assert tuple(TARGETS) == TARGET_NAMES
-    assert {target.kind for target in TARGETS.values()} == set(RECORD_KINDS)
+    assert tuple(TARGET_KINDS) == TARGET_NAMES
+    assert {target.kind for target in TARGET_KINDS.values()} == set(RECORD_KINDS)
