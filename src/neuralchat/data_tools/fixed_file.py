@@ -13,15 +13,15 @@ from typing import Any, BinaryIO
 from neuralchat.data.record_files import RawRow
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, records_of_rows
-from neuralchat.data_tools.findings import STRUCTURE_CHECK, FoundInReading, RowFindings
+from neuralchat.data_tools.checking.findings import STRUCTURE_CHECK, FoundInReading, RowFindings
+from neuralchat.data_tools.checking.record_table import Looked
+from neuralchat.data_tools.checking.row_blocks import RowBlock, row_blocks
 from neuralchat.data_tools.fixes import FIXES, text_places, with_text
-from neuralchat.data_tools.record_table import Looked
-from neuralchat.data_tools.row_blocks import RowBlock, row_blocks
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.files import WRITING, new_file, place_files, sweep_abandoned, working_directory_in
 from neuralchat.runs.directory import is_plain, why_unwritable
 
-ENDING = ".jsonl"
+FIXED_ENDING = ".jsonl"
 LOG_ENDING = ".changes.jsonl"
 FIX_PREFIX = f"{WRITING}-fix-"
 
@@ -31,10 +31,10 @@ def log_of(output: str) -> Path:
     >>> log_of("out/clean.jsonl").name
     'clean.changes.jsonl'
     """
-    return Path(output.removesuffix(ENDING) + LOG_ENDING)
+    return Path(output.removesuffix(FIXED_ENDING) + LOG_ENDING)
 
 
-def check_output(output: str, source: RecordSource) -> None:
+def check_fixed_output(output: str, source: RecordSource) -> None:
     """Raise ArgumentsError with all that keeps the file and its log from being written."""
     problems = check_names(output)
     kinds = {record.source.rpartition(" row ")[0]: record.kind for record in source.first_records()}
@@ -50,9 +50,9 @@ def check_names(output: str) -> list[str]:
     problems = []
     if not is_plain(output):
         return ["--fix: the name is not UTF-8, or too long"]
-    if not output.endswith(ENDING) or output.endswith(LOG_ENDING):
+    if not output.endswith(FIXED_ENDING) or output.endswith(LOG_ENDING):
         problems.append(
-            f"--fix {output}: a {ENDING} file is written; found '{Path(output).suffix or Path(output).name}'"
+            f"--fix {output}: a {FIXED_ENDING} file is written; found '{Path(output).suffix or Path(output).name}'"
         )
     for path in (Path(output), log_of(output)):
         if path.exists() or path.is_symlink():

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.records.conversations import ROLE_NAMES
-from neuralchat.data_tools import patterns
+from neuralchat.data_tools.checking import patterns
 
 TextKind = Literal["answer", "context", "asked"]
 Path = tuple[str | int, ...]
@@ -18,7 +18,7 @@ ANSWERS = frozenset({"output", "completion", "answer", "response", "text"})
 CONTEXTS = frozenset({"input", "context"})
 TEXT_FIELDS = frozenset(RECORD_FIELDS) - {"tools", "functions", "facts"}
 TURN_TEXTS = ("content", "value", "text")
-LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n\n"})
+PLAIN_LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n\n"})
 # Tokens that end a text, where a text ends.
 END_TOKENS = re.compile(
     r"(?:\s*(?:<\|(?:endoftext|end_of_text|im_end|eot_id|end_of_turn|end)\|>|</s>|<eos>|\[EOS\]))+\s*$"
@@ -43,7 +43,7 @@ def without_control(text: str) -> str:
     >>> without_control("bat\u200btery\u2028cell")
     'battery\\ncell'
     """
-    return patterns.CONTROL.sub("", text.translate(LINE_ENDS))
+    return patterns.CONTROL.sub("", text.translate(PLAIN_LINE_ENDS))
 
 
 def decoded_again(text: str) -> str:
@@ -118,10 +118,10 @@ def text_places(value: Any, fields: Mapping[str, str]) -> Iterator[TextPlace]:
         if isinstance(held, list):
             yield from texts_of_list(held, (name,), is_answer=field in ANSWERS)
         elif isinstance(held, str) and field not in ("messages", "conversations", "history"):
-            yield TextPlace((name,), kind_of(field), held)
+            yield TextPlace((name,), text_kind(field), held)
 
 
-def kind_of(field: str) -> TextKind:
+def text_kind(field: str) -> TextKind:
     return "answer" if field in ANSWERS else "context" if field in CONTEXTS else "asked"
 
 

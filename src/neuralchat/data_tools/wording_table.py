@@ -15,7 +15,7 @@ from rensa import RMinHash
 from neuralchat.data_tools.near_duplicates import BANDS, FEWEST_PAIRS, HASHES, SKETCH_SEED, THRESHOLD, word_pairs
 
 Sketches = npt.NDArray[np.uint16]
-Places = npt.NDArray[np.int64]
+SketchPlaces = npt.NDArray[np.int64]
 # Texts whose pairs of words are in memory at the same time.
 SKETCHED_AT_ONCE = 250
 # A text is compared with the first so many of those that share a band with it. More share one only where all texts have
@@ -40,7 +40,7 @@ def sketches_of(texts: Sequence[str]) -> tuple[Sketches, npt.NDArray[np.bool_]]:
     return sketches, long_enough
 
 
-def first_kept(sketches: Sketches, places: Places) -> Places:
+def first_kept(sketches: Sketches, places: SketchPlaces) -> SketchPlaces:
     """(places,) of each the first before it that is nearly the same and is not left out for the same reason, or NONE.
 
     Where a row is like one before it and a third is like the second only, the third stays: what it is like is gone.
@@ -56,7 +56,7 @@ def first_kept(sketches: Sketches, places: Places) -> Places:
     return found
 
 
-def first_alike(sketches: Sketches, places: Places, known: int) -> Places:
+def first_alike(sketches: Sketches, places: SketchPlaces, known: int) -> SketchPlaces:
     """(places,) of each the first among those before it that is nearly the same, or NONE.
 
     `places`: rows of `sketches` to look at, in order. Only the first `known` of them are compared with, and where these
@@ -74,7 +74,7 @@ def first_alike(sketches: Sketches, places: Places, known: int) -> Places:
     return np.where(found < len(places), found, NONE)
 
 
-def all_alike(sketches: Sketches, places: Places, asked_for: Places) -> dict[int, set[int]]:
+def all_alike(sketches: Sketches, places: SketchPlaces, asked_for: SketchPlaces) -> dict[int, set[int]]:
     """Of each place asked for, all of those before it that are nearly the same."""
     found: dict[int, set[int]] = {place: set() for place in asked_for.tolist()}
     is_asked = np.zeros(len(places), bool)
@@ -87,7 +87,7 @@ def all_alike(sketches: Sketches, places: Places, asked_for: Places) -> dict[int
     return found
 
 
-def bands_of(sketches: Sketches, places: Places) -> Iterator[npt.NDArray[np.uint64]]:
+def bands_of(sketches: Sketches, places: SketchPlaces) -> Iterator[npt.NDArray[np.uint64]]:
     """Of each band its four hashes as one number, of each place."""
     bands = sketches.view(np.uint64)
     assert bands.shape[1] == BANDS
@@ -96,7 +96,7 @@ def bands_of(sketches: Sketches, places: Places) -> Iterator[npt.NDArray[np.uint
 
 def band_pairs(
     values: npt.NDArray[np.uint64], is_asked: npt.NDArray[np.bool_], known: int
-) -> Iterator[tuple[Places, Places]]:
+) -> Iterator[tuple[SketchPlaces, SketchPlaces]]:
     """(asked, earlier) places with the same value: each with the first of its group, then with the second, ..."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -118,7 +118,7 @@ def band_pairs(
         yield order[member], order[group + step]
 
 
-def are_alike(sketches: Sketches, some: Places, others: Places) -> npt.NDArray[np.bool_]:
+def are_alike(sketches: Sketches, some: SketchPlaces, others: SketchPlaces) -> npt.NDArray[np.bool_]:
     """Whether the estimate of the share of pairs of words that two have in common is THRESHOLD or more."""
     alike = np.zeros(len(some), bool)
     for first in range(0, len(some), COMPARED_AT_ONCE):

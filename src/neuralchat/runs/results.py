@@ -18,7 +18,7 @@ class RunResults:
     1 by name, of the answers to the held-out questions. `advice`: what to change for the next run (advice.py).
     `differences`: of the right answers of `samples` and `general_samples`, what can be seen of before and after.
     `micro_batch_tokens`: as memory allowed at the end. `data_findings`: what a quick look at the records found
-    (data_tools/at_start). `best_step` is the step whose weights are the result where --load_best_model_at_end
+    (data_tools/quick_check.py). `best_step` is the step whose weights are the result where --load_best_model_at_end
     asks for the best, and `best_metric` what was measured there. None or empty is what was not measured.
     """
 

@@ -20,7 +20,7 @@ from neuralchat.config.schema import ORIGINAL_SCHEMA, SCHEMA
 from neuralchat.console import inform, is_first_rank, is_log_shown, note, show_page
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.prepared_data import PreparedData
-from neuralchat.data_tools.at_start.quick_check import quick_findings, told_findings_line
+from neuralchat.data_tools.quick_check import quick_findings, told_findings_line
 from neuralchat.distributed.collectives import run_on_rank_zero
 from neuralchat.distributed.launchers import World, export_world, read_world
 from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks, words_of_rank

@@ -8,11 +8,11 @@ from rensa import RMinHash, RMinHashDeduplicator, RMinHashLSH
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.between_records import CONTRADICTION, EXACT, LEAKAGE, NEAR, NEAR_LEAKAGE
-from neuralchat.data_tools.findings import FoundInReading, Place, RowFindings, place_of_source
+from neuralchat.data_tools.checking.between_records import CONTRADICTION, EXACT, LEAKAGE, NEAR, NEAR_LEAKAGE
+from neuralchat.data_tools.checking.findings import FoundInReading, Place, RowFindings, place_of_source
+from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.checking.record_text import RecordText, record_text
 from neuralchat.data_tools.near_duplicates import BANDS, FEWEST_PAIRS, HASHES, SKETCH_SEED, THRESHOLD, word_pairs
-from neuralchat.data_tools.record_checks import RECORD_CHECKS
-from neuralchat.data_tools.record_text import RecordText, record_text
 
 # What is told of a set as a whole.
 OF_THE_WHOLE = {"extreme_length", "length_balance", "class_balance"}

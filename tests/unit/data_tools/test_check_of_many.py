@@ -20,13 +20,13 @@ from support.data_checks.row_by_row import OF_THE_WHOLE, found_row_by_row
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools import check, row_blocks
-from neuralchat.data_tools.block_workers import in_order
-from neuralchat.data_tools.findings import RowFindings
-from neuralchat.data_tools.in_answers import SENTENCE_ENDS, language_of
+from neuralchat.data_tools.checking import check, row_blocks
+from neuralchat.data_tools.checking.block_workers import results_in_order
+from neuralchat.data_tools.checking.findings import RowFindings
+from neuralchat.data_tools.checking.in_answers import SENTENCE_ENDS, language_of
+from neuralchat.data_tools.checking.record_table import key_bytes
+from neuralchat.data_tools.checking.record_text import without_case
 from neuralchat.data_tools.near_duplicates import HASHES, SKETCH_SEED, word_pairs
-from neuralchat.data_tools.record_table import folded
-from neuralchat.data_tools.record_text import without_case
 from neuralchat.data_tools.wording_table import first_alike, sketches_of
 from neuralchat.errors import NeuralChatError
 
@@ -118,7 +118,7 @@ def test_only_the_first_records_are_looked_at_where_so_many_are_wanted(odd_files
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text(" \t\n\x0b\x1c\x85aBß.\u3000", max_size=20)
 )
 def test_texts_are_folded_as_by_the_slow_way(text: str) -> None:
-    assert folded(text) == without_case(text).encode()
+    assert key_bytes(text) == without_case(text).encode()
     assert without_case(text).strip(" .!?")[-1:] == text.rstrip(SENTENCE_ENDS)[-1:].casefold()[-1:]
 
 
@@ -138,9 +138,9 @@ def test_sketches_tell_the_first_that_is_alike_as_comparing_all_with_all_does() 
 
 def test_a_process_that_dies_is_an_error_and_leaves_none_behind() -> None:
     with pytest.raises(NeuralChatError, match=r"has ended .*--processes 1"):
-        list(in_order(end_at_five, iter(range(9)), 2))
+        list(results_in_order(end_at_five, iter(range(9)), 2))
     with pytest.raises(ZeroDivisionError):
-        list(in_order(partial(divmod, 6), iter([3, 2, 1, 0, 1]), 2))
+        list(results_in_order(partial(divmod, 6), iter([3, 2, 1, 0, 1]), 2))
     assert not multiprocessing.active_children()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from neuralchat.cli import main
-from neuralchat.data_tools.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 CLEAN = json.loads((EXAMPLES / "style" / "train.json").read_text())

@@ -12,8 +12,8 @@ from support.runs import ROWS
 import neuralchat
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.record_source import RecordSource
-from neuralchat.data_tools.at_start import quick_check
-from neuralchat.data_tools.at_start.quick_check import quick_findings, told_findings_line
+from neuralchat.data_tools import quick_check
+from neuralchat.data_tools.quick_check import quick_findings, told_findings_line
 
 NONE = RecordSource()
 MARKER = {"instruction": "Name a bird.", "input": "<noinput>", "output": "A crow."}

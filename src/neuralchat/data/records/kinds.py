@@ -13,7 +13,7 @@ from neuralchat.data.records.record import Fact, Record, Turn
 from neuralchat.data.records.tool_calls import tools_of
 from neuralchat.data.records.values import Fields, Findings, is_absent, names_of, summary_of, text_problem
 
-ALPACA = "Alpaca"
+ALPACA_KIND = "Alpaca"
 TEXT = "text"
 FACTS = "a list of texts or of lists of alternatives"
 
@@ -45,7 +45,7 @@ ALL_KINDS = (
         conversation=True,
     ),
     RecordKind(
-        ALPACA,
+        ALPACA_KIND,
         ("instruction", "output"),
         partial(pair, asked=("instruction",), context=("input", "context"), answered=("output", "response")),
     ),
@@ -96,8 +96,8 @@ def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings)
     if kind is None:
         found.problem(f"fields not recognised: found {names_of(value) or 'no fields'}; allowed are {ALLOWED}")
         return None
-    if kind.name == ALPACA and not found.problems and (plain := plain_pair(value)) is not None:
-        return Record(plain, source, ALPACA)
+    if kind.name == ALPACA_KIND and not found.problems and (plain := plain_pair(value)) is not None:
+        return Record(plain, source, ALPACA_KIND)
     fields = Fields(value, found)
     turns = kind.turns(fields)
     tools = () if kind.name == TEXT else tools_of(fields)

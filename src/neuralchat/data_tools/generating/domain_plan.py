@@ -29,7 +29,7 @@ from neuralchat.data_tools.generating.made_records import (
     TaskCandidate,
     alpaca_row,
     alpaca_turns,
-    messages_row,
+    generated_row,
 )
 from neuralchat.data_tools.generating.parsing import read_answer, read_classes, read_tasks, read_turns
 from neuralchat.data_tools.generating.prompts import (
@@ -197,7 +197,7 @@ class DomainPlan:
         if self.settings.turns > 1:
             spoken = read_turns(text)
             turns = [Turn("user" if role == "user" else "assistant", content) for role, content in spoken]
-            return [(messages_row(spoken), turns)] if turns else []
+            return [(generated_row(spoken), turns)] if turns else []
         if not candidate.is_classification:
             answer = read_answer(text)
             rows = [] if answer is None else [alpaca_row(candidate.instruction, *answer)]

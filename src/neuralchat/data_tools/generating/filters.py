@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from neuralchat.data.records import Record, Turn
+from neuralchat.data_tools.checking.patterns import AI_DISCLAIMER
+from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.checking.record_text import record_text
 from neuralchat.data_tools.generating.languages import language_problem
-from neuralchat.data_tools.patterns import AI_DISCLAIMER
-from neuralchat.data_tools.record_checks import RECORD_CHECKS
-from neuralchat.data_tools.record_text import record_text
 
 FEWEST_WORDS, MOST_WORDS = 3, 150
 MOST_ANSWER_CHARACTERS = 20_000

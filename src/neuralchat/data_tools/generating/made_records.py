@@ -104,5 +104,5 @@ def alpaca_turns(row: Mapping[str, Any]) -> list[Turn]:
     return [Turn("user", row["instruction"], row["input"]), Turn("assistant", row["output"])]
 
 
-def messages_row(turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def generated_row(turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}

@@ -36,7 +36,7 @@ figures), make up such material and write it there; if it needs none, write "Inp
 begins with "Output:" and after it the answer: right, complete, without remarks on yourself. Say nothing that you \
 are not sure of. {in_language}"""
 
-CLASSES = """\
+LABELS_PROMPT = """\
 This is a task whose answer is a label:
 
 Task: {instruction}
@@ -124,7 +124,7 @@ def answer_prompt(domain: str, instruction: str, language: str | None) -> str:
 
 
 def classes_prompt(instruction: str, language: str | None) -> str:
-    return CLASSES.format(instruction=instruction, most=MOST_LABELS, in_language=in_language(language))
+    return LABELS_PROMPT.format(instruction=instruction, most=MOST_LABELS, in_language=in_language(language))
 
 
 def conversation_prompt(domain: str, instruction: str, turns: int, language: str | None) -> str:

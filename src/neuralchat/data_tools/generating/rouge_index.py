@@ -19,7 +19,7 @@ from neuralchat.evaluation.scoring.text_scores import ROUGE_WORD
 ROUGE_SCORE_WORD = re.compile(r"[a-z0-9]+")
 ASCII_LETTER = re.compile(r"[a-z]")
 # Of a bound and a score that are rounded in different ways.
-ROUNDING = 1e-9
+SCORE_ROUNDING = 1e-9
 
 
 class Nearest(NamedTuple):
@@ -66,7 +66,7 @@ class RougeIndex:
         bits = bits_of(words)
         found = Nearest(0.0, None)
         for place, bound in self.possible(words):
-            if bound + ROUNDING < max(found.score, self.floor):
+            if bound + SCORE_ROUNDING < max(found.score, self.floor):
                 break
             if place in but:
                 continue
@@ -85,7 +85,7 @@ class RougeIndex:
         shared = np.bincount(joined, minlength=len(self.words))
         lengths = np.frombuffer(self.lengths, np.int32)
         bounds = 2.0 * shared / (lengths + len(words))
-        places = np.flatnonzero(bounds + ROUNDING >= self.floor)
+        places = np.flatnonzero(bounds + SCORE_ROUNDING >= self.floor)
         # Stable: of two that are alike the first comes first.
         ordered = places[np.argsort(-bounds[places], kind="stable")]
         return list(zip(ordered.tolist(), bounds[ordered].tolist(), strict=True))

@@ -12,9 +12,9 @@ from typing import Any
 from neuralchat.console import note, put
 from neuralchat.data.records import RecordReport
 from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as
+from neuralchat.data_tools.moving.from_use.openai_logs import LOG_FIELDS, LogRows, RequestOfBatch, batch_requests
+from neuralchat.data_tools.moving.from_use.preference_pairs import PREFERENCE_FIELDS, RatedAnswers, rows_of_preferences
 from neuralchat.data_tools.moving.new_outputs import check_new_files, placed_outputs
-from neuralchat.data_tools.moving.openai_logs import LOG_FIELDS, LogRows, RequestOfBatch, batch_requests
-from neuralchat.data_tools.moving.preference_pairs import PREFERENCE_FIELDS, RatedAnswers, rows_of_preferences
 from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS, TABLE_ENDINGS, open_writer
 from neuralchat.data_tools.moving.source_rows import (
     ReadRow,

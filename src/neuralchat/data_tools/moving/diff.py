@@ -14,7 +14,8 @@ from neuralchat.console import note, put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_files import readable
 from neuralchat.data.records import Record
-from neuralchat.data_tools.between_records import asked_key, key_of
+from neuralchat.data_tools.checking.record_table import question_digest
+from neuralchat.data_tools.checking.record_text import RecordText, record_text
 from neuralchat.data_tools.moving.as_kind import with_context_in_text
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.source_rows import (
@@ -23,7 +24,6 @@ from neuralchat.data_tools.moving.source_rows import (
     checked_source,
     conversation_digest,
 )
-from neuralchat.data_tools.record_text import RecordText, record_text
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import write_file
 
@@ -94,7 +94,7 @@ def by_question(source: SourceRows) -> dict[bytes, list[Seen]]:
     found: dict[bytes, list[Seen]] = {}
     report = RowReport()
     for number, row in enumerate(source.read(report)):
-        question = key_of(asked_key(record_text(row.record)))
+        question = question_digest(record_text(row.record))
         joined = replace(row.record, turns=tuple(map(with_context_in_text, row.record.turns)))
         seen = Seen(conversation_digest(row.record), conversation_digest(joined), number, row.record.source)
         found.setdefault(question, []).append(seen)

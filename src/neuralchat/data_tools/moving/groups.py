@@ -10,11 +10,11 @@ import math
 from array import array
 
 import numpy as np
-from rensa import RMinHash
 
-from neuralchat.data_tools.between_records import asked_key, key_of
-from neuralchat.data_tools.near_duplicates import FEWEST_PAIRS, HASHES, SKETCH_SEED, THRESHOLD, word_pairs
-from neuralchat.data_tools.record_text import RecordText
+from neuralchat.data_tools.checking.record_table import key_digest, question_digest
+from neuralchat.data_tools.checking.record_text import RecordText
+from neuralchat.data_tools.near_duplicates import HASHES, THRESHOLD
+from neuralchat.data_tools.wording_table import Sketches, sketches_of
 
 SKETCHES_AT_ONCE = 256
 AGREEING = math.ceil(THRESHOLD * HASHES)
@@ -23,41 +23,37 @@ BANDS_COMPARED = HASHES - AGREEING + 1
 # So many records that share a band are compared with each other; more, and they are one group without it.
 LARGEST_COMPARED = 20_000
 # Of those, so many with all others at once.
-COMPARED_AT_ONCE = 16
+MEMBERS_AT_ONCE = 16
 COUPLES_AT_ONCE = 1 << 16
 
 
-class Sketches:
-    """The sketches of records, 256 bytes each: of every number the lower half.
+class KeptSketches:
+    """The sketches of records (wording_table.sketches_of), made for many at once.
 
     Halves that agree by chance join records that need not be: one pair in a thousand million.
     """
 
     def __init__(self) -> None:
-        self.texts: list[list[str]] = []
-        self.blocks: list[np.ndarray] = []
+        self.waiting: list[tuple[int, str]] = []
+        self.blocks: list[Sketches] = []
         # Of each sketch the number of its record; texts too short to be told apart have none.
         self.records = array("q")
 
     def add(self, record: int, text: str) -> None:
-        pairs = word_pairs(text)
-        if len(pairs) < FEWEST_PAIRS:
-            return
-        self.texts.append(pairs)
-        self.records.append(record)
-        if len(self.texts) == SKETCHES_AT_ONCE:
+        self.waiting.append((record, text))
+        if len(self.waiting) == SKETCHES_AT_ONCE:
             self.sketch()
 
     def sketch(self) -> None:
-        if self.texts:
-            digests = RMinHash.digests_from_token_sets(self.texts, HASHES, SKETCH_SEED)
-            self.blocks.append(np.asarray(digests, dtype=np.uint32).astype(np.uint16))
-            self.texts = []
+        sketches, long_enough = sketches_of([text for _, text in self.waiting])
+        self.blocks.append(sketches[long_enough])
+        self.records.extend(record for (record, _), wanted in zip(self.waiting, long_enough, strict=True) if wanted)
+        self.waiting = []
 
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> Sketches:
         """(sketches, HASHES) uint16."""
         self.sketch()
-        return np.concatenate(self.blocks) if self.blocks else np.zeros((0, HASHES), np.uint16)
+        return np.concatenate(self.blocks)
 
 
 class Groups:
@@ -93,7 +89,7 @@ class GroupedRecords:
 
     def __init__(self, *, near: bool) -> None:
         self.count = 0
-        self.sketches = Sketches() if near else None
+        self.sketches = KeptSketches() if near else None
         # Hash of a question, or of a field's value -> the first record with it.
         self.first: dict[bytes, int] = {}
         self.joined = array("q")
@@ -105,9 +101,11 @@ class GroupedRecords:
         """`group`: the value of the field that keeps records together; None for a record of its own."""
         number = self.count
         self.count += 1
-        question = key_of(asked_key(text))
-        self.keys += question[:8]
-        names = [question] if group is None else [question, key_of(f"group {group}")]
+        question = question_digest(text)
+        self.keys += question
+        names = (
+            [question] if group is None else [question, key_digest(f"group {group}".encode("utf-8", "surrogatepass"))]
+        )
         known = [first for name in names if (first := self.first.setdefault(name, number)) != number]
         for first in known:
             self.joined.extend((first, number))
@@ -166,9 +164,9 @@ def join_members(groups: Groups, sketches: np.ndarray, records: np.ndarray, memb
         return
     # Those of one group stand together, and are compared with the others only.
     members = members[np.argsort(roots, kind="stable")]
-    for start in range(0, len(members) - 1, COMPARED_AT_ONCE):
+    for start in range(0, len(members) - 1, MEMBERS_AT_ONCE):
         roots = groups.roots(records[members[start:]])
-        some = np.arange(min(COMPARED_AT_ONCE, len(roots)))
+        some = np.arange(min(MEMBERS_AT_ONCE, len(roots)))
         others = np.flatnonzero(roots != roots[0]) if (roots[some] == roots[0]).all() else np.arange(len(roots))
         own, rest = sketches[members[start + some]], sketches[members[start + others]]
         agreeing = (own[:, None, :] == rest[None, :, :]).sum(axis=2, dtype=np.int16)

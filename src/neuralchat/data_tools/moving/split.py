@@ -18,6 +18,7 @@ from neuralchat.config.checks import share_problems
 from neuralchat.console import note, put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.mixture import shares_of
+from neuralchat.data_tools.checking.record_text import record_text
 from neuralchat.data_tools.moving.groups import GroupedRecords
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS
@@ -30,7 +31,6 @@ from neuralchat.data_tools.moving.source_rows import (
     settle_reading,
 )
 from neuralchat.data_tools.moving.writing import RowToWrite, write_rows
-from neuralchat.data_tools.record_text import record_text
 from neuralchat.errors import ArgumentsError, DataError, problem_list
 from neuralchat.files import write_file
 

@@ -20,10 +20,10 @@ from neuralchat.data.records import Record
 from neuralchat.data.records.values import is_absent
 from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
+from neuralchat.data_tools.checking.in_answers import script_of
+from neuralchat.data_tools.checking.record_text import RecordText, record_text
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.source_rows import ReadRow, RowReport, SourceRows, checked_source, field_text
-from neuralchat.data_tools.record_checks import script_of
-from neuralchat.data_tools.record_text import RecordText, record_text
 from neuralchat.files import write_file
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -200,7 +200,7 @@ class TokenLengths:
 
 def token_counter(options: argparse.Namespace) -> Callable[[list[Record]], list[tuple[int, int, int]]]:
     """For the tokenizer of --model_name_or_path, with the template that training would take."""
-    from neuralchat.data_tools.token_checks import token_checks
+    from neuralchat.data_tools.checking.token_checks import token_checks
 
     return lengths_by(token_checks(options).encoder)
 

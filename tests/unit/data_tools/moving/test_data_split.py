@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.data_checks.row_by_row import sketch_of
 
 from neuralchat.cli import main
 from neuralchat.data_tools.moving import groups
 from neuralchat.data_tools.moving.row_writers import JsonLines
-from neuralchat.data_tools.near_duplicates import THRESHOLD, sketch_of
+from neuralchat.data_tools.near_duplicates import THRESHOLD
 
 WORDS = [f"{a}{b}" for a in ("lo", "ra", "mi", "ten", "sol") for b in ("ka", "du", "fen", "rip", "zo", "bel")]
 
@@ -62,7 +63,7 @@ def text_of(row: dict[str, Any]) -> str:
 def test_nothing_alike_is_on_two_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Several chunks of sketches, and of comparisons.
     monkeypatch.setattr(groups, "SKETCHES_AT_ONCE", 16)
-    monkeypatch.setattr(groups, "COMPARED_AT_ONCE", 2)
+    monkeypatch.setattr(groups, "MEMBERS_AT_ONCE", 2)
     given = records()
     train, held_out = split(tmp_path, [written(tmp_path / "a.jsonl", given)])
     assert Counter(map(text_of, train + held_out)) == Counter(map(text_of, given))

@@ -11,9 +11,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 
-from neuralchat.data_tools import patterns
-from neuralchat.data_tools.in_text import around
-from neuralchat.data_tools.record_text import RecordText, without_case
+from neuralchat.data_tools.checking import patterns
+from neuralchat.data_tools.checking.in_text import around
+from neuralchat.data_tools.checking.record_text import RecordText, without_case
 
 # Longer answers are rare in any set that a small model learns from, and mostly something that was pasted.
 LONG_CHARACTERS = 40_000
@@ -38,8 +38,8 @@ WORDS_OF_LANGUAGE: Mapping[str, frozenset[str]] = {
     "Portuguese": frozenset(["uma", "não", "são", "para", "pelo", "mais", "você", "também", "seu", "isso", "pela"]),
     "Dutch": frozenset(["het", "een", "niet", "voor", "zijn", "worden", "ook", "naar", "wordt", "deze"]),
 }
-MARKS = string.punctuation + "¿¡\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2026"
-WORDS_LOOKED_AT = 100
+WORD_MARKS = string.punctuation + "¿¡\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2026"
+LANGUAGE_WORDS = 100
 FEWEST_WORDS_ASKED, FEWEST_WORDS_ANSWERED = 2, 4
 NAMES_LANGUAGE = re.compile(
     r"translat|language|english|spanish|french|german|italian|portuguese|dutch|latin|bilingual|word|phrase|lyrics|idiom"
@@ -52,9 +52,9 @@ SENTENCE_ENDS = " .!?" + "".join(
 )
 SENTENCE_ENDS += "\u2028\u2029\u202f\u205f\u3000"
 # Each is one that ENDS_WELL has.
-CLOSED = frozenset(".!?:;)]}>\"'*`_|=%" + string.digits)
+CLOSING_SIGNS = frozenset(".!?:;)]}>\"'*`_|=%" + string.digits)
 LOOP_LINES, LOOP_LINE_CHARACTERS = 6, 20
-ENDING = 24
+TAIL = 24
 LOOP_CHARACTERS = 220
 LOOP_WORDS, LOOP_TAIL, LOOP_DIFFERENT, LOOP_LOOKED_AT = 30, 60, 25, 120
 SYMBOLS_ASKED_FOR = re.compile(r"emoji|emoticon|symbol|sign|operator|punctuation|character|mark|ascii", re.I)
@@ -85,7 +85,10 @@ def repeats_question(text: RecordText) -> str | None:
 
 def end_alike(text: str, other: str) -> bool:
     """Whether one may end with the other, whatever their case, spacing and the marks at their ends."""
-    text, other = text.rstrip(SENTENCE_ENDS)[-ENDING:].casefold(), other.rstrip(SENTENCE_ENDS)[-ENDING:].casefold()
+    text, other = (
+        text.rstrip(SENTENCE_ENDS)[-TAIL:].casefold(),
+        other.rstrip(SENTENCE_ENDS)[-TAIL:].casefold(),
+    )
     if text[-1:] != other[-1:]:
         return False
     text, other = " ".join(text.split()), " ".join(other.split())
@@ -112,7 +115,7 @@ def says_same_again(text: RecordText) -> str | None:
 def cut_ending(text: RecordText) -> str | None:
     answer = text.last_answer
     tail = answer[-60:]
-    if tail.rstrip()[-1:] in CLOSED and "```" not in answer:
+    if tail.rstrip()[-1:] in CLOSING_SIGNS and "```" not in answer:
         return None
     if len(answer.split(None, CUT_FROM_WORDS)) < CUT_FROM_WORDS or text.is_plain_text:
         return None
@@ -166,7 +169,7 @@ def language_of(text: str, fewest: int) -> str | None:
     >>> language_of("Welche Farbe hat das Gras, und ist es nass?", 2), language_of("What is the colour of grass?", 2)
     ('German', 'English')
     """
-    words = {word.strip(MARKS) for word in text.lower().split(None, WORDS_LOOKED_AT)[:WORDS_LOOKED_AT]}
+    words = {word.strip(WORD_MARKS) for word in text.lower().split(None, LANGUAGE_WORDS)[:LANGUAGE_WORDS]}
     found = sorted(((len(words & own), name) for name, own in WORDS_OF_LANGUAGE.items()), reverse=True)
     (most, name), (second, _) = found[:2]
     return name if most >= fewest and second * 2 <= most else None

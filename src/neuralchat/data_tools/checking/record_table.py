@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuralchat.data_tools.findings import Place
+from neuralchat.data_tools.checking.findings import Place
+from neuralchat.data_tools.checking.record_text import RecordText, without_case
 from neuralchat.data_tools.near_duplicates import HASHES
-from neuralchat.data_tools.record_text import RecordText, without_case
 from neuralchat.data_tools.wording_table import Sketches, sketches_of
 
 # Small letters for capitals, and a space for each byte that is white space.
@@ -36,13 +36,13 @@ class RecordMarks:
 
     @classmethod
     def of(cls, texts: list[RecordText], rows: list[int], *, near: bool) -> RecordMarks:
-        answers = [folded(text.answer) for text in texts]
+        answers = [key_bytes(text.answer) for text in texts]
         # Texts without a prompt ask what they say.
-        questions = [folded(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
+        questions = [key_bytes(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
         wordings = sketches_of([text.whole for text in texts] if near else ())
         return cls(
-            np.frombuffer(b"".join(map(digest_of, questions)), np.uint64),
-            np.frombuffer(b"".join(map(digest_of, answers)), np.uint64),
+            np.frombuffer(b"".join(map(key_digest, questions)), np.uint64),
+            np.frombuffer(b"".join(map(key_digest, answers)), np.uint64),
             np.asarray(rows, np.int64),
             np.asarray([len(text.prompt) for text in texts], np.int32),
             np.asarray([len(text.answer) for text in texts], np.int32),
@@ -50,10 +50,10 @@ class RecordMarks:
         )
 
 
-def folded(text: str) -> bytes:
+def key_bytes(text: str) -> bytes:
     """A text without case and spacing, by which copies differ.
 
-    >>> folded(" Name  a\\nFruit. ")
+    >>> key_bytes(" Name  a\\nFruit. ")
     b'name a fruit.'
     """
     if not text.isascii():
@@ -65,7 +65,12 @@ def folded(text: str) -> bytes:
     return key.strip(b" ")
 
 
-def digest_of(key: bytes) -> bytes:
+def question_digest(text: RecordText) -> bytes:
+    """(KEY_BYTES,) what makes two records ask the same; texts without a prompt ask what they say."""
+    return key_digest(key_bytes(text.prompt) or key_bytes(text.answer))
+
+
+def key_digest(key: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.between_records import look_between
-from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
-from neuralchat.data_tools.findings import SEVERITIES, RowFindings
-from neuralchat.data_tools.record_table import RecordTable
-from neuralchat.data_tools.row_blocks import row_blocks
+from neuralchat.data_tools.checking.between_records import look_between
+from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block
+from neuralchat.data_tools.checking.findings import SEVERITIES, RowFindings
+from neuralchat.data_tools.checking.record_table import RecordTable
+from neuralchat.data_tools.checking.row_blocks import row_blocks
 
 # Of computing. A start takes about ten, of which this is a few per cent.
 MOST_SECONDS = 0.25

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from neuralchat.data.records import Columns, records_of_rows
-from neuralchat.data_tools.findings import FoundInReading, RowFindings, place_of_source
-from neuralchat.data_tools.record_checks import RECORD_CHECKS, RecordCheck
-from neuralchat.data_tools.record_table import RecordMarks
-from neuralchat.data_tools.record_text import RecordText, record_text
-from neuralchat.data_tools.row_blocks import RowBlock
+from neuralchat.data_tools.checking.findings import FoundInReading, RowFindings, place_of_source
+from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS, RecordCheck
+from neuralchat.data_tools.checking.record_table import RecordMarks
+from neuralchat.data_tools.checking.record_text import RecordText, record_text
+from neuralchat.data_tools.checking.row_blocks import RowBlock
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def look_at_block(checks: BlockChecks, block: RowBlock, held_out: bool, most: in
             break
     rows = [int(text.record.source.rpartition(" ")[2]) for text in texts]
     if not held_out:
-        look_at_records(texts, findings)
+        look_at_texts(texts, findings)
     return BlockFound(block.name, findings, read, columns, RecordMarks.of(texts, rows, near=checks.near))
 
 
-def look_at_records(texts: Sequence[RecordText], findings: RowFindings) -> None:
+def look_at_texts(texts: Sequence[RecordText], findings: RowFindings) -> None:
     """Add what the checks of RECORD_CHECKS see, each check's findings in the order of the records."""
     for check, given in given_to_checks(texts):
         find = check.find

@@ -12,7 +12,7 @@ from neuralchat.data.records import Record, RecordReport
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
-from neuralchat.data_tools.findings import CheckHelp, RowFindings, place_of_source
+from neuralchat.data_tools.checking.findings import CheckHelp, RowFindings, place_of_source
 
 # No more than TokenizationCounts keeps the reasons of.
 BATCH_OF_CHECK = 100

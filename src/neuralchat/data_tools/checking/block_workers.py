@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from neuralchat.errors import NeuralChatError
 
 Given = TypeVar("Given")
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 # Fewer blocks are looked at sooner than processes are started.
 BLOCKS_IN_ONE_PROCESS = 3
@@ -30,7 +30,7 @@ def process_count() -> int:
     return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
-def in_order(work: Callable[[Given], Result], blocks: Iterator[Given], processes: int) -> Iterator[Result]:
+def results_in_order(work: Callable[[Given], Outcome], blocks: Iterator[Given], processes: int) -> Iterator[Outcome]:
     """`work` of each block; a function or functools.partial that can be pickled where there are several processes.
 
     What it raises is raised here. NeuralChatError where a process dies.
@@ -67,7 +67,7 @@ class Worker:
 
     def __init__(self, context: Any, work: Callable[[Any], Any]) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, work), daemon=True)
+        self.process = context.Process(target=answer_blocks, args=(theirs, work), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -99,7 +99,7 @@ class Worker:
         self.process.join()
 
 
-def serve(pipe: Any, work: Callable[[Any], Any]) -> None:
+def answer_blocks(pipe: Any, work: Callable[[Any], Any]) -> None:
     """In the new process: results for blocks until the pipe is closed."""
     # Ctrl-C ends the command, and that ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

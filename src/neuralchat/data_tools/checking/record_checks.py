@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from neuralchat.data_tools import in_answers, in_text, patterns
-from neuralchat.data_tools.findings import CheckHelp, Severity
-from neuralchat.data_tools.in_answers import WORDS_OF_LANGUAGE
-from neuralchat.data_tools.in_answers import script_of as script_of
-from neuralchat.data_tools.in_text import Find, pattern_in
+from neuralchat.data_tools.checking import in_answers, in_text, patterns
+from neuralchat.data_tools.checking.findings import CheckHelp, Severity
+from neuralchat.data_tools.checking.in_answers import WORDS_OF_LANGUAGE
+from neuralchat.data_tools.checking.in_text import Find, pattern_in
 
 # Of hints: what \w, \s and any case mean to Python. To RE2 they mean ASCII, and all letters of Unicode take it long.
 W, S = r"(?:\w|[^\x00-\x7f])", r"(?:[\s\x0b\x1c-\x1f]|[^\x00-\x7f])"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from neuralchat.data_tools import patterns
-from neuralchat.data_tools.record_text import RecordText
+from neuralchat.data_tools.checking import patterns
+from neuralchat.data_tools.checking.record_text import RecordText
 
 Find = Callable[[RecordText], str | None]
 # No context that stands for none is as long.

@@ -5,15 +5,13 @@ Found at the end, by sorting what was remembered of each record: so the result d
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from neuralchat.data_tools.findings import KEPT_FINDINGS, CheckHelp, Place, RowFindings
-from neuralchat.data_tools.record_table import RecordMarks, RecordTable
-from neuralchat.data_tools.record_text import RecordText
+from neuralchat.data_tools.checking.findings import KEPT_FINDINGS, CheckHelp, Place, RowFindings
+from neuralchat.data_tools.checking.record_table import RecordMarks, RecordTable
 from neuralchat.data_tools.wording_table import first_alike, first_kept
 
 EXACT = CheckHelp("exact_duplicate", "warning", "the same record again; keep one")
@@ -38,39 +36,10 @@ MOST_SHARE = 0.25
 # So large a share of one answer is too much, where answers recur at all.
 MOST_OF_ONE_ANSWER = 0.2
 
-Records = npt.NDArray[np.int64]
+RecordNumbers = npt.NDArray[np.int64]
 
 
-class RecordsSoFar:
-    """Takes records one after another, those of validation first; what they show is told at the end."""
-
-    def __init__(self, findings: RowFindings, *, near: bool) -> None:
-        self.findings = findings
-        self.near = near
-        self.table = RecordTable()
-        self.held_out = 0
-
-    def hold_out(self, text: RecordText, place: Place) -> None:
-        self.look_at(text, place)
-        self.held_out = self.table.count
-
-    def look_at(self, text: RecordText, place: Place) -> None:
-        self.table.add(place.file, RecordMarks.of([text], [place.row or 0], near=self.near))
-
-    def finish(self) -> None:
-        look_between(self.table, self.held_out, self.findings, near=self.near)
-
-
-def asked_key(text: RecordText) -> str:
-    """What makes two records ask the same; texts without a prompt ask what they say."""
-    return text.prompt_key or text.answer_key
-
-
-def key_of(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-
-
-def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> dict[str, Records]:
+def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, near: bool) -> dict[str, RecordNumbers]:
     """Add what shows between the records of `table`, of which the first `held_out` are those of validation.
 
     Returns by check the records that can go without a loss: copies, and those whose question is held out.
@@ -78,10 +47,10 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
     marks = table.marks()
     training = np.arange(held_out, table.count)
 
-    def there(word: str, others: Records) -> Callable[[int], str]:
+    def there(word: str, others: RecordNumbers) -> Callable[[int], str]:
         return lambda number: f"{word} {table.place(int(others[number]), marks.rows)}"
 
-    def tell(check: CheckHelp, records: Records, seen: Callable[[int], str]) -> None:
+    def tell(check: CheckHelp, records: RecordNumbers, seen: Callable[[int], str]) -> None:
         kept = [
             (table.place(int(record), marks.rows), seen(number))
             for number, record in enumerate(records[:KEPT_FINDINGS])
@@ -111,7 +80,7 @@ def look_between(table: RecordTable, held_out: int, findings: RowFindings, *, ne
     return {LEAKAGE.name: training[is_leak], EXACT.name: training[is_exact]}
 
 
-def same_as_first(known: npt.NDArray[np.uint64], asked: npt.NDArray[np.uint64]) -> Records:
+def same_as_first(known: npt.NDArray[np.uint64], asked: npt.NDArray[np.uint64]) -> RecordNumbers:
     """(asked,) the first place in `known` with the same value, or -1."""
     values, firsts = np.unique(known, return_index=True)
     if not len(values):
@@ -122,7 +91,7 @@ def same_as_first(known: npt.NDArray[np.uint64], asked: npt.NDArray[np.uint64]) 
 
 def first_of_question(
     questions: npt.NDArray[np.uint64], answers: npt.NDArray[np.uint64]
-) -> tuple[Records, npt.NDArray[np.bool_]]:
+) -> tuple[RecordNumbers, npt.NDArray[np.bool_]]:
     """(of each record the first with its question, whether it is the first with its question and its answer)."""
     firsts, is_new = np.arange(len(questions)), np.ones(len(questions), bool)
     order = np.argsort(questions, kind="stable")

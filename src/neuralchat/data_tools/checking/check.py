@@ -12,17 +12,17 @@ from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, Record, RecordReport
-from neuralchat.data_tools.between_records import look_between
-from neuralchat.data_tools.block_checks import BlockChecks, BlockFound, look_at_block
-from neuralchat.data_tools.block_workers import in_order, process_count
-from neuralchat.data_tools.findings import SEVERITIES, FoundInReading, Place, RowFindings, place_of_source
-from neuralchat.data_tools.fixed_file import check_output, log_of, write_fixed
-from neuralchat.data_tools.page import render_check
-from neuralchat.data_tools.record_checks import RECORD_CHECKS
-from neuralchat.data_tools.record_table import Looked, RecordMarks, RecordTable
-from neuralchat.data_tools.record_text import RecordText, record_text
-from neuralchat.data_tools.row_blocks import RowBlock, row_blocks
-from neuralchat.data_tools.token_checks import TokenChecks, token_checks
+from neuralchat.data_tools.checking.between_records import look_between
+from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block
+from neuralchat.data_tools.checking.block_workers import process_count, results_in_order
+from neuralchat.data_tools.checking.findings import SEVERITIES, FoundInReading, Place, RowFindings, place_of_source
+from neuralchat.data_tools.checking.page import render_check
+from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.checking.record_table import Looked, RecordMarks, RecordTable
+from neuralchat.data_tools.checking.record_text import RecordText, record_text
+from neuralchat.data_tools.checking.row_blocks import RowBlock, row_blocks
+from neuralchat.data_tools.checking.token_checks import TokenChecks, token_checks
+from neuralchat.data_tools.fixed_file import check_fixed_output, log_of, write_fixed
 from neuralchat.errors import DataError, problem_list
 from neuralchat.files import write_file
 
@@ -40,7 +40,7 @@ def check_data(options: argparse.Namespace) -> int:
     if problems := [*training.check(), *held_out.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
     if options.fix:
-        check_output(options.fix, training)
+        check_fixed_output(options.fix, training)
     tokens = token_checks(options) if options.model_name_or_path else None
     findings, read, held_out_read = RowFindings(), RecordReport(), RecordReport()
     processes = options.processes or process_count()
@@ -102,7 +102,7 @@ def found_in_blocks(
     blocks = row_blocks(source)
     # How many of a block are wanted is known when those before it have been read.
     one_by_one = None if source.limit is None else limited(look, blocks, source.limit)
-    for found in one_by_one or in_order(look, blocks, processes):
+    for found in one_by_one or results_in_order(look, blocks, processes):
         read.take(found.read)
         columns.take(found.columns)
         yield found

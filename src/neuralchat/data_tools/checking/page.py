@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from neuralchat.console.terminal import visible
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.findings import SEVERITIES, RowFindings
-from neuralchat.data_tools.record_table import Looked
+from neuralchat.data_tools.checking.findings import SEVERITIES, RowFindings
+from neuralchat.data_tools.checking.record_table import Looked
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
-ROWS_SHOWN = 20
-FILES_SHOWN = 4
+ROWS_ON_PAGE = 20
+FILES_ON_PAGE = 4
 BINS = 40
 # The few longest would press all others into one corner.
 DRAWN_PART = 0.99
@@ -25,9 +25,9 @@ POINTS_OF_SHARES = 60
 def render_check(files: Sequence[str], read: RecordReport, findings: RowFindings, looked: Looked) -> str:
     """The page. All that comes from records is escaped."""
     most = max((found.count for found in findings.found.values()), default=1)
-    page = page_template("data_tools/page.html.j2").render(
-        files=", ".join(files[:FILES_SHOWN])
-        + (f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""),
+    page = page_template("data_tools/checking/page.html.j2").render(
+        files=", ".join(files[:FILES_ON_PAGE])
+        + (f" and {len(files) - FILES_ON_PAGE} more" if len(files) > FILES_ON_PAGE else ""),
         records=read.good,
         bad_rows=read.bad_rows,
         counts=[(severity, findings.count(severity)) for severity in SEVERITIES],
@@ -36,17 +36,17 @@ def render_check(files: Sequence[str], read: RecordReport, findings: RowFindings
                 "about": check,
                 "count": found.count,
                 "share": 100 * found.count / most,
-                "rows": found.examples[:ROWS_SHOWN],
-                "more": found.count - len(found.examples[:ROWS_SHOWN]),
+                "rows": found.examples[:ROWS_ON_PAGE],
+                "more": found.count - len(found.examples[:ROWS_ON_PAGE]),
             }
             for check, found in findings.ordered()
         ],
-        plots=plots(looked),
+        check_plots=check_plots(looked),
     )
     return without_remembered(visible(page))
 
 
-def plots(looked: Looked) -> list[tuple[str, str]]:
+def check_plots(looked: Looked) -> list[tuple[str, str]]:
     """(title, SVG) of the lengths of the records of training, and of how the text is shared among them."""
     marks = looked.table.marks()
     asked, answered = marks.asked_lengths[looked.held_out :], marks.answer_lengths[looked.held_out :]

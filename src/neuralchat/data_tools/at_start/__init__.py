@@ -1,1 +1,0 @@
-"""What is looked at in records at the head of a fine-tuning."""

@@ -1,0 +1,1 @@
+"""Files of records -> what is wrong with which rows."""

@@ -1,0 +1,1 @@
+"""What a bot in use leaves behind -> records."""
