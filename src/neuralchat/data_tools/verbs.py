@@ -31,7 +31,7 @@ DATA_VERBS = {
     "check": DataVerb(
         "say what is wrong with which rows: structure, duplicates, leakage, debris, encodings, secrets, lengths",
         add_check,
-        f"{DATA_TOOLS}.check:check_data",
+        f"{DATA_TOOLS}.checking.check:check_data",
     ),
     "split": DataVerb(
         "split records into training, validation and other files, with nothing alike on two sides",

@@ -7,26 +7,22 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from neuralchat.config.arguments import RECORD_FIELDS
-from neuralchat.data.record_files import Blank, RawRow
+from neuralchat.data.record_files import RawRow
 from neuralchat.data.records import (
     Columns,
     Record,
     RecordReport,
     Turn,
     columns,
-    kinds,
     reading,
     records_of_rows,
     report,
     values,
 )
 from neuralchat.data.records.conversations import RULE
-from neuralchat.data.records.kinds import ALL_KINDS, RECORD_KINDS
-from neuralchat.data.records.values import Findings
+from neuralchat.data.records.kinds import ALL_KINDS
 
 NAN = float("nan")
 HI = (Turn("user", "Hi?"), Turn("assistant", "Hi."))
@@ -389,20 +385,3 @@ def test_rows_of_several_kinds_with_the_columns_of_all_are_told_as_such() -> Non
         assert problem.startswith(f"f row 3: is a{'n' * (kind == 'Alpaca')} {kind} record, but the file began with ")
     _, found = read(CHAT_ROW, UNION)  # Nothing else is there: a conversation that lacks its turns.
     assert found.problems == ["f row 2: field 'messages' must be a list of turns, found null"]
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from(["instruction", "input", "output", "system", "id"]),
-        st.sampled_from(["Why?", "", "  ", None, 5, "\ud83d", "Straße", [], Blank("NaN"), float("nan")]),
-        max_size=4,
-    )
-)
-def test_the_plainest_rows_are_read_as_all_others_are(value: dict[str, Any]) -> None:
-    def read(**more: str) -> tuple[Any, list[str]]:
-        found = Findings()
-        # A field that holds nothing changes nothing, but for the way that is taken.
-        record = kinds.record_of({**value, **more}, RECORD_KINDS["Alpaca"], "f row 1", found)
-        return record, [problem.partition("; found ")[0] for problem in found.problems]
-
-    assert read() == read(history="")

@@ -32,7 +32,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, str]]
         {"instruction": LONG, "output": "it is red ."},
         {"instruction": "Why ?", "output": LONG},
         {"instruction": "Why ?", "output": "it has a battery and 3 \u00e9toiles ."},
-        {"instruction": "Why 7 ?", "output": "it has a socket ."},
+        {"instruction": "Why 7 ?", "output": "it has a battery ."},
     ]
     (directory / "rows.json").write_text(json.dumps(rows))
     words = ["--model_name_or_path", str(directory / "model"), "--max_seq_length", "60", "--template", "alpaca"]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from neuralchat.errors import NeuralChatError
 
 Given = TypeVar("Given")
-Outcome = TypeVar("Outcome")
+Worked = TypeVar("Worked")
 
 # Fewer blocks are looked at sooner than processes are started.
 BLOCKS_IN_ONE_PROCESS = 3
@@ -30,7 +30,7 @@ def process_count() -> int:
     return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
-def results_in_order(work: Callable[[Given], Outcome], blocks: Iterator[Given], processes: int) -> Iterator[Outcome]:
+def results_in_order(work: Callable[[Given], Worked], blocks: Iterator[Given], processes: int) -> Iterator[Worked]:
     """`work` of each block; a function or functools.partial that can be pickled where there are several processes.
 
     What it raises is raised here. NeuralChatError where a process dies.

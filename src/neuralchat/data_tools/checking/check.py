@@ -11,15 +11,14 @@ from pathlib import Path
 from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_source import RecordSource
-from neuralchat.data.records import Columns, Record, RecordReport
+from neuralchat.data.records import Columns, RecordReport
 from neuralchat.data_tools.checking.between_records import look_between
 from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block
 from neuralchat.data_tools.checking.block_workers import process_count, results_in_order
-from neuralchat.data_tools.checking.findings import SEVERITIES, FoundInReading, Place, RowFindings, place_of_source
+from neuralchat.data_tools.checking.findings import SEVERITIES, FoundInReading, RowFindings
 from neuralchat.data_tools.checking.page import render_check
 from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
 from neuralchat.data_tools.checking.record_table import Looked, RecordMarks, RecordTable
-from neuralchat.data_tools.checking.record_text import RecordText, record_text
 from neuralchat.data_tools.checking.row_blocks import RowBlock, row_blocks
 from neuralchat.data_tools.checking.token_checks import TokenChecks, token_checks
 from neuralchat.data_tools.fixed_file import check_fixed_output, log_of, write_fixed
@@ -122,13 +121,6 @@ def limited(look: partial[BlockFound], blocks: Iterator[RowBlock], limit: int) -
         yield found
         if limit <= 0:
             return
-
-
-def record_texts(source: RecordSource, report: RecordReport) -> Iterator[tuple[Record, RecordText, Place]]:
-    if source.is_empty:
-        return
-    for record in source.records(report):
-        yield record, record_text(record), place_of_source(record.source)
 
 
 def status_of_check(findings: RowFindings, fail_on: str) -> int:

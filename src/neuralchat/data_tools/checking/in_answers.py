@@ -30,13 +30,16 @@ MENTIONS_LANGUAGE = re.compile(
 )
 # Words that texts in one language have and texts in English hardly, not even in names: so many of them tell it.
 WORDS_OF_LANGUAGE: Mapping[str, frozenset[str]] = {
-    "English": frozenset(["the", "and", "of", "to", "that", "with", "this", "are", "for", "it", "you", "what", "how"]),
-    "German": frozenset(["und", "ist", "nicht", "ein", "eine", "für", "auf", "sich", "wird", "sind", "oder", "wie"]),
-    "French": frozenset(["dans", "une", "qui", "avec", "vous", "cette", "sont", "nous", "aux", "très", "leur", "ces"]),
-    "Spanish": frozenset(["una", "para", "por", "más", "pero", "muy", "está", "qué", "también", "sus", "esta", "cómo"]),
-    "Italian": frozenset(["che", "è", "sono", "della", "gli", "nel", "questo", "più", "anche", "degli", "perché"]),
-    "Portuguese": frozenset(["uma", "não", "são", "para", "pelo", "mais", "você", "também", "seu", "isso", "pela"]),
-    "Dutch": frozenset(["het", "een", "niet", "voor", "zijn", "worden", "ook", "naar", "wordt", "deze"]),
+    name: frozenset(words.split())
+    for name, words in {
+        "English": "the and of to that with this are for it you have what how",
+        "German": "und ist nicht ein eine für auf sich wird sind oder wie",
+        "French": "dans une qui avec vous cette sont nous aux très leur ces",
+        "Spanish": "una para por más pero muy está qué también sus esta cómo",
+        "Italian": "che è sono della gli nel questo più anche degli delle perché",
+        "Portuguese": "uma não são para pelo mais está você também seu isso pela",
+        "Dutch": "het een niet voor zijn worden ook naar wordt deze",
+    }.items()
 }
 WORD_MARKS = string.punctuation + "¿¡\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2026"
 LANGUAGE_WORDS = 100
