@@ -131,6 +131,14 @@ def log_as_before() -> Iterator[None]:
     log.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_as_before() -> Iterator[None]:
+    """Nothing that a test runs in this process may change what Ctrl-C does afterwards."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.fixture
 def use_kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Choose the "compiled" kernels or their twins in "torch" for the rest of the test."""

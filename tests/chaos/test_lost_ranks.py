@@ -21,7 +21,7 @@ from support.ranks import environment, free_port, run_ranks, said, start_ranks
 from support.runs import digest, stable_metrics
 
 from neuralchat.checkpointing.store import damage
-from neuralchat.preparation import session
+from neuralchat.preparation import run_data, session
 from neuralchat.training import loop
 
 ROWS = [{"instruction": f"Say the word number {i}.", "output": f"Word {i} it is." * (1 + i % 4)} for i in range(18)]
@@ -154,8 +154,8 @@ def test_a_rank_that_hangs_is_named_and_nothing_waits_for_ever(bench: Bench) -> 
 
 
 def other_data() -> None:
-    true_identity = session.identity_of
-    session.identity_of = lambda *words, **named: {**true_identity(*words, **named), "data": "f" * 64}
+    true_identity = run_data.identity_of
+    run_data.identity_of = lambda *words, **named: {**true_identity(*words, **named), "data": "f" * 64}
 
 
 def test_ranks_that_differ_are_told_in_a_table(bench: Bench) -> None:

@@ -115,7 +115,8 @@ def test_what_is_wrong_is_told_at_once(preview: Any) -> None:
     assert (status, "--step 1000: the run has" in err) == (2, True)
 
 
-def test_words_are_parted() -> None:
+def test_words_are_parted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     own, rest = split_words(["run.yaml", "--index", "1", "2", "lora_rank=4", "--page=p.html", "--mix", "a.json=1"])
     assert (own.index, own.page) == ([1, 2], "p.html")
     assert rest == ["run.yaml", "lora_rank=4", "--mix", "a.json=1"]
