@@ -22,6 +22,8 @@ from neuralchat.secrets import hand_down, handed_down, without_secret_words
 
 # A rank that finds this in its environment was started here.
 STARTED_HERE = "NEURALCHAT_LOCAL_RANKS"
+# Those that torch's launcher handles (TORCHELASTIC_SIGNALS_TO_HANDLE), and the one that is handed on here.
+LAUNCHERS_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 # Seconds that ranks have to end after a second signal.
 LAST_SECONDS = 5.0
 
@@ -94,7 +96,9 @@ class LocalRanks:
             shutdown_timeout=max(1, round(self.grace)),
         )
         os.environ[STARTED_HERE] = str(size)
-        previous = signal.signal(signal.SIGUSR1, hand_on)
+        # The launcher takes signals too, and never gives them back.
+        before = {number: signal.getsignal(number) for number in LAUNCHERS_SIGNALS}
+        signal.signal(signal.SIGUSR1, hand_on)
         # The ranks have told what is wrong; a table of exit codes would only hide it.
         logged = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
@@ -110,7 +114,8 @@ class LocalRanks:
             return 128 + error.sigval
         finally:
             logging.disable(logged)
-            signal.signal(signal.SIGUSR1, previous)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             del os.environ[STARTED_HERE]
 
 

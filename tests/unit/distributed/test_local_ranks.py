@@ -117,6 +117,13 @@ def test_logging_that_was_off_while_ranks_ran_is_on_again() -> None:
     assert logging.root.manager.disable == before
 
 
+def test_signals_are_handled_afterwards_as_before() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    assert run("pass") == 0
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 @pytest.mark.slow
 def test_a_rank_that_was_killed_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     code = "import os, signal; os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)"
