@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from neuralchat.data.record_files import RawRow
 from neuralchat.data.record_source import RecordSource
@@ -17,13 +16,13 @@ from neuralchat.data_tools.checking.findings import STRUCTURE_CHECK, FoundInRead
 from neuralchat.data_tools.checking.record_table import Looked
 from neuralchat.data_tools.checking.row_blocks import RowBlock, row_blocks
 from neuralchat.data_tools.fixes import FIXES, text_places, with_text
+from neuralchat.data_tools.moving.new_outputs import placed_outputs
 from neuralchat.errors import ArgumentsError, problem_list
-from neuralchat.files import WRITING, new_file, place_files, sweep_abandoned, working_directory_in
+from neuralchat.files import new_file
 from neuralchat.runs.directory import is_plain, why_unwritable
 
 FIXED_ENDING = ".jsonl"
 LOG_ENDING = ".changes.jsonl"
-FIX_PREFIX = f"{WRITING}-fix-"
 
 
 def log_of(output: str) -> Path:
@@ -88,7 +87,12 @@ def write_fixed(output: str, source: RecordSource, looked: Looked) -> Changes:
     spare = {
         record - looked.held_out: check for check, records in looked.dispensable.items() for record in records.tolist()
     }
-    with opened(Path(output), log_of(output)) as (rows_file, log_file):
+    # The log first: no cleaned file stands without it.
+    with (
+        placed_outputs([str(log_of(output)), output]) as (log_path, rows_path),
+        new_file(rows_path) as rows_file,
+        new_file(log_path) as log_file,
+    ):
         for row, value, entries in fixed_rows(source, spare):
             changes.rows += 1
             for entry in entries:
@@ -99,19 +103,6 @@ def write_fixed(output: str, source: RecordSource, looked: Looked) -> Changes:
                 changes.kept += 1
                 rows_file.write(line_of(value))
     return changes
-
-
-@contextmanager
-def opened(output: Path, log: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Both files to write; they get their names when all has been written, or neither is there."""
-    parent = output.absolute().parent
-    sweep_abandoned(parent, FIX_PREFIX)
-    with working_directory_in(parent, FIX_PREFIX) as work:
-        with new_file(work / output.name) as rows_file, new_file(work / log.name) as log_file:
-            yield rows_file, log_file
-        if problems := check_names(str(output)):
-            raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
-        place_files(work, parent, [log.name, output.name])
 
 
 def line_of(value: Any) -> bytes:

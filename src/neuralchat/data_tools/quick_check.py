@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import RecordReport
 from neuralchat.data_tools.checking.between_records import look_between
-from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block
+from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block, looked_at_in_turn
 from neuralchat.data_tools.checking.findings import SEVERITIES, RowFindings
 from neuralchat.data_tools.checking.record_table import RecordTable
 from neuralchat.data_tools.checking.row_blocks import row_blocks
@@ -54,12 +55,8 @@ def quick_findings(training: RecordSource, held_out: RecordSource, seconds: floa
 
 def looked_at(source: RecordSource, *, is_held_out: bool) -> Iterator[BlockFound]:
     """The blocks of a source; of the last as many records as are used of it."""
-    left, checks = source.limit, BlockChecks(source.columns, near=False)
-    for block in [] if source.is_empty else row_blocks(source, rows=QUICK_ROWS):
-        found = look_at_block(checks, block, is_held_out, most=left)
-        yield found
-        if left is not None and (left := left - found.read.good) <= 0:
-            return
+    look = partial(look_at_block, BlockChecks(source.columns, near=False), held_out=is_held_out)
+    return looked_at_in_turn(look, [] if source.is_empty else row_blocks(source, rows=QUICK_ROWS), source.limit)
 
 
 class Until:

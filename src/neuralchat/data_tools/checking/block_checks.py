@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from neuralchat.data.records import Columns, records_of_rows
@@ -45,6 +45,17 @@ def look_at_block(checks: BlockChecks, block: RowBlock, held_out: bool, most: in
     if not held_out:
         look_at_texts(texts, findings)
     return BlockFound(block.name, findings, read, columns, RecordMarks.of(texts, rows, near=checks.near))
+
+
+def looked_at_in_turn(
+    look: Callable[..., BlockFound], blocks: Iterable[RowBlock], limit: int | None
+) -> Iterator[BlockFound]:
+    """Each block by `look` until `limit` records are there; of the last one as many as are still wanted."""
+    for block in blocks:
+        found = look(block, most=limit)
+        yield found
+        if limit is not None and (limit := limit - found.read.good) <= 0:
+            return
 
 
 def look_at_texts(texts: Sequence[RecordText], findings: RowFindings) -> None:

@@ -13,13 +13,13 @@ from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, RecordReport
 from neuralchat.data_tools.checking.between_records import look_between
-from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block
+from neuralchat.data_tools.checking.block_checks import BlockChecks, BlockFound, look_at_block, looked_at_in_turn
 from neuralchat.data_tools.checking.block_workers import process_count, results_in_order
 from neuralchat.data_tools.checking.findings import SEVERITIES, FoundInReading, RowFindings
 from neuralchat.data_tools.checking.page import render_check
 from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
 from neuralchat.data_tools.checking.record_table import Looked, RecordMarks, RecordTable
-from neuralchat.data_tools.checking.row_blocks import RowBlock, row_blocks
+from neuralchat.data_tools.checking.row_blocks import row_blocks
 from neuralchat.data_tools.checking.token_checks import TokenChecks, token_checks
 from neuralchat.data_tools.fixed_file import check_fixed_output, log_of, write_fixed
 from neuralchat.errors import DataError, problem_list
@@ -99,9 +99,8 @@ def found_in_blocks(
     look = partial(look_at_block, BlockChecks(source.columns, near=near), held_out=held_out)
     columns = Columns(source.columns)
     blocks = row_blocks(source)
-    # How many of a block are wanted is known when those before it have been read.
-    one_by_one = None if source.limit is None else limited(look, blocks, source.limit)
-    for found in one_by_one or results_in_order(look, blocks, processes):
+    in_turn = None if source.limit is None else looked_at_in_turn(look, blocks, source.limit)
+    for found in in_turn or results_in_order(look, blocks, processes):
         read.take(found.read)
         columns.take(found.columns)
         yield found
@@ -112,15 +111,6 @@ def found_in_blocks(
             missing.fatal = True
         read.take(missing)
         yield BlockFound("", missing.findings, missing, Columns(), RecordMarks.of([], [], near=False))
-
-
-def limited(look: partial[BlockFound], blocks: Iterator[RowBlock], limit: int) -> Iterator[BlockFound]:
-    for block in blocks:
-        found = look(block, most=limit)
-        limit -= found.read.good
-        yield found
-        if limit <= 0:
-            return
 
 
 def status_of_check(findings: RowFindings, fail_on: str) -> int:

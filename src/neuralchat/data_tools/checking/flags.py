@@ -32,8 +32,13 @@ def add_check(check: FlagParser) -> None:
         metavar="N",
         help="how many look at the rows; as many as there are cores, if none is given. What is found is the same",
     )
-    check.add_path("--model_name_or_path", metavar="MODEL", help="say too what its tokenizer makes of each row")
-    check.add_argument("--max_seq_length", type=int, default=512, metavar="N", help="of the training to come")
-    check.add_argument(
+    add_token_flags(check, "say too what its tokenizer makes of each row")
+
+
+def add_token_flags(parser: FlagParser, help: str) -> None:
+    """What token_checks reads. `help`: what is done with a model's tokenizer."""
+    parser.add_path("--model_name_or_path", metavar="MODEL", help=help)
+    parser.add_argument("--max_seq_length", type=int, default=512, metavar="N", help="of the training to come")
+    parser.add_argument(
         "--template", choices=("own", "auto", "alpaca", "chat"), default="own", help="of the training to come"
     )

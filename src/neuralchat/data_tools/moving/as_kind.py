@@ -14,6 +14,13 @@ from neuralchat.inference.terminal.saved import message_of
 SHAREGPT_ROLES: Mapping[str, str] = {"user": "human", "assistant": "gpt"}
 
 
+def told_merges(count: int) -> str:
+    """Of records whose input was made a part of the instruction."""
+    return (
+        f"of {count:,} record(s) the input now follows the instruction after an empty line, as chat templates write it"
+    )
+
+
 class NotHeldError(Exception):
     """What of a record a kind cannot say; the text follows the name of the row."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from neuralchat.console import note, put
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as
+from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as, told_merges
 from neuralchat.data_tools.moving.from_use.openai_logs import LOG_FIELDS, LogRows, RequestOfBatch, batch_requests
 from neuralchat.data_tools.moving.from_use.preference_pairs import PREFERENCE_FIELDS, RatedAnswers, rows_of_preferences
 from neuralchat.data_tools.moving.new_outputs import check_new_files, placed_outputs
@@ -118,10 +118,7 @@ class Conversion:
             return
         self.told = True
         if self.merged:
-            note(
-                f"of {self.merged:,} record(s) the input now follows the instruction after an empty line, as chat "
-                "templates write it; that cannot be taken apart again"
-            )
+            note(f"{told_merges(self.merged)}; that cannot be taken apart again")
         if self.beside:
             note(f"kept beside the records, where finetune does not read them: {named_counts(self.beside)}")
         if self.dropped:

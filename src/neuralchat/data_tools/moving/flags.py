@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neuralchat.config.command.column_flag import add_columns, field_names
 from neuralchat.config.command.flag_parser import FlagParser
+from neuralchat.data_tools.checking.flags import add_token_flags
 
 FILES_HELP = "files of records, in every format that finetune reads"
 OUTPUT_HELP = "a new file: .jsonl, .json, .csv, .tsv or .parquet, text also packed (.jsonl.gz, .csv.zst)"
@@ -65,11 +66,7 @@ def add_sample(sample: FlagParser) -> None:
 
 def add_stats(stats: FlagParser) -> None:
     stats.add_path("files", nargs="+", metavar="FILE", help=FILES_HELP)
-    stats.add_path("--model_name_or_path", metavar="MODEL", help="count the tokens of its tokenizer too")
-    stats.add_argument("--max_seq_length", type=int, default=512, metavar="N", help="of the training to come")
-    stats.add_argument(
-        "--template", choices=("own", "auto", "alpaca", "chat"), default="own", help="of the training to come"
-    )
+    add_token_flags(stats, "count the tokens of its tokenizer too")
     stats.add_path("--report", metavar="FILE.json", help="write all figures to this new JSON file")
     add_columns(stats)
 

@@ -12,7 +12,7 @@ from neuralchat.config.checks import share_problems
 from neuralchat.console import note, put
 from neuralchat.data.mixture import MixedFile, mixed_files, passes_of, shares_of
 from neuralchat.data.records import RecordReport
-from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as
+from neuralchat.data_tools.moving.as_kind import TARGET_KINDS, NotHeldError, row_as, told_merges
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.row_writers import ROW_ENDINGS
 from neuralchat.data_tools.moving.source_rows import (
@@ -101,7 +101,4 @@ class Mixture:
 
     def tell(self) -> None:
         if self.merged:
-            note(
-                f"of {len(self.merged):,} record(s) the input now follows the instruction after an empty line, as chat "
-                "templates write it"
-            )
+            note(told_merges(len(self.merged)))

@@ -5,7 +5,6 @@ One JSON object per line. All else is computed from it, so it alone has to outli
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -17,8 +16,9 @@ from typing import Any
 
 from neuralchat.data_tools.generating.teaching.exchange import TeacherReply
 from neuralchat.errors import NeuralChatError, problem_list
-from neuralchat.files import append_line, keep_beginning, open_own, parent_of
+from neuralchat.files import append_line, keep_beginning, parent_of
 from neuralchat.runs.directory import json_text
+from neuralchat.runs.lock import locked
 
 JOURNAL_VERSION = 1
 JOURNAL_ENDING = ".journal"
@@ -177,19 +177,9 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 
 def take_lock(path: Path) -> int:
     """A descriptor that holds the lock of a journal, which is made if it is not there."""
+    taken = JournalError(f"another process is generating into {path}; wait for it, or name another --output")
     with parent_of(path) as parent:
-        descriptor = open_own(path, parent, os.O_RDWR | os.O_CREAT, keep_if_locked=True)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise JournalError(
-            f"another process is generating into {path}; wait for it, or name another --output"
-        ) from None
-    except OSError:
-        # A file system without locks.
-        pass
-    return descriptor
+        return locked(path, parent, lambda _: taken)
 
 
 def shown_setting(value: Any) -> str:
