@@ -118,9 +118,9 @@ def make_session(
         note(notice)
     initial = keep_initial_adapter(model) if arguments.tuning.lora_init == "pissa" else None
     fast_paths = take_fast_paths(model, compile_kernels=arguments.tuning.compile_kernels)
-    if arguments.tuning.lora_init == "apart":
-        start_apart(model, arguments, data, tokenizer, restored=resume is not None)
     layout = prepare_packing(model, arguments, data, tokenizer, precision)
+    if arguments.tuning.lora_init == "apart":
+        start_apart(model, arguments, data, tokenizer, layout, restored=resume is not None)
     micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
     return Session(
         arguments=arguments,

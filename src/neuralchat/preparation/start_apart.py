@@ -6,6 +6,7 @@ from typing import Any
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.console import inform, note
+from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.distributed.collectives import as_on_rank_zero
 from neuralchat.errors import AdapterError
@@ -19,9 +20,16 @@ REASON = (
 
 
 def start_apart(
-    model: Any, arguments: FinetuneConfig, data: PreparedData, tokenizer: Any, *, restored: bool = False
+    model: Any,
+    arguments: FinetuneConfig,
+    data: PreparedData,
+    tokenizer: Any,
+    layout: Layout | None,
+    *,
+    restored: bool = False,
 ) -> None:
-    """`restored`: a checkpoint, which is read later, has what is set here.
+    """`layout`: how the model takes packed rows, None: it takes padded ones. `restored`: a checkpoint, which is read
+    later, has what is set here.
 
     Where there is nothing to set, LoRA stays as PEFT begins it, with a note; where it was asked for by its name,
     raises AdapterError.
@@ -31,7 +39,9 @@ def start_apart(
     pad_id, seed = tokenizer.pad_token_id, arguments.training.seed
     # Directions magnify rounding.
     with kernels_off(model):
-        matrices = set_apart(model, data.trained_on, data.general, pad_id=pad_id, seed=seed, restored=restored)
+        matrices = set_apart(
+            model, data.trained_on, data.general, pad_id=pad_id, seed=seed, layout=layout, restored=restored
+        )
     if not matrices and "lora_init" in arguments.given:
         raise AdapterError(f"--lora_init apart cannot be done here: {REASON}. Take --lora_init default")
     if not matrices:

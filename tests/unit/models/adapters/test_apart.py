@@ -15,6 +15,7 @@ from neuralchat.data.tokenization import Example
 from neuralchat.models.adapters import apart
 from neuralchat.models.adapters.apart import DAMPING, beginnings, directions, equal_rows, set_apart
 from neuralchat.models.adapters.build import adapter_off
+from neuralchat.models.families.packed_layout import take_packed_rows
 
 RANK = 3
 
@@ -25,6 +26,7 @@ def examples(low: int, high: int, seed: int) -> list[Example]:
     return [Example(row, np.ones(len(row), dtype=bool), "") for row in rows]
 
 
+BEGINNING = np.arange(10, 20, dtype=np.int32)
 RECORDS, GENERAL = examples(1, VOCABULARY // 2, 1), examples(VOCABULARY // 2, VOCABULARY, 2)
 
 
@@ -117,6 +119,33 @@ def test_padding_is_not_looked_at() -> None:
     assert all(map(torch.equal, first, second))
 
 
+def test_beginnings_that_are_computed_once_are_counted_as_often_as_they_stand_there() -> None:
+    """In one packed row the same is found as in padded ones, where nothing is shared."""
+    begun = [
+        [Example(np.concatenate([BEGINNING, e.input_ids]), np.insert(e.supervised, 0, [False] * 10), "") for e in kind]
+        for kind in (RECORDS, GENERAL)
+    ]
+    padded, packed = adapted(), adapted()
+    layout = take_packed_rows(packed)
+    assert layout is not None
+    assert len(layout.pack([*begun[0], *begun[1]]).input_ids) < sum(len(e.input_ids) for kind in begun for e in kind)
+    expected = set_apart(padded, *begun, pad_id=0, seed=1)
+    found = set_apart(packed, *begun, pad_id=0, seed=1, layout=layout)
+    assert len(found) == len(expected) > 10
+    for matrix, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(matrix, other, atol=2e-3, rtol=0)
+
+
+def test_few_different_tokens_are_enough() -> None:
+    """One record again and again has more tokens than the rank, but hardly as many different ones."""
+    same = [Example(np.array([1, 2], dtype=np.int32), np.ones(2, dtype=bool), "")] * 20
+    model = adapted()
+    layout = take_packed_rows(model)
+    for matrix in set_apart(model, same, GENERAL, pad_id=0, seed=1, layout=layout):
+        assert torch.isfinite(matrix).all()
+        assert torch.linalg.matrix_rank(matrix) == RANK
+
+
 def test_layers_that_are_no_plain_lora_stay_as_they_are() -> None:
     assert set_apart(adapted(use_dora=True), RECORDS, GENERAL, pad_id=0, seed=1) == []
 
@@ -129,9 +158,9 @@ def test_a_few_records_are_enough() -> None:
 
 def test_as_much_as_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "LONGEST", 10)
-    chosen = beginnings(RECORDS, seed=3, tokens_at_most=40)
-    assert 40 <= sum(map(len, chosen)) < 50
-    assert max(map(len, chosen)) == 10
+    chosen = [len(example.input_ids) for example in beginnings(RECORDS, 3, 40, apart.RECORDS)]
+    assert 40 <= sum(chosen) < 50
+    assert max(chosen) == 10
 
 
 def test_how_the_directions_are_turned_changes_nothing() -> None:
