@@ -61,7 +61,9 @@ def test_a_base_model_beside_a_whole_model_is_refused() -> None:
 
 def test_values_that_are_none_are_told_together() -> None:
     with pytest.raises(ArgumentsError) as caught:
-        make_parser().parse_args(["serve", "a", "--port", "x", "--temperature", "hot", "--engine", "foo", "--bf16", "b"])
+        make_parser().parse_args(
+            ["serve", "a", "--port", "x", "--temperature", "hot", "--engine", "foo", "--bf16", "b"]
+        )
     assert str(caught.value).splitlines() == [
         "neuralchat serve cannot be run so:",
         "  - argument --port: invalid int value: 'x'",
@@ -75,7 +77,13 @@ def test_values_that_are_none_are_told_together() -> None:
 
 @pytest.mark.parametrize(
     ("words", "value"),
-    [((), None), (("--bf16",), True), (("--bf16", "True"), True), (("--bf16", "false"), False), (("--bf16=no",), False)],
+    [
+        ((), None),
+        (("--bf16",), True),
+        (("--bf16", "True"), True),
+        (("--bf16", "false"), False),
+        (("--bf16=no",), False),
+    ],
 )
 def test_bf16_is_written_as_in_training(words: tuple[str, ...], value: bool | None) -> None:
     for verb in ("serve", "chat"):
