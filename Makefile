@@ -2,7 +2,7 @@
 # make test    the whole test suite               make quick   what a developer runs all the time
 # make check   lint, types, import direction, docs make chaos   the long forms of kill matrix and fuzzing
 # make peers   benchmark beside other tools       make lock, audit, licences   see docs/dependencies.md
-# make harness eval with lm-evaluation-harness
+# make harness eval with lm-evaluation-harness     make clients the server's real clients
 BIN := .venv/bin
 # The first Python that is new enough; where there is none, scripts/setup_environment.py says so.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,7 +12,7 @@ DEMO := runs/demo
 # Names of the locked packages: what else is in .venv, such as CUDA packages, is not looked at.
 LOCKED = torch $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' locked/requirements.txt)
 
-.PHONY: setup demo test quick record-support chaos check format clean-demo clean-setup lock audit licences peers harness
+.PHONY: setup demo test quick clients record-support chaos check format clean-demo clean-setup lock audit licences peers harness
 
 setup: .venv/installed
 
@@ -44,6 +44,11 @@ test: setup
 # The unit tests, and of the others those marked quick.
 quick: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m quick
+
+# The server as its real clients ask it: openai, LangChain, curl, and what Open WebUI sends.
+clients: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 tests/server/test_clients.py tests/server/test_responses.py \
+	  tests/server/test_tools.py tests/server/test_joined_messages.py
 
 # What docs/support.md says, shown anew.
 record-support: setup

@@ -35,7 +35,14 @@ class NeuralChatError(Exception):
 
 
 class ArgumentsError(NeuralChatError):
-    """Flags that are unknown, contradict each other or have impossible values."""
+    """Flags that are unknown, contradict each other or have impossible values.
+
+    `problems`: each for itself, where there may be several and the message is a list of them.
+    """
+
+    def __init__(self, message: str = "", *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class DataError(NeuralChatError):
@@ -86,6 +93,35 @@ def problem_list(title: str, problems: Sequence[str], *, shown: int = 20, unlist
     if more := len(problems) - len(problems[:shown]) + unlisted:
         lines.append(f"  ... and {more} more")
     return "\n".join(lines)
+
+
+class Problems:
+    """What several checks found, to be told together.
+
+    >>> problems = Problems()
+    >>> with problems.noted():
+    ...     raise ArgumentsError("--port must be at least 0, found -1")
+    >>> problems.found
+    ['--port must be at least 0, found -1']
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """An error within is kept, and what follows goes on."""
+        try:
+            yield
+        except NeuralChatError as error:
+            self.found += error.problems if isinstance(error, ArgumentsError) else [str(error)]
+
+    def settle(self, title: str) -> None:
+        """Raise ArgumentsError with all that was found, if anything was."""
+        if len(self.found) == 1:
+            raise ArgumentsError(self.found[0])
+        if self.found:
+            raise ArgumentsError(problem_list(title, self.found), problems=self.found)
 
 
 def is_panic(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import argparse
 
 from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.command.flag_parser import FlagParser
+from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS
 from neuralchat.data_tools.verbs import DATA_VERBS
 
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -31,6 +32,7 @@ def add_chat(chat: FlagParser) -> None:
     chat.add_path("--output", help="a .jsonl file for the answers; one that is there is gone on with")
     chat.add_argument("--model", help="which model of a server; its key is taken from NEURALCHAT_API_KEY")
     add_engine(chat)
+    add_bf16(chat)
     chat.add_argument("--system", help="a system message to begin the conversation with")
     add_base_model(chat)
     add_sampling(chat)
@@ -75,6 +77,25 @@ def add_engine(parser: FlagParser) -> None:
     )
 
 
+def add_bf16(parser: FlagParser) -> None:
+    parser.add_argument(
+        "--bf16",
+        type=true_or_false,
+        nargs="?",
+        const=True,
+        metavar="true|false",
+        help="hold the weights in bf16, or in fp32; by default as in training, or as the base model says",
+    )
+
+
+def true_or_false(text: str) -> bool:
+    """As finetune reads it."""
+    word = text.lower()
+    if word not in (*TRUE_WORDS, *FALSE_WORDS):
+        raise argparse.ArgumentTypeError(f"it takes true or false, found '{text}'")
+    return word in TRUE_WORDS
+
+
 def add_serve(serve: FlagParser) -> None:
     from neuralchat.inference.server.settings import add_server_flags
 
@@ -83,6 +104,7 @@ def add_serve(serve: FlagParser) -> None:
     )
     add_server_flags(serve)
     add_engine(serve)
+    add_bf16(serve)
     add_base_model(serve)
     add_sampling(serve)
 

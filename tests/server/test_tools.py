@@ -75,6 +75,48 @@ def test_calls_are_given_back_and_the_conversation_goes_on(server: LiveServer, w
     assert '"city": "Oslo"' in shown
 
 
+@pytest.mark.parametrize("words", [CALL, f"Let me see. {CALL}", f"{CALL}\n{CALL}"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_of_a_response(server: LiveServer, words: str, stream: bool) -> None:
+    """They are items of its output, which come back as items of the next input."""
+    server.engine.words = words
+    client, tools = client_of(server), [{"type": "function", **TOOL["function"]}]
+    if stream:
+        with client.responses.stream(model="support", input=ASKED, tools=tools) as events:
+            done = [event for event in events if event.type == "response.function_call_arguments.done"]
+            response: Any = events.get_final_response()
+        assert len(done) == words.count("<tool_call>")
+    else:
+        response = client.responses.create(model="support", input=ASKED, tools=tools)
+    calls = [item for item in response.output if item.type == "function_call"]
+    assert [item.type for item in response.output[: -len(calls)]] == ["message"] * words.startswith("Let")
+    assert response.output_text.strip() == words.partition("<tool_call>")[0].strip()
+    assert len(calls) == len({call.call_id for call in calls}) == words.count("<tool_call>")
+    assert all((call.name, json.loads(call.arguments)) == ("weather", {"city": "Oslo"}) for call in calls)
+    server.engine.words = "It rains."
+    said = [json.loads(item.model_dump_json(exclude={"parsed_arguments"})) for item in response.output]
+    for item in said:
+        for part in item.get("content") or ():
+            part.pop("parsed", None)
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "Rain."} for call in calls]
+    answer = client.responses.create(model="support", input=[*ASKED, *said, *results], tools=tools)
+    assert answer.output_text == "It rains."
+    # The same as a chat.
+    asked = server.engine.tickets[-1].request.prompt_ids
+    message = {
+        "role": "assistant",
+        "content": response.output_text,
+        "tool_calls": [
+            {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in calls
+        ],
+    }
+    tool_messages = [{"role": "tool", "tool_call_id": call.call_id, "content": "Rain."} for call in calls]
+    turns: Any = [*ASKED, message, *tool_messages]
+    client.chat.completions.create(model="support", messages=turns, tools=[TOOL])
+    assert asked == server.engine.tickets[-1].request.prompt_ids
+
+
 @pytest.mark.parametrize("words", ["It rains.", "<tool_call>\nnot JSON", "a < b <tool", f"{CALL} is a call"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_no_call_is_text(server: LiveServer, words: str, stream: bool) -> None:

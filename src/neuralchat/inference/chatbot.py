@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Unpack
@@ -72,17 +72,20 @@ class Chatbot:
         template: str | None = None,
         trust_remote_code: bool = False,
         base_model: str | os.PathLike[str] | None = None,
+        bf16: bool | None = None,
     ) -> Chatbot:
         """The chatbot of a finished run, a checkpoint of a run, a PEFT adapter from elsewhere, or a base model.
 
         A base model is a directory, a fetched name or a hub id. `template` ("alpaca" or "chat") names the prompt format
         of what does not say its own: an adapter from elsewhere, a base model. Whether code of the base model may run is
         the caller's word, never that of a directory. `base_model`: where the base model of a run, checkpoint or adapter
-        lies now, if it has moved. Raises RunDirectoryError, AdapterError, ModelError or TemplateError.
+        lies now, if it has moved. `bf16`: whether its weights are held in bf16 (where this machine multiplies it well)
+        or in fp32; None: as in training, or as the base model says. Raises RunDirectoryError, AdapterError, ModelError
+        or TemplateError.
         """
         with secrets_hidden_in_errors(os.environ, path_or_name, base_model), quiet_libraries(), generators_kept():
             origin = origin_of(path_or_name, base_model)
-            parts = load(origin, template=template, trust_remote_code=trust_remote_code)
+            parts = load(origin, template=template, trust_remote_code=trust_remote_code, bf16=bf16)
         return cls(*parts, name=origin.name)
 
     @property
@@ -237,6 +240,8 @@ class Chatbot:
 
     def prompts(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Prompt]:
         prompts = [self.prompt(turns, sampling) for turns in conversations]
+        if joined := sum(prompt.joined > 0 for prompt in prompts):
+            note(f"in {joined} of {len(prompts)} conversation(s) turns of one role in a row are made one")
         if cut := sum(prompt.dropped > 0 for prompt in prompts):
             note(f"{cut} of {len(prompts)} conversation(s) are too long for the model; their first turns are left out")
         return prompts
@@ -279,7 +284,7 @@ class Chatbot:
 
         self.close_stream()
         chosen = sampling_from(sampling)
-        prompts = self.prompts([self.asked_turns(conversation) for conversation in conversations], chosen)
+        prompts = self.prompts(self.asked_conversations(conversations), chosen)
         if not prompts:
             return []
         with quiet_libraries(), self.many(len(prompts)) as engine:
@@ -301,11 +306,26 @@ class Chatbot:
 
         return borrowed_engine(self.model, most_waiting=count)
 
-    def asked_turns(self, conversation: str | Sequence[Turn]) -> list[Turn]:
-        if not isinstance(conversation, str):
-            return list(conversation)
-        self.check_question(conversation)
-        return [*self.system_turn(), Turn("user", conversation)]
+    def asked_conversations(self, conversations: Sequence[str | Sequence[Turn]]) -> list[list[Turn]]:
+        """Raises ArgumentsError for what is neither a question nor turns, by its place."""
+        if isinstance(conversations, str | bytes | Turn | Mapping) or not isinstance(conversations, Iterable):
+            raise ArgumentsError(
+                f"chat_many takes a list of questions, found {type(conversations).__name__}: write chat_many([...]), "
+                "or predict(...) for a single question"
+            )
+        return [self.asked_turns(conversation, index) for index, conversation in enumerate(conversations)]
+
+    def asked_turns(self, conversation: str | Sequence[Turn], index: int) -> list[Turn]:
+        if isinstance(conversation, str):
+            self.check_question(conversation)
+            return [*self.system_turn(), Turn("user", conversation)]
+        turns = list(conversation) if isinstance(conversation, Sequence) else []
+        if not turns or not all(isinstance(turn, Turn) for turn in turns):
+            raise ArgumentsError(
+                f"item {index} of chat_many must be a text, or a list of Turn, found {conversation!r:.60}; a turn is "
+                'Turn("user", "...")'
+            )
+        return turns
 
     def serve(self, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> int:
         """Answer over HTTP, as `neuralchat serve` does, until SIGTERM or Ctrl-C; returns the exit status.

@@ -58,12 +58,14 @@ def load_text_parts(origin: Origin, *, template: str | None, trust_remote_code: 
     return TextParts(tokenizer, template_of(origin, tokenizer, config, asked=template), config, adapter)
 
 
-def load(origin: Origin, *, template: str | None, trust_remote_code: bool) -> tuple[Any, Any, Template]:
-    """(model in evaluation mode, tokenizer, template). Raises as `load_text_parts` does."""
+def load(
+    origin: Origin, *, template: str | None, trust_remote_code: bool, bf16: bool | None = None
+) -> tuple[Any, Any, Template]:
+    """(model in evaluation mode, tokenizer, template). Raises as `load_text_parts` does. `bf16`: see chat_precision."""
     parts = load_text_parts(origin, template=template, trust_remote_code=trust_remote_code)
     source = replace(origin.source, trust_remote_code=trust_remote_code)
     tokenizer, config, adapter = parts.tokenizer, parts.config, parts.adapter
-    model = load_model(source, config, chat_precision(origin, config))
+    model = load_model(source, config, chat_precision(origin, config, bf16))
     if asked := asked_by_base(model):
         note(
             f"the generation_config.json of {source.name} asks for {asked_text(asked)}; that is not used, answers are "
@@ -205,8 +207,15 @@ def check_finite(model: Any, name: str) -> None:
         raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
 
 
-def chat_precision(origin: Origin, config: Any) -> Precision:
-    """The run's storage, or a base model's own; where that is bf16 and this machine multiplies bf16 slowly, fp32."""
+def chat_precision(origin: Origin, config: Any, bf16: bool | None = None) -> Precision:
+    """What `bf16` says, or else the run's storage, or a base model's own; never bf16 where this machine multiplies bf16
+    slowly.
+    """
+    if bf16 and not has_bf16_units():
+        note("--bf16: this CPU has no bf16 units, without which it is many times slower; the weights are held in fp32")
+    if bf16 is not None:
+        dtype = torch.bfloat16 if bf16 and has_bf16_units() else torch.float32
+        return Precision(storage=dtype, compute=dtype)
     stored = origin.storage
     if origin.kind == "base model":
         stored = str(getattr(config, "dtype", None)).removeprefix("torch.")

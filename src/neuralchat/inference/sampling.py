@@ -57,7 +57,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if wrong := kind_problems(self) or sampling_problems(self):
-            raise ArgumentsError("\n".join(wrong))
+            raise ArgumentsError("\n".join(wrong), problems=wrong)
 
     def options(self) -> dict[str, Any]:
         """The arguments of transformers' generate; it has none for presence and frequency (penalties.py)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from neuralchat.data.tokens.encoding import encode_texts
 from neuralchat.errors import TemplateError, panics_told
 from neuralchat.inference.answer_text import AnswerText, Frame, frame_of
 from neuralchat.inference.generation.settings import end_token_ids, padding_id
+from neuralchat.inference.joined_turns import joined_turns
 from neuralchat.inference.loading import load_text_parts
 from neuralchat.inference.origin import Origin, origin_of
 from neuralchat.inference.window import Prompt, Window, window_for
@@ -85,17 +87,22 @@ class Voice:
     def prompt(self, turns: Sequence[Turn], max_new_tokens: int) -> Prompt:
         """What the model is given of a conversation that ends with the user's turn: of its latest turns as many as fit.
 
-        Raises ArgumentsError for a question that is longer than the model has positions for.
+        Turns of one role in a row are one, see joined_turns.py. Raises ArgumentsError for a question that is longer
+        than the model has positions for.
         """
+        whole = joined_turns(turns)
         with panics_told(self.whose_tokenizer):
-            return self.window.prompt(turns, self.encoder.encode_prompt, max_new_tokens)
+            prompt = self.window.prompt(whole.turns, self.encoder.encode_prompt, max_new_tokens)
+        return replace(prompt, joined=len(turns) - len(whole.turns))
 
     def whole_prompt(self, turns: Sequence[Turn], tools: Tools = ()) -> list[int]:
         """The ids of the whole conversation, whatever its length. If it ends with an assistant's turn, the model is to
         go on with that one.
 
-        Raises TemplateError for turns or tools that the template does not write.
+        Turns of one role in a row are one, see joined_turns.py. Raises TemplateError for turns or tools that the
+        template does not write.
         """
+        turns = joined_turns(turns).turns
         with panics_told(self.whose_tokenizer):
             if turns[-1].role != "assistant":
                 return self.encoder.encode_prompt(turns, tools)

@@ -21,11 +21,14 @@ MOST_TIMES_TRAINED = 8
 
 @dataclass(frozen=True)
 class Prompt:
-    """`dropped`: turns at the beginning, besides the system's, that are left out."""
+    """`dropped`: turns at the beginning, besides the system's, that are left out. `joined`: turns that were made one
+    with those before, which have the same role.
+    """
 
     ids: list[int]
     max_new_tokens: int
     dropped: int = 0
+    joined: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class Window:
 
     def tell(self, prompt: Prompt) -> None:
         """What the person should know of how the conversation was fitted."""
+        if prompt.joined:
+            note(f"{prompt.joined} turn(s) follow one of the same role and are made one with it, as training has turns")
         if prompt.dropped:
             note(
                 f"the conversation has become longer than the {self.size} tokens that the model can follow; its first "

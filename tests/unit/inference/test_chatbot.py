@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.checkpoints import METHODS, save_run
+from support.notes import kept_notes
 from support.small_models import make_tokenizer, save_checkpoint, small_model
 
 from neuralchat.config.config import FinetuneConfig
@@ -297,3 +298,35 @@ def test_many_at_once_refuse_what_one_refuses(bot: Chatbot) -> None:
         bot.chat_many(["Name it."], num_beams=2)
     with pytest.raises(ArgumentsError, match="unknown option temprature"):
         bot.chat_many(["Name it."], temprature=2)  # type: ignore[call-arg]
+
+
+def test_many_at_once_are_a_list_of_questions(bot: Chatbot) -> None:
+    asked: Any
+    for asked in ("Name it.", b"Name it.", Turn("user", "Name it."), {"a": "b"}, 5, None):
+        with pytest.raises(ArgumentsError, match=r"chat_many takes a list of questions, found \w+: write"):
+            bot.chat_many(asked)
+    for asked in (5, None, [], ["Name it."], [{"role": "user", "content": "Name it."}], {"role": "user"}):
+        with pytest.raises(ArgumentsError, match="item 1 of chat_many must be a text, or a list of Turn"):
+            bot.chat_many(["Name it.", asked])
+
+
+def test_turns_of_one_role_in_a_row_are_one_and_told(bot: Chatbot) -> None:
+    twice, once = [Turn("user", "Name a colour."), Turn("user", "Now.")], [Turn("user", "Name a colour.\n\nNow.")]
+    sampling = Sampling(max_new_tokens=4)
+    with kept_notes() as notes:
+        assert bot.answer(twice, sampling).text == bot.answer(once, sampling).text
+        assert bot.chat_many([twice], max_new_tokens=4) == bot.chat_many([once], max_new_tokens=4)
+    assert [line.split(" (")[0] for line in notes if "role" in line] == [
+        "1 turn(s) follow one of the same role and are made one with it, as training has turns",
+        "in 1 of 1 conversation(s) turns of one role in a row are made one",
+    ]
+
+
+def test_weights_are_held_as_asked(llama_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bf16, dtype in ((None, torch.float32), (False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(loading, "has_bf16_units", lambda: True)
+        assert {weight.dtype for weight in Chatbot.load(llama_checkpoint, bf16=bf16).model.parameters()} == {dtype}
+    monkeypatch.setattr(loading, "has_bf16_units", lambda: False)
+    with kept_notes() as notes:
+        assert Chatbot.load(llama_checkpoint, bf16=True).model.dtype == torch.float32
+    assert "no bf16 units" in "\n".join(notes)

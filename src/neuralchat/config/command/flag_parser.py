@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -40,11 +41,15 @@ class RaisingParser(argparse.ArgumentParser):
 
 
 class FlagParser(RaisingParser):
-    """Tells all unknown flags at once, and nothing else then. `--a-b` is taken for `--a_b`."""
+    """Tells all unknown flags at once, and nothing else then; or else all impossible values. `--a-b` is taken for
+    `--a_b`.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # Before argparse adds --help.
         self.flags: list[str] = []
+        # What is wrong with values, of the command that is being read.
+        self.wrong_values: list[str] = []
         # Of a verb that has verbs of its own.
         self.inner: Any = None
         super().__init__(*args, **{"allow_abbrev": False, **options})
@@ -52,7 +57,27 @@ class FlagParser(RaisingParser):
     def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
         action = super().add_argument(*args, **options)
         self.flags += action.option_strings
+        if action.type is not None or action.choices is not None:
+            # argparse would end at the first.
+            action.type = functools.partial(self.value_of, action, action.type or str)
         return action
+
+    def value_of(self, action: argparse.Action, convert: Any, text: str) -> Any:
+        """What `text` stands for; a stand-in where that is nothing, which is kept to be told."""
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        try:
+            value = convert(text)
+        except argparse.ArgumentTypeError as error:
+            self.wrong_values.append(f"argument {name}: {error}")
+        except (TypeError, ValueError):
+            kind = getattr(convert, "__name__", "")
+            self.wrong_values.append(f"argument {name}: invalid {kind} value: {text!r:.80}")
+        else:
+            if action.choices is None or value in action.choices:
+                return value
+            choices = ", ".join(map(repr, action.choices))
+            self.wrong_values.append(f"argument {name}: invalid choice: {value!r:.80} (choose from {choices})")
+        return next(iter(action.choices)) if action.choices else None
 
     def add_subparsers(self, **options: Any) -> Any:
         self.inner = super().add_subparsers(**options)
@@ -67,7 +92,20 @@ class FlagParser(RaisingParser):
         words, problems = checked_words(args or (), [*self.flags, *(flag for verb in inner for flag in verb.flags)])
         if problems:
             raise ArgumentsError(problem_list(f"{self.prog} cannot be run so:", problems))
-        return super().parse_known_args(words, namespace)
+        self.wrong_values = []
+        try:
+            found = super().parse_known_args(words, namespace)
+        except ArgumentsError as error:
+            self.tell_wrong_values([str(error)])
+            raise
+        self.tell_wrong_values()
+        return found
+
+    def tell_wrong_values(self, others: Sequence[str] = ()) -> None:
+        if len(self.wrong_values) == 1 and not others:
+            self.error(self.wrong_values[0])
+        if self.wrong_values:
+            raise ArgumentsError(problem_list(f"{self.prog} cannot be run so:", [*self.wrong_values, *others]))
 
 
 def checked_words(words: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:

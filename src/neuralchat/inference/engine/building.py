@@ -38,10 +38,14 @@ class EngineSettings:
     native: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("memory_tokens", "most_running", "most_waiting"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ArgumentsError(f"{name} must be at least 1, found {value}")
+        numbers = {name: getattr(self, name) for name in ("memory_tokens", "most_running", "most_waiting")}
+        wrong = [
+            f"--{name} must be at least 1, found {value}"
+            for name, value in numbers.items()
+            if value is not None and value < 1
+        ]
+        if wrong:
+            raise ArgumentsError("\n".join(wrong), problems=wrong)
 
 
 DEFAULT_SETTINGS = EngineSettings()
@@ -77,12 +81,13 @@ def load_engine(
     adapter_name: str = "tuned",
     base_model: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
+    bf16: bool | None = None,
     settings: EngineSettings = DEFAULT_SETTINGS,
 ) -> TorchEngine:
     """The engine of what `Chatbot.load` takes. A whole model, a base among them, is called `base_name`."""
     origin = origin_of(path_or_name, base_model)
     # A template is the business of who asks; the first that the tokenizer has will do.
-    model, _, _ = load(origin, template=None, trust_remote_code=trust_remote_code)
+    model, _, _ = load(origin, template=None, trust_remote_code=trust_remote_code, bf16=bf16)
     return engine_around(model, base_name, adapter_name if hasattr(model, "peft_config") else None, settings)
 
 

@@ -22,15 +22,21 @@ from neuralchat.inference.voice import Voice
 FP32_BYTES = 4
 
 
-def wants_llama(engine: str) -> bool:
+def wants_llama(engine: str, bf16: bool | None = None) -> bool:
     """Raises ArgumentsError where the package of the engine is not there."""
+    check_engine(engine, bf16)
     if engine == "auto":
         inform("answered by torch, which knows every family and method (--engine)")
-    if engine != "llamacpp":
-        return False
-    if importlib.util.find_spec("xllamacpp") is None:
+    return engine == "llamacpp"
+
+
+def check_engine(engine: str, bf16: bool | None) -> None:
+    if engine == "llamacpp" and bf16 is not None:
+        raise ArgumentsError(
+            "--bf16 is for --engine torch; llamacpp has the weights as the run or the base model has them"
+        )
+    if engine == "llamacpp" and importlib.util.find_spec("xllamacpp") is None:
         raise ArgumentsError(f"--engine llamacpp: {INSTALL}")
-    return True
 
 
 def started_llama(

@@ -162,14 +162,14 @@ def rendered_texts(texts: list[str]) -> list[str | None]:
 
 
 def asked_texts(value: Any) -> list[str]:
-    """The texts that are to be rendered_texts. Raises RefusedError for anything else, and for too much of it."""
+    """The texts that are to be rendered. Raises RefusedError for anything else, and for too much of it."""
     texts = value.get("texts") if isinstance(value, dict) and set(value) == {"texts"} else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RefusedError(400, "expected an object with 'texts', a list of texts")
     if len(texts) > MOST_TEXTS_AT_ONCE:
-        raise RefusedError(413, f"found {len(texts)} texts; at most {MOST_TEXTS_AT_ONCE} are rendered_texts at once")
+        raise RefusedError(413, f"found {len(texts)} texts; at most {MOST_TEXTS_AT_ONCE} are rendered at once")
     if sum(map(len, texts)) > MOST_RENDERED:
-        raise RefusedError(413, f"at most {MOST_RENDERED:,} characters are rendered_texts at once")
+        raise RefusedError(413, f"at most {MOST_RENDERED:,} characters are rendered at once")
     if any("\ud800" <= character < "\ue000" for text in texts for character in text):
         raise RefusedError(400, "a text holds half of a surrogate pair, which is not text")
     return texts

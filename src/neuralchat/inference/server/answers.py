@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from neuralchat.data.templates.calls import CalledTool, CallFormat
 from neuralchat.errors import NeuralChatError
@@ -23,6 +24,8 @@ class Wanted:
     """A request that has been understood. `prompts`: ids, several for /v1/completions; each gets `n` answers.
 
     `is_chat`: the answers are those of a conversation, in the template's frame; `begun`: they go on with a begun one.
+    `joined`: the places of messages that were made one with those before. `echo`: what /v1/responses repeats of a
+    request.
     """
 
     model: str
@@ -35,6 +38,8 @@ class Wanted:
     top_logprobs: int | None = None
     is_chat: bool = True
     begun: bool = False
+    joined: tuple[str, ...] = ()
+    echo: Mapping[str, Any] = field(default_factory=dict)
     # Tools were shown to the model, and this is how it writes calls of them.
     call_format: CallFormat | None = None
     stream: bool = False

@@ -18,7 +18,7 @@ from neuralchat.errors import NeuralChatError
 from neuralchat.inference.engine.interface import Engine, UnknownModelError
 from neuralchat.inference.server.bodies import json_object
 from neuralchat.inference.server.door import Door, Metrics, log_request
-from neuralchat.inference.server.fields import AnswerFields, ChatFields, TextFields, fields_of
+from neuralchat.inference.server.fields import AnswerFields, ChatFields, ResponseFields, TextFields, fields_of
 from neuralchat.inference.server.lineup import Lineup
 from neuralchat.inference.server.refusals import (
     SECONDS_AFTER_DOWN,
@@ -27,9 +27,17 @@ from neuralchat.inference.server.refusals import (
     refused_by,
     wrong,
 )
-from neuralchat.inference.server.responding import AnswerDesk, AnswerResponse, Places, json_bytes
+from neuralchat.inference.server.responding import (
+    JOINED_HEADER,
+    AnswerDesk,
+    AnswerResponse,
+    Places,
+    joined_header,
+)
+from neuralchat.inference.server.responses_api.response_shape import ResponseShape
 from neuralchat.inference.server.settings import ServerSettings
-from neuralchat.inference.server.understanding import prompt_of_chat, wanted_chat, wanted_text
+from neuralchat.inference.server.shapes import ChatShape, Shape, TextShape, json_bytes
+from neuralchat.inference.server.understanding import asked_chat, prompt_of, wanted_chat, wanted_response, wanted_text
 
 Result = TypeVar("Result")
 # How a status of the routes themselves is told, such as that of a path that there is not.
@@ -60,12 +68,14 @@ class Served:
         async with self.desk.readers:
             return await asyncio.to_thread(work, *parts)
 
-    async def answer(self, request: HttpRequest, kind: type[AnswerFields], work: Callable[..., Any]) -> Response:
+    async def answer(
+        self, request: HttpRequest, kind: type[AnswerFields], work: Callable[..., Any], shape: type[Shape]
+    ) -> Response:
         # What waits to be read is held in memory, and so has a place too.
         with self.desk.places.one(is_answer=False):
             fields = fields_of(kind, await self.body(request))
             wanted = await self.understood(work, fields, self.lineup, self.settings)
-        return AnswerResponse(self.desk, self.lineup.find(wanted.model), wanted)
+        return AnswerResponse(self.desk, self.lineup.find(wanted.model), wanted, shape)
 
     # Who may ask
 
@@ -107,6 +117,7 @@ def make_app(served: Served, *, page: APIRouter | None = None) -> ASGIApp:
             allow_origins=served.settings.allowed_origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("Authorization", "Content-Type"),
+            expose_headers=(JOINED_HEADER, "Retry-After"),
         )
     return Door(inner, served.settings, served.metrics)
 
@@ -138,20 +149,26 @@ def answer_routes(served: Served) -> APIRouter:
 
     @router.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await served.answer(request, ChatFields, wanted_chat)
+        return await served.answer(request, ChatFields, wanted_chat, ChatShape)
 
     @router.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await served.answer(request, TextFields, wanted_text)
+        return await served.answer(request, TextFields, wanted_text, TextShape)
+
+    @router.post("/v1/responses")
+    async def responses(request: HttpRequest) -> Response:
+        return await served.answer(request, ResponseFields, wanted_response, ResponseShape)
 
     @router.post("/v1/render")
     async def render(request: HttpRequest) -> Response:
         """What the model would be given of such a chat request; whether it fits is not asked."""
         fields = fields_of(ChatFields, await served.body(request))
         model = served.lineup.find(fields.model)
-        ids, _ = await served.understood(prompt_of_chat, fields, model, served.settings)
+        asked = await served.understood(asked_chat, fields, served.settings)
+        ids = await served.understood(prompt_of, asked, model)
         shown = {"model": model.name, "ids": ids, "count": len(ids), "text": model.voice.spelled(ids)}
-        return Response(json_bytes(shown), media_type="application/json")
+        headers = joined_header(asked.conversation.joined)
+        return Response(json_bytes(shown), headers=headers, media_type="application/json")
 
     return router
 

@@ -1,12 +1,13 @@
 """Messages and tools as clients send them -> turns and tools as templates take them; what is wrong is told by place.
 
 More is taken than in records, where every answer is learned: the last turn is the user's, a tool's, or an answer that
-is to be gone on with; answers may be empty.
+is to be gone on with; answers may be empty; messages of one role in a row are one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from neuralchat.data.records import Turn
@@ -15,6 +16,7 @@ from neuralchat.data.records.record import Role
 from neuralchat.data.records.tool_calls import calls_of, tools_of
 from neuralchat.data.records.values import Fields as RowFields
 from neuralchat.data.records.values import Findings, summary_of
+from neuralchat.inference.joined_turns import joined_turns
 from neuralchat.inference.server.refusals import wrong
 
 MESSAGE_ROLES: Mapping[str, Role] = {
@@ -36,20 +38,44 @@ ORDER = (
     "a conversation is an optional system message, then user and assistant in turn, with tool messages after an "
     "assistant's"
 )
+# What a field of a part that is not read may hold.
+EMPTY: tuple[Any, ...] = (None, [])
+CANNOT_BE_JOINED = "messages of different names, or behind a call of a tool, are not made one"
 CALL_FIELDS, FUNCTION_FIELDS = {"id", "type", "function", "index"}, {"name", "arguments"}
 
 
-def turns_from(messages: Any, *, most: int) -> list[Turn]:
-    """The turns of a request. Raises RefusedRequestError."""
+@dataclass(frozen=True)
+class Conversation:
+    """`field`: where it stands in the request, its last message at `last`. `joined`: the places of messages that were
+    made one with those before, which have the same role.
+    """
+
+    turns: list[Turn]
+    field: str
+    last: str
+    joined: tuple[str, ...] = ()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it ends with an answer that is to be gone on with."""
+        return self.turns[-1].role == "assistant"
+
+
+def conversation_from(messages: Any, *, most: int) -> Conversation:
+    """What the messages of a request say. Raises RefusedRequestError."""
+    check_list(messages, "messages", most)
+    places = [f"messages[{index}]" for index in range(len(messages))]
+    turns = [turn_from(message, place) for message, place in zip(messages, places, strict=True)]
+    return in_order(turns, places, "messages")
+
+
+def check_list(messages: Any, field: str, most: int) -> None:
     if not isinstance(messages, list):
-        raise wrong("messages", f"field 'messages' must be a list, found {summary_of(messages)}")
+        raise wrong(field, f"field '{field}' must be a list, found {summary_of(messages)}")
     if not messages:
-        raise wrong("messages", "field 'messages' is empty; it must end with what the user says")
+        raise wrong(field, f"field '{field}' is empty; it must end with what the user says")
     if len(messages) > most:
-        raise wrong("messages", f"field 'messages' has {len(messages)} messages; at most {most} are taken")
-    turns = [turn_from(message, f"messages[{index}]") for index, message in enumerate(messages)]
-    check_order(turns)
-    return [turn for turn in turns if turn.content or turn.role != "system"]
+        raise wrong(field, f"field '{field}' has {len(messages)} messages; at most {most} are taken")
 
 
 def turn_from(message: Any, where: str) -> Turn:
@@ -76,8 +102,8 @@ def turn_from(message: Any, where: str) -> Turn:
     return Turn(role, content, reasoning=reasoning, tool_calls=calls, extra=extra)
 
 
-def content_from(value: Any, where: str, *, may_be_absent: bool) -> str:
-    """The text, or the parts of text joined."""
+def content_from(value: Any, where: str, *, may_be_absent: bool, parts: Sequence[str] = ("text",)) -> str:
+    """The text, or the parts of text joined. `parts`: their types."""
     if isinstance(value, str):
         return value
     if value is None and may_be_absent:
@@ -87,10 +113,11 @@ def content_from(value: Any, where: str, *, may_be_absent: bool) -> str:
     texts = []
     for index, part in enumerate(value):
         place = f"{where}[{index}]"
-        if not isinstance(part, dict) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, dict) else part
-            raise wrong(place, f"{place} is {summary_of(kind)}; only parts of type 'text' are taken")
-        if unknown := set(part) - {"type", "text"}:
+        kind = part.get("type") if isinstance(part, dict) else part
+        if not isinstance(part, dict) or kind not in parts:
+            allowed = " or ".join(f"'{name}'" for name in parts)
+            raise wrong(place, f"{place} is {summary_of(kind)}; only parts of type {allowed} are taken")
+        if unknown := {name for name in part if name not in ("type", "text") and part[name] not in EMPTY}:
             raise wrong(f"{place}.{min(unknown)}"[:200], f"{place}.{min(unknown):.100} is not known")
         if not isinstance(part.get("text"), str):
             raise wrong(f"{place}.text", f"{place}.text must be a text, found {summary_of(part.get('text'))}")
@@ -132,18 +159,26 @@ def without_nulls(value: Any, within: Sequence[str] = ()) -> Any:
     return {name: without_nulls(item) if name in within else item for name, item in held.items()}
 
 
-def check_order(turns: Sequence[Turn]) -> None:
+def in_order(turns: Sequence[Turn], places: Sequence[str], field: str) -> Conversation:
+    """Messages of one role in a row as one. `places`: where each stands in the request."""
+    whole = joined_turns(turns)
+    check_order(whole.turns, [places[start] for start in whole.starts], field)
+    spoken = [turn for turn in whole.turns if turn.content or turn.role != "system"]
+    return Conversation(spoken, field, places[-1], tuple(places[index] for index in whole.added(len(turns))))
+
+
+def check_order(turns: Sequence[Turn], places: Sequence[str], field: str) -> None:
     before: Role | None = None
-    for index, turn in enumerate(turns):
+    for index, (turn, place) in enumerate(zip(turns, places, strict=True)):
         if index == 0 and turn.role == "system":
             continue
         if before not in FOLLOWS.get(turn.role, ()):
-            place = f"after {before}" if before else "at the beginning"
-            where = f"messages[{index}].role"
-            raise wrong(where, f"{where} must not be {turn.role} {place}; {ORDER}")
+            after = f"after {before}" if before else "at the beginning"
+            cannot = f", and {CANNOT_BE_JOINED}" if turn.role == before else ""
+            raise wrong(f"{place}.role", f"{place}.role must not be {turn.role} {after}{cannot}; {ORDER}")
         before = turn.role
     if before is None:
-        raise wrong("messages", f"field 'messages' holds a system message only; {ORDER}")
+        raise wrong(field, f"field '{field}' holds a system message only; {ORDER}")
 
 
 def tools_from(tools: Any, choice: Any) -> tuple[Mapping[str, Any], ...]:
@@ -170,13 +205,13 @@ def tools_from(tools: Any, choice: Any) -> tuple[Mapping[str, Any], ...]:
     return () if choice == "none" else known
 
 
-def check_format(value: Any) -> None:
+def check_format(value: Any, field: str = "response_format") -> None:
     """Text is the only format of answers; refused by its name is any other."""
     if value is None or value == {"type": "text"}:
         return
     kind = value.get("type") if isinstance(value, dict) else value
     raise wrong(
-        "response_format",
-        f"field 'response_format' is {summary_of(kind)}; only type 'text' is supported: answers follow no grammar",
+        field,
+        f"field '{field}' is {summary_of(kind)}; only type 'text' is supported: answers follow no grammar",
         code="unsupported_value",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +31,20 @@ NOT_SUPPORTED: Mapping[str, str] = {
     "verbosity": "the model decides",
     "web_search_options": "nothing is searched",
 }
+# What its interface of responses has besides these.
+NOT_IN_RESPONSES: Mapping[str, str] = {
+    "access_programs": "there are none",
+    "background": "who asks waits for the answer, or streams it",
+    "context_management": "nothing is cut; leave earlier messages out",
+    "conversation": "nothing is kept; send the conversation in 'input'",
+    "include": "nothing besides the answer is given; /v1/chat/completions has logprobs",
+    "max_tool_calls": "tools are called by who asks",
+    "previous_response_id": "nothing is kept; send the conversation in 'input'",
+    "prompt": "there are no stored prompts; use 'instructions' and 'input'",
+    "store": "nothing is kept; only false is taken",
+    "top_logprobs": "/v1/chat/completions has them",
+    "truncation": "nothing is cut; only 'disabled' is taken",
+}
 # They say who asks or how to bill it; no answer depends on them.
 SAY_NOTHING = ("user", "safety_identifier", "metadata", "prompt_cache_key")
 AnyFields = TypeVar("AnyFields", bound="AnswerFields")
@@ -44,12 +58,12 @@ class StreamOptions(BaseModel):
 
 
 class AnswerFields(BaseModel):
-    """What the two interfaces share. None is absent."""
+    """What all interfaces share. None is absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    not_supported: ClassVar[Mapping[str, str]] = NOT_SUPPORTED
 
     model: str | None = Field(None, min_length=1, max_length=300)
-    max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=1 << 31)
@@ -58,18 +72,24 @@ class AnswerFields(BaseModel):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     seed: int | None = Field(None, ge=LOWEST_SEED, le=HIGHEST_SEED)
-    n: int | None = Field(None, ge=1)
     stop: Any = None
     logit_bias: dict[str, float] | None = Field(None, max_length=MOST_BIASES)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     metadata: dict[str, Any] | None = None
 
 
-class ChatFields(AnswerFields):
+class CompletionFields(AnswerFields):
+    """What conversations and texts share: there may be several answers, and their usage in a stream."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1)
+    stream_options: StreamOptions | None = None
+
+
+class ChatFields(CompletionFields):
     messages: Any
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
@@ -83,11 +103,35 @@ class ChatFields(AnswerFields):
     service_tier: Literal["auto", "default"] | None = None
 
 
-class TextFields(AnswerFields):
+class TextFields(CompletionFields):
     prompt: Any
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
+
+
+class ObfuscationOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_obfuscation: Literal[False] | None = None
+
+
+class ResponseFields(AnswerFields):
+    not_supported: ClassVar[Mapping[str, str]] = {**NOT_SUPPORTED, **NOT_IN_RESPONSES}
+
+    input: Any
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    text: Any = None
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: Literal[True] | None = None
+    stream_options: ObfuscationOptions | None = None
+    background: Literal[False] | None = None
+    store: Literal[False] | None = None
+    truncation: Literal["disabled"] | None = None
+    include: list[Any] | None = Field(None, max_length=0)
+    service_tier: Literal["auto", "default"] | None = None
 
 
 def fields_of(kind: type[AnyFields], body: Mapping[str, Any]) -> AnyFields:
@@ -95,19 +139,19 @@ def fields_of(kind: type[AnyFields], body: Mapping[str, Any]) -> AnyFields:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        problems = [field_problem(dict(found)) for found in error.errors(include_url=False)]
+        problems = [field_problem(dict(found), kind.not_supported) for found in error.errors(include_url=False)]
     param, code, _ = problems[0]
     raise wrong(param, "; ".join(text for _, _, text in problems[:8]), code=code)
 
 
-def field_problem(found: Mapping[str, Any]) -> tuple[str, str | None, str]:
+def field_problem(found: Mapping[str, Any], not_supported: Mapping[str, str]) -> tuple[str, str | None, str]:
     """(place, code, message) of what pydantic found."""
     place = place_of(found["loc"])
     name = place.partition(".")[0]
-    if found["type"] == "extra_forbidden" and name not in NOT_SUPPORTED:
+    if found["type"] == "extra_forbidden" and name not in not_supported:
         return place, "unknown_parameter", f"unknown field '{place:.100}'"
-    if name in NOT_SUPPORTED:
-        return place, "unsupported_parameter", f"field '{name}' is not supported: {NOT_SUPPORTED[name]}"
+    if name in not_supported:
+        return place, "unsupported_parameter", f"field '{name}' is not supported: {not_supported[name]}"
     if found["type"] == "missing":
         return place, None, f"field '{place}' is missing"
     reason = found["msg"][:1].lower() + found["msg"][1:]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,10 @@ from neuralchat.inference.server.answers import OpenAnswers, SaidPiece, Wanted
 from neuralchat.inference.server.door import Metrics, Visit
 from neuralchat.inference.server.lineup import ServedModel
 from neuralchat.inference.server.refusals import ClientLeftError, RefusedRequestError
-from neuralchat.inference.server.shapes import ChatShape, Shape, TextShape
+from neuralchat.inference.server.shapes import Shape, json_bytes
 
+# Which messages were made one with those before, if any.
+JOINED_HEADER = "X-NeuralChat-Joined"
 LONGEST_RETRY_S = 30
 # How much the latest request counts in the mean of their durations.
 LATEST = 0.2
@@ -72,11 +73,12 @@ class AnswerDesk:
 class AnswerResponse(Response):
     """Answers when it is called, and cancels what it has asked of the engine as soon as the client leaves."""
 
-    def __init__(self, desk: AnswerDesk, model: ServedModel, wanted: Wanted) -> None:
+    def __init__(self, desk: AnswerDesk, model: ServedModel, wanted: Wanted, shape: type[Shape]) -> None:
         super().__init__()
         self.desk = desk
         self.model = model
         self.wanted = wanted
+        self.shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -90,8 +92,7 @@ class AnswerResponse(Response):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = OpenAnswers(self.desk.engine, self.wanted, self.model.token_bytes)
-        kind = ChatShape if self.wanted.is_chat else TextShape
-        shape = kind(answers, self.model.token_bytes)
+        shape = self.shape(answers, self.model.token_bytes)
         visit: Visit = scope["state"]["visit"]
         try:
             await answers.submit(retry_after=self.desk.places.retry_after)
@@ -103,7 +104,8 @@ class AnswerResponse(Response):
                 await self.send_events(send, shape, first, said)
             else:
                 whole = [first, *[piece async for piece in said]]
-                response = Response(json_bytes(shape.whole(whole)), media_type="application/json")
+                content = json_bytes(shape.whole(whole))
+                response = Response(content, headers=joined_header(self.wanted.joined), media_type="application/json")
                 await response(scope, receive, send)
         finally:
             answers.cancel()
@@ -116,35 +118,34 @@ class AnswerResponse(Response):
             (b"cache-control", b"no-store"),
             # Proxies would wait for the whole.
             (b"x-accel-buffering", b"no"),
+            *[(name.lower().encode(), value.encode()) for name, value in joined_header(self.wanted.joined).items()],
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
-            for chunk in shape.first_chunks():
-                await send_event(send, chunk)
-            for chunk in shape.chunks(first):
-                await send_event(send, chunk)
+            await send_all(send, shape, [*shape.first_chunks(), *shape.chunks(first)])
             async for piece in said:
-                for chunk in shape.chunks(piece):
-                    await send_event(send, chunk)
-            if self.wanted.include_usage:
-                await send_event(send, shape.usage_chunk())
-            await send_data(send, b"[DONE]")
+                await send_all(send, shape, shape.chunks(piece))
+            await send_all(send, shape, shape.last_chunks())
+            await send_body(send, shape.end)
         except RefusedRequestError as error:
             # The status is out already.
-            await send_event(send, error.body())
+            await send_all(send, shape, shape.failed_chunks(error))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def json_bytes(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+def joined_header(joined: Sequence[str]) -> dict[str, str]:
+    """Tells which messages were made one with those before."""
+    return {JOINED_HEADER: ", ".join(joined)} if joined else {}
 
 
-async def send_event(send: Send, value: Any) -> None:
-    await send_data(send, json_bytes(value))
+async def send_all(send: Send, shape: Shape, chunks: Sequence[dict[str, Any]]) -> None:
+    for chunk in chunks:
+        await send_body(send, shape.event_bytes(chunk))
 
 
-async def send_data(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+async def send_body(send: Send, body: bytes) -> None:
+    if body:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def unless_left(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

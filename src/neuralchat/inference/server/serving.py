@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Depends
 
 from neuralchat.console import inform, show_log
-from neuralchat.errors import ArgumentsError, ModelError, TemplateError, problem_list
+from neuralchat.errors import ArgumentsError, ModelError, Problems, TemplateError, problem_list
 from neuralchat.inference.engine.asking import BASE, TUNED, borrowed_engine
 from neuralchat.inference.engine.building import EngineSettings, load_engine
-from neuralchat.inference.engine.choosing import started_llama, wants_llama
+from neuralchat.inference.engine.choosing import check_engine, started_llama, wants_llama
 from neuralchat.inference.engine.interface import Engine
 from neuralchat.inference.engine.llama.llama_engine import ONE_MODEL
 from neuralchat.inference.engine.process import ProcessEngine
@@ -27,11 +27,12 @@ from neuralchat.inference.loading import is_sha256
 from neuralchat.inference.origin import Origin, on_other_base, origin_of
 from neuralchat.inference.page.feedback import FeedbackFile
 from neuralchat.inference.page.routes import PageSettings, page_router
+from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.server.app import Served, make_app
 from neuralchat.inference.server.lineup import Lineup
 from neuralchat.inference.server.running import ended_by_sigterm, listening_socket, run_until_stopped, server_of, url_of
-from neuralchat.inference.server.settings import ServerSettings, settings_from
+from neuralchat.inference.server.settings import CANNOT_START, ServerSettings, settings_from
 from neuralchat.inference.voice import Voice
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import resolve
@@ -40,6 +41,7 @@ from neuralchat.models.quiet import leave_out_warnings, quiet_libraries
 if TYPE_CHECKING:
     from neuralchat.inference.chatbot import Chatbot
 
+CANNOT_SERVE = "these cannot be served together:"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._@-]{0,99}){0,3}")
 
 
@@ -50,6 +52,7 @@ class LoadOptions:
     template: str | None = None
     trust_remote_code: bool = False
     base_model: str | None = None
+    bf16: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,46 @@ class NamedRun:
         return self.origin.method is not None and not self.origin.is_whole_model
 
 
-def serve(options: argparse.Namespace) -> int:
-    settings = settings_from(options, sampling_of(options), os.environ)
+@dataclass(frozen=True, kw_only=True)
+class ServeFlags:
+    """What the flags of `neuralchat serve` say."""
+
+    settings: ServerSettings
+    how: LoadOptions
+    sizes: EngineSettings
+    runs: Sequence[NamedRun]
+
+
+def serve_flags(options: argparse.Namespace) -> ServeFlags:
+    """Raises ArgumentsError with all that is wrong; nothing is loaded yet."""
+    problems = Problems()
+    # Stands in where the sampling itself is wrong.
+    sampling = Sampling(max_new_tokens=1)
     how = LoadOptions(
-        template=options.template, trust_remote_code=options.trust_remote_code, base_model=options.base_model
+        template=options.template,
+        trust_remote_code=options.trust_remote_code,
+        base_model=options.base_model,
+        bf16=options.bf16,
     )
-    sizes = EngineSettings(
-        memory_tokens=options.memory_tokens, most_running=options.most_running, most_waiting=options.most_waiting
-    )
-    runs = named_runs(options.runs, how)
+    with problems.noted():
+        sampling = sampling_of(options)
+    with problems.noted():
+        settings = settings_from(options, sampling, os.environ)
+    with problems.noted():
+        sizes = EngineSettings(
+            memory_tokens=options.memory_tokens, most_running=options.most_running, most_waiting=options.most_waiting
+        )
+    with problems.noted():
+        check_engine(options.engine, options.bf16)
+    with problems.noted():
+        runs = named_runs(options.runs, how)
+    problems.settle(CANNOT_START)
+    return ServeFlags(settings=settings, how=how, sizes=sizes, runs=runs)
+
+
+def serve(options: argparse.Namespace) -> int:
+    flags = serve_flags(options)
+    settings, how, sizes, runs = flags.settings, flags.how, flags.sizes, flags.runs
     with ended_by_sigterm(), listening_socket(settings) as listener:
         if wants_llama(options.engine):
             voices, engine = llama_served(runs, how, sizes)
@@ -145,14 +179,11 @@ def page_of(served: Served) -> APIRouter:
 def named_runs(words: Sequence[str], how: LoadOptions) -> list[NamedRun]:
     """RUN or NAME=RUN, each read before anything is loaded. Raises ArgumentsError with all that does not fit."""
     runs = []
+    unread = Problems()
     for word in words:
-        name, equals, place = word.partition("=")
-        if not equals or os.path.exists(word):
-            name, place = "", word
-        origin = origin_of(place)
-        if how.base_model is not None and origin.method is not None and not origin.is_whole_model:
-            origin = on_other_base(origin, how.base_model)
-        runs.append(NamedRun(name or name_of(origin), place, origin))
+        with unread.noted():
+            runs.append(named_run(word, how))
+    unread.settle(CANNOT_SERVE)
     problems = [f"'{run.name}' is no name of a model; write NAME={run.place}" for run in runs if not is_name(run.name)]
     names = [run.name for run in runs] + ([base_name_of(runs[0])] if all(run.is_adapter for run in runs) else [])
     problems += [
@@ -162,10 +193,22 @@ def named_runs(words: Sequence[str], how: LoadOptions) -> list[NamedRun]:
     ]
     if sum(not run.is_adapter for run in runs) > 1:
         problems.append("there are several whole models; one server has one of them, and adapters of it")
+    if how.base_model is not None and not any(run.is_adapter for run in runs):
+        problems.append(f"--base_model: {runs[0].place} is a whole model, there is no base model beside it")
     if problems:
-        raise ArgumentsError(problem_list("these cannot be served together:", problems))
+        raise ArgumentsError(problem_list(CANNOT_SERVE, problems), problems=problems)
     # The whole model comes first.
     return sorted(runs, key=lambda run: run.is_adapter)
+
+
+def named_run(word: str, how: LoadOptions) -> NamedRun:
+    name, equals, place = word.partition("=")
+    if not equals or os.path.exists(word):
+        name, place = "", word
+    origin = origin_of(place)
+    if how.base_model is not None and origin.method is not None and not origin.is_whole_model:
+        origin = on_other_base(origin, how.base_model)
+    return NamedRun(name or name_of(origin), place, origin)
 
 
 def is_name(name: str) -> bool:
@@ -205,6 +248,7 @@ def loaded_engine(runs: Sequence[NamedRun], how: LoadOptions, sizes: EngineSetti
         adapter_name=first.name,
         base_model=how.base_model if first.is_adapter else None,
         trust_remote_code=how.trust_remote_code,
+        bf16=how.bf16,
         settings=sizes,
     )
     for run in runs[1:]:

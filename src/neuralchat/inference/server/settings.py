@@ -15,17 +15,20 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from neuralchat.errors import ArgumentsError, problem_list, system_error_line
+from neuralchat.errors import ArgumentsError, Problems, problem_list, system_error_line
 from neuralchat.files import read_file
 from neuralchat.inference.sampling import Sampling
 from neuralchat.paths import expanded_path
 from neuralchat.secrets import remember_secret
 
+# The digest of no key.
+UNREADABLE_KEYS = (b"",)
 KEY_VARIABLE = "NEURALCHAT_SERVER_KEYS"
 SHORTEST_KEY = 16
 MOST_KEY_BYTES = 1 << 16
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\]")
 ORIGIN = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+")
+CANNOT_START = "the server cannot be started so:"
 # (flag, least value)
 LEAST: Mapping[str, float] = {
     "port": 0, "most_new_tokens": 1, "max_body_kib": 1, "max_messages": 1, "max_answers": 1, "max_open_requests": 1,
@@ -112,7 +115,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if problems := [*self.problems()]:
-            raise ArgumentsError(problem_list("the server cannot be started so:", problems))
+            raise ArgumentsError(problem_list(CANNOT_START, problems), problems=problems)
 
     def problems(self) -> list[str]:
         problems = [
@@ -218,21 +221,27 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
 
 def settings_from(options: argparse.Namespace, sampling: Sampling, environ: Mapping[str, str]) -> ServerSettings:
     """Raises ArgumentsError with all that is wrong."""
+    problems = Problems()
     names = {field.name for field in dataclasses.fields(ServerSettings)} & set(vars(options))
     chosen = {name: getattr(options, name) for name in names - {"runs_directory", "feedback"}}
-    keys = Keys(
-        clients=keys_in(key_text(options.key_file, "--key_file"), environ.get(KEY_VARIABLE, "")),
-        admin=keys_in(key_text(options.admin_key_file, "--admin_key_file")),
-    )
-    runs = Path(options.runs_directory) if options.runs_directory else None
+    # A file that cannot be read was meant to hold a key: that there is none is not told besides.
+    clients = admin = UNREADABLE_KEYS
+    with problems.noted():
+        clients = keys_in(key_text(options.key_file, "--key_file"), environ.get(KEY_VARIABLE, ""))
+    with problems.noted():
+        admin = keys_in(key_text(options.admin_key_file, "--admin_key_file"))
+    runs = expanded_path(options.runs_directory) if options.runs_directory else None
     hosts, origins = (tuple(filter(None, text.split(","))) for text in (options.allowed_hosts, options.allowed_origins))
-    return ServerSettings(
-        **{**chosen, "allowed_hosts": hosts, "allowed_origins": origins},
-        keys=keys,
-        sampling=sampling,
-        runs_directory=runs,
-        feedback=expanded_path(options.feedback) if options.feedback else None,
-    )
+    with problems.noted():
+        settings = ServerSettings(
+            **{**chosen, "allowed_hosts": hosts, "allowed_origins": origins},
+            keys=Keys(clients=clients, admin=admin),
+            sampling=sampling,
+            runs_directory=runs,
+            feedback=expanded_path(options.feedback) if options.feedback else None,
+        )
+    problems.settle(CANNOT_START)
+    return settings
 
 
 def key_text(path: str | os.PathLike[str] | None, flag: str) -> str:
@@ -240,8 +249,9 @@ def key_text(path: str | os.PathLike[str] | None, flag: str) -> str:
     if path is None:
         return ""
     try:
-        others = Path(path).stat().st_mode & 0o007
-        text = read_file(Path(path), MOST_KEY_BYTES).decode("utf-8")
+        path = expanded_path(path)
+        others = path.stat().st_mode & 0o007
+        text = read_file(path, MOST_KEY_BYTES).decode("utf-8")
     except OSError as error:
         raise ArgumentsError(f"{flag}: {system_error_line(error)}") from error
     except UnicodeDecodeError:

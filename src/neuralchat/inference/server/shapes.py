@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from neuralchat.inference.engine.interface import Token
 from neuralchat.inference.server.answers import OpenAnswers, SaidPiece
+from neuralchat.inference.server.refusals import RefusedRequestError
 from neuralchat.inference.server.token_bytes import TokenBytes
 
 # JSON has no infinity.
@@ -19,18 +21,50 @@ LEAST_LOGPROB = -9999.0
 
 @dataclass
 class Shape(ABC):
-    """The head that all chunks of an answer share, and how the rest of it is laid out."""
+    """How the answers to one request are laid out, whole or in the chunks of a stream."""
 
     answers: OpenAnswers
     token_bytes: TokenBytes
-    prefix: str = ""
-    whole_kind: str = ""
-    chunk_kind: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     id: str = field(init=False)
 
+    # What ids begin with, and what a stream ends with.
+    prefix: ClassVar[str]
+    end: ClassVar[bytes] = b""
+
     def __post_init__(self) -> None:
-        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self.id = f"{self.prefix}{secrets.token_hex(12)}"
+
+    @abstractmethod
+    def whole(self, said: Sequence[SaidPiece]) -> dict[str, Any]:
+        """Of all that was said, the pieces of several answers mixed."""
+
+    def first_chunks(self) -> list[dict[str, Any]]:
+        return []
+
+    @abstractmethod
+    def chunks(self, said: SaidPiece) -> list[dict[str, Any]]:
+        """A piece of an answer that is streamed."""
+
+    def last_chunks(self) -> list[dict[str, Any]]:
+        return []
+
+    def failed_chunks(self, error: RefusedRequestError) -> list[dict[str, Any]]:
+        """What a stream ends with that fails after its first words."""
+        return [error.body()]
+
+    def event_bytes(self, chunk: dict[str, Any]) -> bytes:
+        """A chunk as an event of a stream."""
+        return b"data: " + json_bytes(chunk) + b"\n\n"
+
+
+@dataclass
+class ChoicesShape(Shape):
+    """Several answers may be had, each a choice; all chunks share one head."""
+
+    whole_kind: ClassVar[str]
+    chunk_kind: ClassVar[str]
+    end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.answers.wanted.model}
@@ -58,19 +92,12 @@ class Shape(ABC):
         usage = {"usage": None} if self.answers.wanted.include_usage else {}
         return {**self.head(self.chunk_kind), "choices": list(choices), **usage}
 
-    def usage_chunk(self) -> dict[str, Any]:
-        return {**self.chunk([]), "usage": self.usage()}
-
-    def first_chunks(self) -> list[dict[str, Any]]:
-        return []
+    def last_chunks(self) -> list[dict[str, Any]]:
+        return [{**self.chunk([]), "usage": self.usage()}] if self.answers.wanted.include_usage else []
 
     @abstractmethod
     def choice(self, said: SaidPiece) -> dict[str, Any]:
         """A whole answer."""
-
-    @abstractmethod
-    def chunks(self, said: SaidPiece) -> list[dict[str, Any]]:
-        """A piece of an answer that is streamed."""
 
     @property
     def wants_logprobs(self) -> bool:
@@ -78,10 +105,10 @@ class Shape(ABC):
 
 
 @dataclass
-class ChatShape(Shape):
-    prefix: str = "chatcmpl"
-    whole_kind: str = "chat.completion"
-    chunk_kind: str = "chat.completion.chunk"
+class ChatShape(ChoicesShape):
+    prefix = "chatcmpl-"
+    whole_kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
 
     def choice(self, said: SaidPiece) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
@@ -125,10 +152,10 @@ class ChatShape(Shape):
 
 
 @dataclass
-class TextShape(Shape):
-    prefix: str = "cmpl"
-    whole_kind: str = "text_completion"
-    chunk_kind: str = "text_completion"
+class TextShape(ChoicesShape):
+    prefix = "cmpl-"
+    whole_kind = "text_completion"
+    chunk_kind = "text_completion"
     # Characters that each answer has so far.
     offsets: dict[int, int] = field(default_factory=dict)
 
@@ -165,11 +192,19 @@ class TextShape(Shape):
         return texts
 
 
+def json_bytes(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def call_id() -> str:
+    """Nine letters and digits, since some templates take no others."""
+    return f"call{secrets.token_hex(3)[:5]}"
+
+
 def calls_of_tools(said: SaidPiece) -> list[dict[str, Any]]:
-    """With ids of nine letters and digits, since some templates take no others."""
     return [
         {
-            "id": f"call{secrets.token_hex(3)[:5]}",
+            "id": call_id(),
             "type": "function",
             "function": {"name": call.name, "arguments": call.arguments},
         }

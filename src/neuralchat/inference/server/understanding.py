@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuralchat.data.records.values import summary_of
 from neuralchat.errors import DataError, NeuralChatError, TemplateError
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.server.answers import Wanted
-from neuralchat.inference.server.conversations import check_format, tools_from, turns_from
-from neuralchat.inference.server.fields import AnswerFields, ChatFields, TextFields, biases_of, stops_of
+from neuralchat.inference.server.conversations import Conversation, check_format, conversation_from, tools_from
+from neuralchat.inference.server.fields import (
+    AnswerFields,
+    ChatFields,
+    CompletionFields,
+    ResponseFields,
+    TextFields,
+    biases_of,
+    stops_of,
+)
 from neuralchat.inference.server.lineup import Lineup, ServedModel
 from neuralchat.inference.server.refusals import ContextLengthError, refused_by, wrong
+from neuralchat.inference.server.responses_api.items import conversation_of_input, tools_of_chat
+from neuralchat.inference.server.responses_api.options import check_text_options, echo_of
 from neuralchat.inference.server.settings import ServerSettings
 
 MOST_PROMPTS = 64
 # As little as leaves the likeliest token alone.
 TOP_P_OF_ZERO = 1e-9
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A conversation, and the tools that the model is told of."""
+
+    conversation: Conversation
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 def wanted_chat(fields: ChatFields, lineup: Lineup, settings: ServerSettings) -> Wanted:
@@ -31,16 +49,33 @@ def wanted_chat(fields: ChatFields, lineup: Lineup, settings: ServerSettings) ->
     ):
         raise wrong("max_tokens", "'max_tokens' and 'max_completion_tokens' are the same; they must not differ")
     model = found_model(fields, lineup)
-    ids, begun = prompt_of_chat(fields, model, settings)
+    asked = asked_chat(fields, settings)
     limit = fields.max_completion_tokens if fields.max_tokens is None else fields.max_tokens
-    top = (fields.top_logprobs or 0) if fields.logprobs else None
-    wanted = Wanted(
-        model=model.name, voice=model.voice, prompts=(tuple(ids),), begun=begun, top_logprobs=top,
-        call_format=model.voice.call_format if fields.tools and fields.tool_choice != "none" else None,
-        **answer_options(fields, model, settings),
-    )  # fmt: skip
     limit_name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
+    top = (fields.top_logprobs or 0) if fields.logprobs else None
+    options = {**answer_options(fields, model, settings), **several_options(fields)}
+    wanted = answer_to(asked, model, top_logprobs=top, **options)
     return fitted(wanted, limit, lineup, settings, "messages", limit_name)
+
+
+def wanted_response(fields: ResponseFields, lineup: Lineup, settings: ServerSettings) -> Wanted:
+    """Raises RefusedRequestError."""
+    check_text_options(fields.text)
+    model = found_model(fields, lineup)
+    conversation = conversation_of_input(fields.input, fields.instructions, most=settings.max_messages)
+    tools = tools_from(tools_of_chat(fields.tools), fields.tool_choice)
+    asked = Asked(conversation, tools)
+    options = answer_options(fields, model, settings)
+    wanted = answer_to(asked, model, echo=echo_of(fields, options["sampling"]), **options)
+    return fitted(wanted, fields.max_output_tokens, lineup, settings, "input", "max_output_tokens")
+
+
+def answer_to(asked: Asked, model: ServedModel, **options: Any) -> Wanted:
+    return Wanted(
+        model=model.name, voice=model.voice, prompts=(tuple(prompt_of(asked, model)),),
+        begun=asked.conversation.is_begun, joined=asked.conversation.joined,
+        call_format=model.voice.call_format if asked.tools else None, **options,
+    )  # fmt: skip
 
 
 def wanted_text(fields: TextFields, lineup: Lineup, settings: ServerSettings) -> Wanted:
@@ -49,7 +84,7 @@ def wanted_text(fields: TextFields, lineup: Lineup, settings: ServerSettings) ->
     prompts = tuple(tuple(prompt_of_text(prompt, place, model)) for place, prompt in listed_prompts(fields.prompt))
     wanted = Wanted(
         model=model.name, voice=model.voice, prompts=prompts, is_chat=False, top_logprobs=fields.logprobs,
-        **answer_options(fields, model, settings),
+        **answer_options(fields, model, settings), **several_options(fields),
     )  # fmt: skip
     return fitted(wanted, fields.max_tokens, lineup, settings, "prompt", "max_tokens")
 
@@ -61,16 +96,18 @@ def found_model(fields: AnswerFields, lineup: Lineup) -> ServedModel:
         raise refused_by(error) from error
 
 
-def prompt_of_chat(fields: ChatFields, model: ServedModel, settings: ServerSettings) -> tuple[list[int], bool]:
-    """(ids, whether they end with an answer that was begun)"""
-    turns = turns_from(fields.messages, most=settings.max_messages)
-    tools = tools_from(fields.tools, fields.tool_choice)
-    begun = turns[-1].role == "assistant"
+def asked_chat(fields: ChatFields, settings: ServerSettings) -> Asked:
+    conversation = conversation_from(fields.messages, most=settings.max_messages)
+    return Asked(conversation, tools_from(fields.tools, fields.tool_choice))
+
+
+def prompt_of(asked: Asked, model: ServedModel) -> list[int]:
+    conversation = asked.conversation
     try:
-        return model.voice.whole_prompt(turns, tools), begun
+        return model.voice.whole_prompt(conversation.turns, asked.tools)
     except (TemplateError, DataError) as error:
-        param = "tools" if tools else f"messages[{len(fields.messages) - 1}]" if begun else "messages"
-        raise wrong(param, str(error)) from error
+        last = conversation.last if conversation.is_begun else conversation.field
+        raise wrong("tools" if asked.tools else last, str(error)) from error
 
 
 def listed_prompts(prompt: Any) -> list[tuple[str, Any]]:
@@ -101,16 +138,19 @@ def prompt_of_text(prompt: Any, place: str, model: ServedModel) -> Sequence[int]
 
 
 def answer_options(fields: AnswerFields, model: ServedModel, settings: ServerSettings) -> dict[str, Any]:
-    if fields.stream_options is not None and not fields.stream:
-        raise wrong("stream_options", "field 'stream_options' needs 'stream': true")
     return {
         "sampling": sampling_in(fields, settings.sampling),
-        "n": fields.n or 1,
         "stop": stops_of(fields.stop),
         "logit_bias": biases_of(fields.logit_bias, len(model.voice.tokenizer)),
         "stream": bool(fields.stream),
-        "include_usage": bool(fields.stream_options and fields.stream_options.include_usage),
     }
+
+
+def several_options(fields: CompletionFields) -> dict[str, Any]:
+    if fields.stream_options is not None and not fields.stream:
+        raise wrong("stream_options", "field 'stream_options' needs 'stream': true")
+    include_usage = bool(fields.stream_options and fields.stream_options.include_usage)
+    return {"n": fields.n or 1, "include_usage": include_usage}
 
 
 def sampling_in(fields: AnswerFields, defaults: Sampling) -> Sampling:

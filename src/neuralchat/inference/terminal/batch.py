@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,12 +51,26 @@ def check_batch_flags(options: argparse.Namespace) -> None:
             wrong.append(f"--output {output}: the directory {output.parent} does not exist")
         elif output.exists() and not output.is_file():
             wrong.append(f"--output {output} is no file")
+        elif problem := shared_name_problem(output):
+            wrong.append(problem)
         elif reason := why_unwritable(output):
             wrong.append(f"--output {output} cannot be written: {reason}")
         elif options.file is not None and output.exists() and output.samefile(options.file):
             wrong.append(f"--output {output} is --file itself; name another file")
     if wrong:
-        raise ArgumentsError("\n".join(wrong))
+        raise ArgumentsError("\n".join(wrong), problems=wrong)
+
+
+def shared_name_problem(output: Path) -> str | None:
+    """A link would make way for a new file, so that the work would begin anew."""
+    if output.is_symlink():
+        return f"--output {output} is a link to {os.readlink(output)}; name the file that it leads to"
+    if output.exists() and (names := output.stat().st_nlink) > 1:
+        return (
+            f"--output {output} is a file with {names} names (hard links, as some backups make them); to go on with "
+            f"it, give it a place of its own: cp {output} OTHER.jsonl, and name that"
+        )
+    return None
 
 
 def answer_file(bot: Partner, file: str, output: str, sampling: Sampling) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.console.waiting import waiting
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, Problems
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.terminal.batch import answer_file, check_batch_flags
@@ -22,9 +22,13 @@ LOADING_FLAGS = ("template", "base_model", "trust_remote_code", "engine")
 
 
 def chat(options: argparse.Namespace) -> int:
-    sampling = sampling_of(options)
-    check_chat_flags(options)
-    check_batch_flags(options)
+    problems = Problems()
+    with problems.noted():
+        sampling = sampling_of(options)
+    for check in (check_chat_flags, check_batch_flags):
+        with problems.noted():
+            check(options)
+    problems.settle("this cannot be done:")
     # Before a model is loaded that would not be asked.
     alone = nullcontext() if options.output is None else one_writer(Path(options.output))
     with alone, partner_of(options) as bot:
@@ -48,12 +52,13 @@ def check_chat_flags(options: argparse.Namespace) -> None:
         wrong.append("the question after -p is empty")
     if is_server_address(options.run):
         given = [f"--{name}" for name in LOADING_FLAGS if getattr(options, name) not in (None, False, "auto")]
+        given += ["--bf16"] if options.bf16 is not None else []
         if given:
             wrong.append(f"{', '.join(given)}: the server at {options.run} has loaded its models already; leave it out")
     elif options.model is not None:
         wrong.append("--model names a model of a server; RUN is none (http://HOST:PORT would be)")
     if wrong:
-        raise ArgumentsError("\n".join(wrong))
+        raise ArgumentsError("\n".join(wrong), problems=wrong)
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def llama_bot(options: argparse.Namespace) -> Iterator[Any]:
         from neuralchat.inference.engine_chatbot import EngineChatbot
         from neuralchat.inference.origin import origin_of
         from neuralchat.inference.voice import Voice
-    wants_llama(options.engine)
+    wants_llama(options.engine, options.bf16)
     origin = origin_of(options.run, options.base_model)
     how = {"template": options.template, "trust_remote_code": options.trust_remote_code}
     voice = Voice.of(origin, **how)
@@ -96,4 +101,5 @@ def loaded_bot(options: argparse.Namespace) -> Any:
             trust_remote_code=options.trust_remote_code,
             template=options.template,
             base_model=options.base_model,
+            bf16=options.bf16,
         )

@@ -152,6 +152,22 @@ def test_flags_that_do_not_go_together(tmp_path: Path) -> None:
     check_batch_flags(Namespace(file=None, output=None, prompt="a"))
 
 
+def test_a_link_is_refused_since_the_work_would_begin_anew(tmp_path: Path) -> None:
+    file = questions(tmp_path / "in.jsonl", 1)
+    output, soft, backup = tmp_path / "out.jsonl", tmp_path / "soft.jsonl", tmp_path / "backup.jsonl"
+    output.write_text("kept\n")
+    for link, words in ((soft, "is a link to"), (backup, "is a file with 2 names")):
+        if link is soft:
+            link.symlink_to(output)
+        else:
+            link.hardlink_to(output)
+        with pytest.raises(ArgumentsError, match=words):
+            check_batch_flags(Namespace(file=file, output=str(link), prompt=None))
+    with pytest.raises(ArgumentsError, match="is a file with 2 names"):
+        check_batch_flags(Namespace(file=file, output=str(output), prompt=None))
+    assert output.read_text() == backup.read_text() == "kept\n"
+
+
 def test_a_file_without_questions_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text('{"text": "a"}\n')
