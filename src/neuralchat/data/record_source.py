@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from neuralchat.config.arguments import RECORD_FIELDS, DataArguments
 from neuralchat.data.example_store import fingerprint_of
@@ -13,7 +14,7 @@ from neuralchat.data.given_records import NAMES as GIVEN_NAMES
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.hub_data_set import HubDataSet
 from neuralchat.data.mixture import shares_of
-from neuralchat.data.record_files import READERS, read_rows
+from neuralchat.data.record_files import READERS, RowsOrStretches, read_rows, read_stretches
 from neuralchat.data.record_files.packed import inner_ending
 from neuralchat.data.record_files.rows import Rows
 from neuralchat.data.record_files.saved_data_set import (
@@ -94,13 +95,20 @@ class RecordSource:
 
     def parts(self) -> Iterator[tuple[str, Rows]]:
         """(name, raw rows) of each file, or of the data set. `limit` is about records, not about rows."""
+        return self.read_by(read_rows)
+
+    def parts_in_stretches(self) -> Iterator[tuple[str, RowsOrStretches]]:
+        """The same, with lines of JSON not yet decoded."""
+        return self.read_by(read_stretches)
+
+    def read_by(self, read: Callable[[Path, set[str]], Any]) -> Iterator[tuple[str, Any]]:
         if self.given:
             yield self.given.name, self.given.raw_rows()
         elif self.dataset:
             yield self.dataset.name, self.dataset.raw_rows()
         else:
             fields = {*RECORD_FIELDS, *Columns(self.columns).columns.values()}
-            yield from ((name, read_rows(Path(name), fields)) for name in self.files)
+            yield from ((name, read(Path(name), fields)) for name in self.files)
 
     def records(self, report: RecordReport) -> Iterator[Record]:
         """The good records in order; problems are added to `report`."""

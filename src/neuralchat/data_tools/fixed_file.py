@@ -121,8 +121,9 @@ def fixed_rows(
     fields = {column: name for name, column in Columns(source.columns).columns.items()}
     number = 0
     for block in row_blocks(source):
-        good = good_rows(block, source.columns)
-        for row in block.rows:
+        rows = list(block.rows())
+        good = good_rows(block, rows, source.columns)
+        for row in rows:
             where: dict[str, Any] = {"file": block.name, "row": row.number if isinstance(row, RawRow) else row.row}
             if not isinstance(row, RawRow):
                 yield where, None, [{"check": STRUCTURE_CHECK.name, "why": row.what, "before": None}]
@@ -136,9 +137,9 @@ def fixed_rows(
                     yield where, *fixed(row.value, fields)
 
 
-def good_rows(block: RowBlock, columns: tuple[str, ...]) -> set[int]:
+def good_rows(block: RowBlock, rows: list[RawRow | SyntaxProblem], columns: tuple[str, ...]) -> set[int]:
     report = FoundInReading(RowFindings())
-    records = records_of_rows(block.name, iter(block.rows), report, Columns(columns), block.kind)
+    records = records_of_rows(block.name, iter(rows), report, Columns(columns), block.kind)
     return {int(record.source.rpartition(" ")[2]) for record in records}
 
 

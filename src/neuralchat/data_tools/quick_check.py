@@ -56,7 +56,8 @@ def quick_findings(training: RecordSource, held_out: RecordSource, seconds: floa
 def looked_at(source: RecordSource, *, is_held_out: bool) -> Iterator[BlockFound]:
     """The blocks of a source; of the last as many records as are used of it."""
     look = partial(look_at_block, BlockChecks(source.columns, near=False), held_out=is_held_out)
-    return looked_at_in_turn(look, [] if source.is_empty else row_blocks(source, rows=QUICK_ROWS), source.limit)
+    blocks = [] if source.is_empty else row_blocks(source, rows=QUICK_ROWS, stretches=False)
+    return looked_at_in_turn(look, blocks, source.limit)
 
 
 class Until:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import neuralchat
 from neuralchat.cli import main
 from neuralchat.data_tools.generating.rouge_index import RougeIndex
 from neuralchat.data_tools.generating.seed_tasks import package_seeds, read_seed_tasks
@@ -15,7 +16,10 @@ from neuralchat.evaluation.facts import states_facts
 
 DATA = Path(__file__).parents[3] / "examples/data"
 TOO_ALIKE = 0.7
-TRAIN, HELD_OUT = (json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")) for name in ("train", "heldout"))
+TRAIN, HELD_OUT, GENERAL = (
+    json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")) for name in ("train", "heldout", "general")
+)
+PACKAGE = Path(neuralchat.__file__).parent / "data/general"
 SEED_ROWS = [json.loads(line) for line in package_seeds().read_text(encoding="utf-8").splitlines()]
 
 
@@ -40,11 +44,21 @@ def test_there_are_as_many_as_is_said() -> None:
     assert len(TRAIN) + len(HELD_OUT) >= 300
     assert f"{len(TRAIN)} records" in readme
     assert f"{len(HELD_OUT)} questions" in readme
+    assert f"{len(GENERAL)} records" in readme
     assert len(read_seed_tasks(package_seeds())) == len(SEED_ROWS) == 178 >= 175
 
 
 def test_no_two_questions_are_alike() -> None:
-    assert alike([asked(row) for row in [*TRAIN, *HELD_OUT]], TOO_ALIKE) == []
+    assert alike([asked(row) for row in [*TRAIN, *HELD_OUT, *GENERAL]], TOO_ALIKE) == []
+
+
+def test_no_general_record_is_like_a_prompt_that_measures_or_is_rehearsed() -> None:
+    index = RougeIndex(TOO_ALIKE)
+    for name in ("measure", "checked", "rehearse"):
+        for line in (PACKAGE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            index.add(f"{row['instruction']} {row.get('input', '')}".strip())
+    assert [asked(row) for row in GENERAL if index.nearest(asked(row)).place is not None] == []
 
 
 def test_no_two_seed_tasks_are_alike_and_both_subjects_and_kinds_are_there() -> None:
@@ -85,6 +99,7 @@ def test_training_does_not_go_subject_by_subject() -> None:
     [
         [str(DATA / "train.json"), "--validation_file", str(DATA / "heldout.json")],
         [str(DATA / "heldout.json")],
+        [str(DATA / "general.json"), "--validation_file", str(DATA / "heldout.json")],
         [str(package_seeds())],
     ],
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from neuralchat.data.record_files import json_text, rows
 from neuralchat.data.record_files.json_columns import TURN_KEYS, rows_of_columns
-from neuralchat.data.record_files.json_text import HUGE_NUMBER, JsonDecoder, JsonText, not_json
+from neuralchat.data.record_files.json_lines import LineStretch, RowsOrStretches, line_stretches
+from neuralchat.data.record_files.json_text import JsonDecoder, JsonText
 from neuralchat.data.record_files.packed import open_unpacked
 from neuralchat.data.record_files.rows import RawRow, Rows, SyntaxProblem, readable, too_large
 
@@ -27,20 +28,24 @@ WRITE_ROWS = (
 GOES_ON = "{[,:"
 
 
-def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
+def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> RowsOrStretches:
     """`by_line`: the file's name says that each line is a row; then an array must be spread over lines to be one."""
     found = json_rows(path, fields, by_line=by_line)
-    first = next(found, None)
+    head = next(found, None)
+    begin = head.rows() if isinstance(head, LineStretch) else iter((head,) if head is not None else ())
+    first = next(begin, None)
     whole = isinstance(first, RawRow) and not first.problems and begins_as_object(path)
     columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and whole else None
     large = isinstance(first, SyntaxProblem) and first.what == too_large() and begins_as_object(path)
-    second = next(found, None) if columns is not None or large else None
-    if second is None and columns is not None:
-        yield from (RawRow(number, row) for number, row in enumerate(columns, start=1))
+    is_alone = next(begin, None) is None and (columns is not None or large)
+    after = next(found, None) if is_alone else None
+    if after is None and is_alone:
+        if columns is not None:
+            yield from (RawRow(number, row) for number, row in enumerate(columns, start=1))
+        elif isinstance(first, SyntaxProblem):
+            yield replace(first, what=f"{first.what}{WRITE_ROWS}")
         return
-    if second is None and isinstance(first, SyntaxProblem) and large:
-        first = replace(first, what=f"{first.what}{WRITE_ROWS}")
-    yield from (row for row in (first, second) if row is not None)
+    yield from (part for part in (head, after) if part is not None)
     yield from found
 
 
@@ -49,7 +54,7 @@ def begins_as_object(path: Path) -> bool:
         return stream.read(1 << 10).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
-def json_rows(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
+def json_rows(path: Path, fields: Collection[str], *, by_line: bool) -> RowsOrStretches:
     with open_unpacked(path) as stream:
         text = JsonText(stream)
         start = text.next(0)
@@ -64,7 +69,7 @@ def json_rows(path: Path, fields: Collection[str], *, by_line: bool) -> Rows:
         if first == "{" and not (is_line_by_line(text, start, fields)):
             yield from object_rows(text, start, fields)
             return
-    yield from line_rows(lambda: open_unpacked(path))
+    yield from line_stretches(lambda: open_unpacked(path))
 
 
 def first_line(text: JsonText, start: int) -> str:
@@ -280,39 +285,3 @@ def objects_after(text: JsonText, position: int) -> Rows:
             return
         yield RawRow(number, decoded[0], text.decoder.take_problems())
         position = decoded[1]
-
-
-def line_rows(open_stream: Callable[[], BinaryIO]) -> Rows:
-    """One value a line; empty lines are no rows."""
-    decoder = JsonDecoder()
-    number = line_number = 0
-    with open_stream() as stream:
-        while line := stream.readline(rows.MAX_ROW_BYTES + 1):
-            line_number += 1
-            if len(line) > rows.MAX_ROW_BYTES:
-                number += 1
-                yield SyntaxProblem(number, too_large(), False)
-                while not line.endswith(b"\n") and line:
-                    line = stream.readline(json_text.READ_BYTES)
-                continue
-            text = line.removeprefix(codecs.BOM_UTF8 if line_number == 1 else b"").decode("utf-8")
-            if text.strip():
-                number += 1
-                yield decode_line(text, decoder, number, line_number)
-
-
-def decode_line(text: str, decoder: JsonDecoder, number: int, line_number: int) -> RawRow | SyntaxProblem:
-    """The row of a line, or what is wrong with it."""
-    problem = None
-    try:
-        value = decoder.decoder.decode(text)
-    except json.JSONDecodeError as error:
-        comma = error.msg == "Extra data" and text[error.pos :].strip() == ","
-        why = "a comma after the value; lines of JSON have none between them" if comma else error.msg
-        problem = not_json(line_number, error.pos + 1, why)
-    except RecursionError:
-        problem = "is nested too deeply"
-    except ValueError:
-        problem = HUGE_NUMBER
-    repeated = decoder.take_problems()
-    return SyntaxProblem(number, problem, False) if problem else RawRow(number, value, repeated)

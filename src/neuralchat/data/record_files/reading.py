@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.record_files.arrow_rows import read_arrow, read_parquet
+from neuralchat.data.record_files.json_lines import LineStretch, RowsOrStretches
 from neuralchat.data.record_files.json_rows import read_json
 from neuralchat.data.record_files.packed import (
     NOT_THE_FILE,
@@ -23,7 +24,7 @@ from neuralchat.data.record_files.table_rows import read_table
 from neuralchat.errors import DataError
 
 # `fields`: names that tell a record from an object that holds records under one of its keys.
-READERS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
+READERS: dict[str, Callable[[Path, Collection[str]], RowsOrStretches]] = {
     ".json": partial(read_json, by_line=False),
     ".jsonl": partial(read_json, by_line=True),
     ".ndjson": partial(read_json, by_line=True),
@@ -49,6 +50,15 @@ def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
 
     Raises DataError for an ending that is not known.
     """
+    for part in read_stretches(path, fields):
+        if isinstance(part, LineStretch):
+            yield from part.rows()
+        else:
+            yield part
+
+
+def read_stretches(path: Path, fields: Collection[str] = RECORD_FIELDS) -> RowsOrStretches:
+    """The same, with lines of JSON not yet decoded."""
     if path.is_dir():
         yield from read_saved(path)
         return

@@ -96,8 +96,6 @@ def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings)
     if kind is None:
         found.problem(f"fields not recognised: found {names_of(value) or 'no fields'}; allowed are {ALLOWED}")
         return None
-    if kind.name == ALPACA_KIND and not found.problems and (plain := plain_pair(value)) is not None:
-        return Record(plain, source, ALPACA_KIND)
     fields = Fields(value, found)
     turns = kind.turns(fields)
     tools = () if kind.name == TEXT else tools_of(fields)

@@ -12,7 +12,7 @@ from typing import Any
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.record_files import TURN_KEYS, RawRow, SyntaxProblem, read_rows, readable
 from neuralchat.data.records.columns import Columns
-from neuralchat.data.records.kinds import RecordKind, recognise, record_of
+from neuralchat.data.records.kinds import ALPACA_KIND, RecordKind, plain_pair, recognise, record_of
 from neuralchat.data.records.record import Record
 from neuralchat.data.records.report import RecordReport
 from neuralchat.data.records.values import Findings
@@ -49,6 +49,11 @@ def records_of_rows(
             report.bad_rows += 1
             continue
         rows_seen += 1
+        if kind is not None and (plain := plain_record(row, kind, columns, name)) is not None:
+            report.good += 1
+            report.kinds.setdefault(name, plain.kind)
+            yield plain
+            continue
         value = columns.renamed(as_object(row.value))
         found = recognise(value, kind)
         kind = kind or found
@@ -79,6 +84,14 @@ def records_of_rows(
     if rows_seen == 0 and not report.fatal and not report.bad_rows:
         report.add(name, None, "the file holds no record")
         report.fatal = True
+
+
+def plain_record(row: RawRow, kind: RecordKind, columns: Columns, name: str) -> Record | None:
+    """The record of the plainest and commonest of rows, which need not be looked at field by field; None for others."""
+    if kind.name != ALPACA_KIND or row.problems or columns.columns or not isinstance(row.value, dict):
+        return None
+    turns = plain_pair(row.value)
+    return None if turns is None else Record(turns, f"{name} row {row.number}", ALPACA_KIND)
 
 
 def kind_of_rows(rows: Iterable[RawRow | SyntaxProblem], columns: Columns = NO_COLUMNS) -> RecordKind | None:

@@ -37,7 +37,7 @@ def look_at_block(checks: BlockChecks, block: RowBlock, held_out: bool, most: in
     findings = RowFindings()
     read, columns = FoundInReading(findings), Columns(checks.columns)
     texts = []
-    for record in records_of_rows(block.name, iter(block.rows), read, columns, block.kind):
+    for record in records_of_rows(block.name, block.rows(), read, columns, block.kind):
         texts.append(record_text(record))
         if most is not None and len(texts) == most:
             break
