@@ -5,7 +5,8 @@
 
 For each type three models answer: torch in fp32, torch with the weights that the file stores (what storing costs), and
 llama.cpp, which rounds the activations too: to half precision for f16, to blocks of 8 bits for all smaller types. One
-other token early in an answer makes another answer, so tokens are also compared one by one, each after torch's own.
+other token early in an answer makes another answer, so beginnings are compared besides, how right answers are (facts,
+likeness to the record's answer), and with --forced tokens one by one, each after torch's own.
 --merged compares what `export --merge` writes too, read by plain transformers, with the run's own answers.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from neuralchat.cli import main as cli_main
 from neuralchat.data.records import RecordReport, read_records
 from neuralchat.data.templates.chat_text import messages_of
+from neuralchat.evaluation.facts import states_facts
+from neuralchat.evaluation.scoring.text_scores import rouge_l
 from neuralchat.export.gguf import whole_model
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.engine.llama.llama_server import LlamaServer
@@ -37,6 +41,8 @@ from neuralchat.models.gguf.writing import named_weights
 
 GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"], "repeat_penalty": 1.0}
 POSITIONS = 2048
+FIRST_TOKENS = 16
+FIRST_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|\n|$)", re.DOTALL)
 
 
 def torch_answers(model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int], new: int) -> list[list[int]]:
@@ -110,6 +116,37 @@ def share(pairs: Sequence[bool]) -> dict[str, Any]:
     return {"equal": sum(pairs), "of": len(pairs), "share": round(sum(pairs) / len(pairs), 4)}
 
 
+def alike(expected: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, Any]:
+    """Whole answers, their first tokens and their first sentences."""
+    pairs = list(zip(expected, answers, strict=True))
+    sentences = [[first_sentence(tokenizer.decode(ids, skip_special_tokens=True)) for ids in pair] for pair in pairs]
+    return {
+        "whole answers": share([list(a) == list(b) for a, b in pairs]),
+        f"first {FIRST_TOKENS} tokens": share([list(a[:FIRST_TOKENS]) == list(b[:FIRST_TOKENS]) for a, b in pairs]),
+        "first sentences": share([one == other for one, other in sentences]),
+    }
+
+
+def first_sentence(text: str) -> str:
+    """
+    >>> first_sentence(" Yes. No."), first_sentence("1. Take 3.5 g"), first_sentence("")
+    ('Yes.', '1.', '')
+    """
+    found = FIRST_SENTENCE.match(text.strip())
+    return found.group() if found else ""
+
+
+def scored(answers: Sequence[Sequence[int]], records: Sequence[Any], tokenizer: Any) -> dict[str, Any]:
+    """How many state their record's facts, and how like they are to the record's own answers."""
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+    asked = [(record, text) for record, text in zip(records, texts, strict=True) if record.facts]
+    likeness = [rouge_l(record.turns[-1].content, text) for record, text in zip(records, texts, strict=True)]
+    found: dict[str, Any] = {"ROUGE-L against the records": round(sum(likeness) / len(likeness), 4)}
+    if asked:
+        found["right facts"] = share([states_facts(text, record.facts) for record, text in asked])
+    return found
+
+
 def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], directory: Path) -> dict[str, Any]:
     prompts, expected, ends = asked["prompts"], asked["answers"], bot.voice.end_ids
     file = directory / f"{kind}.gguf"
@@ -127,7 +164,12 @@ def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], director
         if asked["forced"]:
             tokens += [a == b for a, b in zip(one, llama_next(server, prompt, one), strict=True)]
     server.close()
-    found: dict[str, Any] = {"llama.cpp answers": share([a == b for a, b in zip(expected, answers, strict=True)])}
+    tokenizer, records = bot.tokenizer, asked["records"]
+    found: dict[str, Any] = {
+        "llama.cpp against torch": alike(expected, answers, tokenizer),
+        "torch's scores": scored(expected, records, tokenizer),
+        "llama.cpp's scores": scored(answers, records, tokenizer),
+    }
     if tokens:
         found["llama.cpp next tokens after torch's"] = share(tokens)
     if gaps:
@@ -136,10 +178,8 @@ def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], director
     kept = {name: weight.clone() for name, weight in model.state_dict().items()}
     store(model, file)
     rounded = torch_answers(model, prompts, ends, asked["new"])
-    found["torch with the stored weights, answers"] = share([a == b for a, b in zip(expected, rounded, strict=True)])
-    found["llama.cpp against torch with the stored weights, answers"] = share(
-        [a == b for a, b in zip(rounded, answers, strict=True)]
-    )
+    found["torch with the stored weights against torch"] = alike(expected, rounded, tokenizer)
+    found["llama.cpp against torch with the stored weights"] = alike(rounded, answers, tokenizer)
     model.load_state_dict(kept)
     return found
 
@@ -182,7 +222,10 @@ def main() -> None:
     records = [r for f in options.questions for r in list(read_records([f], RecordReport()))[: options.first]]
     prompts = [bot.voice.whole_prompt(record.turns[:-1]) for record in records]
     answers = torch_answers(model, prompts, bot.voice.end_ids, options.max_new_tokens)
-    asked = {"prompts": prompts, "answers": answers, "new": options.max_new_tokens, "forced": options.forced}
+    asked = {
+        "prompts": prompts, "answers": answers, "records": records, "new": options.max_new_tokens,
+        "forced": options.forced,
+    }  # fmt: skip
     result: dict[str, Any] = {}
     if options.merged:
         result["merged"] = merged_answers(options, records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from neuralchat.console import note, put, show_page
 from neuralchat.console.tables import Page
 from neuralchat.data.records import Fact
 from neuralchat.errors import ArgumentsError
+from neuralchat.evaluation.answers import Answered
 from neuralchat.evaluation.comparison import Measure, Measured, compare_pairs, measures_for
 from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.harness import Harness, harness_measures
 from neuralchat.evaluation.held_out import data_arguments, held_out_items
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item, general_items, items_of_file
 from neuralchat.evaluation.scoring.judge import Judge
-from neuralchat.evaluation.scoring.user_scorer import user_scorer
+from neuralchat.evaluation.scoring.user_scorer import UserScorer
 from neuralchat.evaluation.systems import Candidate, Laboratory, Loading, along_training, each_measured
 from neuralchat.evaluation.telling.kept_figures import keep_figures
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
@@ -37,7 +38,7 @@ MOST_PAIRS = 3
 def evaluate(options: argparse.Namespace) -> int:
     sampling = sampling_of(options)
     check_flags(options)
-    more = [user_scorer(options.run_code)] if options.run_code else []
+    own = UserScorer(options.run_code) if options.run_code else None
     judge = Judge(options.judge_url, options.judge_model) if options.judge_url else None
     # Before a model is loaded: what is wrong with a file is told at once.
     of_file = items_of_file(options.questions, options.cluster_by) if options.questions else []
@@ -51,6 +52,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     loading = Loading(options.trust_remote_code, options.template, options.base_model)
     measured = list(each_measured(systems, loading, laboratory_for, compare=not options.tuned_only))
+    more = own.scorers(every_answer(parts, measured)) if own is not None else []
     outcome = EvaluationOutcome(
         detect=options.detect / 100,
         parts=[
@@ -70,10 +72,23 @@ def evaluate(options: argparse.Namespace) -> int:
     keep_figures(systems, outcome, options.questions)
     if judge is not None:
         put(judge.cost())
-        if judge.failure is not None:
-            # Only now: the answers took longer than the judge.
-            raise judge.failure
+    failures = [scoring.failure for scoring in (judge, own) if scoring is not None and scoring.failure is not None]
+    for failure in failures[1:]:
+        note(str(failure))
+    if failures:
+        # Only now: the answers took longer than what failed on them.
+        raise failures[0]
     return 0
+
+
+def every_answer(
+    parts: Mapping[str, Sequence[Item]],
+    measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]],
+) -> Iterator[tuple[Item, Answered]]:
+    """Every answer of every system, with what was asked."""
+    for name, items in parts.items():
+        for system in (system[name] for pair in measured for system in pair if system is not None):
+            yield from ((items[place], answer) for place, answer in system.answers.items())
 
 
 def check_flags(options: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ from neuralchat.models.loading.base_model import (
     load_model,
     load_tokenizer,
     resolve,
+    rows_of,
     user_errors,
 )
 from neuralchat.models.loading.precision import Precision, has_bf16_units
@@ -54,7 +55,8 @@ def load_text_parts(origin: Origin, *, template: str | None, trust_remote_code: 
     if origin.check_base or (knows_base(origin) and Path(resolve(source.name)).is_dir()):
         check_fingerprint(origin, base_fingerprint(source))
     own_tokenizer = origin.directory is not None and (origin.directory / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source)
+    own = replace(source, tokenizer_name=str(origin.directory)) if own_tokenizer else source
+    tokenizer = load_tokenizer(own, rows_of(config))
     return TextParts(tokenizer, template_of(origin, tokenizer, config, asked=template), config, adapter)
 
 

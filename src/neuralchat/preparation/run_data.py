@@ -21,7 +21,7 @@ from neuralchat.distributed.collectives import run_first_on_each_host
 from neuralchat.models.adapters.rehearsal import rehearse
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
-from neuralchat.models.loading.base_model import ModelSource, load_config, load_tokenizer
+from neuralchat.models.loading.base_model import ModelSource, load_config, load_tokenizer, rows_of
 from neuralchat.preparation.fitting import (
     check_architecture,
     with_fitting_batch,
@@ -68,7 +68,7 @@ def make_run_data(
     of_this_version, kept = arguments, dict[str, Any]()
     if resume is not None:
         arguments, kept = as_begun(arguments, stored_identity(resume))
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, rows_of(config))
     if arguments.data.chat_template:
         tokenizer.chat_template = read_template(Path(arguments.data.chat_template))
     added = add_tokens(tokenizer, arguments.data.special_tokens)

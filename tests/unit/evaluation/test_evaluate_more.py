@@ -73,7 +73,11 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     file = tmp_path / "scoring.py"
     file.write_text("def short(question, answer, expected):\n    return len(answer) <= len(expected)\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
-    assert "questions: short 0.500\n" in capsys.readouterr().out
+    # True and False are counted, of numbers the mean is taken.
+    assert "questions: short 50%\n" in capsys.readouterr().out
+    file.write_text("def length(question, answer, expected):\n    return len(answer)\n")
+    run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:length")
+    assert "questions: length 1.500\n" in capsys.readouterr().out
     for named, reason in (
         (f"{file}:tall", "has no function tall"),
         (f"{tmp_path}/none.py:short", "none.py does not exist"),
@@ -81,12 +85,44 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     ):
         with pytest.raises(ArgumentsError, match=reason):
             run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", named)
-    file.write_text("def short(question, answer, expected):\n    return [1 / 0]\n")
-    with pytest.raises(ArgumentsError, match=r"it failed on .*row 1: ZeroDivisionError"):
-        run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
     file.write_text("1 / 0")
     with pytest.raises(ArgumentsError, match="cannot be run: ZeroDivisionError"):
         run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("[1 / 0]", r"it failed on .*row 2: ZeroDivisionError"),
+        ("exit(3)", r"it failed on .*row 2: SystemExit: 3"),
+        ("None", r"it gave None for .*row 2; it must return a number"),
+        ("float('nan')", r"it gave nan for .*row 2; it must"),
+    ],
+)
+def test_a_function_that_fails_takes_nothing_else_with_it(
+    run_evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str], returned: str, told: str
+) -> None:
+    file, output = tmp_path / "scoring.py", tmp_path / "out.json"
+    file.write_text(f"def own(question, answer, expected):\n    return 1 if answer == '8' else {returned}\n")
+    with pytest.raises(ArgumentsError, match=told):
+        run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:own", "--output", str(output))
+    assert "1 of 2 answers" in capsys.readouterr().out
+    [part] = json.loads(output.read_text())["parts"]
+    assert [item["systems"]["run"]["answer"] for item in part["items"]] == ["8", "é"]
+
+
+def test_an_answer_is_scored_once(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    file = tmp_path / "scoring.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        f"calls = Path({str(tmp_path / 'calls')!r})\n"
+        "def own(question, answer, expected):\n"
+        "    with calls.open('a') as stream:\n"
+        "        print(answer, file=stream)\n"
+        "    return 1.0\n"
+    )
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "é"], "--run_code", f"{file}:own")
+    assert sorted((tmp_path / "calls").read_text().split()) == ["8", "no", "é"]
 
 
 def test_checks_that_cannot_be_made_are_told_together(run_evaluate: Evaluate) -> None:

@@ -68,11 +68,12 @@ class RefusedRows(RecordReport):
 def token_checks(options: argparse.Namespace) -> TokenChecks:
     """For the tokenizer of --model_name_or_path, with the template that training would take."""
     from neuralchat.models.families.architecture import is_encoder_decoder
-    from neuralchat.models.loading.base_model import ModelSource, load_config, load_tokenizer
+    from neuralchat.models.loading.base_model import ModelSource, load_config, load_tokenizer, rows_of
 
     source = ModelSource(name=options.model_name_or_path)
-    tokenizer: Any = load_tokenizer(source)
-    seq2seq = is_encoder_decoder(load_config(source))
+    config = load_config(source)
+    tokenizer: Any = load_tokenizer(source, rows_of(config))
+    seq2seq = is_encoder_decoder(config)
     data = DataArguments(max_seq_length=options.max_seq_length, template=options.template)
     firsts = RecordSource(files=tuple(options.files), columns=tuple(options.columns)).first_records()
     template = make_template(data.template, tokenizer, conversations=chats(firsts), encoder_decoder=seq2seq)

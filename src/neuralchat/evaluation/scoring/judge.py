@@ -19,6 +19,10 @@ from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.server_bot import ServerBot
 
 FIRST, SECOND, TIE = -1, 1, 0
+# A line of its own, whatever is drawn around it, and no heading; of all other replies, the words that may be one.
+VERDICT_LINE = re.compile(
+    r"^\W*(?:(?i:(?:final |your |my )?verdict|winner)\W+)?(?:(?i:answer) )?(A|B|(?i:TIE))[^\w:]*$", re.M
+)
 VERDICT = re.compile(r"\b(A|B|TIE)\b")
 # Models that think before they answer need room.
 JUDGE_TOKENS = 1024
@@ -100,10 +104,14 @@ def question_for_judge(item: Item, one: str, two: str) -> list[Turn]:
 
 
 def verdict_of(reply: str) -> int | None:
-    """The last verdict that a reply names; None where it names none.
+    """The last verdict that has a line of its own, else the only one that is named; None where it is not clear.
 
-    >>> verdict_of("Both are right, but A is shorter.\\nA"), verdict_of("TIE"), verdict_of("Hm.")
-    (-1, 0, None)
+    >>> verdict_of("Both are right, but A is shorter.\\nA"), verdict_of("**Verdict: B**\\nA good one.")
+    (-1, 1)
+    >>> verdict_of("Answer B is better."), verdict_of("B is better than A."), verdict_of("Tie.")
+    (1, None, 0)
+    >>> verdict_of("Answer A:\\nright.\\nAnswer B:\\nwrong.\\nanswer A")
+    -1
     """
-    found = VERDICT.findall(reply)
-    return {"A": FIRST, "B": SECOND, "TIE": TIE}[found[-1]] if found else None
+    found = VERDICT_LINE.findall(reply)[-1:] or list(set(VERDICT.findall(reply)))
+    return {"A": FIRST, "B": SECOND, "TIE": TIE}[found[0].upper()] if len(found) == 1 else None

@@ -3,42 +3,77 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.evaluation.answers import Answered
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.scoring.scorers import Scorer, asked_of
 
 
-def user_scorer(named: str) -> Scorer:
-    """`named`: PATH.py:FUNCTION, called as FUNCTION(question, answer, expected) for each item. What it returns is a
-    number, of which the mean is taken, or True or False, which is a number too.
+class UserScorer:
+    """`named`: PATH.py:FUNCTION, called as FUNCTION(question, answer, expected) once for each answer. It returns a
+    number, of which the mean is taken, or True or False; where it does that for all answers, they are counted.
 
-    Raises ArgumentsError where there is no such function.
+    `failure`: why there are no scores of it, None where there are.
     """
-    path, _, name = named.rpartition(":")
-    if not path.endswith(".py") or not name.isidentifier():
-        raise ArgumentsError(f"--run_code {named}: name a file and a function of it, as scoring.py:my_score")
-    function = function_of(path, name)
 
-    def score(item: Item, answer: Answered) -> float:
-        try:
-            found = function(item.question, answer.text, item.expected)
-        except Exception as error:
-            raise ArgumentsError(
-                f"--run_code {named}: it failed on {item.source}: {type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(found, bool | int | float):
-            raise ArgumentsError(
-                f"--run_code {named}: it gave {type(found).__name__} for {item.source}; "
-                "it must return a number, or True or False"
-            )
-        return float(found)
+    def __init__(self, named: str) -> None:
+        """Raises ArgumentsError where there is no such function."""
+        path, _, name = named.rpartition(":")
+        if not path.endswith(".py") or not name.isidentifier():
+            raise ArgumentsError(f"--run_code {named}: name a file and a function of it, as scoring.py:my_score")
+        self.named, self.name = named, name
+        self.function = function_of(path, name)
+        self.failure: NeuralChatError | None = None
 
-    return Scorer("run_code", name, asked_of, score)
+    def scorers(self, answered: Iterable[tuple[Item, Answered]]) -> list[Scorer]:
+        """One, which knows the scores of these answers; none where the function fails on any of them."""
+        known: dict[tuple[str, str, str], float] = {}
+        counted = True
+        for item, answer in answered:
+            if not asked_of(item) or (key := key_of(item, answer)) in known:
+                continue
+            try:
+                found = self.function(*key)
+            except (Exception, SystemExit) as error:
+                self.failure = self.refused(f"it failed on {item.source}: {type(error).__name__}: {error}")
+                return []
+            if (number := number_of(found)) is None:
+                self.failure = self.refused(
+                    f"it gave {found!r:.60} for {item.source}; it must return a number, or True or False"
+                )
+                return []
+            # numpy has a bool of its own.
+            counted = counted and str(found) in ("True", "False")
+            known[key] = number
+        return [Scorer("run_code", self.name, asked_of, lambda i, a: known[key_of(i, a)], share=counted)]
+
+    def refused(self, what: str) -> ArgumentsError:
+        return ArgumentsError(f"--run_code {self.named}: {what}. There are no scores of it")
+
+
+def key_of(item: Item, answer: Answered) -> tuple[str, str, str]:
+    """What decides a score."""
+    return item.question, answer.text, item.expected
+
+
+def number_of(found: Any) -> float | None:
+    """Also of numpy's and torch's numbers; None for what is none, or not finite.
+
+    >>> number_of(True), number_of(0.5), number_of("1"), number_of(None), number_of(float("nan"))
+    (1.0, 0.5, None, None, None)
+    """
+    if isinstance(found, str | bytes):
+        return None
+    try:
+        number = float(found)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def function_of(path: str, name: str) -> Callable[..., Any]:
@@ -50,7 +85,7 @@ def function_of(path: str, name: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArgumentsError(f"--run_code: {path} cannot be run: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):

@@ -21,7 +21,12 @@ from neuralchat.models.loading.checkpoint_files import (
     error_line,
     weight_files,
 )
-from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, repair_config, tokenizer_overrides
+from neuralchat.models.loading.checkpoint_repair import (
+    read_tokenizer_config,
+    repair_config,
+    tokenizer_overrides,
+    uses_without_a_row,
+)
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 from neuralchat.models.loading.precision import Precision, widen_small_weights
@@ -134,10 +139,11 @@ def native_or_trusted(name: str, source: ModelSource) -> bool:
     return False
 
 
-def load_tokenizer(source: ModelSource) -> Any:
+def load_tokenizer(source: ModelSource, rows: int | None = None) -> Any:
     """The tokenizer with its own special ids; a missing padding token becomes the unknown or the end token.
 
-    Padding never hides the end token: what is trained on is decided by position, not by id.
+    Padding never hides the end token: what is trained on is decided by position, not by id. `rows`: embeddings of the
+    model, where they are known; tokens past them that no file names are left out.
     """
     from transformers import AutoTokenizer, LlamaTokenizer
 
@@ -153,9 +159,10 @@ def load_tokenizer(source: ModelSource) -> Any:
         if overrides is not None:
             tokenizer = LlamaTokenizer.from_pretrained(name, **overrides, **source.hub_options())
         else:
-            tokenizer = AutoTokenizer.from_pretrained(
-                name, trust_remote_code=source.trust_remote_code, **source.hub_options()
-            )
+            options = {"trust_remote_code": source.trust_remote_code, **source.hub_options()}
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+            if rows is not None and (without := uses_without_a_row(tokenizer, Path(name), rows)):
+                tokenizer = AutoTokenizer.from_pretrained(name, **without, **options)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         # Some settings of a damaged tokenizer are looked at when it is first used.
@@ -255,6 +262,11 @@ def user_errors(what: str) -> Iterator[None]:
             "Give a directory with config.json and safetensors, a hub id that this machine can reach, "
             f"or a fetched model ({', '.join(PACKAGED_MODELS)})."
         ) from error
+
+
+def rows_of(config: Any) -> int | None:
+    """How many embeddings a configuration declares; None where it does not say."""
+    return getattr(config.get_text_config(), "vocab_size", None)
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:
