@@ -62,7 +62,9 @@ TRAINING_FACTS: dict[str, Facts] = {
         minimum=1,
         earlier=8,
     ),
-    "num_train_epochs": DECIDES,
+    "num_train_epochs": decides(
+        "How often the records are gone through; 3 is the default, more for fewer than 334 records, at most 10."
+    ),
     "max_steps": DECIDES,
     "learning_rate": decides("By default that of the method, see methods.md.", default=None),
     "lr_scheduler_type": decides(default="cosine", earlier="linear"),

@@ -13,6 +13,8 @@ from neuralchat.data.batch_plan import BatchPlan
 FAR_OFF_RATE = 100
 # Fewer optimizer steps than this leave hardly anything behind.
 FEW_STEPS = 20
+# What many records are gone through where nobody says otherwise; few of them more often (preparation/fitting.py).
+DEFAULT_EPOCHS = 3
 
 
 def cautions(
@@ -41,6 +43,8 @@ def cautions(
             f"a batch of {batch} is larger than all the data ({units}), so that each epoch is one step; a smaller "
             "--per_device_train_batch_size (or --gradient_accumulation_steps) makes more steps of the same data"
         )
+    if "num_train_epochs" not in arguments.given and args.max_steps <= 0 and args.num_train_epochs > DEFAULT_EPOCHS:
+        yield f"few records, gone through {args.num_train_epochs:g} times; --num_train_epochs sets another number"
     if max_steps < FEW_STEPS:
         yield (
             f"only {max_steps} optimizer step(s), in which a model hardly learns anything new; more --num_train_epochs "

@@ -1,8 +1,9 @@
-"""arguments -> arguments that fit the model and the data: architecture, positions, rate and batch."""
+"""arguments -> arguments that fit the model and the data: architecture, positions, rate, epochs and batch."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from neuralchat.config.config import FinetuneConfig
@@ -87,6 +88,31 @@ def with_fitting_start(arguments: FinetuneConfig, config: Any) -> FinetuneConfig
 # So many optimizer steps teach the demo's facts; batches get smaller for their sake, where there are few examples.
 FITTING_STEPS = 250
 FITTING_BATCHES = (16, 8, 4)
+# Fewer records than make these steps are gone through more often for their sake, but not more often than this.
+MOST_EPOCHS = 10
+
+
+def with_fitting_length(arguments: FinetuneConfig, *, examples: int, units: int, world_size: int) -> FinetuneConfig:
+    """`arguments` with the epochs that suit so many examples, and the batch that suits so many `units` for each."""
+    return with_fitting_batch(with_fitting_epochs(arguments, examples), units, world_size)
+
+
+def with_fitting_epochs(arguments: FinetuneConfig, examples: int) -> FinetuneConfig:
+    """`arguments` with as many epochs as make enough steps of the smallest batch, where none were given.
+
+    >>> [fitting_epochs(examples) for examples in (2, 100, 120, 334, 100_000)]
+    [10, 10, 9, 3, 3]
+    """
+    training = arguments.training
+    given = {"num_train_epochs", "max_steps"} & arguments.given
+    if arguments.schema.original or given or not examples:
+        return arguments
+    return with_training(arguments, num_train_epochs=max(training.num_train_epochs, float(fitting_epochs(examples))))
+
+
+def fitting_epochs(examples: int) -> int:
+    """At least the three that are the default, which many records are gone through."""
+    return min(MOST_EPOCHS, max(3, math.ceil(FITTING_STEPS * FITTING_BATCHES[-1] / examples)))
 
 
 def with_fitting_batch(arguments: FinetuneConfig, units: int, world_size: int) -> FinetuneConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import ModelSource, load_config, load_tokenizer, rows_of
 from neuralchat.preparation.fitting import (
     check_architecture,
-    with_fitting_batch,
+    with_fitting_length,
     with_fitting_rate,
     with_fitting_start,
     within_positions,
@@ -85,10 +86,11 @@ def make_run_data(
     tokens, row_tokens = int(data.trained_on.lengths.sum()), arguments.data.max_seq_length
     units = -(-tokens // row_tokens) if arguments.data.dataset_concatenation else len(data.trained_on)
     world_size = world_size or arguments.training_arguments().world_size
+    fitted = partial(with_fitting_length, examples=len(data.trained_on), units=units, world_size=world_size)
     if kept:
-        tell_kept(kept, with_fitting_batch(of_this_version, units, world_size))
+        tell_kept(kept, fitted(of_this_version))
     return RunData(
-        arguments=with_fitting_batch(arguments, units, world_size),
+        arguments=fitted(arguments),
         source=source,
         config=config,
         tokenizer=tokenizer,

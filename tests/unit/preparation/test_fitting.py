@@ -1,4 +1,5 @@
-"""preparation/fitting.py: no more tokens than the model has positions for, told before anything is loaded."""
+"""preparation/fitting.py: no more tokens than the model has positions for, told before anything is loaded; epochs and
+batch by the number of records."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.errors import ArgumentsError
-from neuralchat.preparation.fitting import within_positions
+from neuralchat.preparation.fitting import with_fitting_length, within_positions
 
 POSITIONS = 128
 
@@ -92,3 +93,27 @@ def test_the_command_says_so_before_anything_is_written(run_cli: Any, write_reco
     assert "--max_seq_length 512: the model has 128 positions; give at most 128" in found.stderr
     assert "Traceback" not in found.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "batch"), [(2, 10, 4), (120, 9, 4), (300, 4, 4), (334, 3, 4), (700, 3, 8), (5000, 3, 16)]
+)
+def test_few_records_are_gone_through_more_often(examples: int, epochs: int, batch: int) -> None:
+    training = with_fitting_length(arguments(), examples=examples, units=examples, world_size=1).training
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (epochs, batch)
+
+
+def test_two_processes_make_the_epochs_and_steps_of_one() -> None:
+    training = with_fitting_length(arguments(), examples=700, units=700, world_size=2).training
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (3, 4)
+
+
+def test_full_rows_leave_the_epochs_to_the_records() -> None:
+    training = with_fitting_length(arguments(), examples=1000, units=90, world_size=1).training
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (3, 4)
+
+
+@pytest.mark.parametrize("values", [{"num_train_epochs": 1.0}, {"num_train_epochs": 3.0}, {"max_steps": 5}])
+def test_epochs_that_were_given_stay(values: dict[str, Any]) -> None:
+    training = with_fitting_length(arguments(**values), examples=20, units=20, world_size=1).training
+    assert training.num_train_epochs == values.get("num_train_epochs", 3.0)
