@@ -254,14 +254,15 @@ def tell(outcome: EvaluationOutcome) -> None:
 
 def kept_and_lost(part: PartOutcome) -> str | None:
     """Of the last system and its base model."""
-    rows = [row for row in part.compared if row.measure == "right" and row.second == part.sides[-1].system.name]
-    if not rows:
+    pair = part.last_pair()
+    if pair is None or not all("right" in side.scores for side in pair):
         return None
-    first = next(side for side in part.sides if side.system.name == rows[0].first)
-    before, after = (side.scores["right"] for side in (first, part.sides[-1]))
-    return before_and_after(
+    before, after = (side.scores["right"] for side in pair)
+    said = before_and_after(
         [{"right_before": before[p] > 0, "right_after": after[p] > 0} for p in before if p in after]
     )
+    lost = ", ".join(f"{row.kind} {row.lost}" for row in part.by_kind() if row.lost)
+    return f"{said}; lost of {lost}" if lost else said
 
 
 def tell_right(part: PartOutcome) -> None:

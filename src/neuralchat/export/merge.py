@@ -10,7 +10,7 @@ from typing import Any
 from neuralchat.console import put
 from neuralchat.data.templates.making import make_template
 from neuralchat.errors import AdapterError, RunDirectoryError
-from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, template_facts
+from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, portable_manifest, template_facts
 from neuralchat.export.combining import combine, others_of
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
@@ -43,8 +43,8 @@ def merge(options: argparse.Namespace) -> int:
         combine(bot, others)
         # Its results are those of one of them.
         manifest |= {"results": {}, "combined": others.facts()}
-    whole, difference = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy)
-    put(f"merging moves no logit by more than {difference:.1e}")
+    whole, told = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy)
+    put(told)
     carry_template(bot, manifest)
     whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
@@ -76,7 +76,7 @@ def write_merged(output: Path, origin: Origin, whole: Any, bot: Chatbot, manifes
             whole.save_pretrained(str(work))
             bot.tokenizer.save_pretrained(str(work))
         write_file(work / CARD_FILE, card_of_merged(origin, manifest, bot, whole))
-        write_file(work / MANIFEST, json_text(manifest))
+        write_file(work / MANIFEST, json_text(portable_manifest(manifest)))
         for file in sorted(work.iterdir()):
             settle_file(file)
 

@@ -54,6 +54,7 @@ def part_of_page(part: PartOutcome, detect: float) -> dict[str, Any]:
         "titles": [title for title, _ in part.sides[-1].figures()],
         "systems": [(side.system.name, [text for _, text in side.figures()]) for side in part.sides],
         "curves": curves_of(part),
+        "kinds": part.by_kind(),
         "groups": groups_of(part),
     }
 
@@ -67,6 +68,7 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "second": head.second,
         "difference": text,
         "interval": f"with 95 % confidence {interval.removesuffix(')')}",
+        "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
         "adjusted_p": probability(head.adjusted_p),
         "strength": strength(head, detect),
         "rows": [row_of_page(row) for row in rows],
@@ -144,8 +146,7 @@ def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
 def groups_of(part: PartOutcome) -> list[dict[str, Any]]:
     """The items by what became of them, the worst first."""
     last = part.sides[-1]
-    beside = next((row.first for row in part.compared if row.second == last.system.name), None)
-    first = next((side for side in part.sides if side.system.name == beside), last)
+    first = pair[0] if (pair := part.last_pair()) is not None else last
     places = [place for place in range(len(part.items)) if place in last.system.answers]
     places.sort(key=lambda place: badness(place, first, last), reverse=True)
     before, after = first.scores.get(RIGHT), last.scores.get(RIGHT)
