@@ -247,7 +247,7 @@ def check_what_it_says_of_itself(whole: Path) -> None:
         (
             ["--openvino", "x"],
             ArgumentsError,
-            "^--openvino is not written here: .*Take --merge DIR, .*optimum-cli export",
+            "^--openvino is not written here: .*--gguf f16, .*openvino-genai.* --merge DIR, .*optimum-cli",
         ),
         (["--gguf_adapter", "q8_0"], ArgumentsError, "--gguf_adapter is 'q8_0'; allowed are f32, f16, bf16$"),
     ],
