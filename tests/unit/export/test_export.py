@@ -295,6 +295,7 @@ def test_a_modelfile_for_ollama() -> None:
     assert has_template
     assert text.splitlines()[0] == "FROM ./a.gguf"
     assert 'PARAMETER stop "<|end|>"' in text
+    assert text.endswith("PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n")
     assert '{{ "<|start|>user\\n" }}{{ $m.Content }}{{ "<|end|>\\n<|start|>assistant\\n" }}' in text
 
 
