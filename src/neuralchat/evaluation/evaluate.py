@@ -247,9 +247,14 @@ def tell(outcome: EvaluationOutcome) -> None:
             put("--report FILE.html and --output FILE.json hold the other measures of each pair")
     for part in outcome.parts:
         if (said := kept_and_lost(part)) is not None:
-            put(f"{part.name}: {said}")
+            put(f"{part.name}{of_whom(part)}: {said}")
     for part in outcome.parts:
         tell_right(part)
+
+
+def of_whom(part: PartOutcome) -> str:
+    """The name of the last system, where there are several beside base models."""
+    return f" of {part.sides[-1].system.name}" if sum(not side.is_base for side in part.sides) > 1 else ""
 
 
 def kept_and_lost(part: PartOutcome) -> str | None:
@@ -279,4 +284,4 @@ def tell_right(part: PartOutcome) -> None:
         )
         only_facts = not any(part.items[place].checks for place in right)
         verb = "state the right fact" if only_facts else "are right"
-        put(f"{count} of {len(right)} {what} {verb} ({count / len(right):.0%})")
+        put(f"{count} of {len(right)} {what}{of_whom(part)} {verb} ({count / len(right):.0%})")

@@ -29,7 +29,7 @@ def export_adapter(options: argparse.Namespace) -> int:
     check_output(output, "--adapter")
     origin = origin_of(options.run, options.base_model)
     if origin.directory is None or origin.method is None or origin.is_whole_model:
-        raise AdapterError(f"{options.run} has no adapter of its own; --merge and --gguf take whole models")
+        raise AdapterError(f"{options.run} has no adapter of its own; --gguf takes whole models")
     voice = Voice.of(origin, trust_remote_code=options.trust_remote_code)
     config = shared_config(origin)
     weights = trained_file(origin.method) if origin.method in METHODS else "adapter_model.safetensors"

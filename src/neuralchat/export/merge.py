@@ -27,7 +27,9 @@ from neuralchat.runs.directory import MANIFEST, json_text
 
 def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
-    check_output(output)
+    # `neuralchat export` names the directory by the way out.
+    flag = "--merge" if getattr(options, "merge", None) is not None else "--output"
+    check_output(output, flag)
     origin = origin_of(run) if run.is_dir() else origin_of_run(run)
     # Without a manifest of ours the merged model could not say how it wants to be asked.
     if origin.kind == "adapter":
@@ -48,7 +50,7 @@ def merge(options: argparse.Namespace) -> int:
     carry_template(bot, manifest)
     whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
-    write_merged(output, origin, whole, bot, manifest)
+    write_merged(output, origin, whole, bot, manifest, flag=flag)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
 
@@ -66,12 +68,14 @@ def carry_template(bot: Chatbot, manifest: dict[str, Any]) -> None:
         manifest["template"] = template_facts(make_template("chat", bot.tokenizer, date=date))
 
 
-def write_merged(output: Path, origin: Origin, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
+def write_merged(
+    output: Path, origin: Origin, whole: Any, bot: Chatbot, manifest: dict[str, Any], *, flag: str = "--output"
+) -> None:
     """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing.
 
     Killed on the way, it leaves no model, and the next merge into `output` deletes what it left.
     """
-    with placed_files(output, last=MODEL_CONFIG, what="merged model") as work:
+    with placed_files(output, last=MODEL_CONFIG, what="merged model", flag=flag) as work:
         with quiet_libraries():
             whole.save_pretrained(str(work))
             bot.tokenizer.save_pretrained(str(work))

@@ -241,6 +241,7 @@ def check_what_it_says_of_itself(whole: Path) -> None:
     [
         ([], ArgumentsError, "export takes one of .*; found none"),
         (["--gguf", "f16", "--merge", "x"], ArgumentsError, "found --merge, --gguf"),
+        (["--merge", RUN], RunDirectoryError, "^--merge .*run is not empty; name a directory that is new"),
         (["--merge", "x", "--output", "y"], ArgumentsError, "--output belongs to --gguf and --gguf_adapter"),
         (["--gguf", "q9"], ArgumentsError, "--gguf is 'q9'; allowed are f32, f16, bf16, q8_0, q6_k, q5_k_m"),
         (["--gguf", "q2_k"], ArgumentsError, "fewer need measurements of"),
