@@ -247,21 +247,27 @@ def tell(outcome: EvaluationOutcome) -> None:
             put("--report FILE.html and --output FILE.json hold the other measures of each pair")
     for part in outcome.parts:
         if (said := kept_and_lost(part)) is not None:
-            put(f"{part.name}: {said}")
+            put(f"{part.name}{of_whom(part)}: {said}")
     for part in outcome.parts:
         tell_right(part)
 
 
+def of_whom(part: PartOutcome) -> str:
+    """The name of the last system, where there are several beside base models."""
+    return f" of {part.sides[-1].system.name}" if sum(not side.is_base for side in part.sides) > 1 else ""
+
+
 def kept_and_lost(part: PartOutcome) -> str | None:
     """Of the last system and its base model."""
-    rows = [row for row in part.compared if row.measure == "right" and row.second == part.sides[-1].system.name]
-    if not rows:
+    pair = part.last_pair()
+    if pair is None or not all("right" in side.scores for side in pair):
         return None
-    first = next(side for side in part.sides if side.system.name == rows[0].first)
-    before, after = (side.scores["right"] for side in (first, part.sides[-1]))
-    return before_and_after(
+    before, after = (side.scores["right"] for side in pair)
+    said = before_and_after(
         [{"right_before": before[p] > 0, "right_after": after[p] > 0} for p in before if p in after]
     )
+    lost = ", ".join(f"{row.kind} {row.lost}" for row in part.by_kind() if row.lost)
+    return f"{said}; lost of {lost}" if lost else said
 
 
 def tell_right(part: PartOutcome) -> None:
@@ -278,4 +284,4 @@ def tell_right(part: PartOutcome) -> None:
         )
         only_facts = not any(part.items[place].checks for place in right)
         verb = "state the right fact" if only_facts else "are right"
-        put(f"{count} of {len(right)} {what} {verb} ({count / len(right):.0%})")
+        put(f"{count} of {len(right)} {what}{of_whom(part)} {verb} ({count / len(right):.0%})")

@@ -27,9 +27,10 @@ def run_around(path: Path) -> Path | None:
 
 
 def data_arguments(path: Path) -> DataArguments:
-    """Those of the run; of anything else the defaults."""
+    """Those of the run; of anything else, such as the merged model of a checkpoint, the defaults."""
     run = run_around(path)
-    values = values_of_run(run, SCHEMA)[0] if run is not None else {}
+    known = run is not None and isinstance(read_manifest(run).get("arguments"), dict)
+    values = values_of_run(run, SCHEMA)[0] if run is not None and known else {}
     return DataArguments(**{a.name: values[a.name] for a in SCHEMA.of_part("data") if a.name in values})
 
 
@@ -42,6 +43,8 @@ def held_out_items(path: Path, bot: Chatbot, cluster_by: str | None, limit: int 
     if run is None:
         raise DataError(f"{path} is no finished run, so that nothing is known of held-out records; {ELSE}")
     manifest, data = read_manifest(run), data_arguments(run)
+    if "merged" in manifest["adapter"]:
+        raise DataError(f"{run} is a merged model, which does not say where records are; {ELSE}")
     known = mapping(manifest, "data")
     counts, given = mapping(known, "counts").get("validation"), known.get("given_in_python")
     if not isinstance(counts, dict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list
 from neuralchat.evaluation.answers import answers_to, askable
 from neuralchat.evaluation.comparison import Measured
 from neuralchat.evaluation.effect import COMPARED_PROMPTS, check_effect
@@ -21,6 +21,7 @@ from neuralchat.evaluation.loss import examples_of, losses_of
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling
+from neuralchat.inference.voice import Voice
 from neuralchat.runs.directory import checkpoints
 
 BASE = "base"
@@ -58,6 +59,24 @@ class Loading:
         return Chatbot.load(
             path, trust_remote_code=self.trust_remote_code, template=self.template, base_model=self.base_model
         )
+
+    def check(self, systems: Sequence[Candidate]) -> None:
+        """All that can be read without a weight, of all of them. Raises what was wrong before any of them is asked."""
+        wrong: list[NeuralChatError] = []
+        for named in systems:
+            try:
+                Voice.load(
+                    named.path,
+                    trust_remote_code=self.trust_remote_code,
+                    template=self.template,
+                    base_model=self.base_model,
+                )
+            except NeuralChatError as error:
+                wrong.append(error)
+        if len(wrong) == 1:
+            raise wrong[0]
+        if wrong:
+            raise ArgumentsError(problem_list("these cannot be evaluated:", [str(error) for error in wrong]))
 
 
 def base_key(path: str, bot: Chatbot, loading: Loading) -> tuple[Any, ...]:
@@ -130,6 +149,8 @@ def each_measured(
     `laboratory_for` is given the first of them. Raises AdapterError for an adapter that changes nothing.
     """
     laboratory: Laboratory | None = None
+    if len(systems) > 1:
+        loading.check(systems)
     for place, named in enumerate(systems):
         bot = loading.load(named.path)
         if compare and not bot.has_base and len(systems) == 1:

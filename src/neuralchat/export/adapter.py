@@ -10,7 +10,7 @@ from typing import Any
 from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note, put
 from neuralchat.errors import AdapterError
-from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
+from neuralchat.export.card import CARD_FILE, CHAT_TEMPLATE_FILE, card_of_export, manifest_of, name_elsewhere
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import copy_file, settle_file, write_file
@@ -29,7 +29,7 @@ def export_adapter(options: argparse.Namespace) -> int:
     check_output(output, "--adapter")
     origin = origin_of(options.run, options.base_model)
     if origin.directory is None or origin.method is None or origin.is_whole_model:
-        raise AdapterError(f"{options.run} has no adapter of its own; --merge and --gguf take whole models")
+        raise AdapterError(f"{options.run} has no adapter of its own; --gguf takes whole models")
     voice = Voice.of(origin, trust_remote_code=options.trust_remote_code)
     config = shared_config(origin)
     weights = trained_file(origin.method) if origin.method in METHODS else "adapter_model.safetensors"
@@ -50,12 +50,10 @@ def shared_config(origin: Origin) -> dict[str, Any]:
     """adapter_config.json with the base model by a name that others know, where there is one."""
     assert origin.directory is not None
     config = check_adapter_files(origin.directory)
-    base = Path(origin.source.name)
-    if base.is_absolute() or base.is_dir():
-        note(
-            f"the base model was a directory, {base}; the adapter names it '{base.name}', as it may be called elsewhere"
-        )
-        config["base_model_name_or_path"] = base.name
+    base = origin.source.name
+    if (name := name_elsewhere(base)) != base:
+        note(f"the base model was a directory, {base}; the adapter names it '{name}', as it may be called elsewhere")
+        config["base_model_name_or_path"] = name
     return config
 
 
@@ -72,4 +70,10 @@ def card_of_adapter(origin: Origin, voice: Voice, base: str) -> str:
         dtype=origin.storage or "float32",
         encoder_decoder=is_encoder_decoder(load_config(origin.source)),
     )
-    return card_of_export(origin, manifest, with_neuralchat=with_neuralchat(whole=False), without_neuralchat=code)
+    return card_of_export(
+        origin,
+        manifest,
+        with_neuralchat=with_neuralchat(whole=False),
+        without_neuralchat=code,
+        template_in=CHAT_TEMPLATE_FILE if voice.tokenizer.chat_template else "",
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.schema import SCHEMA
 from neuralchat.data.templates.template import Template
-from neuralchat.inference.origin import Origin
+from neuralchat.inference.origin import Origin, mapping_in
 from neuralchat.models.loading.base_licence import licence_of_base
-from neuralchat.runs.directory import read_manifest
+from neuralchat.runs.directory import MANIFEST, read_manifest
 from neuralchat.runs.kept_evaluation import kept_evaluation
 from neuralchat.runs.model_card import model_card
 
 CARD_FILE = "README.md"
+# As transformers writes a tokenizer's template.
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 
 def manifest_of(origin: Origin, template: Template) -> dict[str, Any]:
@@ -33,6 +37,40 @@ def manifest_of_checkpoint(origin: Origin, template: Template) -> dict[str, Any]
     }
 
 
+def portable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a model says of itself wherever it is taken: no place of this machine, no question and no answer."""
+    base, data, results = (mapping_in(manifest, part) for part in ("base_model", "data", "results"))
+    kept = ("neuralchat", "created", "template", "adapter", "precision", "versions", "combined")
+    arguments, counts = mapping_in(manifest, "arguments"), mapping_in(data, "counts")
+    return {
+        **{name: manifest[name] for name in kept if name in manifest},
+        "base_model": {
+            **{name: base.get(name) for name in ("revision", "architecture", "commit")},
+            "name": name_elsewhere(str(base.get("name"))),
+        },
+        "data": {
+            **{name: found for name, found in data.items() if name.endswith("_fingerprint")},
+            "counts": {part: numbers_of(mapping_in(counts, part)) for part in counts},
+        },
+        # Names of files and places are of no use elsewhere.
+        "arguments": {
+            name: value
+            for name, value in arguments.items()
+            if name in SCHEMA.arguments and not SCHEMA.arguments[name].facts.path
+        },
+        "results": {**numbers_of(results), "samples": []} if results else {},
+    }
+
+
+def name_elsewhere(base: str) -> str:
+    """A base model's name as it may be called on another machine: of a directory the last part."""
+    return Path(base).name if Path(base).is_absolute() or Path(base).is_dir() else base
+
+
+def numbers_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is None or isinstance(value, int | float)}
+
+
 def template_facts(template: Template) -> dict[str, Any]:
     return {
         "name": template.name,
@@ -43,7 +81,13 @@ def template_facts(template: Template) -> dict[str, Any]:
 
 
 def card_of_export(
-    origin: Origin, manifest: dict[str, Any], *, with_neuralchat: str = "", without_neuralchat: str = "", use: str = ""
+    origin: Origin,
+    manifest: dict[str, Any],
+    *,
+    with_neuralchat: str = "",
+    without_neuralchat: str = "",
+    use: str = "",
+    template_in: str = MANIFEST,
 ) -> str:
     """`manifest`: of what leaves. One of several adapters has no figures: those of the run are not its own."""
     is_run = origin.kind == "run" and "combined" not in manifest
@@ -54,4 +98,5 @@ def card_of_export(
         use=use,
         evaluation=kept_evaluation(Path(origin.name)) if is_run else (),
         licence=licence_of_base(origin.source),
+        template_in=template_in,
     )

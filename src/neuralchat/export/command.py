@@ -13,9 +13,11 @@ WAYS = (
 
 
 NO_OPENVINO = (
-    "--openvino is not written here: optimum-intel (2.2) asks for another transformers than this one (5.24). Take "
-    "--merge DIR, and in an environment of its own: pip install 'optimum-intel[openvino]', then "
-    "optimum-cli export openvino --model DIR --task text-generation-with-past OUTPUT"
+    "--openvino is not written here: optimum-intel (2.2), which writes it, takes transformers below 5.6, and this "
+    "program takes 5.24. OpenVINO reads GGUF: --gguf f16, then pip install openvino-genai and its "
+    "LLMPipeline(FILE, 'CPU'), for llama, mistral, qwen2 and qwen3. For its own format try --merge DIR, and in an "
+    "environment of its own: pip install 'optimum-intel[openvino]', then optimum-cli export openvino --model DIR "
+    "--task text-generation-with-past OUTPUT"
 )
 
 

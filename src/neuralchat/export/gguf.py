@@ -95,8 +95,8 @@ def whole_model(bot: Chatbot, method: str | None, *, allow_lossy: bool) -> Any:
         return model
     if method is None:
         raise AdapterError(f"{bot.name} has an adapter of an unknown method")
-    whole, difference = measured_merge(model, method, allow_lossy=allow_lossy)
-    put(f"merging moves no logit by more than {difference:.1e}")
+    whole, told = measured_merge(model, method, allow_lossy=allow_lossy)
+    put(told)
     return whole
 
 

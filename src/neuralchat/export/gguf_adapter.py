@@ -9,7 +9,7 @@ from shlex import quote
 from neuralchat.console import put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError, ArgumentsError
-from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
+from neuralchat.export.card import CARD_FILE, CHAT_TEMPLATE_FILE, card_of_export, manifest_of
 from neuralchat.export.gguf import name_of_files
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
@@ -21,8 +21,6 @@ from neuralchat.models.gguf.adapter_writing import ADAPTER_TYPES, write_gguf_ada
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
 from neuralchat.models.loading.base_model import load_config
-
-TEMPLATE = "chat_template.jinja"
 
 
 def export_gguf_adapter(options: argparse.Namespace) -> int:
@@ -51,8 +49,8 @@ def export_gguf_adapter(options: argparse.Namespace) -> int:
         count = write_gguf_adapter(work / file, bot.model, kind, name)
         settle_file(work / file)
         if template is not None:
-            write_file(work / TEMPLATE, template)
-        told = f" --jinja --chat-template-file {TEMPLATE}" if template is not None else ""
+            write_file(work / CHAT_TEMPLATE_FILE, template)
+        told = f" --jinja --chat-template-file {CHAT_TEMPLATE_FILE}" if template is not None else ""
         use = (
             f"`llama-server -m BASE.gguf --lora {file}{told}`, where BASE.gguf is the base model's own file "
             "(`neuralchat export BASE_MODEL --gguf TYPE` writes one). Results and evaluation are those of the adapter "
@@ -61,7 +59,7 @@ def export_gguf_adapter(options: argparse.Namespace) -> int:
         write_file(work / CARD_FILE, card_of_export(origin, manifest_of(origin, bot.template), use=use))
     size = (output / file).stat().st_size / 1e6
     put(f"{output / file}: {size:,.1f} MB, {kind.name}, changes {count} matrices of {origin.source.name}")
-    told = f" --jinja --chat-template-file {quote(str(output / TEMPLATE))}" if template is not None else ""
+    told = f" --jinja --chat-template-file {quote(str(output / CHAT_TEMPLATE_FILE))}" if template is not None else ""
     put(f"the base model's own file: neuralchat export {quote(origin.source.name)} --gguf TYPE")
     put(f"for llama.cpp: llama-server -m BASE.gguf --lora {quote(str(output / file))}{told}")
     return 0

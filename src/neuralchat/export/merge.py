@@ -10,7 +10,7 @@ from typing import Any
 from neuralchat.console import put
 from neuralchat.data.templates.making import make_template
 from neuralchat.errors import AdapterError, RunDirectoryError
-from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, template_facts
+from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, portable_manifest, template_facts
 from neuralchat.export.combining import combine, others_of
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
@@ -27,7 +27,9 @@ from neuralchat.runs.directory import MANIFEST, json_text
 
 def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
-    check_output(output)
+    # `neuralchat export` names the directory by the way out.
+    flag = "--merge" if getattr(options, "merge", None) is not None else "--output"
+    check_output(output, flag)
     origin = origin_of(run) if run.is_dir() else origin_of_run(run)
     # Without a manifest of ours the merged model could not say how it wants to be asked.
     if origin.kind == "adapter":
@@ -43,12 +45,12 @@ def merge(options: argparse.Namespace) -> int:
         combine(bot, others)
         # Its results are those of one of them.
         manifest |= {"results": {}, "combined": others.facts()}
-    whole, difference = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy)
-    put(f"merging moves no logit by more than {difference:.1e}")
+    whole, told = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy)
+    put(told)
     carry_template(bot, manifest)
     whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
-    write_merged(output, origin, whole, bot, manifest)
+    write_merged(output, origin, whole, bot, manifest, flag=flag)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
 
@@ -66,17 +68,19 @@ def carry_template(bot: Chatbot, manifest: dict[str, Any]) -> None:
         manifest["template"] = template_facts(make_template("chat", bot.tokenizer, date=date))
 
 
-def write_merged(output: Path, origin: Origin, whole: Any, bot: Chatbot, manifest: dict[str, Any]) -> None:
+def write_merged(
+    output: Path, origin: Origin, whole: Any, bot: Chatbot, manifest: dict[str, Any], *, flag: str = "--output"
+) -> None:
     """Model, tokenizer, README.md and manifest into `output`: all of it, or RunDirectoryError and nothing.
 
     Killed on the way, it leaves no model, and the next merge into `output` deletes what it left.
     """
-    with placed_files(output, last=MODEL_CONFIG, what="merged model") as work:
+    with placed_files(output, last=MODEL_CONFIG, what="merged model", flag=flag) as work:
         with quiet_libraries():
             whole.save_pretrained(str(work))
             bot.tokenizer.save_pretrained(str(work))
         write_file(work / CARD_FILE, card_of_merged(origin, manifest, bot, whole))
-        write_file(work / MANIFEST, json_text(manifest))
+        write_file(work / MANIFEST, json_text(portable_manifest(manifest)))
         for file in sorted(work.iterdir()):
             settle_file(file)
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from neuralchat.console.terminal import visible
+from neuralchat.runs.directory import MANIFEST
 from neuralchat.runs.kept_evaluation import KeptFigure
 from neuralchat.secrets import without_remembered
 
@@ -28,9 +29,11 @@ def model_card(
     use: str = "",
     evaluation: Sequence[KeptFigure] = (),
     licence: str | None = None,
+    template_in: str = MANIFEST,
 ) -> str:
     """`with_neuralchat`, `without_neuralchat`: Python code that asks one question; the second may be empty. `use`: how
     a file for other programs is used, in the place of both. `licence`: of the base model, None where it does not say.
+    `template_in`: the file beside the card that holds the template; empty where none does.
     """
     base, adapter = manifest["base_model"]["name"], manifest["adapter"]
     method, merged = adapter["method"], adapter.get("merged")
@@ -82,7 +85,8 @@ def model_card(
             "place: `neuralchat chat THIS_DIRECTORY --base_model PATH`"
             + (", or `base` in the code above." if without_neuralchat else "."),
         ]
-    parts += ["", "The prompt must be written as in training; `neuralchat.json` holds the template."]
+    holds = f"; `{template_in}` holds the template" if template_in else ""
+    parts += ["", f"The prompt must be written as in training{holds}."]
     return "\n".join(parts) + "\n"
 
 

@@ -48,6 +48,7 @@ def run_evaluate(tuned_model: Any, write_records: Callable[..., Path], monkeypat
 
         monkeypatch.setattr(systems.Chatbot, "load", load)
         monkeypatch.setattr(systems, "base_key", lambda *_: "base")
+        monkeypatch.setattr(systems.Loading, "check", lambda *_: None)
         parser = FlagParser()
         verbs.add_eval(parser)
         parser.set_defaults(work=cli.run_eval)

@@ -144,16 +144,24 @@ def test_what_has_no_base_model_is_not_compared(
 
 
 def test_general_questions_are_counted_by_themselves(
-    run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+    run_evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And what was lost is told by kind."""
     facts = [prompt.facts for prompt in spread_prompts(3)]
+    kinds = [prompt.kind for prompt in spread_prompts(3)]
+    page, output = tmp_path / "page.html", tmp_path / "out.json"
     right = [" ".join(fact if isinstance(fact, str) else fact[0] for fact in each) for each in facts]
-    _, bot = run_evaluate([], [right[0], "nothing", right[2]], right, "--general", "3")
+    words = ["--general", "3", "--report", str(page), "--output", str(output)]
+    _, bot = run_evaluate([], [right[0], "nothing", right[2]], right, *words)
     assert capsys.readouterr().out.endswith(
-        "general: 3 of 3 right before, 2 after (2 kept, 1 lost, 0 gained)\n"
+        f"general: 3 of 3 right before, 2 after (2 kept, 1 lost, 0 gained); lost of {kinds[1]} 1\n"
         "2 of 3 general answers state the right fact (67%)\n"
     )
     assert [turns[-1].content for turns in bot.asked[1:]] == [prompt.instruction for prompt in spread_prompts(3)]
+    rows = json.loads(output.read_text())["parts"][0]["kinds"]
+    lost = {"kind": kinds[1], "asked": 1, "before": 1, "after": 0, "lost": 1, "gained": 0}
+    assert (rows[0], sorted(row["kind"] for row in rows)) == (lost, sorted(kinds))
+    assert f'<td>{kinds[1]}</td><td>1</td><td>1</td><td>0</td><td class="worse">1</td><td></td>' in page.read_text()
 
 
 def test_flags_that_cannot_be_are_told_together(run_evaluate: Evaluate) -> None:

@@ -12,7 +12,7 @@ from support.small_models import save_checkpoint
 
 import neuralchat
 from neuralchat import cli
-from neuralchat.errors import ArgumentsError, DataError
+from neuralchat.errors import ArgumentsError, DataError, NeuralChatError
 from neuralchat.runs.kept_evaluation import kept_evaluation
 
 
@@ -141,3 +141,13 @@ def test_what_held_nothing_out_says_what_to_do(desk: Path, tmp_path: Path) -> No
         evaluated(desk / "model", tmp_path / "a.json", "--checkpoints")
     with pytest.raises(ArgumentsError, match="--checkpoints follows one run along its training, found 2 runs"):
         evaluated(desk / "run", tmp_path / "a.json", "--checkpoints", second=desk / "model")
+
+
+def test_what_is_not_there_is_told_before_anything_is_asked(desk: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "a.json"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NeuralChatError, match="nosuch does not exist"):
+        evaluated(desk / "run", asked, second=tmp_path / "nosuch")
+    with pytest.raises(ArgumentsError, match=r"(?s)these cannot be evaluated:.*empty.*nosuch does not exist"):
+        evaluated(tmp_path / "empty", asked, second=tmp_path / "nosuch")
+    assert not asked.exists()

@@ -18,18 +18,22 @@ from support.small_models import CHAT_TEMPLATE, make_pieces_tokenizer, make_toke
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from neuralchat.cli import make_parser
+from neuralchat.config.arguments import DataArguments
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.alpaca import AlpacaTemplate
 from neuralchat.data.templates.chat import ChatTemplate
 from neuralchat.data.templates.portable import portable_template, written_otherwise
-from neuralchat.errors import AdapterError, ArgumentsError, ModelError, RunDirectoryError
+from neuralchat.errors import AdapterError, ArgumentsError, DataError, ModelError, RunDirectoryError
+from neuralchat.evaluation.held_out import data_arguments, held_out_items
 from neuralchat.export import gguf as exporting
+from neuralchat.export.card import CARD_FILE
 from neuralchat.export.command import export
 from neuralchat.export.modelfile import frames_of, modelfile
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.models.compat.llama_cpp import quantized, quantizer
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES, stored_as, stored_bytes, stored_weight
 from neuralchat.models.gguf.vocabulary import vocabulary_of
+from neuralchat.runs.summary import summary_of_run
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_of_0_1"
 RUN, MODEL = FIXTURE / "run", FIXTURE / "model"
@@ -189,6 +193,7 @@ def test_an_adapter_is_shared_without_paths_of_this_machine(tmp_path: Path) -> N
     texts = [path.read_text() for path in output.iterdir() if path.suffix in (".json", ".md")]
     made_in = json.loads((RUN / "neuralchat.json").read_text())["working_directory"]
     assert not any(str(MODEL) in text or made_in in text for text in texts)
+    assert (output / "README.md").read_text().endswith("; `chat_template.jinja` holds the template.\n")
     bot = Chatbot.load(RUN, base_model=MODEL)
     base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(output)
@@ -209,6 +214,26 @@ def test_a_merged_model_says_the_template_of_training(tmp_path: Path, capsys: py
         "input_ids"
     ]
     assert ids == Chatbot.load(tmp_path / "whole").voice.whole_prompt([Turn("user", QUESTION)])
+    check_what_it_says_of_itself(tmp_path / "whole")
+
+
+def check_what_it_says_of_itself(whole: Path) -> None:
+    """No place of the machine that trained, no record; all that the card, `show` and an evaluation need."""
+    own, said = (json.loads((place / "neuralchat.json").read_text()) for place in (RUN, whole))
+    told = [path.read_text() for path in whole.iterdir() if path.name in ("neuralchat.json", "config.json", CARD_FILE)]
+    secret = [str(MODEL), own["working_directory"], *own["arguments"]["train_file"]]
+    secret += [text for sample in own["results"]["samples"] for text in (sample["question"], sample["after"])]
+    assert len(secret) > 3
+    assert [text for text in secret if any(text in file for file in told)] == []
+    assert said["arguments"]["max_seq_length"] == own["arguments"]["max_seq_length"]
+    assert said["data"]["train_fingerprint"] == own["data"]["train_fingerprint"]
+    summary_of_run(whole, said)
+    assert data_arguments(whole).max_seq_length == own["arguments"]["max_seq_length"]
+    # The merged model of a checkpoint knows no arguments.
+    (whole / "neuralchat.json").write_text(json.dumps({name: said[name] for name in said if name != "arguments"}))
+    assert data_arguments(whole) == DataArguments()
+    with pytest.raises(DataError, match="is a merged model, which does not say where records are; name questions"):
+        held_out_items(whole, Chatbot.load(whole), None, None)
 
 
 @pytest.mark.parametrize(
@@ -216,13 +241,14 @@ def test_a_merged_model_says_the_template_of_training(tmp_path: Path, capsys: py
     [
         ([], ArgumentsError, "export takes one of .*; found none"),
         (["--gguf", "f16", "--merge", "x"], ArgumentsError, "found --merge, --gguf"),
+        (["--merge", RUN], RunDirectoryError, "^--merge .*run is not empty; name a directory that is new"),
         (["--merge", "x", "--output", "y"], ArgumentsError, "--output belongs to --gguf and --gguf_adapter"),
         (["--gguf", "q9"], ArgumentsError, "--gguf is 'q9'; allowed are f32, f16, bf16, q8_0, q6_k, q5_k_m"),
         (["--gguf", "q2_k"], ArgumentsError, "fewer need measurements of"),
         (
             ["--openvino", "x"],
             ArgumentsError,
-            "^--openvino is not written here: .*Take --merge DIR, .*optimum-cli export",
+            "^--openvino is not written here: .*--gguf f16, .*openvino-genai.* --merge DIR, .*optimum-cli",
         ),
         (["--gguf_adapter", "q8_0"], ArgumentsError, "--gguf_adapter is 'q8_0'; allowed are f32, f16, bf16$"),
     ],
@@ -270,6 +296,7 @@ def test_a_modelfile_for_ollama() -> None:
     assert has_template
     assert text.splitlines()[0] == "FROM ./a.gguf"
     assert 'PARAMETER stop "<|end|>"' in text
+    assert text.endswith("PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n")
     assert '{{ "<|start|>user\\n" }}{{ $m.Content }}{{ "<|end|>\\n<|start|>assistant\\n" }}' in text
 
 

@@ -44,6 +44,18 @@ class Side:
 
 
 @dataclass(frozen=True)
+class KindOutcome:
+    """Of the items of one kind: how many are right in the first and in the last system, and what changed."""
+
+    kind: str
+    asked: int
+    before: int
+    after: int
+    lost: int
+    gained: int
+
+
+@dataclass(frozen=True)
 class PartOutcome:
     """What was found on one set of items. `sides`: base models first, then the systems in the order of the command."""
 
@@ -54,6 +66,33 @@ class PartOutcome:
 
     def by_pair(self) -> list[list[Compared]]:
         return [list(rows) for _, rows in groupby(self.compared, key=lambda row: (row.first, row.second))]
+
+    def last_pair(self) -> tuple[Side, Side] | None:
+        """The last system and the first that it was compared with, its base model if there is one."""
+        last = self.sides[-1]
+        beside = next((row.first for row in self.compared if row.second == last.system.name), None)
+        first = next((side for side in self.sides if side.system.name == beside), None)
+        return None if first is None else (first, last)
+
+    def by_kind(self) -> list[KindOutcome]:
+        """Of that pair, what most was lost of first; empty where items are not of several kinds or not checked."""
+        pair = self.last_pair()
+        before, after = ({}, {}) if pair is None else (side.scores.get("right", {}) for side in pair)
+        kinds: dict[str, list[tuple[bool, bool]]] = {}
+        for place in before.keys() & after.keys():
+            kinds.setdefault(self.items[place].kind, []).append((before[place] > 0, after[place] > 0))
+        found = [
+            KindOutcome(
+                kind=kind,
+                asked=len(marks),
+                before=sum(one for one, _ in marks),
+                after=sum(two for _, two in marks),
+                lost=sum(one and not two for one, two in marks),
+                gained=sum(two and not one for one, two in marks),
+            )
+            for kind, marks in kinds.items()
+        ]
+        return sorted(found, key=lambda row: (row.gained - row.lost, -row.lost, row.kind)) if len(found) > 1 else []
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +109,7 @@ class PartOutcome:
                 for side in self.sides
             ],
             "compared": [row_as_json(row) for row in self.compared],
+            **({"kinds": [asdict(row) for row in kinds]} if (kinds := self.by_kind()) else {}),
             "items": [self.item_as_json(place, item) for place, item in enumerate(self.items)],
         }
 

@@ -9,13 +9,15 @@ from typing import Any
 from neuralchat.console.terminal import visible
 from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
 from neuralchat.evaluation.facts import alternatives_of
-from neuralchat.evaluation.items import Item
+from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
 from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, probability, strength, value
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
 RIGHT, SIMILAR = "right", "rouge_l"
+# Other parts are tasks of the harness.
+WHAT_IS_ASKED = {QUESTIONS: "questions", HELD_OUT: "held-out records", GENERAL: "general questions"}
 # Of systems in the title of the page.
 MOST_NAMES = 3
 PLOT_WIDTH, ROW_HEIGHT, NAMES_WIDTH = 560, 26, 150
@@ -46,16 +48,30 @@ def part_of_page(part: PartOutcome, detect: float) -> dict[str, Any]:
     pairs = part.by_pair()
     first = pairs[0][0] if pairs else None
     return {
-        "name": part.name,
+        "name": WHAT_IS_ASKED.get(part.name, f"documents of {part.name}"),
         "asked": len(part.items),
-        "title": part.name if first is None else f"{part.name}: {number_asked(first)}",
+        "title": title_of(part, None if first is None else number_asked(first)),
         "pairs": [pair_of_page(rows, detect) for rows in pairs],
         "figures": part.sides[-1].figures(),
         "titles": [title for title, _ in part.sides[-1].figures()],
         "systems": [(side.system.name, [text for _, text in side.figures()]) for side in part.sides],
         "curves": curves_of(part),
+        "kinds": part.by_kind(),
         "groups": groups_of(part),
     }
+
+
+def title_of(part: PartOutcome, asked: str | None) -> str:
+    name = "general: what was lost of everything else" if part.name == GENERAL and asked else part.name
+    return name if asked is None else asked if part.name == QUESTIONS else f"{name}, {asked}"
+
+
+def as_sentence(text: str) -> str:
+    """
+    >>> as_sentence("to see it takes more"), as_sentence("")
+    ('To see it takes more.', '')
+    """
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
@@ -67,8 +83,9 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "second": head.second,
         "difference": text,
         "interval": f"with 95 % confidence {interval.removesuffix(')')}",
+        "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
         "adjusted_p": probability(head.adjusted_p),
-        "strength": strength(head, detect),
+        "strength": as_sentence(strength(head, detect)),
         "rows": [row_of_page(row) for row in rows],
         "plot": difference_plot([row for row in rows if row.share]),
     }
@@ -144,8 +161,7 @@ def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
 def groups_of(part: PartOutcome) -> list[dict[str, Any]]:
     """The items by what became of them, the worst first."""
     last = part.sides[-1]
-    beside = next((row.first for row in part.compared if row.second == last.system.name), None)
-    first = next((side for side in part.sides if side.system.name == beside), last)
+    first = pair[0] if (pair := part.last_pair()) is not None else last
     places = [place for place in range(len(part.items)) if place in last.system.answers]
     places.sort(key=lambda place: badness(place, first, last), reverse=True)
     before, after = first.scores.get(RIGHT), last.scores.get(RIGHT)

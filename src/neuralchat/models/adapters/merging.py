@@ -30,8 +30,8 @@ def merged(model: Any, method: str) -> Any:
     return measured_merge(model, method)[0]
 
 
-def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tuple[Any, float]:
-    """(the base model with the adapter in its weights, the largest difference that this makes to a logit).
+def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tuple[Any, str]:
+    """(the base model with the adapter in its weights, a sentence on how far this moves logits).
 
     Merged in fp32, then rounded to the dtype that the weights had. A head that is the embedding's matrix becomes one of
     its own where LoRA was put on either of them. Raises AdapterError where the method cannot be merged, and, unless
@@ -42,7 +42,9 @@ def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tup
     model.eval().float()
     expected = tried_logits(base_model_of(model))
     untie_adapted_head(base_model_of(model))
-    whole = model.merge_and_unload().to(dtype)
+    whole = model.merge_and_unload()
+    exact = tried_logits(whole)
+    whole = whole.to(dtype)
     found = tried_logits(whole)
     difference = float((found - expected).norm() / expected.norm())
     if not allow_lossy and not difference <= MERGE_TOLERANCE.get(dtype, MERGE_TOLERANCE[torch.bfloat16]):
@@ -50,7 +52,11 @@ def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tup
             f"the merged model is another one than base model and adapter: its logits differ by {difference:.0e} of "
             "their size, more than rounding explains. Nothing was written; use the adapter as it is, or --allow_lossy"
         )
-    return whole, float((found - expected).abs().max())
+    told = f"merging moves no logit by more than {float((exact - expected).abs().max()):.1e}"
+    if dtype != torch.float32:
+        rounding = float((found - exact).abs().max())
+        told += f"; storing and computing it in {str(dtype).removeprefix('torch.')} by {rounding:.1g}"
+    return whole, told
 
 
 @torch.inference_mode()
