@@ -319,8 +319,9 @@ class Chatbot:
         if isinstance(conversation, str):
             self.check_question(conversation)
             return [*self.system_turn(), Turn("user", conversation)]
-        turns = list(conversation) if isinstance(conversation, Sequence) else []
-        if not turns or not all(isinstance(turn, Turn) for turn in turns):
+        listed = list(conversation) if isinstance(conversation, Sequence) else []
+        turns = [turn for turn in listed if isinstance(turn, Turn)]
+        if not turns or len(turns) < len(listed):
             raise ArgumentsError(
                 f"item {index} of chat_many must be a text, or a list of Turn, found {conversation!r:.60}; a turn is "
                 'Turn("user", "...")'

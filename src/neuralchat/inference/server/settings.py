@@ -22,7 +22,7 @@ from neuralchat.paths import expanded_path
 from neuralchat.secrets import remember_secret
 
 # The digest of no key.
-UNREADABLE_KEYS = (b"",)
+UNREADABLE_KEYS: tuple[bytes, ...] = (b"",)
 KEY_VARIABLE = "NEURALCHAT_SERVER_KEYS"
 SHORTEST_KEY = 16
 MOST_KEY_BYTES = 1 << 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from neuralchat.data.records import Turn
@@ -50,7 +51,7 @@ def placed_turns(items: Sequence[Any], only: str) -> list[tuple[str, Turn]]:
         # A model makes several calls, with words before them, in one turn.
         if kind == "function_call" and placed and placed[-1][1].role == "assistant":
             last_place, last = placed[-1]
-            placed[-1] = (last_place, Turn("assistant", last.content, tool_calls=(*last.tool_calls, *turn.tool_calls)))
+            placed[-1] = (last_place, replace(last, tool_calls=(*last.tool_calls, *turn.tool_calls)))
         else:
             placed.append((place, turn))
     return placed
