@@ -99,6 +99,9 @@ def end_alike(text: str, other: str) -> bool:
 
 def says_same_again(text: RecordText) -> str | None:
     answer = text.answer
+    # So many words, and lines, take more characters.
+    if len(answer) < 2 * LOOP_WORDS - 1:
+        return None
     lines = answer.splitlines()
     if len(lines) >= LOOP_LINES:
         long = [line for line in map(str.strip, lines) if len(line) > LOOP_LINE_CHARACTERS]

@@ -58,7 +58,7 @@ def test_all_is_asked_written_down_and_refused_for_a_reason(
     output, report = tmp_path / "a.jsonl", tmp_path / "report.json"
     with teacher_flags(way, checkpoint) as flags:
         words = ["data", "generate", *flags, "--output", str(output), "--report", str(report)]
-        words += ["--count", "1", "--patience", "2", "--max_new_tokens", "12"]
+        words += ["--count", "12", "--patience", "2", "--max_new_tokens", "12"]
         assert main(words) == 1
         journal = (tmp_path / "a.jsonl.journal").read_bytes()
         told = json.loads(report.read_text())
@@ -67,7 +67,7 @@ def test_all_is_asked_written_down_and_refused_for_a_reason(
     assert (tmp_path / "a.jsonl.journal").read_bytes() == journal
     assert told["records"] == 0
     assert told["tokens"]["answers"] <= 12 * told["requests"]
-    assert told["tokens"]["prompts"] > 1000 * told["requests"] > 0
+    assert told["tokens"]["prompts"] > 500 * told["requests"] > 1000
     # A list that holds nothing brings one refusal at least.
     assert sum(found["count"] for found in told["refused"].values()) >= told["requests"]
     assert all(found["because"] and found["examples"] for found in told["refused"].values())
