@@ -20,6 +20,7 @@ from neuralchat.errors import (
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_MEMORY,
     NeuralChatError,
+    ended_by_signals,
     is_out_of_memory,
     is_panic,
     system_error_in,
@@ -195,7 +196,8 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_data(options: argparse.Namespace) -> int:
     module, _, function = DATA_VERBS[options.data_verb].work.partition(":")
-    return int(getattr(importlib.import_module(module), function)(options))
+    with ended_by_signals():
+        return int(getattr(importlib.import_module(module), function)(options))
 
 
 def run_preview(words: Sequence[str]) -> int:
@@ -203,7 +205,8 @@ def run_preview(words: Sequence[str]) -> int:
     with nothing_collected():
         from neuralchat.data_tools.preview.command import preview_data
 
-    return preview_data(words)
+    with ended_by_signals():
+        return preview_data(words)
 
 
 def run_show(options: argparse.Namespace) -> int:

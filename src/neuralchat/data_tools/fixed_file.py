@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuralchat.data.record_files import RawRow
+from neuralchat.data.record_files import RawRow, SyntaxProblem
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, records_of_rows
 from neuralchat.data_tools.checking.findings import STRUCTURE_CHECK, FoundInReading, RowFindings

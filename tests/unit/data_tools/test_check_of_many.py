@@ -36,6 +36,7 @@ DEBRIS = (
     "\ufffd", "It isn\u00e2\u20ac\u2122t", "bat\u200btery", "ghp_" + "a1B2" * 9, " 4111 1111 1111 1111,", "...",
     "jane.smith@posteo.de", "+49 30 1234567", "password: hunter2hunter2", "As an AI language model, I", "\u017f",
     "as an a\u0131 model", "\nUser: And?\nAssistant: No.", "So that it works well. " * 12, " and the", "[Your Name]",
+    "I'm really sorry, but I", "Unfortunately, I cannot", "I am not able to", "\u0130 apologize, but", "I can't help",
     "Потому что розетки нет.", "in the attached picture", "<br>", "&amp;", "https://a.test/b", "\nimport os\n", "TODO",
     "\nclass Battery:\n", "Das ist nicht für eine Batterie und wird auf sich", "Summarize the following article.",
 )  # fmt: skip

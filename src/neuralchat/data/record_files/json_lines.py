@@ -45,7 +45,7 @@ def line_stretches(open_stream: Callable[[], BinaryIO]) -> RowsOrStretches:
     """All lines in order. From what cannot be decoded or is too large on, rows one by one."""
     row_count = line_count = consumed = 0
     with open_stream() as stream:
-        for content in whole_lines(stream):
+        for content in parts_of_lines(stream):
             lines = content.removeprefix(codecs.BOM_UTF8) if not consumed else content
             if len(lines) > rows.MAX_ROW_BYTES or not is_utf8(lines):
                 break
@@ -58,7 +58,7 @@ def line_stretches(open_stream: Callable[[], BinaryIO]) -> RowsOrStretches:
     yield from rows_one_by_one(open_stream, consumed, row_count, line_count)
 
 
-def whole_lines(stream: BinaryIO) -> Iterator[bytes]:
+def parts_of_lines(stream: BinaryIO) -> Iterator[bytes]:
     """The content in parts that end with a line, and of about STRETCH_BYTES where lines are not longer."""
     held, size = [], 0
     try:

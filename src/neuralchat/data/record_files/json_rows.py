@@ -32,7 +32,7 @@ def read_json(path: Path, fields: Collection[str], *, by_line: bool) -> RowsOrSt
     """`by_line`: the file's name says that each line is a row; then an array must be spread over lines to be one."""
     found = json_rows(path, fields, by_line=by_line)
     head = next(found, None)
-    begin = head.rows() if isinstance(head, LineStretch) else iter((head,) if head is not None else ())
+    begin: Rows = head.rows() if isinstance(head, LineStretch) else iter([head] if head is not None else [])
     first = next(begin, None)
     whole = isinstance(first, RawRow) and not first.problems and begins_as_object(path)
     columns = rows_of_columns(first.value, fields) if isinstance(first, RawRow) and whole else None

@@ -41,6 +41,7 @@ WORDS_OF_LANGUAGE: Mapping[str, frozenset[str]] = {
         "Dutch": "het een niet voor zijn worden ook naar wordt deze",
     }.items()
 }
+TELLING_WORDS = frozenset().union(*WORDS_OF_LANGUAGE.values())
 WORD_MARKS = string.punctuation + "¿¡\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2026"
 LANGUAGE_WORDS = 100
 FEWEST_WORDS_ASKED, FEWEST_WORDS_ANSWERED = 2, 4
@@ -88,19 +89,19 @@ def repeats_question(text: RecordText) -> str | None:
 
 def end_alike(text: str, other: str) -> bool:
     """Whether one may end with the other, whatever their case, spacing and the marks at their ends."""
-    text, other = (
-        text.rstrip(SENTENCE_ENDS)[-TAIL:].casefold(),
-        other.rstrip(SENTENCE_ENDS)[-TAIL:].casefold(),
-    )
-    if text[-1:] != other[-1:]:
+    text, other = text.rstrip(SENTENCE_ENDS)[-TAIL:], other.rstrip(SENTENCE_ENDS)[-TAIL:]
+    if text[-1:].casefold()[-1:] != other[-1:].casefold()[-1:]:
         return False
-    text, other = " ".join(text.split()), " ".join(other.split())
+    text, other = " ".join(text.casefold().split()), " ".join(other.casefold().split())
     compared = min(len(text), len(other))
     return text[-compared:] == other[-compared:]
 
 
 def says_same_again(text: RecordText) -> str | None:
     answer = text.answer
+    # So many words, and lines, take more characters.
+    if len(answer) < 2 * LOOP_WORDS - 1:
+        return None
     lines = answer.splitlines()
     if len(lines) >= LOOP_LINES:
         long = [line for line in map(str.strip, lines) if len(line) > LOOP_LINE_CHARACTERS]
@@ -160,10 +161,10 @@ def other_language(text: RecordText) -> str | None:
     if not text.last_asked:
         return None
     asked = language_of(text.last_asked, FEWEST_WORDS_ASKED)
-    if asked is None or NAMES_LANGUAGE.search(text.prompt):
+    answered = language_of(text.last_answer, FEWEST_WORDS_ANSWERED) if asked is not None else None
+    if answered in (None, asked) or NAMES_LANGUAGE.search(text.prompt):
         return None
-    answered = language_of(text.last_answer, FEWEST_WORDS_ANSWERED)
-    return None if answered in (None, asked) else f"asked in {asked}, answered in {answered}: {text.last_answer[:60]}"
+    return f"asked in {asked}, answered in {answered}: {text.last_answer[:60]}"
 
 
 def language_of(text: str, fewest: int) -> str | None:
@@ -173,7 +174,10 @@ def language_of(text: str, fewest: int) -> str | None:
     ('German', 'English')
     """
     words = {word.strip(WORD_MARKS) for word in text.lower().split(None, LANGUAGE_WORDS)[:LANGUAGE_WORDS]}
-    found = sorted(((len(words & own), name) for name, own in WORDS_OF_LANGUAGE.items()), reverse=True)
+    telling = words & TELLING_WORDS
+    if len(telling) < fewest:
+        return None
+    found = sorted(((len(telling & own), name) for name, own in WORDS_OF_LANGUAGE.items()), reverse=True)
     (most, name), (second, _) = found[:2]
     return name if most >= fewest and second * 2 <= most else None
 

@@ -122,7 +122,14 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         any_case=r"\ban? (?:ai|artificial intelligence)\b|language model|my (?:knowledge cutoff|training data)"
         r"|by (?:openai|anthropic|google deepmind)",
     ),
-    row("refusal", "warning", in_answers.refused_answer, "teaches to refuse; keep only where that is meant"),
+    row(
+        "refusal",
+        "warning",
+        in_answers.refused_answer,
+        "teaches to refuse; keep only where that is meant",
+        any_case=r"sorry,? (?:but )?i\b|(?:am|'m) (?:unable|not able) to|i apologi[sz]e|unfortunately,? i "
+        r"|i (?:cannot|can't|can not|won't|will not) (?:help|assist|provide|fulfil|answer|comply|do that)",
+    ),
     row(
         "speaker_label",
         "warning",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from neuralchat.data.record_files import LineStretch, RawRow, SyntaxProblem
+from neuralchat.data.record_files import LineStretch, RawRow, RowsOrStretches, SyntaxProblem
 from neuralchat.data.record_files.rows import Rows
 from neuralchat.data.record_source import RecordSource
 from neuralchat.data.records import Columns, RecordKind, kind_of_rows
@@ -49,7 +49,8 @@ def row_blocks(
     With `stretches` lines of JSON are decoded by who looks at the block, which is a stretch of them, whatever its size.
     """
     columns = Columns(source.columns)
-    for name, raw_rows in source.parts_in_stretches() if stretches else source.parts():
+    files: Iterator[tuple[str, RowsOrStretches]] = source.parts_in_stretches() if stretches else source.parts()
+    for name, raw_rows in files:
         kind: RecordKind | None = None
         parts: list[RawRow | SyntaxProblem | LineStretch] = []
         held, is_first = 0, True

@@ -34,6 +34,21 @@ REASONS = {
     "same_wording": "a wording with the same words",
     "low_score": "the critic scored it below --critic",
 }
+# What to do where most is refused for one reason; for others the examples say it.
+ADVICE = {
+    "no_reply": "look at what the endpoint writes of these requests",
+    "unreadable": "small models do not keep to a form; take a larger teacher, or --temperature 0.3",
+    "cut": "raise --max_new_tokens; a small model that does not find an end needs a larger one in its place",
+    "length": "the teacher writes no tasks; take a larger one",
+    "punctuation": "small models do not keep to a form; take a larger teacher",
+    "remark": "the teacher talks about its task in the place of doing it; take another one",
+    "blacklist": "narrow --domain to what text alone can do",
+    "language": "say with --language which language is wanted, or any",
+    "too_alike": "the teacher repeats what it is shown: raise --temperature, widen --domain, or take a larger teacher",
+    "no_input": "small models make up no material; take a larger teacher",
+    "quote_not_found": "the teacher does not copy word for word; take a larger one, or --temperature 0",
+    "low_score": "lower --critic, or read the records that the report names",
+}
 
 
 @dataclass
@@ -58,6 +73,7 @@ class GenerationOutcome:
             ]
             parts += ["", Table(("refused", "count", "because"), rows)]
             parts += [f"  {name}: {example}" for name, found in self.refused for example in found.examples[:1]]
+            parts += [f"most was refused: {self.advice}"] if self.advice else []
         if tasks := self.tasks():
             verbs = verbs_and_nouns(tasks)
             shown = [(verb or "-", f"{nouns.total():,}", noun_list(nouns)) for verb, nouns in verbs.items()]
@@ -71,6 +87,16 @@ class GenerationOutcome:
     @property
     def refused_count(self) -> int:
         return sum(found.count for found in self.made.refused.values())
+
+    @property
+    def advice(self) -> str:
+        """What to do where more was refused than taken; empty where nothing can be said."""
+        if self.refused_count <= len(self.made.rows):
+            return ""
+        name, found = self.refused[0]
+        because = REASONS.get(name, f"data check finds {name}")
+        todo = f"; {ADVICE[name]}" if name in ADVICE else ""
+        return f"{found.count:,} of {self.refused_count:,} times {name}, {because}{todo}"
 
     def tasks(self) -> list[str]:
         """Each once, though a classification has several records and a fact several wordings."""
@@ -112,6 +138,7 @@ class GenerationOutcome:
         return {
             "records": len(made.rows),
             "ended": self.ended,
+            "advice": self.advice,
             "refused": {
                 name: {"count": found.count, "because": REASONS.get(name, ""), "examples": found.examples}
                 for name, found in self.refused

