@@ -48,7 +48,7 @@ RECORDS, GENERAL = "records", "general"
 
 
 @dataclass(frozen=True)
-class LookedAt:
+class LaidTexts:
     """What the base model is to compute, and of which kind each token is.
 
     `shape`: the leading two dimensions of what its layers are given. `of_records`, `of_general`: int64 [T], how many
@@ -84,21 +84,21 @@ def set_apart(
         return []
     tokens_of_records = sum(len(example.input_ids) for example in of_records)
     chosen = of_records[:1] if restored else [*of_records, *of_general]
-    looked_at = in_padded_rows(chosen, pad_id) if layout is None else in_packed_row(chosen, layout)
+    texts = in_padded_rows(chosen, pad_id) if layout is None else in_packed_row(chosen, layout)
     shared: dict[str, Any] = {}
     found: list[Tensor] = []
 
     def look(layer: Any, inputs: tuple[Any, ...]) -> None:
         x, a = inputs[0], loras[layer].a
         # Experts are given the tokens that are theirs only.
-        if x.shape[:2] != looked_at.shape or len(a) > min(x.shape[-1], tokens_of_records):
+        if x.shape[:2] != texts.shape or len(a) > min(x.shape[-1], tokens_of_records):
             return
         found.append(a)
         if restored:
             return
         # Layers side by side (query, key, value) have one input.
         if shared.get("input") is not x:
-            of_each = (weighted(x, counts) for counts in (looked_at.of_records, looked_at.of_general))
+            of_each = (weighted(x, counts) for counts in (texts.of_records, texts.of_general))
             shared.update(input=x, directions=directions(*of_each, len(a)))
         a.copy_(equal_rows(shared["directions"]))
 
@@ -107,7 +107,7 @@ def set_apart(
         hooks = [layer.register_forward_pre_hook(look) for layer in loras]
         try:
             with adapter_off(model) as base:
-                looked_at.run(base)
+                texts.run(base)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -116,7 +116,7 @@ def set_apart(
     return found
 
 
-def in_padded_rows(examples: Sequence[Example], pad_id: int) -> LookedAt:
+def in_padded_rows(examples: Sequence[Example], pad_id: int) -> LaidTexts:
     rows = [example.input_ids for example in examples]
     ids = torch.from_numpy(padded(rows, pad_id))
     mask = torch.from_numpy(padded([np.ones(len(row)) for row in rows], 0))
@@ -127,10 +127,10 @@ def in_padded_rows(examples: Sequence[Example], pad_id: int) -> LookedAt:
         device = base.get_input_embeddings().weight.device
         base.base_model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
 
-    return LookedAt((ids.shape[0], ids.shape[1]), of_records.flatten(), (mask - of_records).flatten(), run)
+    return LaidTexts((ids.shape[0], ids.shape[1]), of_records.flatten(), (mask - of_records).flatten(), run)
 
 
-def in_packed_row(examples: Sequence[Example], layout: Layout) -> LookedAt:
+def in_packed_row(examples: Sequence[Example], layout: Layout) -> LaidTexts:
     """The model must have been made ready by take_packed_rows."""
     row = layout.pack(examples)
     assert isinstance(row, PackedBatch), "general prompts are for causal models"
@@ -147,13 +147,13 @@ def in_packed_row(examples: Sequence[Example], layout: Layout) -> LookedAt:
         ids = torch.from_numpy(row.input_ids)[None].to(embedding.weight.device)
         packed_states(base, embedding(ids), row, None)
 
-    return LookedAt((1, len(row.input_ids)), counts[RECORDS], counts[GENERAL], run)
+    return LaidTexts((1, len(row.input_ids)), counts[RECORDS], counts[GENERAL], run)
 
 
 def weighted(x: Tensor, counts: Tensor) -> Tensor:
-    """[N, I] in fp32: of x [.., .., I] the tokens that count, so that the sum of their squares counts them so often."""
+    """[N, I] in fp32: of x [.., I] the tokens that count, so that the sum of their squares counts them so often."""
     places = counts.nonzero()[:, 0]
-    rows = x.flatten(0, 1)[places.to(x.device)].float()
+    rows = x.flatten(0, -2)[places.to(x.device)].float()
     return rows.mul_(counts[places].sqrt().to(rows)[:, None])
 
 
