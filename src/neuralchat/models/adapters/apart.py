@@ -30,15 +30,16 @@ from torch import Tensor
 from neuralchat.data.layout import Layout
 from neuralchat.data.packing import PackedBatch, padded
 from neuralchat.data.tokenization import Example
-from neuralchat.models.adapters.build import adapter_off, base_model_of
+from neuralchat.models.adapters.build import adapter_off
 from neuralchat.models.compat.peft import LoraLinear, plain_lora
 from neuralchat.models.families.table import family_of
 
 # The part of the mean square of the inputs that counts as noise in every direction.
 DAMPING = 0.01
-# Tokens of the records, and as many of general text, that are looked at: as many as their inputs to the widest layer
-# take in LOOKED_AT_BYTES of fp32, within bounds; and of one example at most.
-LOOKED_AT_BYTES, FEWEST, MOST, LONGEST = 2**27, 4096, 16384, 96
+# Tokens of general text that are looked at: as many as their inputs to the widest layer take in LOOKED_AT_BYTES of
+# fp32, within bounds; and of one example at most. Of the records half as many do, since of them only a few large
+# directions are wanted, of general text all that are small (benchmarks/LOG.md).
+LOOKED_AT_BYTES, FEWEST, MOST, LONGEST = 2**27, 6144, 16384, 96
 # Of the randomized search for the directions (https://arxiv.org/abs/0909.4061).
 OVERSAMPLING, ROUNDS = 8, 4
 # Columns of a moment that are computed at once.
@@ -79,7 +80,8 @@ def set_apart(
     # Asked here, since a layer whose adapter is switched off has no plain LoRA.
     loras = {layer: lora for layer in model.modules() if isinstance(layer, LoraLinear) and (lora := plain_lora(layer))}
     at_most = tokens_looked_at(max((lora.a.shape[-1] for lora in loras.values()), default=1))
-    of_records, of_general = beginnings(records, seed, at_most, RECORDS), beginnings(general, seed, at_most, GENERAL)
+    of_records = beginnings(records, seed, at_most // 2, RECORDS)
+    of_general = beginnings(general, seed, at_most, GENERAL)
     if not of_records or not of_general:
         return []
     tokens_of_records = sum(len(example.input_ids) for example in of_records)
@@ -203,16 +205,16 @@ def equal_rows(columns: Tensor) -> Tensor:
 
 
 def tokens_looked_at(widest: int) -> int:
-    """Of each kind of text, where `widest` is the number of inputs of the widest layer.
+    """Of general text, where `widest` is the number of inputs of the widest layer.
 
     >>> tokens_looked_at(1536), tokens_looked_at(4096), tokens_looked_at(11008)
-    (16384, 8192, 4096)
+    (16384, 8192, 6144)
     """
     return min(MOST, max(FEWEST, LOOKED_AT_BYTES // (4 * widest)))
 
 
 def beginnings(examples: Sequence[Example], seed: int, tokens_at_most: int, kind: str) -> list[Example]:
-    """Those of some of them, drawn with `seed`, about `tokens_at_most` tokens together; they are said to be of `kind`."""
+    """Those of some of them, drawn with `seed`, about `tokens_at_most` tokens together, as being of `kind`."""
     chosen, tokens = [], 0
     for index in np.random.default_rng(seed).permutation(len(examples)):
         if tokens >= tokens_at_most:
