@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Of a question: a tokenizer takes 250 times the memory of the text.
 MOST_CHARACTERS = 1 << 20
-# Answers computed together: so many at least, and more of short ones, whose steps take little longer.
+# Answers computed together: so many at least, and more of short ones.
 AT_ONCE, MOST_AT_ONCE, TOKENS_AT_ONCE = 16, 64, 8192
 
 
