@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Of a question: a tokenizer takes 250 times the memory of the text.
 MOST_CHARACTERS = 1 << 20
+# Answers computed together: so many at least, and more of short ones.
+AT_ONCE, MOST_AT_ONCE, TOKENS_AT_ONCE = 16, 64, 8192
 
 
 class Chatbot:
@@ -255,7 +257,7 @@ class Chatbot:
         voice = self.voice
         return generate(self.model, self.tokenizer, ids, voice.end_ids, bounded, stream, frame=voice.frame)
 
-    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
+    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Answer]:
         """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""
         prompts = self.prompts(conversations, sampling)
         order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].max_new_tokens, len(prompts[i].ids)))
@@ -265,7 +267,8 @@ class Chatbot:
             for _, alike in groupby(order, key=lambda i: prompts[i].max_new_tokens):
                 left = list(alike)
                 while left:
-                    chosen, left = left[:batch], left[batch:]
+                    count = at_once([prompts[i] for i in left], sampling)
+                    chosen, left = left[:count], left[count:]
                     replies = self.generated([prompts[i] for i in chosen], sampling)
                     found.update(zip(chosen, replies, strict=True))
         return [found[i] for i in range(len(prompts))]
@@ -340,6 +343,20 @@ class Chatbot:
     def __repr__(self) -> str:
         said = f", {len(self.history)} turns said" if self.history else ""
         return f"Chatbot({self.name or type(self.model).__name__!r}, template {self.template.name}{said})"
+
+
+def at_once(prompts: Sequence[Prompt], sampling: Sampling) -> int:
+    """How many of these prompts, shortest first, are answered together."""
+    if sampling.temperature > 0:
+        # Those who are answered beside it decide what is drawn.
+        return AT_ONCE
+    count = min(AT_ONCE, len(prompts))
+    for prompt in prompts[AT_ONCE:MOST_AT_ONCE]:
+        rows = (count + 1) * sampling.num_beams
+        if rows > MOST_AT_ONCE or rows * (len(prompt.ids) + prompt.max_new_tokens) > TOKENS_AT_ONCE:
+            break
+        count += 1
+    return count
 
 
 def build_chatbot(

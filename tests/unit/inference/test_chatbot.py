@@ -18,8 +18,9 @@ from neuralchat.data.records import Turn
 from neuralchat.data.templates.making import make_template
 from neuralchat.errors import ArgumentsError, NeuralChatError, RunDirectoryError, TemplateError
 from neuralchat.inference import loading
-from neuralchat.inference.chatbot import Chatbot, build_chatbot
+from neuralchat.inference.chatbot import Chatbot, at_once, build_chatbot
 from neuralchat.inference.sampling import Sampling
+from neuralchat.inference.window import Prompt
 
 DRAWN: Any = {"max_new_tokens": 24, "temperature": 1.0, "seed": 3}
 
@@ -330,3 +331,25 @@ def test_weights_are_held_as_asked(llama_checkpoint: Path, monkeypatch: pytest.M
     with kept_notes() as notes:
         assert Chatbot.load(llama_checkpoint, bf16=True).model.dtype == torch.float32
     assert "no bf16 units" in "\n".join(notes)
+
+
+def prompts_of(*sizes: int) -> list[Prompt]:
+    return [Prompt([1] * size, 20) for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "expected"),
+    [
+        ((10,) * 5, {}, 5),
+        ((10,) * 100, {}, 64),
+        # 32 texts of 256 tokens.
+        ((236,) * 100, {}, 32),
+        ((4000,) * 100, {}, 16),
+        # The longest counts for all.
+        ((10,) * 40 + (500,), {}, 40),
+        ((10,) * 100, {"num_beams": 2}, 32),
+        ((10,) * 100, {"temperature": 1.0}, 16),
+    ],
+)
+def test_so_many_are_answered_together(sizes: tuple[int, ...], more: Any, expected: int) -> None:
+    assert at_once(prompts_of(*sizes), Sampling(**more)) == expected

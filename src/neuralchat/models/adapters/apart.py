@@ -30,15 +30,16 @@ from torch import Tensor
 from neuralchat.data.layout import Layout
 from neuralchat.data.packing import PackedBatch, padded
 from neuralchat.data.tokenization import Example
-from neuralchat.models.adapters.build import adapter_off, base_model_of
+from neuralchat.models.adapters.build import adapter_off
 from neuralchat.models.compat.peft import LoraLinear, plain_lora
 from neuralchat.models.families.table import family_of
 
 # The part of the mean square of the inputs that counts as noise in every direction.
 DAMPING = 0.01
-# Tokens of the records, and as many of general text, that are looked at: as many as their inputs to the widest layer
-# take in LOOKED_AT_BYTES of fp32, within bounds; and of one example at most.
-LOOKED_AT_BYTES, FEWEST, MOST, LONGEST = 2**27, 4096, 16384, 96
+# Tokens of general text that are looked at: as many as their inputs to the widest layer take in LOOKED_AT_BYTES of
+# fp32, within bounds; and of one example at most. Of the records half as many do, since of them only a few large
+# directions are wanted, of general text all that are small (benchmarks/LOG.md).
+LOOKED_AT_BYTES, FEWEST, MOST, LONGEST = 2**27, 6144, 16384, 96
 # Of the randomized search for the directions (https://arxiv.org/abs/0909.4061).
 OVERSAMPLING, ROUNDS = 8, 4
 # Columns of a moment that are computed at once.
@@ -48,7 +49,7 @@ RECORDS, GENERAL = "records", "general"
 
 
 @dataclass(frozen=True)
-class LookedAt:
+class LaidTexts:
     """What the base model is to compute, and of which kind each token is.
 
     `shape`: the leading two dimensions of what its layers are given. `of_records`, `of_general`: int64 [T], how many
@@ -79,26 +80,27 @@ def set_apart(
     # Asked here, since a layer whose adapter is switched off has no plain LoRA.
     loras = {layer: lora for layer in model.modules() if isinstance(layer, LoraLinear) and (lora := plain_lora(layer))}
     at_most = tokens_looked_at(max((lora.a.shape[-1] for lora in loras.values()), default=1))
-    of_records, of_general = beginnings(records, seed, at_most, RECORDS), beginnings(general, seed, at_most, GENERAL)
+    of_records = beginnings(records, seed, at_most // 2, RECORDS)
+    of_general = beginnings(general, seed, at_most, GENERAL)
     if not of_records or not of_general:
         return []
     tokens_of_records = sum(len(example.input_ids) for example in of_records)
     chosen = of_records[:1] if restored else [*of_records, *of_general]
-    looked_at = in_padded_rows(chosen, pad_id) if layout is None else in_packed_row(chosen, layout)
+    texts = in_padded_rows(chosen, pad_id) if layout is None else in_packed_row(chosen, layout)
     shared: dict[str, Any] = {}
     found: list[Tensor] = []
 
     def look(layer: Any, inputs: tuple[Any, ...]) -> None:
         x, a = inputs[0], loras[layer].a
         # Experts are given the tokens that are theirs only.
-        if x.shape[:2] != looked_at.shape or len(a) > min(x.shape[-1], tokens_of_records):
+        if x.shape[:2] != texts.shape or len(a) > min(x.shape[-1], tokens_of_records):
             return
         found.append(a)
         if restored:
             return
         # Layers side by side (query, key, value) have one input.
         if shared.get("input") is not x:
-            of_each = (weighted(x, counts) for counts in (looked_at.of_records, looked_at.of_general))
+            of_each = (weighted(x, counts) for counts in (texts.of_records, texts.of_general))
             shared.update(input=x, directions=directions(*of_each, len(a)))
         a.copy_(equal_rows(shared["directions"]))
 
@@ -107,7 +109,7 @@ def set_apart(
         hooks = [layer.register_forward_pre_hook(look) for layer in loras]
         try:
             with adapter_off(model) as base:
-                looked_at.run(base)
+                texts.run(base)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -116,7 +118,7 @@ def set_apart(
     return found
 
 
-def in_padded_rows(examples: Sequence[Example], pad_id: int) -> LookedAt:
+def in_padded_rows(examples: Sequence[Example], pad_id: int) -> LaidTexts:
     rows = [example.input_ids for example in examples]
     ids = torch.from_numpy(padded(rows, pad_id))
     mask = torch.from_numpy(padded([np.ones(len(row)) for row in rows], 0))
@@ -127,10 +129,10 @@ def in_padded_rows(examples: Sequence[Example], pad_id: int) -> LookedAt:
         device = base.get_input_embeddings().weight.device
         base.base_model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
 
-    return LookedAt((ids.shape[0], ids.shape[1]), of_records.flatten(), (mask - of_records).flatten(), run)
+    return LaidTexts((ids.shape[0], ids.shape[1]), of_records.flatten(), (mask - of_records).flatten(), run)
 
 
-def in_packed_row(examples: Sequence[Example], layout: Layout) -> LookedAt:
+def in_packed_row(examples: Sequence[Example], layout: Layout) -> LaidTexts:
     """The model must have been made ready by take_packed_rows."""
     row = layout.pack(examples)
     assert isinstance(row, PackedBatch), "general prompts are for causal models"
@@ -147,13 +149,13 @@ def in_packed_row(examples: Sequence[Example], layout: Layout) -> LookedAt:
         ids = torch.from_numpy(row.input_ids)[None].to(embedding.weight.device)
         packed_states(base, embedding(ids), row, None)
 
-    return LookedAt((1, len(row.input_ids)), counts[RECORDS], counts[GENERAL], run)
+    return LaidTexts((1, len(row.input_ids)), counts[RECORDS], counts[GENERAL], run)
 
 
 def weighted(x: Tensor, counts: Tensor) -> Tensor:
-    """[N, I] in fp32: of x [.., .., I] the tokens that count, so that the sum of their squares counts them so often."""
+    """[N, I] in fp32: of x [.., I] the tokens that count, so that the sum of their squares counts them so often."""
     places = counts.nonzero()[:, 0]
-    rows = x.flatten(0, 1)[places.to(x.device)].float()
+    rows = x.flatten(0, -2)[places.to(x.device)].float()
     return rows.mul_(counts[places].sqrt().to(rows)[:, None])
 
 
@@ -203,16 +205,16 @@ def equal_rows(columns: Tensor) -> Tensor:
 
 
 def tokens_looked_at(widest: int) -> int:
-    """Of each kind of text, where `widest` is the number of inputs of the widest layer.
+    """Of general text, where `widest` is the number of inputs of the widest layer.
 
     >>> tokens_looked_at(1536), tokens_looked_at(4096), tokens_looked_at(11008)
-    (16384, 8192, 4096)
+    (16384, 8192, 6144)
     """
     return min(MOST, max(FEWEST, LOOKED_AT_BYTES // (4 * widest)))
 
 
 def beginnings(examples: Sequence[Example], seed: int, tokens_at_most: int, kind: str) -> list[Example]:
-    """Those of some of them, drawn with `seed`, about `tokens_at_most` tokens together; they are said to be of `kind`."""
+    """Those of some of them, drawn with `seed`, about `tokens_at_most` tokens together, as being of `kind`."""
     chosen, tokens = [], 0
     for index in np.random.default_rng(seed).permutation(len(examples)):
         if tokens >= tokens_at_most:
