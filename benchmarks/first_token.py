@@ -10,19 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
+from servers import ours, served
 
 NAMES = (
     "Anna",
@@ -44,26 +37,6 @@ ANSWER_TOKENS = 16
 # Of a conversation, before another one of the same length begins.
 TURNS = 4
 Message = dict[str, str]
-
-
-@contextmanager
-def served(model: str) -> Iterator[httpx.Client]:
-    """A client of `neuralchat serve MODEL` on a free port, in processes of its own."""
-    with tempfile.TemporaryDirectory() as directory:
-        log = Path(directory) / "log"
-        with log.open("wb") as output:
-            command = [sys.executable, "-m", "neuralchat.cli", "serve", model, "--port", "0"]
-            process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            while not (address := re.search(r"at (http://\S+)/v1", log.read_text())):
-                if process.poll() is not None:
-                    sys.exit(log.read_text())
-                time.sleep(0.2)
-            with httpx.Client(base_url=address[1], timeout=300, trust_env=False, verify=False) as client:
-                yield client
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
 
 
 def question(chance: random.Random) -> Message:
@@ -139,8 +112,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=16)
     options = parser.parse_args()
-    with served(options.model) as client:
-        print(json.dumps(measured(client, options.tokens, options.rounds)))
+    with served(ours(options.model)) as server:
+        print(json.dumps(measured(server.client, options.tokens, options.rounds)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Tokens per second of the engine at one and eight clients: `python benchmarks/serving.py MODEL [--adapters N]`.
+"""Tokens per second over HTTP, of this project's engines and of others, asked the same in turns.
 
-The engine alone, without HTTP: each client asks, reads its answer to the end, and asks again. Greedy, 64 tokens. The
-instruction set of the machine is printed beside, since figures of two machines cannot be compared without.
+python benchmarks/serving.py smollm2-135m-instruct --systems torch transformers --clients 1
+python benchmarks/serving.py smollm2-135m-instruct --systems torch llama.cpp-f16 --clients 1 8
+
+Greedy answers of 64 tokens to short questions that nobody has asked before, the same for all systems of a round; how
+many are equal to those of the first system is told. Servers that are not asked are stopped meanwhile.
 """
 
 from __future__ import annotations
@@ -9,108 +12,132 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
+from servers import Server, ours, served
 
-from neuralchat.inference.engine.building import EngineSettings, engine_around
-from neuralchat.inference.engine.interface import Ended, Engine, Request, Token, tokens_of
-from neuralchat.inference.loading import load
-from neuralchat.inference.origin import origin_of
-from neuralchat.inference.sampling import Sampling
+from neuralchat.models.loading.base_model import resolve
 
 TOKENS = 64
+TOPICS = (
+    "the history of bread", "how rivers form", "why leaves are green", "a walk in the rain", "how clocks work",
+    "the life of bees", "building a small boat", "the sound of thunder", "old maps", "growing tomatoes",
+    "how bridges stand", "the colour of the sea", "a day in a library", "learning to swim", "the weight of clouds",
+)  # fmt: skip
+FORMS = ("Write a long text about {}.", "Explain {} to a child in many words.", "Tell me ten facts about {}.")
 
 
-def prompts(vocabulary: int, count: int, length: int) -> list[tuple[int, ...]]:
-    numbers = torch.randint(vocabulary, (count, length), generator=torch.Generator().manual_seed(1))
-    return [tuple(row) for row in numbers.tolist()]
+def llama(model: str, kind: str, directory: Path, *flags: str) -> list[str]:
+    """llama.cpp's server with the weights of a model as numbers of this type."""
+    target = directory / kind
+    if not target.exists():
+        words = [sys.executable, "-m", "neuralchat.cli", "export", model, "--gguf", kind, "--output", str(target)]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    (file,) = target.glob("*.gguf")
+    return [sys.executable, str(Path(__file__).parent / "servers.py"), str(file), "{port}", *flags]
 
 
-def answer(engine: Engine, prompt: tuple[int, ...], model: str) -> tuple[int, float]:
-    """(tokens, seconds until the first)."""
-    begun, first, count = time.perf_counter(), 0.0, 0
-    for event in tokens_of(engine, Request(prompt_ids=prompt, model=model, sampling=Sampling(max_new_tokens=TOKENS))):
-        if isinstance(event, Ended):
-            assert not event.error, event.error
-        elif isinstance(event, Token):
-            first = first or time.perf_counter() - begun
-            count += 1
-    return count, first
+def transformers(model: str, *flags: str) -> list[str]:
+    words = ["serve", resolve(model), "--port", "{port}", "--host", "127.0.0.1"]
+    return [str(Path(sys.executable).parent / "transformers"), *words, "--dtype", "float32", "--device", "cpu", *flags]
 
 
-def measured(engine: Engine, models: list[str], clients: int, seconds: float, length: int) -> dict[str, Any]:
-    asked = prompts(1000, clients * 64, length)
-    until = time.perf_counter() + seconds
-    counts: list[tuple[int, float]] = []
+BATCHING = ("--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "1024")
+# (model, a directory for files) -> the command.
+SYSTEMS: dict[str, Callable[[str, Path], list[str]]] = {
+    "torch": lambda model, _: ours(model, "--engine", "torch"),
+    "llamacpp": lambda model, _: ours(model, "--engine", "llamacpp"),
+    "llama.cpp": lambda model, directory: llama(model, "f32", directory, "--as_ours"),
+    "llama.cpp-f16": lambda model, directory: llama(model, "f16", directory),
+    "transformers": lambda model, _: transformers(model),
+    "transformers-batching": lambda model, _: transformers(model, *BATCHING),
+}
+
+
+def questions(count: int, first: int) -> list[str]:
+    found = []
+    for number in range(first, first + count):
+        form, topic = FORMS[number % len(FORMS)], TOPICS[number // len(FORMS) % len(TOPICS)]
+        found.append(f"{number}. " + form.format(topic))
+    return found
+
+
+def answered(server: Server, question: str) -> tuple[str, int]:
+    """(the answer, its tokens)"""
+    body = {"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, "temperature": 0}
+    found = server.client.post("/v1/chat/completions", json=body).raise_for_status().json()
+    return found["choices"][0]["message"]["content"], found["usage"]["completion_tokens"]
+
+
+def asked(server: Server, asking: Sequence[str], clients: int) -> tuple[list[str], float]:
+    """(answers, tokens per second): each client has as many of the questions."""
+    found: dict[int, tuple[str, int]] = {}
 
     def client(number: int) -> None:
-        turn = number
-        while time.perf_counter() < until:
-            counts.append(answer(engine, asked[turn % len(asked)], models[number % len(models)]))
-            turn += clients
+        for turn in range(number, len(asking), clients):
+            found[turn] = answered(server, asking[turn])
 
-    begun = time.perf_counter()
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    took = time.perf_counter() - begun
-    first = sorted(first for _, first in counts)
-    return {
-        "clients": clients,
-        "models": len(models),
-        "tokens_per_second": round(sum(count for count, _ in counts) / took, 1),
-        "first_token_ms": round(1000 * first[len(first) // 2]),
-    }
-
-
-def with_adapters(model: Any, count: int) -> Any:
-    """`model` with so many adapters of plain LoRA in directories of their own."""
-    from peft import LoraConfig, get_peft_model
-
-    directory = Path(tempfile.mkdtemp())
-    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    for number in range(count):
-        adapted = get_peft_model(model, config)
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.data += 0.01 * torch.randn_like(parameter)
-        adapted.save_pretrained(directory / str(number))
-        model = adapted.unload()
-    return model, [str(directory / str(number)) for number in range(count)]
+    with server.running():
+        begun = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.perf_counter() - begun
+    return [found[turn][0] for turn in range(len(asking))], sum(tokens for _, tokens in found.values()) / took
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--adapters", type=int, default=0)
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=["torch"])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--prompt_tokens", type=int, default=32)
-    parser.add_argument("--no_native", action="store_true", help="single tokens by the model's own layers as well")
+    parser.add_argument("--answers", type=int, default=3, help="of each client in a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--flags", nargs="*", default=[], help="for neuralchat serve")
     options = parser.parse_args()
-    model, _, _ = load(origin_of(options.model), template=None, trust_remote_code=False)
-    directories: list[str] = []
-    if options.adapters:
-        model, directories = with_adapters(model, options.adapters)
-    settings = EngineSettings(memory_tokens=16384, native=not options.no_native)
-    engine = engine_around(model, "base", None if not hasattr(model, "peft_config") else "tuned", settings)
-    for number, directory in enumerate(directories):
-        engine.add_adapter(f"adapter{number}", directory)
-    names = list(engine.models()[1:]) or ["base"]
-    answer(engine, prompts(1000, 1, 8)[0], names[0])
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    units = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in flags]
-    machine = {"units": units, "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
-    for clients in options.clients:
-        print(json.dumps({**measured(engine, names, clients, options.seconds, options.prompt_tokens), **machine}))
-    engine.close(drain=False)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers: dict[str, Server] = {}
+        for name in options.systems:
+            command = SYSTEMS[name](options.model, directory)
+            own = options.flags if name in ("torch", "llamacpp") else []
+            servers[name] = stack.enter_context(served([*command, *own]))
+            with servers[name].running():
+                pass
+        rates: dict[tuple[str, int], list[float]] = {}
+        done = 0
+        for clients in options.clients * options.rounds:
+            asking = questions(clients * options.answers, done)
+            done += len(asking)
+            texts: dict[str, list[str]] = {}
+            for name, server in servers.items():
+                texts[name], rate = asked(server, asking, clients)
+                rates.setdefault((name, clients), []).append(rate)
+                told = told_of(texts, name, rates, options.systems[0], clients)
+                print(json.dumps(told | {"load": round(os.getloadavg()[0], 1)}), flush=True)
+
+
+def told_of(
+    texts: dict[str, list[str]], name: str, rates: dict[tuple[str, int], list[float]], first: str, clients: int
+) -> dict[str, Any]:
+    equal = sum(one == other for one, other in zip(texts[name], texts[first], strict=True))
+    return {
+        "system": name,
+        "clients": clients,
+        "tokens_per_second": round(rates[name, clients][-1], 1),
+        f"of_it_{first}_has": round(rates[first, clients][-1] / rates[name, clients][-1], 2),
+        "equal_answers": f"{equal} of {len(texts[name])}",
+    }
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ MOST_KEPT_TOKENS = 8_192
 class EngineSettings:
     """`memory_tokens`: tokens whose keys and values have room; None: by what memory is free, of which no more than for
     MOST_KEPT_TOKENS is taken for texts that nobody is being answered. `most_running`: answers that are computed at a
-    time. `most_waiting`: beyond them, EngineBusyError. `native`: single tokens by compiled layers, where the model's
-    structure has them.
+    time. `most_waiting`: beyond them, EngineBusyError. `native`: by compiled layers, where the model's structure has
+    them.
     """
 
     memory_tokens: int | None = None

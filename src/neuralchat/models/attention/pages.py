@@ -1,15 +1,17 @@
 """Attention over keys and values that are kept in pages, for a row of tokens of many texts at once.
 
 Entered through transformers' attention interface. Each layer writes the keys and values of the row's tokens to their
-places, then each text's tokens attend to all that is kept of it. Single tokens go through the compiled kernel
-(kernels/decoder.c), longer parts through that of packed rows (segments.py), with what was kept as keys that lead.
+places, then each text's tokens attend to all that is kept of it: in the compiled kernel (kernels/paged_attention.h),
+or, where a layer asks for more than that or there is no compiler, text by text through that of packed rows
+(segments.py), with what was kept as keys that lead.
 
 Shapes: T tokens of the row, C texts, H query heads, K key/value heads, D head size. query [1, H, T, D];
-key, value [1, K, T, D]; pages of a layer [pages, K, PAGE, D]; output [1, T, H, D].
+key, value [1, K, T, D]; pages of a layer: keys [pages, K, D, PAGE], values [pages, K, PAGE, D]; output [1, T, H, D].
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,30 +36,28 @@ PAGED_ROW = "paged_row"
 class PagedRow:
     """Tokens [starts[i], starts[i + 1]) of the row are of text i.
 
-    kept: tokens of each text that are kept once the row is, its last ones being those of the row; `lengths` is the
-    same, int32 [C]. tables: int32 [C, most pages of a text], the pages of each text in their order. pages, places:
-    int64 [T], where keys and values of each token of the row are kept. single: the first so many texts have one token
-    in the row.
+    starts: int32 [C + 1]. kept: int32 [C], tokens of each text that are kept once the row is, its last ones being those
+    of the row. tables: int32 [C, most pages of a text], the pages of each text in their order. pages, places: int64
+    [T], where keys and values of each token of the row are kept.
     """
 
     memory: PagedMemory
-    starts: Sequence[int]
-    kept: Sequence[int]
-    lengths: Tensor
+    starts: Tensor
+    kept: Tensor
     tables: Tensor
     pages: Tensor
     places: Tensor
-    single: int
 
-    def part(self, i: int) -> slice:
-        return slice(self.starts[i], self.starts[i + 1])
+    @functools.cached_property
+    def longest(self) -> int:
+        return int(self.kept.max())
 
 
 @dataclass
 class PagedMemory:
     """Keys and values of every layer, which are made when a layer first has some. `pages`: how many of each layer.
 
-    What was never written takes no memory on the CPU.
+    What was never written takes no memory on the CPU. Keys of a page are transposed, as the kernel multiplies by them.
     """
 
     pages: int
@@ -68,9 +68,24 @@ class PagedMemory:
         """Pages for keys [1, K, T, D] and values of such sizes."""
         if layer not in self.keys:
             # Zeros, so that what nobody has written yet is a number in any case.
-            for kept, x in ((self.keys, key), (self.values, value)):
-                kept[layer] = zeros_until_written(x, (self.pages, x.shape[1], PAGE, x.shape[3]))
+            key_page, value_page = (key.shape[1], key.shape[3], PAGE), (value.shape[1], PAGE, value.shape[3])
+            self.keys[layer] = zeros_until_written(key, (self.pages, *key_page))
+            self.values[layer] = zeros_until_written(value, (self.pages, *value_page))
         return self.keys[layer], self.values[layer]
+
+    def write(self, layer: int, key: Tensor, value: Tensor, pages: Tensor, places: Tensor) -> None:
+        """Keys and values [1, K, T, D] to these pages and places in them, int64 [T]."""
+        keys, values = self.of_layer(layer, key, value)
+        keys[pages, :, :, places] = key[0].transpose(0, 1).to(keys.dtype)
+        values[pages, :, places] = value[0].transpose(0, 1).to(values.dtype)
+
+    def kept(self, layer: int, pages: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The keys and values [1, K, `length`, D] of a text in these pages."""
+        used = pages[: -(-length // PAGE)]
+        # Heads first, so that each is copied once.
+        keys = self.keys[layer].transpose(0, 1)[:, used].transpose(2, 3).flatten(1, 2).contiguous()
+        values = self.values[layer].transpose(0, 1)[:, used].flatten(1, 2)
+        return keys[None, :, :length], values[None, :, :length]
 
 
 def zeros_until_written(like: Tensor, shape: Sequence[int]) -> Tensor:
@@ -111,52 +126,30 @@ def page_attention(
     row: PagedRow | None = getattr(attention_mask, PAGED_ROW, None)
     if row is None:
         return segment_attention(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    keys, values = row.memory.of_layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-    keys[row.pages, :, row.places] = key[0].transpose(0, 1)
-    values[row.pages, :, row.places] = value[0].transpose(0, 1)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    row.memory.write(layer, key, value, row.pages, row.places)
+    kernel = paged_kernel_for(row.memory.keys[layer]) if sees_all_plainly(module, query, value, row, kwargs) else None
+    if kernel is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        pages = row.memory.keys[layer], row.memory.values[layer]
+        texts = row.tables, row.starts, row.kept
+        return kernel.attention(query[0].transpose(0, 1), *pages, *texts, scale)[None], None
     outputs = []
-    done = 0
-    if row.single and sees_all_plainly(module, query, value, row, kwargs):
-        done = row.single
-        outputs.append(single_tokens(query[0, :, :done].transpose(0, 1), keys, values, row, scale)[None])
-    for i in range(done, len(row.starts) - 1):
-        part = row.part(i)
-        own, kept = query[:, :, part], (kept_of(keys, row, i), kept_of(values, row, i))
-        kwargs["segments"] = (Segment(0, 0, 0, part.stop - part.start),)
-        outputs.append(segment_attention(module, own, kept[0], kept[1], None, scaling=scaling, **kwargs)[0])
+    for i, (start, end, length) in enumerate(zip(row.starts[:-1], row.starts[1:], row.kept, strict=True)):
+        own, kept = query[:, :, int(start) : int(end)], row.memory.kept(layer, row.tables[i], int(length))
+        kwargs["segments"] = (Segment(0, 0, 0, own.shape[2]),)
+        outputs.append(segment_attention(module, own, *kept, None, scaling=scaling, **kwargs)[0])
     return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0], None
-
-
-def kept_of(pages: Tensor, row: PagedRow, i: int) -> Tensor:
-    """What is kept of text i, [1, K, its tokens, D]."""
-    length = row.kept[i]
-    # Heads first, so that it is copied once.
-    own = pages.transpose(0, 1)[:, row.tables[i, : -(-length // PAGE)]]
-    return own.flatten(1, 2)[None, :, :length]
 
 
 def sees_all_plainly(
     module: torch.nn.Module, query: Tensor, value: Tensor, row: PagedRow, asked: dict[str, Any]
 ) -> bool:
-    """Whether single tokens attend to all that is kept of their texts, by their scores alone."""
+    """Whether tokens attend to all that is kept of their texts, by their scores alone."""
     window = asked.get("sliding_window", NOT_GIVEN)
     if window == NOT_GIVEN:
         window = sliding_window_of(module)
-    if window is not None and max(row.kept[: row.single]) > window:
+    if window is not None and row.longest > window:
         return False
     more = any(asked.get(name) is not None for name in ("softcap", "s_aux", "alibi_slopes"))
     return not more and not asked.get("dropout") and value.shape[3] == query.shape[3] and takes_kernels(module)
-
-
-def single_tokens(query: Tensor, keys: Tensor, values: Tensor, row: PagedRow, scale: float) -> Tensor:
-    """Attention [C, H, D] of one query [H, D] of each of the first C texts."""
-    kernel = paged_kernel_for(keys)
-    if kernel is not None:
-        return kernel.attention(query, keys, values, row.tables, row.lengths, scale)
-    outputs = []
-    for i in range(len(query)):
-        own, kept = query[i][None, :, None], (kept_of(keys, row, i), kept_of(values, row, i))
-        attended = torch.nn.functional.scaled_dot_product_attention(own, *kept, scale=scale, enable_gqa=True)
-        outputs.append(attended[0, :, 0])
-    return torch.stack(outputs)

@@ -1,3 +1,5 @@
+#pragma once
+
 #include <float.h>
 #include <math.h>
 #include <stdint.h>

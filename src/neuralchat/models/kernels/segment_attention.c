@@ -10,22 +10,11 @@
 // register tile. Queries and outputs are [T, heads, D], keys and values [leading + T, kv_heads, D]; strides in
 // elements, D dense. Compiled by models/compiled.py with -DHEAD_SIZE=...
 
-#include "numbers.h"
+#include "vectors.h"
 
-// The register tile: ROWS x 2 vectors, as many accumulators as registers hold with room for the operands.
-#if defined(__AVX512F__)
-#define LANES 16
-#define ROWS 8
-#else
-#define LANES 8
-#define ROWS 4
-#endif
 #define COLS (2 * LANES)
 #define BLOCK (8 * ROWS)
-#define ROUND_UP(x, unit) (((x) + (unit)-1) / (unit) * (unit))
 #define WIDTH ROUND_UP(HEAD_SIZE, COLS)
-
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
 typedef struct {
     int64_t prefix_start, prefix_end, start, end;
@@ -44,9 +33,6 @@ typedef struct {
     const float *slopes;
     float scale;
 } row_of;
-
-static inline vec load(const float *p) { return *(const vec *)p; }
-static inline void store(float *p, vec x) { *(vec *)p = x; }
 
 // c[r, :] = (add ? c[r, :] : 0) + sum over k of a[r, k] b[k, :], for ROWS rows and COLS columns.
 static inline __attribute__((always_inline)) void tile(
@@ -144,8 +130,6 @@ static int64_t scratch_size(const row_of *row) {
     keys = ROUND_UP(keys, COLS) + COLS;
     return keys * (3 * WIDTH + 2 * HEAD_SIZE) + 2 * BLOCK * keys + 4 * BLOCK * WIDTH;
 }
-
-static float *memory(int64_t floats) { return aligned_alloc(64, ROUND_UP(sizeof(float) * floats, 64)); }
 
 static void forward_task(const row_of *row, const segment *s, int64_t head, real *out, float *lse, float *scratch) {
     const int64_t shared = shared_keys(row, s), queries = s->end - s->start, keys = shared + queries;

@@ -1,9 +1,9 @@
-"""A decoder's layers as kernels/decoder.c runs them: single tokens of a few texts through the whole model in one call.
+"""A decoder's layers as kernels/decoder.c runs them: the next tokens of a few texts through all of them in one call.
 
 What is taken over is settled by the names of its parts (those of LLaMA, which many families share), every one of its
 parameters has to be among them, and whoever takes it proves it on numbers before it answers.
 
-Shapes: M rows, E hidden size, D head size, V vocabulary.
+Shapes: M or T rows, one for each token, C texts, E hidden size, D head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,17 @@ from neuralchat.models.attention.pages import PagedMemory
 from neuralchat.models.attention.segments import sliding_window_of
 from neuralchat.models.compat.peft import LoraLinear, plain_lora_of
 from neuralchat.models.kernels.compiled import takes_kernels
-from neuralchat.models.kernels.decoder import decoder_library
+from neuralchat.models.kernels.decoder import TextsView, decoder_library
 from neuralchat.models.kernels.elementwise import threads
 
-# With more rows a pass is bound by arithmetic, at which torch is better.
-MOST_NATIVE_ROWS = 32
+# With more rows torch is as fast.
+MOST_NATIVE_ROWS = 1024
+# Ways to scale positions that do not hang on the length of a text.
+STEADY_ROPES, LEAST_KNOWN_TURNS = ("default", "linear", "llama3", "yarn"), 1024
+TAKEN_DTYPES = (torch.float32, torch.bfloat16)
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Tiles of outputs of the kernel.
-LEAST_OUTPUTS = 2
+# Tiles of outputs of the kernel; its panels of outputs of LoRA's B; rows of an adapter that are one task at most.
+LEAST_OUTPUTS, PANEL, PIECE = 2, 16, 8
 
 
 class MatrixView(ctypes.Structure):
@@ -37,6 +41,7 @@ class MatrixView(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         ("inputs", ctypes.c_int64),
         ("outputs", ctypes.c_int64),
+        ("half", ctypes.c_int64),
     ]
 
 
@@ -74,16 +79,30 @@ class DecoderView(ctypes.Structure):
 
 class BatchView(ctypes.Structure):
     _fields_ = [
+        ("texts", TextsView),
         ("lora", ctypes.POINTER(LowRankView)),
-        ("adapters", ctypes.c_void_p),
-        ("tables", ctypes.c_void_p),
-        ("lengths", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("table_size", ctypes.c_int64),
+        ("pieces", ctypes.c_void_p),
+        ("wanted", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("adapters", "piece_count", "wanted_count", "rows")),
         ("x", ctypes.c_void_p),
         ("cosine", ctypes.c_void_p),
         ("sine", ctypes.c_void_p),
     ]
+
+
+@dataclass(frozen=True)
+class RowArrays:
+    """ids, positions: int64 [T]. tables: int32 [C, blocks]. ends: int32 [C], tokens of each text with those of the row.
+
+    starts: int32 [C + 1], where each text's tokens begin, and T. wanted: int32, tokens whose logits are asked for.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    tables: np.ndarray
+    ends: np.ndarray
+    starts: np.ndarray
+    wanted: np.ndarray
 
 
 class NotTakenError(Exception):
@@ -133,6 +152,8 @@ class NativeDecoder:
         except (AttributeError, KeyError, TypeError) as error:
             raise NotTakenError(str(error)) from error
         self.scale = scale
+        self.buffer = torch.empty(0, 0)
+        self.known_turns: tuple[Tensor, Tensor] = (self.buffer, self.buffer)
         self.set_adapters([])
 
     def take(self, base: Any, memory: PagedMemory) -> None:
@@ -141,7 +162,7 @@ class NativeDecoder:
         self.embedding, self.rotary = base.get_input_embeddings(), body.rotary_emb
         self.head = base.get_output_embeddings()
         first = self.layers[0]
-        self.head_size = memory.keys[0].shape[3]
+        self.head_size = memory.keys[0].shape[2]
         code = decoder_library(memory.keys[0], self.head_size) if takes_kernels(base) else None
         if code is None:
             raise NotTakenError("there is no compiler")
@@ -154,20 +175,32 @@ class NativeDecoder:
         scales = {float(parts.attention.scaling) for parts in self.layers}
         if len(epsilons | {epsilon_of(body.norm)}) != 1 or len(scales) != 1:
             raise NotTakenError("its layers differ")
+        # Copies in fp32 of what is small; the memory too, since its pages are the kernel's as long as this lives.
+        self.held: list[Any] = [memory]
         self.views = (LayerView * len(self.layers))(*self.layer_views(memory))
         hidden, inner = self.embedding.weight.shape[1], inside(first.linears[4]).out_features
         self.view = DecoderView(
             self.views, len(self.layers), hidden, inside(first.linears[0]).out_features // self.head_size,
             inside(first.linears[1]).out_features // self.head_size, inner, 0, epsilons.pop(), scales.pop(),
-            body.norm.weight.data_ptr(), matrix_view(self.head),
+            self.in_fp32(body.norm.weight), self.matrix_view(self.head),
         )  # fmt: skip
-        self.buffer = torch.empty(MOST_NATIVE_ROWS, inside(self.head).out_features)
 
     def layer_views(self, memory: PagedMemory) -> Iterator[LayerView]:
         for place, parts in enumerate(self.layers):
-            norms = [None if norm is None else norm.weight.data_ptr() for norm in parts.norms]
-            matrices = (MatrixView * len(MATRICES))(*map(matrix_view, parts.linears))
+            norms = [None if norm is None else self.in_fp32(norm.weight) for norm in parts.norms]
+            matrices = (MatrixView * len(MATRICES))(*map(self.matrix_view, parts.linears))
             yield LayerView(matrices, *norms, memory.keys[place].data_ptr(), memory.values[place].data_ptr())
+
+    def in_fp32(self, x: Tensor) -> int:
+        """Where the numbers of `x` lie in fp32, as long as this lives."""
+        self.held.append(x.detach().float().contiguous())
+        return self.held[-1].data_ptr()
+
+    def matrix_view(self, layer: Any) -> MatrixView:
+        linear = inside(layer)
+        bias = None if linear.bias is None else self.in_fp32(linear.bias)
+        half = linear.weight.dtype == torch.bfloat16
+        return MatrixView(linear.weight.data_ptr(), bias, linear.in_features, linear.out_features, half)
 
     def set_adapters(self, names: Sequence[str]) -> None:
         """PEFT's names of the adapters of plain LoRA that rows may have, by their place from here on."""
@@ -181,7 +214,11 @@ class NativeDecoder:
         lora = plain_lora_of(layer, name) if isinstance(layer, LoraLinear) else None
         if lora is None:
             return LowRankView()
-        a, b = lora.a.detach().float().contiguous(), lora.b.detach().float().contiguous()
+        a, b = lora.a.detach().float(), lora.b.detach().float()
+        # Zeros change nothing. Of B, what a panel of outputs needs lies together.
+        a = nn.functional.pad(a, (0, 0, 0, -len(a) % LEAST_OUTPUTS)).contiguous()
+        b = nn.functional.pad(b, (0, -b.shape[1] % LEAST_OUTPUTS, 0, -len(b) % PANEL))
+        b = b.view(-1, PANEL, b.shape[1]).transpose(1, 2).contiguous()
         self.kept += [a, b]
         return LowRankView(a.data_ptr(), b.data_ptr(), len(a), lora.scaling)
 
@@ -194,39 +231,54 @@ class NativeDecoder:
             if isinstance(layer, LoraLinear) and plain_lora_of(layer, name) is not None
         )
 
-    def logits(
-        self, ids: Tensor, positions: Tensor, tables: np.ndarray, ends: np.ndarray, adapters: Sequence[str | None]
-    ) -> Tensor:
-        """fp32 [M, V] of the token after ids int64 [M] at positions int64 [M]; valid until the next call.
+    def logits(self, row: RowArrays, adapters: Sequence[str | None]) -> Tensor:
+        """fp32 [wanted, V] of the tokens after the wanted ones of the row; valid until the next call.
 
-        tables: int32 [M, pages]; ends: int32 [M], tokens of each text, this one included; adapters: of each row.
+        adapters: of each text.
         """
-        x = self.embedding(ids).float().contiguous()
-        cosine, sine = (part[0].contiguous() for part in self.rotary(x[None], positions[None]))
-        places = np.array([-1 if name is None else self.places[name] for name in adapters], dtype=np.int32)
-        logits = self.buffer[: len(ids)]
+        x = self.embedding(torch.from_numpy(row.ids)).float().contiguous()
+        cosine, sine = self.turns(torch.from_numpy(row.positions))
+        pieces = self.pieces(row.starts.tolist(), adapters)
+        if len(self.buffer) < len(row.wanted):
+            self.buffer = torch.empty(len(row.wanted), self.view.head.outputs)
+        logits = self.buffer[: len(row.wanted)]
         batch = BatchView(
-            self.lora, places.ctypes.data, tables.ctypes.data, ends.ctypes.data, len(ids), tables.shape[1],
-            x.data_ptr(), cosine.data_ptr(), sine.data_ptr(),
+            TextsView(
+                row.tables.ctypes.data, row.starts.ctypes.data, row.ends.ctypes.data, len(row.ends), row.tables.shape[1]
+            ),
+            self.lora, pieces.ctypes.data, row.wanted.ctypes.data, len(self.places), len(pieces), len(row.wanted),
+            len(x), x.data_ptr(), cosine.data_ptr(), sine.data_ptr(),
         )  # fmt: skip
-        if cosine.shape != (len(ids), self.head_size) or cosine.dtype != torch.float32:
-            raise NotTakenError("its positions turn a part of each head")
         status = self.code.decode(
-            ctypes.byref(self.view),
-            ctypes.byref(batch),
-            ctypes.c_int64(len(self.places)),
-            ctypes.c_void_p(logits.data_ptr()),
-            threads(),
+            ctypes.byref(self.view), ctypes.byref(batch), ctypes.c_void_p(logits.data_ptr()), threads()
         )
         if status:
             raise MemoryError("no memory for the work space of the decoder")
         return logits if self.scale == 1.0 else logits * self.scale
 
+    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine fp32 [M, D] of positions int64 [M]; looked up where they follow from the position alone."""
+        if getattr(self.rotary, "rope_type", None) not in STEADY_ROPES:
+            return self.angles(positions)
+        if (needed := int(positions.max()) + 1) > len(self.known_turns[0]):
+            self.known_turns = self.angles(torch.arange(max(2 * needed, LEAST_KNOWN_TURNS)))
+        return self.known_turns[0][positions], self.known_turns[1][positions]
 
-def matrix_view(layer: Any) -> MatrixView:
-    linear = inside(layer)
-    bias = None if linear.bias is None else linear.bias.data_ptr()
-    return MatrixView(linear.weight.data_ptr(), bias, linear.in_features, linear.out_features)
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cosine, sine = (part[0].contiguous() for part in self.rotary(torch.empty(1, 1, 1), positions[None]))
+        if cosine.shape != (len(positions), self.head_size) or cosine.dtype != torch.float32:
+            raise NotTakenError("its positions turn a part of each head")
+        return cosine, sine
+
+    def pieces(self, starts: Sequence[int], adapters: Sequence[str | None]) -> np.ndarray:
+        """int64 [pieces, 3]: (first row, rows, place of the adapter) of neighbouring rows of one adapter."""
+        found = []
+        for name, texts in groupby(zip(adapters, starts[:-1], starts[1:], strict=True), key=lambda text: text[0]):
+            if name is not None:
+                parts = list(texts)
+                first, end = parts[0][1], parts[-1][2]
+                found += [(at, min(PIECE, end - at), self.places[name]) for at in range(first, end, PIECE)]
+        return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def epsilon_of(norm: Any) -> float:
@@ -249,7 +301,7 @@ def check_parameters(base: Any, layers: Sequence[LayerParts], norm: Any, head: A
     left = [name for name, parameter in base.named_parameters() if id(parameter) not in known | of_adapters]
     if left:
         raise NotTakenError(f"it has other parameters, such as {left[0]}")
-    if not all(p.is_contiguous() and p.dtype == taken[0].dtype for p in taken):
-        raise NotTakenError("its weights are stored in several ways")
+    if not all(linear.weight.is_contiguous() and linear.weight.dtype in TAKEN_DTYPES for linear in linears):
+        raise NotTakenError("its weights are stored in another way")
     if min(linear.out_features for linear in linears) < LEAST_OUTPUTS:
         raise NotTakenError("a layer is too narrow")

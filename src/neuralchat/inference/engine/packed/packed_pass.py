@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralchat.models.attention.pages import PagedMemory, PagedRow, paged_mask
 from neuralchat.models.kernels.decoder import PAGE
-from neuralchat.models.layers.native_decoder import MOST_NATIVE_ROWS, NativeDecoder, NotTakenError
+from neuralchat.models.layers.native_decoder import MOST_NATIVE_ROWS, NativeDecoder, NotTakenError, RowArrays
 from neuralchat.models.losses.head import head_of
 
 
@@ -39,32 +39,20 @@ class Chunk:
         return self.before + len(self.ids)
 
 
-@dataclass(frozen=True)
-class RowArrays:
-    """ids, positions: int64 [T]. tables: int32 [C, blocks]. ends: int32 [C], tokens of each text with those of the row.
-
-    starts: where each text's tokens begin, and T.
-    """
-
-    ids: np.ndarray
-    positions: np.ndarray
-    tables: np.ndarray
-    ends: np.ndarray
-    starts: np.ndarray
-
-
 def row_arrays(chunks: Sequence[Chunk]) -> RowArrays:
-    counts = [len(chunk.ids) for chunk in chunks]
+    starts = np.cumsum([0, *(len(chunk.ids) for chunk in chunks)], dtype=np.int32)
     tables = np.zeros((len(chunks), max(-(-chunk.end // PAGE) for chunk in chunks)), dtype=np.int32)
     for row, chunk in zip(tables, chunks, strict=True):
         used = -(-chunk.end // PAGE)
         row[:used] = chunk.blocks[:used]
+    ends = zip(starts[1:], chunks, strict=True)
     return RowArrays(
         ids=np.concatenate([chunk.ids for chunk in chunks]).astype(np.int64),
         positions=np.concatenate([np.arange(chunk.before, chunk.end) for chunk in chunks]),
         tables=tables,
         ends=np.array([chunk.end for chunk in chunks], dtype=np.int32),
-        starts=np.cumsum([0, *counts]),
+        starts=starts,
+        wanted=np.array([end - 1 for end, chunk in ends if chunk.wanted], dtype=np.int32),
     )
 
 
@@ -80,29 +68,26 @@ class PackedPass:
         self.native: NativeDecoder | None = None
 
     def logits(self, chunks: Sequence[Chunk], adapters: Sequence[str | None] = ()) -> Tensor:
-        """fp32 [wanted chunks, V] on the CPU. Chunks of one token must come first; each is of another text.
+        """fp32 [wanted chunks, V] on the CPU; those of the native decoder are valid until the next call.
 
         adapters: PEFT's name of each chunk's adapter, where all layers are as the base's and they are not empty; then
-        single tokens may go through the native decoder.
+        the native decoder may compute it.
         """
         arrays = row_arrays(chunks)
         if self.native is not None and adapters and self.is_native(arrays, adapters):
-            ids, positions = torch.from_numpy(arrays.ids), torch.from_numpy(arrays.positions)
-            return self.native.logits(ids, positions, arrays.tables, arrays.ends, adapters)
+            return self.native.logits(arrays, adapters)
         states = self.states(arrays, self.embedded(arrays, chunks))
-        wanted = [int(arrays.starts[i + 1]) - 1 for i, chunk in enumerate(chunks) if chunk.wanted]
-        return self.logits_of(states[wanted])
+        return self.logits_of(states[self.moved(arrays.wanted.astype(np.int64))])
 
     def is_native(self, arrays: RowArrays, adapters: Sequence[str | None]) -> bool:
         assert self.native is not None
-        rows = len(arrays.ends)
-        if int(arrays.ids.min()) < 0:
+        if int(arrays.ids.min()) < 0 or len(arrays.ids) > MOST_NATIVE_ROWS:
             return False
         known = all(name is None or name in self.native.places for name in adapters)
-        return known and rows == len(arrays.ids) <= MOST_NATIVE_ROWS and int(arrays.ends.max()) <= self.native.longest
+        return known and int(arrays.ends.max()) <= self.native.longest
 
     def take_native(self) -> None:
-        """Let single tokens go through the compiled layers, if the model has their structure."""
+        """Let passes go through the compiled layers, if the model has their structure."""
         self.native = None
         # Its own forward may do more than the matrix.
         if self.head.module is None:
@@ -133,16 +118,13 @@ class PackedPass:
         """The last hidden states [T, E] of embeddings [1, T, E]."""
         text = np.repeat(np.arange(len(arrays.ends)), np.diff(arrays.starts))
         positions = self.moved(arrays.positions)
-        tables = self.moved(arrays.tables)
         row = PagedRow(
             memory=self.memory,
-            starts=arrays.starts.tolist(),
-            kept=arrays.ends.tolist(),
-            lengths=self.moved(arrays.ends),
-            tables=tables,
+            starts=self.moved(arrays.starts),
+            kept=self.moved(arrays.ends),
+            tables=self.moved(arrays.tables),
             pages=self.moved(arrays.tables[text, arrays.positions // PAGE].astype(np.int64)),
             places=positions % PAGE,
-            single=int((np.diff(arrays.starts) == 1).cumprod().sum()),
         )
         return self.base.base_model(
             inputs_embeds=embedded,

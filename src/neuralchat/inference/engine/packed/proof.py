@@ -75,25 +75,32 @@ class ProvenText:
 
 @torch.no_grad()
 def native_computes_as_packed(packed: PackedPass) -> bool:
-    """Whether the compiled layers give single tokens the logits that the model's own layers give them.
+    """Whether the compiled layers give the logits that the model's own layers give, on the passes of the proof above.
 
     Called before the first answer.
     """
     ids = torch.randint(packed.embedding.weight.shape[0], (LONG + SHORT,), generator=torch.Generator().manual_seed(1))
-    long, short = ids[:LONG].tolist(), ids[LONG:].tolist()
     # The first pages, which no answer holds yet.
-    pages = list(range(4))
-    before = [Chunk(long[:-1], 0, pages[:3]), Chunk(short[:-1], 0, pages[3:])]
-    single = [Chunk(long[-1:], LONG - 1, pages[:3]), Chunk(short[-1:], SHORT - 1, pages[3:])]
+    long, short = ProvenText(ids[:LONG].tolist(), 0, None), ProvenText(ids[LONG:].tolist(), 1, None)
+    used = [*long.blocks, short.blocks[0]]
+    passes = [
+        *([long.chunk(first, end)] for first, end in pairwise(PROOF_PARTS[:-1])),
+        [long.chunk(LONG - 1, LONG), short.chunk(0, SHORT)],
+    ]
     try:
-        packed.logits(before)
-        expected = packed.logits(single)
-        for chunk in single:
-            for kept in (*packed.memory.keys.values(), *packed.memory.values.values()):
-                kept[chunk.blocks[chunk.before // PAGE], :, chunk.before % PAGE] = float("nan")
-        return near(packed.logits(single, [None, None]), expected, packed.embedding.weight.dtype)
+        expected = torch.cat([packed.logits(chunks) for chunks in passes])
+        fill(packed.memory, used, float("nan"))
+        found = torch.cat([packed.logits(chunks, [None] * len(chunks)).clone() for chunks in passes])
+        return near(found, expected, packed.embedding.weight.dtype)
     except Exception:  # as above
         return False
+    finally:
+        fill(packed.memory, used, 0.0)
+
+
+def fill(memory: PagedMemory, blocks: Sequence[int], number: float) -> None:
+    for pages in (*memory.keys.values(), *memory.values.values()):
+        pages[blocks] = number
 
 
 def own_logits_of(model: Any, ids: list[int]) -> Tensor:

@@ -33,11 +33,10 @@ class VirtualStart:
     def write(self, memory: PagedMemory, blocks: Sequence[int]) -> None:
         """Put the keys and values where those of a text's first tokens lie."""
         assert self.leading is not None
+        tokens = torch.arange(self.count)
+        pages, places = torch.tensor(blocks)[tokens // PAGE], tokens % PAGE
         for layer, (key, value) in enumerate(self.leading):
-            for pages, x in zip(memory.of_layer(layer, key, value), (key, value), strict=True):
-                for place, block in enumerate(blocks[: -(-self.count // PAGE)]):
-                    part = x[0, :, place * PAGE : (place + 1) * PAGE]
-                    pages[block, :, : part.shape[1]] = part.to(pages.dtype)
+            memory.write(layer, key, value, pages, places)
 
 
 @torch.no_grad()
