@@ -199,7 +199,7 @@ def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:
 def ready_model(session: Session) -> None:
     """On its device, with noise on embeddings where it is asked for."""
     args, model = session.training, session.model
-    model.to(args.device)
+    move_to(model, args.device)
     base = base_model_of(model)
     base.config.use_cache = False
     align_special_tokens(base, session.tokenizer)
@@ -212,6 +212,16 @@ def ready_model(session: Session) -> None:
         embeddings = base.get_input_embeddings()
         embeddings.neftune_noise_alpha = args.neftune_noise_alpha
         embeddings.register_forward_hook(neftune_post_forward_hook)
+
+
+def move_to(model: torch.nn.Module, device: torch.device) -> None:
+    """Put the weights on a device, in place.
+
+    The CPU of a rank among several has a number, and torch would copy all weights to it: each rank would have its own
+    then, in the place of the file's pages that all ranks of a machine share.
+    """
+    if device.type != "cpu":
+        model.to(device)
 
 
 def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, watching: Sequence[Any]) -> TrainerState:
