@@ -35,6 +35,7 @@ from neuralchat.planning.layer_cost import (
 )
 from neuralchat.planning.model_shapes import PARAMETERS, SHAPES, llama_of, shape_named
 from neuralchat.planning.planned_memory import STATE_BYTES_PER_PARAMETER, parts_text, planned_memory, remedies
+from neuralchat.planning.process_memory import settled_resident_bytes
 
 # Records of an optimizer step on each machine, as finetune takes where there are enough of them.
 RECORDS_PER_STEP = 16
@@ -157,9 +158,11 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     )
     if weights_of_measured_layers(config, precision) > measurable_bytes():
         return plan_of_a_far_larger_model(plan, whole=whole)
+    program = settled_resident_bytes()
     cost = extrapolated_cost(config, tuning, precision, question.tokens_per_record)
     planned = planned_memory(
         config, tuning, precision, cost, parameters=(trained, total), longest_example_tokens=question.tokens_per_record,
+        program_bytes=program,
         recomputes=question.gradient_checkpointing,
     )  # fmt: skip
     peak = planned.peak_bytes
@@ -210,6 +213,9 @@ def named_config(name: str | None, parameters: str | None, shape: str | None = N
     """(what to call the model, its configuration). Raises ModelError, saying what is enough, where it cannot be had."""
     if shape is not None and shape.lower() not in SHAPES and os.path.isdir(shape):
         return shape, load_config(ModelSource(name=shape), needs_weights=False)
+    # `plan llama-7b` is about the published one, unless such a directory is here.
+    if name and shape is None and name.lower() in SHAPES and not os.path.isdir(name):
+        shape = name
     if shape is not None:
         return shape, shape_named(shape)
     # `plan 7B` is about any model of that size.

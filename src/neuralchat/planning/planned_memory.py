@@ -11,10 +11,9 @@ from typing import Any
 
 from neuralchat.config.arguments import TuningArguments
 from neuralchat.console import gib
-from neuralchat.models.loading.precision import Precision
+from neuralchat.models.loading.precision import Precision, has_bf16_units
 from neuralchat.planning.layer_cost import TokenCost, hidden_bytes, layer_count
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
-from neuralchat.planning.process_memory import resident_bytes
 
 # Gradient and two moments, in fp32.
 STATE_BYTES_PER_PARAMETER = 12
@@ -26,7 +25,7 @@ PLANNED_SLACK = 1.05
 class PlannedMemory:
     """`frozen`, `trained`: numbers of parameters. `kept_bytes`, `passing_bytes`: for each token that is computed at
     once. `layers` are those whose activations are recomputed one by one where `recomputes`. `hidden_bytes`: what such a
-    layer keeps of a token. `processes` share the machine.
+    layer keeps of a token.
     """
 
     frozen: int
@@ -39,8 +38,9 @@ class PlannedMemory:
     longest_example_tokens: int
     layers: int
     hidden_bytes: int
+    # What a process takes that has neither weights nor tokens yet.
+    program_bytes: int
     recomputes: bool = False
-    processes: int = 1
     trains_base: bool = False
 
     @property
@@ -57,7 +57,7 @@ class PlannedMemory:
             "weights": self.frozen * self.bytes_per_weight,
             "what is trained": self.trained * (STATE_BYTES_PER_PARAMETER + (4 if self.trains_base else 0)),
             "tokens at once": int(per_token * self.tokens) + self.fixed_bytes,
-            "program": resident_bytes(),
+            "program": self.program_bytes,
         }
 
     @property
@@ -73,6 +73,7 @@ def planned_memory(
     *,
     parameters: tuple[int, int],
     longest_example_tokens: int,
+    program_bytes: int,
     recomputes: bool,
 ) -> PlannedMemory:
     """`parameters`: (trained, all)."""
@@ -88,6 +89,7 @@ def planned_memory(
         micro_batch_tokens=tuning.most_tokens_at_once,
         longest_example_tokens=longest_example_tokens,
         layers=layer_count(config),
+        program_bytes=program_bytes,
         hidden_bytes=hidden_bytes(config, precision),
         recomputes=recomputes,
         trains_base=whole,
@@ -108,7 +110,8 @@ def half_weights(planned: PlannedMemory, _limit: int) -> tuple[str, PlannedMemor
     if planned.trains_base or planned.bytes_per_weight <= 2:
         return None
     # What is kept for backward is as narrow only where the arithmetic is.
-    return "--bf16 True", replace(planned, bytes_per_weight=2)
+    kept = planned.kept_bytes / 2 if has_bf16_units() else planned.kept_bytes
+    return "--bf16 True", replace(planned, bytes_per_weight=2, kept_bytes=kept)
 
 
 def smaller_micro_batch(planned: PlannedMemory, limit: int) -> tuple[str, PlannedMemory] | None:

@@ -20,6 +20,7 @@ from neuralchat.planning.layer_cost import (
     weights_of_measured_layers,
 )
 from neuralchat.planning.planned_memory import parts_text, planned_memory, remedies
+from neuralchat.planning.process_memory import settled_resident_bytes
 from neuralchat.preparation.run_data import RunData
 
 # Where weights and trained state take less of what can be had than this, it is seen after loading, which is quick then.
@@ -37,7 +38,7 @@ def check_fits(run: RunData, precision: Precision, *, recomputes: bool, may_reco
     longest = int(run.data.trained_on.lengths.max())
     plan_with = partial(
         planned_memory, run.config, tuning, precision, parameters=run.parameters, longest_example_tokens=longest,
-        recomputes=recomputes,
+        program_bytes=settled_resident_bytes(), recomputes=recomputes,
     )  # fmt: skip
     if plan_with(NO_COST).peak_bytes <= NEARLY_FULL * limit:
         return

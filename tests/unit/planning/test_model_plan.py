@@ -30,7 +30,7 @@ from neuralchat.planning.layer_cost import (
     measured_cost,
     shortened,
 )
-from neuralchat.planning.model_plan import plan_model
+from neuralchat.planning.model_plan import named_config, plan_model
 from neuralchat.planning.model_shapes import SHAPES, llama_of, shape_named
 
 FP32 = Precision(storage=torch.float32, compute=torch.float32)
@@ -117,6 +117,14 @@ def test_published_models_have_their_published_sizes() -> None:
 def test_a_shape_that_is_not_known() -> None:
     with pytest.raises(ArgumentsError, match=r"--model_config is 'lama-7b'.*did you mean llama-7b\? .*mpt-7b"):
         planned("--model_config", "lama-7b")
+
+
+def test_a_published_name_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the place of a model; but a directory of that name is that directory."""
+    monkeypatch.chdir(tmp_path)
+    assert named_config("MPT-7b", None)[1].model_type == "mpt"
+    LlamaConfig(**{**SMALL_SIZES, "vocab_size": 400}).save_pretrained("mpt-7b")
+    assert named_config("mpt-7b", None)[1].model_type == "llama"
 
 
 COST = TokenCost(kept_bytes=4e6, passing_bytes=1e6, seconds=0.5, fixed_bytes=0)

@@ -11,6 +11,7 @@ GIB = 1 << 30
 PLANNED = PlannedMemory(
     frozen=GIB, trained=0, bytes_per_weight=4, kept_bytes=GIB / 256, passing_bytes=0, fixed_bytes=0,
     micro_batch_tokens=1024, longest_example_tokens=100, layers=20, hidden_bytes=1000,
+    program_bytes=GIB // 2,
 )  # fmt: skip
 
 
