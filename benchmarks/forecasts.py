@@ -171,8 +171,9 @@ def at_the_edge(
         limit = int(share * found["memory_forecast_mb"] * 2**20)
         done = run_within(limit, command, environment)
         said = done.stderr.strip().splitlines() or [""]
+        reason = next((line for line in said if line.startswith("error")), said[-1])
         told = next((line for line in said if "becomes" in line or "computed again" in line), "")
-        outcomes[f"{share:g}"] = {0: "done" + (f" ({told[:90]})" if told else ""), 2: f"refused: {said[0][:160]}"}.get(
+        outcomes[f"{share:g}"] = {0: "done" + (f" ({told[:90]})" if told else ""), 2: f"refused: {reason[:200]}"}.get(
             done.returncode, f"! ended with {done.returncode}: {said[-1][:200]}"
         )
     return outcomes
