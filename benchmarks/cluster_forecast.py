@@ -11,17 +11,10 @@ from __future__ import annotations
 
 import argparse
 
-from neuralchat.distributed.preflight import Link
-from neuralchat.planning.forecast import TimeForecast
+from neuralchat.planning.forecast import TimeForecast, ring
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
 GBIT = (1, 10, 25, 100)
-
-
-def ring(nodes: int, gbit_per_s: float, latency_s: float) -> Link | None:
-    if nodes == 1:
-        return None
-    return Link(2 * (nodes - 1) * latency_s, gbit_per_s * 1e9 / 8 * nodes / (2 * (nodes - 1)))
 
 
 def efficiency(options: argparse.Namespace, nodes: int, gbit_per_s: float) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neuralchat.errors import NeuralChatError
     from neuralchat.inference.chatbot import Chatbot, build_chatbot
     from neuralchat.library.finetune import finetune, finetune_model
+    from neuralchat.library.plan import plan
     from neuralchat.library.run import Run
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "build_chatbot",
     "finetune",
     "finetune_model",
+    "plan",
 ]
 # Public name -> the module that it comes from when it is first used.
 MODULES = {
@@ -40,6 +42,7 @@ MODULES = {
     "build_chatbot": "neuralchat.inference.chatbot",
     "finetune": "neuralchat.library.finetune",
     "finetune_model": "neuralchat.library.finetune",
+    "plan": "neuralchat.library.plan",
 }
 
 

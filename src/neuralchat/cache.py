@@ -54,6 +54,7 @@ CACHE_KINDS = {
         CacheKind("tokenized", "tokenized records", remade=True),
         CacheKind("kernels", "compiled kernels", remade=True),
         CacheKind("hashes", "hashes of base models", remade=True),
+        CacheKind("forecasts", "what earlier runs took, for forecasts", remade=True),
         CacheKind("gguf", "models as llama.cpp reads them", remade=True),
     )
 }

@@ -217,7 +217,7 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def run_plan(options: argparse.Namespace) -> int:
-    if options.model or options.model_name_or_path or options.model_parameters:
+    if options.model or options.model_name_or_path or options.model_parameters or options.model_config:
         from neuralchat.planning.model_plan import plan_model
 
         return plan_model(options)

@@ -7,6 +7,7 @@ import argparse
 from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.command.flag_parser import FlagParser
 from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS
+from neuralchat.config.methods import METHODS
 from neuralchat.data_tools.verbs import DATA_VERBS
 
 WHAT_TO_LOAD = "a finished run, a checkpoint of it, an adapter, or a base model (directory, hub id or fetched model)"
@@ -214,11 +215,21 @@ def add_allow_lossy(parser: FlagParser) -> None:
 def add_plan(plan: FlagParser) -> None:
     plan.add_path("model", nargs="?", metavar="MODEL", help="plan for this model; its weights need not be here")
     plan.add_path("--model_name_or_path", metavar="MODEL", help="the same")
+    plan.add_path("--model_config", metavar="llama-7b", help="a published model by its name, of which nothing is here")
     plan.add_argument("--model_parameters", metavar="7B", help="the model's size, where its configuration is not here")
     plan.add_argument("--records", type=int, default=50_000, metavar="N", help="how many records to train on")
     plan.add_argument("--tokens_per_record", type=int, default=200, metavar="N", help="their mean length in tokens")
     plan.add_argument("--epochs", type=float, default=3.0, metavar="N", help="how often each is trained on")
     plan.add_argument("--bf16", action="store_true", help="weights in bf16")
+    plan.add_argument("--peft", default="lora", choices=tuple(METHODS), help="tuning method")
+    plan.add_argument("--lora_rank", type=int, default=16, metavar="N", help="rank of LoRA")
+    plan.add_argument("--micro_batch_tokens", type=int, default=1024, metavar="N", help="tokens computed at once")
+    plan.add_argument("--gradient_checkpointing", action="store_true", help="compute activations again, keep none")
+    plan.add_argument("--memory_gib", type=float, metavar="N", help="plan for a machine with so much memory")
+    plan.add_argument("--link_gbit", type=float, default=10.0, metavar="N", help="Gbit/s between --nodes machines")
+    plan.add_argument(
+        "--link_latency_us", type=float, default=50.0, metavar="N", help="microseconds of a message there"
+    )
     plan.add_argument("--hardware", action="store_true", help="without a model: plan processes and threads")
     plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
     plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")

@@ -24,7 +24,7 @@ from support.runs import digest, stable_metrics
 from neuralchat.checkpointing import store as checkpoint_module
 from neuralchat.checkpointing.store import damage
 from neuralchat.distributed.hardware import read_machine
-from neuralchat.preparation import session
+from neuralchat.preparation import before_loading, expected
 from neuralchat.runs.directory import checkpoints
 from neuralchat.runs.lock import RunLock
 from neuralchat.training import step as step_module
@@ -282,17 +282,27 @@ def test_examples_too_long_for_memory_end_the_run(bench: Bench) -> None:
     bench.said("is too small to halve for examples of", "auto --gradient_checkpointing")
 
 
-def machine_with(memory: int) -> Callable[[], None]:
+def machine_with(memory: int, *rooms: Any) -> Callable[[], None]:
+    """These modules see a machine with so much memory."""
+
     def prepare() -> None:
         machine = replace(read_machine(), total_memory=memory, available_memory=memory, memory_quota=None)
-        session.read_machine = lambda: machine
+        for room in rooms:
+            room.read_machine = lambda: machine
 
     return prepare
 
 
 def test_memory_that_will_not_do_is_told_before_the_start(bench: Bench) -> None:
-    assert bench.run("run", prepare=machine_with(256 << 20)) == 2
-    bench.said(r"training will need about \d\.\d GiB of memory, 0\.\d GiB can be had; use --gradient_checkpointing")
+    small = 256 << 20
+    assert bench.run("run", prepare=machine_with(small, before_loading, expected)) == 2
+    bench.said(r"needs about 0\.\d GiB of memory.*0\.2 GiB can be had. Nothing was loaded. To fit:", "a smaller model")
+    # Where it shows only when the weights are there, activations are recomputed first, unless they are to be kept.
+    assert bench.run("run", prepare=machine_with(small, expected)) == 2
+    told = r"training will need about \d\.\d GiB of memory, 0\.\d GiB can be had; use --gradient_checkpointing"
+    bench.said("activations do not fit into the memory: they are computed again", told)
+    assert bench.run("run", "--gradient_checkpointing", "False", prepare=machine_with(small, expected)) == 2
+    bench.said(told)
     assert not (bench.directory / "run").exists()
 
 

@@ -28,6 +28,7 @@ from neuralchat.training.stopping import InterruptedTrainingError
 
 PUBLIC = {
     "Chatbot", "FinetuneConfig", "NeuralChatError", "Run", "__version__", "build_chatbot", "finetune", "finetune_model",
+    "plan",
 }  # fmt: skip
 FEW_STEPS: dict[str, Any] = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "report_samples": 1}
 FEW_FLAGS = [word for name, value in FEW_STEPS.items() for word in (f"--{name}", value)]

@@ -47,7 +47,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 # What the clock and the allocator decide.
-UNSTABLE = ("tokens_per_s", "seconds", "rss_mb", "eval_seconds")
+UNSTABLE = ("tokens_per_s", "seconds", "rss_mb", "eval_seconds", "memory_mb_by_part", "seconds_by_part")
 
 
 def stable_metrics(run: Path) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def test_the_specification_command(run_cli: Callable, write_records: Callable, t
     lines = [line for line in metrics(run) if "loss" in line]
     assert {
         "step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "supervised_tokens", "tokens_per_s", "seconds",
-        "rss_mb",
+        "rss_mb", "memory_mb_by_part", "seconds_by_part",
     } == set(lines[0])  # fmt: skip
     said = run_cli("chat", run, "-p", "Name a fruit.", "--max_new_tokens", 5, check=True)
     assert said.stdout.strip()

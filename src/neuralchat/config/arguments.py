@@ -13,6 +13,8 @@ from neuralchat.config.facts import argument, harmless
 from neuralchat.config.methods import LORA_INITS, METHODS, Method
 from neuralchat.config.named_values import parse_named_values
 
+# Of --micro_batch_tokens auto: larger matrix products gain nothing any more.
+MOST_AUTO_TOKENS = 4096
 # The fields that records have, of all kinds (data/records/kinds.py).
 RECORD_FIELDS = (
     "instruction",
@@ -174,7 +176,12 @@ class TuningArguments:
     no_packing: bool = harmless(False, "train with padded batches")
     verify_packing: bool = harmless(True, "compare packed with one-by-one loss and gradients at the start")
     compile_kernels: bool = harmless(True, "compile attention and small layers for this machine, where there is gcc")
-    micro_batch_tokens: int = harmless(1024, "tokens computed at once; bounds memory, changes no result", minimum=1)
+    micro_batch_tokens: int | str = harmless(
+        1024,
+        "tokens computed at once; bounds memory, changes no result; auto: as many as fit the free memory, up to 4096",
+        minimum=1,
+        words=("auto",),
+    )
     auto_micro_batch: bool = harmless(False, "when memory runs out, go on with half of --micro_batch_tokens")
     on_nonfinite: str = argument(
         "stop",
@@ -208,6 +215,16 @@ class TuningArguments:
         17, "general questions answered with them, to see what was kept and lost; none where none are", minimum=0
     )
     sample_tokens: int = harmless(64, "longest of these answers in tokens", minimum=0)
+
+    @property
+    def most_tokens_at_once(self) -> int:
+        """--micro_batch_tokens before memory is looked at."""
+        return MOST_AUTO_TOKENS if isinstance(self.micro_batch_tokens, str) else self.micro_batch_tokens
+
+    @property
+    def fits_micro_batch(self) -> bool:
+        """Whether smaller micro-batches are taken where memory asks for them."""
+        return self.auto_micro_batch or isinstance(self.micro_batch_tokens, str)
 
     @property
     def method(self) -> Method:

@@ -65,7 +65,9 @@ def range_problems(config: FinetuneConfig) -> list[str]:
     found = []
     for argument in config.schema.arguments.values():
         value = config.value(argument)
-        if value is not None and (problem := argument.facts.range_problem(value)):
+        if value is None or value in argument.facts.words:
+            continue
+        if problem := argument.facts.range_problem(value):
             found.append(f"--{argument.name} {problem}")
     if not config.training.num_train_epochs > 0 and config.training.max_steps <= 0:
         found.append(f"--num_train_epochs must be above 0, found {config.training.num_train_epochs}")

@@ -6,7 +6,7 @@ import enum
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -110,6 +110,8 @@ def as_one(argument: Argument, value: Any) -> Any:
             return word in TRUE_WORDS
         if str not in kinds:
             raise invalid("bool", value)
+    if argument.facts.words and (found := as_word(value, argument.facts.words)) is not None:
+        return found
     if int in kinds:
         return as_int(value)
     if float in kinds:
@@ -133,6 +135,20 @@ def as_choice(text: str, choices: tuple[str, ...]) -> str:
     if text not in choices and word in NOTHING_WORDS and "no" in choices:
         return "no"
     return word if text not in choices and word in choices else text
+
+
+def as_word(value: Any, words: Collection[str]) -> str | None:
+    """The word that `value` is; None for a number. Raises ValueError for any other text.
+
+    >>> as_word("Auto", ["auto"]), as_word("512", ["auto"]), as_word(512, ["auto"])
+    ('auto', None, None)
+    """
+    text = str(value).lower()
+    if text in words:
+        return text
+    if isinstance(value, str) and not re.fullmatch(r"[+-]?\d+", text):
+        raise ValueError(f"expected a number or {' or '.join(words)}, found '{value[:60]}'")
+    return None
 
 
 def as_json(value: Mapping[str, Any]) -> str:

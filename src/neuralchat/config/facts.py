@@ -22,6 +22,8 @@ class Facts:
     # Inclusive lower bound, exclusive upper bound.
     minimum: float | None = None
     below: float | None = None
+    # Words that may stand in the place of a number, which is then found out.
+    words: Collection[str] = ()
     # What a flag without a value stands for; a switch needs none.
     bare: str | None = None
     # Told to whom leaves the argument out; empty where it may be left out.

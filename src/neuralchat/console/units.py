@@ -27,3 +27,24 @@ def gib(size_bytes: int) -> str:
 
 def mib(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def counted(number: int) -> str:
+    """
+    >>> counted(6_738_415_616), counted(4_194_304), counted(1792)
+    ('6.7 billion', '4.2 million', '1,792')
+    """
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} billion"
+    return f"{number / 1e6:.1f} million" if number >= 1e6 else f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(40), duration(4000), duration(100_000), duration(1_000_000)
+    ('40 seconds', '67 minutes', '28 hours', '12 days')
+    """
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,30 +1,25 @@
-"""How much memory a run will need, told before it starts: weights, trained state, what backward keeps per token.
+"""How much memory a run will need, told before it starts: weights, trained state, what a micro-batch takes at its peak.
 
-What backward keeps is counted, not modelled: a forward pass over a few real examples, every tensor that autograd saves,
-each storage once. It grows with the tokens of a micro-batch and nothing else, since no mask and no logits are kept.
+That is measured with two small passes over real examples (pass_cost.py), and grows with the tokens of a micro-batch and
+nothing else, since no mask and no logits are kept. Where the system does not tell of peaks, what autograd keeps is
+counted instead, and a tenth and a bit added.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
-import torch
-
-from neuralchat.checkpointing.rng import rng_state, set_rng_state
 from neuralchat.console import gib, note
-from neuralchat.data.tokenization import Example
 from neuralchat.distributed.hardware import Machine
 from neuralchat.errors import ArgumentsError
+from neuralchat.planning.pass_cost import PassCost
 
 # The head works in chunks of 32 MiB, of which a few are alive at once; the rest is the allocator's slack.
 FIXED_BYTES = 384 << 20
 SLACK = 1.15
+# Of what was measured: blocks that do not fit into each other's gaps, and what else a process comes to need.
+MEASURED_SLACK, GROWTH_BYTES = 1.02, 24 << 20
 # fp32 values an optimizer keeps for each trained one, besides the gradient.
 OPTIMIZER_VALUES = {"sgd": 0, "adafactor": 1, "adagrad": 1, "rmsprop": 1}
 USUAL_OPTIMIZER_VALUES = 2
@@ -33,8 +28,11 @@ SMALLEST_MICRO_BATCH_TOKENS = 64
 
 @dataclass(frozen=True)
 class MemoryForecast:
-    """`now_bytes`: of this process before training; `state_bytes`: gradients and optimizer; `bytes_per_token`: what
-    backward keeps. `longest_example_tokens`: a micro-batch is never smaller than an example.
+    """`now_bytes`: of this process before training; `state_bytes`: gradients and optimizer; `bytes_per_token` and
+    `fixed_bytes`: what a micro-batch takes at its peak. `longest_example_tokens`: a micro-batch is never smaller than
+    an example, and `largest_tokens`: none of the run is larger, if that is known. `besides_bytes`: kept all through
+    training. `earlier_peak_bytes`: what the process has had at most already. `weights_bytes`: part of `now_bytes`.
+    `correction`: how many times as much earlier runs of this kind took.
     """
 
     now_bytes: int
@@ -42,10 +40,45 @@ class MemoryForecast:
     bytes_per_token: float
     micro_batch_tokens: int
     longest_example_tokens: int
+    largest_tokens: int | None = None
+    fixed_bytes: int = FIXED_BYTES
+    slack: float = SLACK
+    besides_bytes: int = 0
+    earlier_peak_bytes: int = 0
+    weights_bytes: int = 0
+    correction: float = 1.0
+
+    def tokens_at_once(self, micro_batch_tokens: int | None = None) -> int:
+        """Of the largest micro-batch."""
+        tokens = max(micro_batch_tokens or self.micro_batch_tokens, self.longest_example_tokens)
+        return tokens if self.largest_tokens is None else min(tokens, self.largest_tokens)
+
+    def micro_batch_bytes(self, micro_batch_tokens: int | None = None) -> int:
+        return int(self.slack * self.bytes_per_token * self.tokens_at_once(micro_batch_tokens)) + self.fixed_bytes
 
     def peak_bytes(self, micro_batch_tokens: int | None = None) -> int:
-        tokens = max(micro_batch_tokens or self.micro_batch_tokens, self.longest_example_tokens)
-        return int(self.now_bytes + SLACK * (self.state_bytes + self.bytes_per_token * tokens) + FIXED_BYTES)
+        """At the peak of training."""
+        held = self.now_bytes + int(self.slack * self.state_bytes) + self.besides_bytes
+        return int(self.correction * (held + self.micro_batch_bytes(micro_batch_tokens)))
+
+    @property
+    def run_peak_bytes(self) -> int:
+        """Of the whole run: loading may have taken more than training will."""
+        return max(self.earlier_peak_bytes, self.peak_bytes())
+
+    @property
+    def uncorrected(self) -> MemoryForecast:
+        return replace(self, correction=1.0)
+
+    def parts(self) -> dict[str, int]:
+        """Bytes by what takes them at the peak of training."""
+        return {
+            "weights": self.weights_bytes,
+            "gradients and optimizer": self.state_bytes,
+            "tokens at once": self.micro_batch_bytes(),
+            "what is kept of the base model": self.besides_bytes,
+            "program": max(0, self.now_bytes - self.weights_bytes),
+        }
 
     def largest_micro_batch_tokens(self, limit_bytes: int) -> int | None:
         """The largest halving of micro_batch_tokens whose peak is within `limit_bytes`; None if none is."""
@@ -57,35 +90,16 @@ class MemoryForecast:
         return None
 
 
-def cost_per_token(
-    model: Any, loss_of: Callable[[Sequence[Example]], torch.Tensor], examples: Sequence[Example]
-) -> tuple[float, float]:
-    """(bytes that autograd keeps, seconds of a forward and backward pass) for each token of these examples."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    seen: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    was_training = model.training
-    model.train()
-    rng = rng_state()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Alive until all is counted: storages that are freed would give their addresses to others.
-        loss = loss_of(examples)
-    torch.autograd.grad(loss, trained, allow_unused=True)
-    # Once more for the time, now that everything is compiled and its pages are there.
-    start = time.perf_counter()
-    torch.autograd.grad(loss_of(examples), trained, allow_unused=True)
-    seconds = time.perf_counter() - start
-    set_rng_state(rng)
-    model.train(was_training)
-    tokens = sum(len(example.input_ids) for example in examples)
-    return sum(seen.values()) / tokens, seconds / tokens
+def measured_forecast(forecast: MemoryForecast, cost: PassCost) -> MemoryForecast:
+    """`forecast` with what a pass was measured to take, where the system tells."""
+    if cost.fixed_bytes is None or cost.bytes_per_token is None:
+        return replace(forecast, bytes_per_token=cost.kept_bytes_per_token)
+    return replace(
+        forecast,
+        bytes_per_token=cost.bytes_per_token,
+        fixed_bytes=cost.fixed_bytes + GROWTH_BYTES,
+        slack=MEASURED_SLACK,
+    )
 
 
 def state_bytes(model: Any, optimizer: str) -> int:
@@ -97,10 +111,6 @@ def state_bytes(model: Any, optimizer: str) -> int:
 
 # Weights take the place of their gradients; tokenizer and the rest of the state are small.
 checkpoint_bytes = state_bytes
-
-
-def resident_bytes() -> int:
-    return psutil.Process().memory_info().rss
 
 
 def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size: int, auto: bool) -> int:
@@ -128,10 +138,3 @@ def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size
         raise ArgumentsError(f"{told}; {advice}")
     note(f"{told} now: close other programs, or {advice}")
     return forecast.micro_batch_tokens
-
-
-def peak_memory_mb() -> int:
-    """The most memory that this process has had, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts KiB, macOS bytes.
-    return peak >> (20 if sys.platform == "darwin" else 10)

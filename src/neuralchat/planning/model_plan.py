@@ -7,62 +7,217 @@ training keeps and takes is measured on both; what a layer adds is added for the
 from __future__ import annotations
 
 import argparse
-import copy
-import re
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from neuralchat.config.arguments import TuningArguments
-from neuralchat.console import gib, inform, show_page
-from neuralchat.console.tables import Page
-from neuralchat.console.units import speed
-from neuralchat.data.tokenization import Example
+from neuralchat.console import gib, show_page
+from neuralchat.console.tables import Page, Part, Table
+from neuralchat.console.units import counted, duration, speed
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.errors import ArgumentsError, ModelError
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.rehearsal import skeleton_of
-from neuralchat.models.families.architecture import is_encoder_decoder
-from neuralchat.models.families.packed_layout import take_packed_rows
-from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_model import ModelSource, load_config, parameter_counts
-from neuralchat.models.loading.precision import Precision, choose_precision, widen_small_weights
-from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
+from neuralchat.models.loading.precision import Precision, choose_precision
 from neuralchat.models.quiet import quiet_libraries
-from neuralchat.planning.forecast import TimeForecast
-from neuralchat.planning.memory import MemoryForecast, cost_per_token, resident_bytes
+from neuralchat.planning.forecast import TimeForecast, ring
+from neuralchat.planning.layer_cost import (
+    MEASURED_LAYERS,
+    extrapolated_cost,
+    layer_count,
+    measurable_bytes,
+    weights_of_measured_layers,
+)
+from neuralchat.planning.model_shapes import PARAMETERS, SHAPES, llama_of, shape_named
+from neuralchat.planning.planned_memory import STATE_BYTES_PER_PARAMETER, parts_text, planned_memory, remedies
+from neuralchat.planning.process_memory import settled_resident_bytes
 
-# A number of parameters as people write it, and what its letter stands for.
-PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([kmbt]?)", re.IGNORECASE)
-LETTERS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-# What counts layers in a configuration; those of an encoder-decoder model have two numbers.
-LAYER_COUNTS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
-# The first layers of some families differ from the others.
-MEASURED_LAYERS = (2, 3)
-MEASURED_TOKENS = 256
-# Of the shape of LLaMA: vocabulary, and the width for each of its layers.
-VOCABULARY, WIDTH_PER_LAYER = 32_000, 128
-# Gradient and two moments, in fp32.
-STATE_BYTES_PER_PARAMETER = 12
+# Records of an optimizer step on each machine, as finetune takes where there are enough of them.
+RECORDS_PER_STEP = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanQuestion:
+    """What is asked of a plan. `model`: a directory, hub id or fetched model; or `model_config`, the name of a
+    published shape, or `model_parameters`, such as 7B. `memory_gib`: of each machine; None: of this one.
+    `link_gbit`: between them.
+    """
+
+    model: str | None = None
+    model_config: str | None = None
+    model_parameters: str | None = None
+    peft: str = "lora"
+    lora_rank: int = 16
+    records: int = 50_000
+    tokens_per_record: int = 200
+    epochs: float = 3.0
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    micro_batch_tokens: int = 1024
+    memory_gib: float | None = None
+    nodes: int = 1
+    link_gbit: float = 10.0
+    link_latency_us: float = 50.0
+
+    def check(self) -> None:
+        """Raises ArgumentsError for the first number that is none."""
+        for flag in ("records", "tokens_per_record", "lora_rank", "micro_batch_tokens", "nodes"):
+            if getattr(self, flag) < 1:
+                raise ArgumentsError(f"--{flag} is {getattr(self, flag)}; give a number from 1")
+        for flag in ("epochs", "link_gbit", "link_latency_us", "memory_gib"):
+            value = getattr(self, flag)
+            if value is not None and not value > 0:
+                raise ArgumentsError(f"--{flag} is {value:g}; give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """What is told of a model. Bytes are those of one machine's process at its peak, by part in `memory_parts`;
+    `remedies`: what to write so that it fits, where it does not. Times and speeds are of one machine, None where not
+    even a few of its layers could be measured; `cluster` has (machines, seconds, efficiency) for several.
+    """
+
+    name: str
+    parameters: int
+    trained_parameters: int
+    layers: int
+    memory_bytes: int
+    memory_parts: dict[str, int]
+    limit_bytes: int
+    precision: Precision
+    tokens_per_s: float | None = None
+    seconds: float | None = None
+    remedies: tuple[str, ...] = ()
+    notice: str | None = None
+    cluster: tuple[tuple[int, float, float], ...] = field(default=())
+
+    @property
+    def fits(self) -> bool:
+        return self.memory_bytes <= self.limit_bytes
 
 
 def plan_model(options: argparse.Namespace) -> int:
     """The verb `plan` where it is given a model. Raises ArgumentsError and ModelError."""
-    name, config = named_config(options.model or options.model_name_or_path, options.model_parameters)
-    for flag, value in (("records", options.records), ("tokens_per_record", options.tokens_per_record)):
-        if value < 1:
-            raise ArgumentsError(f"--{flag} is {value}; give a number from 1")
-    if options.epochs <= 0:
-        raise ArgumentsError(f"--epochs is {options.epochs:g}; give a number above 0")
+    question = asked_of_plan(options)
     with quiet_libraries():
-        show_page(Page(lines_of(name, config, options)))
+        show_page(Page(plan_lines(question, make_plan(question))))
     return 0
 
 
-def named_config(name: str | None, parameters: str | None) -> tuple[str, Any]:
+def asked_of_plan(options: argparse.Namespace) -> PlanQuestion:
+    if not options.nodes.isdigit():
+        raise ArgumentsError(f"--nodes is '{options.nodes}'; with a model, give the number of machines")
+    return PlanQuestion(
+        model=options.model or options.model_name_or_path,
+        model_config=options.model_config,
+        model_parameters=options.model_parameters,
+        peft=options.peft,
+        lora_rank=options.lora_rank,
+        records=options.records,
+        tokens_per_record=options.tokens_per_record,
+        epochs=options.epochs,
+        bf16=options.bf16,
+        gradient_checkpointing=options.gradient_checkpointing,
+        micro_batch_tokens=options.micro_batch_tokens,
+        memory_gib=options.memory_gib,
+        nodes=int(options.nodes),
+        link_gbit=options.link_gbit,
+        link_latency_us=options.link_latency_us,
+    )
+
+
+def make_plan(question: PlanQuestion) -> ModelPlan:
+    """Raises ArgumentsError and ModelError."""
+    question.check()
+    name, config = named_config(question.model, question.model_parameters, question.model_config)
+    tuning = TuningArguments(
+        peft=question.peft, lora_rank=question.lora_rank, micro_batch_tokens=question.micro_batch_tokens,
+        lora_init="default",
+    )  # fmt: skip
+    whole = tuning.method.trains_base
+    precision, notice = choose_precision(bf16=question.bf16, trains_base=whole)
+    with torch.device("meta"):
+        trained, total = parameter_counts(add_adapter(skeleton_of(config), tuning, tell=lambda _text: None))
+    machine = read_machine()
+    limit = machine.memory_limit() if question.memory_gib is None else int(question.memory_gib * 2**30)
+    plan = ModelPlan(
+        name=name,
+        parameters=total,
+        trained_parameters=trained,
+        layers=layer_count(config),
+        memory_bytes=0,
+        memory_parts={},
+        limit_bytes=limit,
+        precision=precision,
+        notice=notice,
+    )
+    if weights_of_measured_layers(config, precision) > measurable_bytes():
+        return plan_of_a_far_larger_model(plan, whole=whole)
+    program = settled_resident_bytes()
+    cost = extrapolated_cost(config, tuning, precision, question.tokens_per_record)
+    planned = planned_memory(
+        config, tuning, precision, cost, parameters=(trained, total), longest_example_tokens=question.tokens_per_record,
+        program_bytes=program,
+        recomputes=question.gradient_checkpointing,
+    )  # fmt: skip
+    peak = planned.peak_bytes
+    tokens = question.records * question.tokens_per_record * question.epochs
+    # A layer is computed a third time, of a forward and a backward pass that is as long as two.
+    seconds_per_token = cost.seconds * (4 / 3 if question.gradient_checkpointing else 1)
+    return replace(
+        plan,
+        memory_bytes=peak,
+        memory_parts=planned.parts(),
+        tokens_per_s=1 / seconds_per_token,
+        seconds=tokens * seconds_per_token,
+        remedies=() if peak <= limit else tuple(remedies(planned, limit)),
+        cluster=tuple(cluster_rows(question, seconds_per_token, trained)),
+    )
+
+
+def plan_of_a_far_larger_model(plan: ModelPlan, *, whole: bool) -> ModelPlan:
+    """What can be said of a model of which not even a few layers are measured here: its weights and what is trained."""
+    weights = (0 if whole else plan.parameters) * plan.precision.storage.itemsize
+    parts = {
+        "weights": weights,
+        "what is trained": plan.trained_parameters * (STATE_BYTES_PER_PARAMETER + (4 if whole else 0)),
+    }
+    return replace(plan, memory_bytes=sum(parts.values()), memory_parts=parts)
+
+
+def cluster_rows(question: PlanQuestion, seconds_per_token: float, trained: int) -> list[tuple[int, float, float]]:
+    """(machines, seconds in all, speed over that of so many machines that need not talk) for 1, 2, 4, ... of them."""
+    rows = []
+    tokens = question.records * question.tokens_per_record * question.epochs
+    counts = {1 << power for power in range(question.nodes.bit_length())} | {question.nodes}
+    for nodes in sorted(counts) if question.nodes > 1 else ():
+        per_step = RECORDS_PER_STEP * question.tokens_per_record * nodes
+        forecast = TimeForecast(
+            steps=max(1, round(tokens / per_step)),
+            tokens_per_step=per_step,
+            seconds_per_token=seconds_per_token,
+            world_size=nodes,
+            gradient_bytes=4 * trained,
+            link=ring(nodes, question.link_gbit, question.link_latency_us * 1e-6),
+        )
+        rows.append((nodes, forecast.training_seconds, 1 - forecast.communication_share))
+    return rows
+
+
+def named_config(name: str | None, parameters: str | None, shape: str | None = None) -> tuple[str, Any]:
     """(what to call the model, its configuration). Raises ModelError, saying what is enough, where it cannot be had."""
+    if shape is not None and shape.lower() not in SHAPES and os.path.isdir(shape):
+        return shape, load_config(ModelSource(name=shape), needs_weights=False)
+    # `plan llama-7b` is about the published one, unless such a directory is here.
+    if name and shape is None and name.lower() in SHAPES and not os.path.isdir(name):
+        shape = name
+    if shape is not None:
+        return shape, shape_named(shape)
     # `plan 7B` is about any model of that size.
     if name and parameters is None and PARAMETERS.fullmatch(name) and not name.isdigit():
         name, parameters = None, name
@@ -75,193 +230,55 @@ def named_config(name: str | None, parameters: str | None) -> tuple[str, Any]:
                     f"{error}\nIts number of parameters is enough for a plan: neuralchat plan --model_parameters 7B"
                 ) from error
     if parameters is None:
-        raise ArgumentsError("neuralchat plan: name a model, or give --model_parameters")
+        raise ArgumentsError("neuralchat plan: name a model, or give --model_config or --model_parameters")
     return f"a model of {parameters} parameters, of the shape of LLaMA", llama_of(parameters)
 
 
-def llama_of(text: str) -> Any:
-    """The configuration of a LLaMA with about as many parameters as `text` says. Raises ArgumentsError."""
-    from transformers import LlamaConfig
-
-    match = PARAMETERS.fullmatch(text.strip())
-    wanted = float(match[1]) * LETTERS[match[2].lower()] if match else 0.0
-    if not 1e6 <= wanted <= 1e13:
-        raise ArgumentsError(f"--model_parameters is '{text}'; give a number such as 7B or 350M")
-    # About 12 x width² in a layer, and two matrices for the vocabulary.
-    layers = min(
-        range(1, 400),
-        key=lambda n: abs(12 * n * (n * WIDTH_PER_LAYER) ** 2 + 2 * VOCABULARY * n * WIDTH_PER_LAYER - wanted),
-    )
-    width = layers * WIDTH_PER_LAYER
-    return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=int(width * 8 / 3) // 256 * 256,
-        num_hidden_layers=layers,
-        num_attention_heads=layers,
-        num_key_value_heads=layers,
-    )
+# The text
 
 
-def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
-    tuning = TuningArguments()
-    precision, notice = choose_precision(bf16=options.bf16, trains_base=False)
-    skeleton = skeleton_of(config)
-    with torch.device("meta"):
-        trained, total = parameter_counts(add_adapter(skeleton, tuning, tell=lambda _text: None))
-    layers = layer_count(config)
-    what = f"{name}: {counted(total)} parameters in {layers} layers, of which {tuning.peft} trains {counted(trained)}"
-    limit_bytes = read_machine().memory_limit()
-    weights_bytes = total * precision.storage.itemsize
-    if weights_bytes > limit_bytes and weights_of_measured_layers(config, precision) > measurable_bytes():
-        return [what, *lines_of_a_far_larger_model(total, trained, precision, limit_bytes)]
-    bytes_per_token, seconds_per_token = extrapolated_cost(config, tuning, precision, options.tokens_per_record)
-
-    def peak(bytes_per_parameter: int) -> int:
-        return MemoryForecast(
-            now_bytes=resident_bytes() + (total - trained) * bytes_per_parameter,
-            state_bytes=trained * STATE_BYTES_PER_PARAMETER,
-            bytes_per_token=bytes_per_token,
-            micro_batch_tokens=tuning.micro_batch_tokens,
-            longest_example_tokens=options.tokens_per_record,
-        ).peak_bytes()
-
-    needed = peak(precision.storage.itemsize)
-    dtype = str(precision.storage).removeprefix("torch.")
-    lines = [
-        what,
-        f"memory: about {gib(needed)} at the peak, weights in {dtype}; this machine has {gib(limit_bytes)}: "
-        + ("it fits" if needed <= limit_bytes else "it does not fit"),
+def plan_lines(question: PlanQuestion, plan: ModelPlan) -> list[Part]:
+    dtype = str(plan.precision.storage).removeprefix("torch.")
+    fits = "it fits" if plan.fits else "it does not fit"
+    what = "this machine has" if question.memory_gib is None else "the machine has"
+    lines: list[Part] = [
+        f"{plan.name}: {counted(plan.parameters)} parameters in {plan.layers} layers, of which {question.peft} trains "
+        f"{counted(plan.trained_parameters)}"
     ]
-    if needed > limit_bytes and not options.bf16:
-        half = peak(torch.bfloat16.itemsize)
-        lines.append(
-            f"  with --bf16: about {gib(half)}, which {'fits' if half <= limit_bytes else 'does not fit either'}"
-        )
-    tokens = round(options.records * options.tokens_per_record * options.epochs)
-    forecast = TimeForecast(steps=1, tokens_per_step=tokens, seconds_per_token=seconds_per_token)
+    if plan.seconds is None or plan.tokens_per_s is None:
+        return [
+            *lines,
+            f"memory: more than {gib(plan.memory_bytes)} for the weights, in {dtype}, and what is trained alone; "
+            f"{what} {gib(plan.limit_bytes)}: "
+            + (fits if not plan.fits else "whether it fits depends on what is not measured"),
+            f"speed and time: not measured, since {MEASURED_LAYERS[1]} of its layers are too large for this machine; "
+            "plan on the machine that is to train",
+        ]
     lines += [
-        f"speed: about {speed(1 / seconds_per_token)} tokens/s with {torch.get_num_threads()} thread(s), measured with "
+        f"memory: about {gib(plan.memory_bytes)} at the peak, weights in {dtype}; {what} {gib(plan.limit_bytes)}: "
+        f"{fits}",
+        f"  {parts_text(plan.memory_parts)}",
+        *(f"  to fit: {text}" for text in plan.remedies),
+        f"speed: about {speed(plan.tokens_per_s)} tokens/s with {torch.get_num_threads()} thread(s), measured with "
         f"{MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} layers of its kind",
-        f"time: about {duration(forecast.training_seconds)} for {options.records:,} records of "
-        f"{options.tokens_per_record} tokens, {options.epochs:g} times each (--records, --tokens_per_record, --epochs)",
+        f"time: about {duration(plan.seconds)} for {question.records:,} records of "
+        f"{question.tokens_per_record} tokens, {question.epochs:g} times each (--records, --tokens_per_record, "
+        "--epochs)",
     ]
-    if notice:
-        lines.append(f"  {notice}")
-    return lines
+    if plan.notice:
+        lines.append(f"  {plan.notice}")
+    return [*lines, *cluster_part(question, plan.cluster)]
 
 
-def lines_of_a_far_larger_model(total: int, trained: int, precision: Precision, limit_bytes: int) -> list[str]:
-    """What can be said of a model of which not even a few layers are measured here: its weights alone are too large."""
-    state_bytes = trained * STATE_BYTES_PER_PARAMETER
-    needed, half = (total * dtype.itemsize + state_bytes for dtype in (precision.storage, torch.bfloat16))
-    halved = f" ({gib(half)} with --bf16)" if half < needed else ""
-    return [
-        f"memory: more than {gib(needed)}{halved} for the weights and what is trained alone; this machine has "
-        f"{gib(limit_bytes)}: it does not fit",
-        f"speed and time: not measured, since {MEASURED_LAYERS[1]} of its layers are too large for this machine; plan "
-        "on the machine that is to train",
-    ]
-
-
-def weights_of_measured_layers(config: Any, precision: Precision) -> int:
-    """Bytes of the weights of the larger of the two models that are measured."""
-    return parameter_counts(skeleton_of(shortened(config, MEASURED_LAYERS[1])))[1] * precision.storage.itemsize
-
-
-def measurable_bytes() -> int:
-    """How large these weights may be: half is left for what backward keeps."""
-    return read_machine().available_memory // 2
-
-
-def extrapolated_cost(
-    config: Any, tuning: TuningArguments, precision: Precision, tokens_per_record: int
-) -> tuple[float, float]:
-    """(bytes that backward keeps, seconds) per token of the whole model, from models of a few layers."""
-    layers = layer_count(config)
-    if (needed := weights_of_measured_layers(config, precision)) > measurable_bytes():
-        raise ArgumentsError(
-            f"{MEASURED_LAYERS[1]} of its layers alone take {gib(needed)}, too much to measure them on this machine; "
-            "plan on the machine that is to train, or for a smaller model"
-        )
-    inform(f"measuring {MEASURED_LAYERS[0]} and {MEASURED_LAYERS[1]} layers of its kind, of random weights")
-    examples = made_up_examples(config, tokens_per_record)
-    few, more = (measured_cost(shortened(config, count), tuning, precision, examples) for count in MEASURED_LAYERS)
-    # Noise must not make a layer cost less than nothing.
-    kept, seconds = (
-        max(b + max(b - a, 0.0) * (layers - MEASURED_LAYERS[1]), a) for a, b in zip(few, more, strict=True)
+def cluster_part(question: PlanQuestion, rows: Sequence[tuple[int, float, float]]) -> list[Part]:
+    if not rows:
+        return []
+    title = (
+        f"a forecast for machines like this one, with {RECORDS_PER_STEP} records a step on each and links of "
+        f"{question.link_gbit:g} Gbit/s and {question.link_latency_us:g} microseconds (--link_gbit, --link_latency_us):"
     )
-    return kept, seconds
-
-
-def measured_cost(
-    config: Any, tuning: TuningArguments, precision: Precision, examples: Sequence[Example]
-) -> tuple[float, float]:
-    """The same of a model of this configuration, of random weights."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
-    model = kind.from_config(config, dtype=precision.storage).requires_grad_(False)
-    if precision.widens:
-        widen_small_weights(model, precision.compute)
-    model = add_adapter(model, tuning, tell=lambda _text: None)
-    take_fast_paths(model, compile_kernels=tuning.compile_kernels)
-    layout = take_packed_rows(model)
-
-    def loss_of(chosen: Sequence[Example]) -> torch.Tensor:
-        if layout is not None:
-            return packed_loss_sum(model, layout.pack(chosen))
-        return padded_loss_sum(model, chosen, pad_id=0)
-
-    return cost_per_token(model, loss_of, examples)
-
-
-def shortened(config: Any, layers: int) -> Any:
-    """A copy of the configuration with so many layers; lists that have an entry for each layer are cut."""
-    short = copy.deepcopy(config)
-    for part in {id(c): c for c in (short, short.get_text_config())}.values():
-        count = layer_count(part)
-        for key, value in list(vars(part).items()):
-            if isinstance(value, list) and len(value) == count:
-                setattr(part, key, value[:layers])
-        for key in LAYER_COUNTS:
-            if isinstance(getattr(part, key, None), int):
-                setattr(part, key, min(layers, getattr(part, key)))
-    return short
-
-
-def layer_count(config: Any) -> int:
-    return int(config.get_text_config().num_hidden_layers)
-
-
-def made_up_examples(config: Any, tokens: int) -> list[Example]:
-    """A few examples of so many tokens, half of which are an answer."""
-    tokens = min(tokens, MEASURED_TOKENS, getattr(config, "max_position_embeddings", None) or MEASURED_TOKENS)
-    rng = np.random.default_rng(0)
-    supervised = np.arange(tokens) >= tokens // 2
-    vocabulary = config.get_text_config().vocab_size
-    return [
-        Example(rng.integers(vocabulary, size=tokens, dtype=np.int32), supervised, "made up")
-        for _ in range(max(MEASURED_TOKENS // tokens, 1))
-    ]
-
-
-def counted(number: int) -> str:
-    """
-    >>> counted(6_738_415_616), counted(4_194_304), counted(1792)
-    ('6.7 billion', '4.2 million', '1,792')
-    """
-    if number >= 1e9:
-        return f"{number / 1e9:.1f} billion"
-    return f"{number / 1e6:.1f} million" if number >= 1e6 else f"{number:,}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(40), duration(4000), duration(100_000), duration(1_000_000)
-    ('40 seconds', '67 minutes', '28 hours', '12 days')
-    """
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    table = Table(
+        ["machines", "time", "speed over ideal"],
+        [(str(nodes), duration(seconds), f"{share:.1%}") for nodes, seconds, share in rows],
+    )
+    return [title, table]

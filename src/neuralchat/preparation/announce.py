@@ -10,8 +10,8 @@ from neuralchat.planning.forecast import TimeForecast
 from neuralchat.preparation.session import Session
 
 
-def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tuple[int, int]) -> None:
-    """`parameters`: how many are trained, and how many there are."""
+def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tuple[int, int]) -> TimeForecast | None:
+    """`parameters`: how many are trained, and how many there are. The forecast; None where nothing is trained."""
     label = "train" if session.data.train is not None else "validation"
     counts = session.data.counts[label]
     batch = many(min(plan.units_per_step, len(plan.units)), "row" if plan.row_tokens else "example")
@@ -31,13 +31,21 @@ def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tupl
             f"{session.kernels} kernels; output in {session.output}"
         ),
     }
+    forecast = None
     if session.training.do_train:
         forecast = time_forecast(session, plan, max_steps, trained)
         shared = f", {forecast.communication_share:.1%} of it between ranks" if forecast.link else ""
         rows["forecast"] = (
             f"forecast: {many(forecast.steps, 'step')}, about {clock(forecast.training_seconds)} of training{shared}"
+            f"{learned(session)}"
         )
     show_plan(rows)
+    return forecast
+
+
+def learned(session: Session) -> str:
+    runs = session.expected.corrections.runs
+    return f" (corrected by {many(runs, 'earlier run')} of this kind)" if runs else ""
 
 
 def many(count: int, thing: str) -> str:
@@ -49,11 +57,15 @@ def many(count: int, thing: str) -> str:
 
 
 def time_forecast(session: Session, plan: BatchPlan, max_steps: int, trained_parameters: int) -> TimeForecast:
+    expected, world_size = session.expected, session.training.world_size
+    tokens = sum(plan.lengths) / plan.steps
     return TimeForecast(
         steps=max_steps,
-        tokens_per_step=sum(plan.lengths) / plan.steps,
-        seconds_per_token=session.seconds_per_token,
-        world_size=session.training.world_size,
+        tokens_per_step=tokens,
+        # Tokens of a rank are fewer, and what it computes for them is more than they are: general prompts, the head.
+        seconds_per_token=expected.step_seconds * world_size / tokens,
+        world_size=world_size,
         gradient_bytes=4 * trained_parameters,
         link=session.link,
+        correction=expected.corrections.time,
     )

@@ -35,7 +35,9 @@ from neuralchat.runs.directory import read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """`arguments` fit the model and the data. `added_tokens`: ids of --special_tokens. `world_size`: processes."""
+    """`arguments` fit the model and the data. `added_tokens`: ids of --special_tokens. `world_size`: processes.
+    `parameters`: (trained, all); None where they are known with the weights only.
+    """
 
     arguments: FinetuneConfig
     source: ModelSource
@@ -44,6 +46,7 @@ class RunData:
     added_tokens: tuple[int, ...]
     data: PreparedData
     world_size: int
+    parameters: tuple[int, int] | None
 
     @property
     def own_batch(self) -> int:
@@ -63,7 +66,7 @@ def make_run_data(
     source = source_of(arguments)
     config = load_config(source)
     check_architecture(arguments, config)
-    rehearse(config, arguments.tuning)
+    parameters = rehearse(config, arguments.tuning)
     arguments = with_fitting_rate(within_positions(arguments, config), config)
     arguments = with_fitting_start(arguments, config)
     of_this_version, kept = arguments, dict[str, Any]()
@@ -97,6 +100,7 @@ def make_run_data(
         added_tokens=added,
         data=data,
         world_size=world_size,
+        parameters=parameters,
     )
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,10 @@ from transformers import set_seed
 
 from neuralchat.checkpointing.store import read_sums
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.console import gib, inform, note
+from neuralchat.console import inform, note
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData
-from neuralchat.distributed.collectives import all_gather_object, local_size
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
 from neuralchat.errors import ModelError
@@ -27,15 +27,8 @@ from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import ModelSource, check_vocabulary, grow_embeddings, load_model
 from neuralchat.models.loading.precision import Precision, choose_precision
-from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
-from neuralchat.planning.memory import (
-    MemoryForecast,
-    cost_per_token,
-    resident_bytes,
-    settle_micro_batch,
-    state_bytes,
-)
-from neuralchat.planning.packing_proof import proof_examples
+from neuralchat.preparation.before_loading import check_fits
+from neuralchat.preparation.expected import Expected, expected_cost
 from neuralchat.preparation.packed_rows import prepare_packing
 from neuralchat.preparation.repeated import check_same_layers
 from neuralchat.preparation.run_data import checked_identity, make_run_data
@@ -62,9 +55,8 @@ class Session:
     # Its SHA256SUMS when it was chosen; empty where there is none.
     resume_sums: bytes
     identity: dict[str, Any]
-    micro_batch_tokens: int
-    # Of a forward and backward pass, by the proof's examples.
-    seconds_per_token: float
+    # What a step will take, by small passes over a few records.
+    expected: Expected
     # What a sum over the ranks costs; None for a single process.
     link: Link | None
     # PiSSA changes the base weights; the adapter as it began is what turns the result into a plain one.
@@ -75,6 +67,10 @@ class Session:
     @property
     def packed(self) -> bool:
         return self.layout is not None
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        return self.expected.micro_batch_tokens
 
     @property
     def output(self) -> Path:
@@ -106,6 +102,8 @@ def make_session(
     precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.method.trains_base)
     if notice:
         note(notice)
+    recomputes = bool(training.activation_checkpointing)
+    check_fits(run, precision, recomputes=recomputes, may_recompute=may_recompute(arguments))
     inform(f"loading {source.name}")
     model = load_model(source, config, precision)
     if base_fingerprint(source) != identity["base_model"]:
@@ -121,7 +119,22 @@ def make_session(
     layout = prepare_packing(model, arguments, data, tokenizer, precision)
     if arguments.tuning.lora_init == "apart":
         start_apart(model, arguments, data, tokenizer, layout, restored=resume is not None)
-    micro_batch_tokens, seconds = settled_micro_batch(model, arguments, data, layout, tokenizer)
+    if training.activation_checkpointing:
+        recompute_activations(model, training)
+    measured = partial(
+        expected_cost, model, arguments, training, data, layout, pad_id=tokenizer.pad_token_id, precision=precision,
+        kernels=fast_paths.kernels, units_per_step=identity["global_batch"],
+    )  # fmt: skip
+    expected = measured(may_recompute=may_recompute(arguments))
+    if expected is None:
+        note(
+            "activations do not fit into the memory: they are computed again in each backward pass, as with "
+            "--gradient_checkpointing True, which changes no result and takes about a third longer"
+        )
+        training.activation_checkpointing = True
+        recompute_activations(model, training)
+        expected = measured(may_recompute=False)
+    assert expected is not None
     return Session(
         arguments=arguments,
         training=training,
@@ -135,36 +148,25 @@ def make_session(
         resume=resume,
         resume_sums=resume_sums,
         identity=identity,
-        micro_batch_tokens=micro_batch_tokens,
-        seconds_per_token=seconds,
+        expected=expected,
         link=link,
         initial_adapter=initial,
     )
 
 
-def settled_micro_batch(
-    model: Any, arguments: FinetuneConfig, data: PreparedData, layout: Layout | None, tokenizer: Any
-) -> tuple[int, float]:
-    """(micro_batch_tokens that memory allows, seconds per token)."""
-    tuning, examples = arguments.tuning, proof_examples(data.trained_on)
+def may_recompute(arguments: FinetuneConfig) -> bool:
+    """Whether nobody has said whether activations are to be recomputed."""
+    return not {"gradient_checkpointing", "activation_checkpointing"} & arguments.given
 
-    def loss_of(chosen: Any) -> Any:
-        if layout is not None:
-            return packed_loss_sum(model, layout.pack(chosen))
-        return padded_loss_sum(model, chosen, pad_id=tokenizer.pad_token_id)
 
-    bytes_per_token, seconds = cost_per_token(model, loss_of, examples)
-    forecast = MemoryForecast(
-        now_bytes=resident_bytes(),
-        state_bytes=state_bytes(model, str(arguments.training.optim)),
-        bytes_per_token=bytes_per_token,
-        micro_batch_tokens=tuning.micro_batch_tokens,
-        longest_example_tokens=int(data.trained_on.lengths.max()),
+def recompute_activations(model: Any, training: transformers.TrainingArguments) -> None:
+    """Let no layer keep its activations for backward, as --gradient_checkpointing asks for."""
+    options: dict[str, Any] = dict(training.activation_checkpointing_kwargs or {})  # type: ignore[arg-type]
+    model.activation_checkpointing_enable(
+        every_n_layers=options.pop("every_n_layers", 1),
+        offload=options.pop("offload", False),
+        activation_checkpointing_kwargs=options or None,
     )
-    inform(f"memory forecast: {gib(forecast.peak_bytes())} at the peak, {gib(forecast.now_bytes)} now")
-    settled = settle_micro_batch(forecast, read_machine(), local_size=local_size(), auto=tuning.auto_micro_batch)
-    # A step is as fast as its slowest rank.
-    return settled, max(all_gather_object(seconds))
 
 
 def keep_initial_adapter(model: Any) -> tempfile.TemporaryDirectory[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from transformers import TrainingArguments
 
 from neuralchat.config.config import FinetuneConfig
@@ -67,6 +69,11 @@ def make_batch_plan(
             f"{plan.units_per_step}"
         )
     return plan
+
+
+def steps_in_all(training: TrainingArguments, plan: BatchPlan) -> int:
+    """How many optimizer steps a run has in all."""
+    return training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * plan.steps)
 
 
 def make_general_plan(

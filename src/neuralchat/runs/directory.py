@@ -86,6 +86,8 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
         "differences": (dict, type(None)),
         "micro_batch_tokens": (int,),
         "data_findings": (dict, type(None)),
+        "forecast": (dict, type(None)),
+        "slowdowns": (list,),
     },
 }
 

@@ -42,6 +42,8 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
         ),
         right=right_part(manifest["results"].get("samples", ()), difference_text(differences.get("samples"))),
         plots=plots(metrics),
+        time_by_part=time_by_part(metrics),
+        memory_by_part=memory_by_part(metrics),
         arguments=sorted(shown_arguments(manifest["arguments"]).items()),
         clock=clock,
         perplexity=lambda loss: math.exp(min(loss, 700.0)),
@@ -104,6 +106,45 @@ def plots(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         if any(len(curve.points) > 1 for curve in curves):
             found.append((title, svg(curves, from_zero=title != "Learning rate")))
     return found
+
+
+# Names of metrics.jsonl as a person reads them.
+PART_NAMES = {
+    "passes": "forward and backward passes",
+    "between_ranks": "sums over ranks, and waiting for them",
+    "optimizer": "optimizer",
+    "reading": "reading batches",
+    "evaluating": "evaluating",
+    "saving": "saving",
+    "weights": "weights",
+    "gradients_and_optimizer": "gradients and optimizer",
+    "activations_and_program": "activations and program",
+}
+
+
+def time_by_part(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """(part, its time, its share) over all logged steps, the largest first; empty for runs that did not count."""
+    totals: dict[str, float] = {}
+    for line in metrics:
+        for name, seconds in part_values(line, "seconds_by_part"):
+            totals[name] = totals.get(name, 0.0) + seconds
+    whole = sum(totals.values())
+    rows = sorted(totals.items(), key=lambda row: -row[1])
+    return [(PART_NAMES[name], clock(seconds), f"{seconds / whole:.1%}") for name, seconds in rows if seconds > 0]
+
+
+def memory_by_part(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(part, MiB) when the last step was logged."""
+    last: Mapping[str, Any] = next((line for line in reversed(metrics) if "memory_mb_by_part" in line), {})
+    return [(PART_NAMES[name], f"{size:,.0f} MiB") for name, size in part_values(last, "memory_mb_by_part")]
+
+
+def part_values(line: Mapping[str, Any], key: str) -> list[tuple[str, float]]:
+    """The known parts of a line that somebody may have edited."""
+    found = line.get(key)
+    if not isinstance(found, dict):
+        return []
+    return [(n, v) for n, v in found.items() if n in PART_NAMES and isinstance(v, int | float) and math.isfinite(v)]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

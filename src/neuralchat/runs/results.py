@@ -19,7 +19,9 @@ class RunResults:
     `differences`: of the right answers of `samples` and `general_samples`, what can be seen of before and after.
     `micro_batch_tokens`: as memory allowed at the end. `data_findings`: what a quick look at the records found
     (data_tools/quick_check.py). `best_step` is the step whose weights are the result where --load_best_model_at_end
-    asks for the best, and `best_metric` what was measured there. None or empty is what was not measured.
+    asks for the best, and `best_metric` what was measured there. `forecast`: what had been told before the first step
+    of `training_seconds` (of the last part), `peak_memory_mb` and its `memory_parts_mb`. `slowdowns`: sentences on
+    what made training slower on its way (training/speed_watch.py). None or empty is what was not measured.
     """
 
     trained_parameters: int = 0
@@ -45,11 +47,13 @@ class RunResults:
     advice: tuple[str, ...] = ()
     micro_batch_tokens: int = 0
     data_findings: Mapping[str, Any] | None = None
+    forecast: Mapping[str, Any] | None = None
+    slowdowns: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
         """What an earlier or later version wrote besides is left out."""
         stored = manifest["results"]
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
-        lists = {name: tuple(known.get(name, ())) for name in ("samples", "general_samples", "advice")}
+        lists = {name: tuple(known.get(name, ())) for name in ("samples", "general_samples", "advice", "slowdowns")}
         return cls(**{**known, **lists})

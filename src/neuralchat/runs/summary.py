@@ -46,6 +46,32 @@ def difference_text(found: Mapping[str, Any] | None) -> str:
     return f"; {100 * found['difference']:+.0f} points (95 %: {between})"
 
 
+def forecast_figure(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What had been forecast and how far it was off; empty where nothing was, or too little was trained to tell."""
+    told = results.get("forecast")
+    if not told:
+        return []
+    seconds, memory = told["training_seconds"], told["peak_memory_mb"]
+    return [
+        (
+            "forecast was",
+            f"training {clock(seconds)} ({off_by(results['training_seconds'], seconds)}), "
+            f"peak memory {memory} MiB ({off_by(results['peak_memory_mb'], memory)})",
+        )
+    ]
+
+
+def off_by(fact: float, forecast: float) -> str:
+    """
+    >>> off_by(110, 100), off_by(95, 100), off_by(100, 100), off_by(1, 0)
+    ('it took 10 % more', 'it took 5 % less', 'as it was', 'nothing was forecast')
+    """
+    if forecast <= 0:
+        return "nothing was forecast"
+    percent = round(100 * (fact / forecast - 1))
+    return f"it took {abs(percent)} % {'more' if percent > 0 else 'less'}" if percent else "as it was"
+
+
 def summary(output: Path, manifest: dict[str, Any]) -> Page:
     """What a user wants to know at the end, and what to type next."""
     results = manifest["results"]
@@ -66,12 +92,14 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
     if results.get("best_step"):
         figures.append(("best state", f"checkpoint-{results['best_step']}, measured {results['best_metric']:.4f}"))
     figures += [("advice", text) for text in results.get("advice", [])]
+    figures += [("slower", text) for text in results.get("slowdowns", [])]
     if results["steps"]:
         figures += [
             ("training loss", f"{results['mean_loss']:.4f} (mean over {results['steps']} steps)"),
             ("time", f"{clock(results['seconds'])}, of which training {clock(results['training_seconds'])}"),
             ("speed", f"{results['tokens_per_s']:.0f} tokens/s"),
             ("peak memory", f"{results['peak_memory_mb']} MiB"),
+            *forecast_figure(results),
         ]
         pointers = [
             ("run", str(output)),

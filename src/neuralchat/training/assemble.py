@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import (
     DefaultFlowCallback,
     TrainerCallback,
@@ -24,6 +26,9 @@ from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.general_plan import GeneralPlan
 from neuralchat.data.step_shares import StepLoader, StepShares
+from neuralchat.distributed.collectives import all_gather_object
+from neuralchat.distributed.hardware import read_machine
+from neuralchat.distributed.machine_load import read_load
 from neuralchat.inference.generation.settings import end_token_ids, with_end_tokens
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.teacher import Teacher
@@ -37,14 +42,16 @@ from neuralchat.models.compat.trainer import (
 from neuralchat.models.losses.causal import causal_known_states
 from neuralchat.preparation.optimizer import make_optimizer, make_scheduler, refused_by_library
 from neuralchat.preparation.session import Session
-from neuralchat.preparation.step_rows import make_step_shares
+from neuralchat.preparation.step_rows import make_step_shares, steps_in_all
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
+from neuralchat.training.part_clock import PartClock
 from neuralchat.training.run_clock import RunClock
+from neuralchat.training.speed_watch import SpeedWatch
 from neuralchat.training.step import GradientSum, KeptKnowledge
 from neuralchat.training.stopping import StopSignals
 from neuralchat.training.watch import Watch
@@ -60,6 +67,7 @@ class Training:
     signals: StopSignals
     progress: LiveProgress
     metrics: MetricsWriter
+    speed_watch: SpeedWatch
 
     @property
     def state(self) -> TrainerState:
@@ -90,9 +98,10 @@ def make_training(
         micro_batch_tokens=session.micro_batch_tokens,
     )
     plan = shares.plan
-    max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
+    max_steps = steps_in_all(args, plan)
     ready_model(session)
     signals, counters, progress = StopSignals(), Counters(), LiveProgress(total_steps=max_steps)
+    parts = PartClock()
     optimizer = make_optimizer(model, args)
     scheduler = make_scheduler(optimizer, args, max_steps)
     checkpointer = Checkpointer(
@@ -106,7 +115,8 @@ def make_training(
         save_only_model=args.save_only_model,
         initial_adapter=session.initial_adapter.name if session.initial_adapter else None,
     )
-    metrics = MetricsWriter(session.output / METRICS, counters)
+    metrics = MetricsWriter(session.output / METRICS, counters, parts, memory_parts(model, optimizer))
+    speed_watch = make_speed_watch(counters, parts)
     with refused_by_library(f"--report_to {' '.join(args.report_to or [])}"):
         trackers = [kind() for kind in get_reporting_integration_callbacks(args.report_to)]
     handler = CallbackHandler(
@@ -117,6 +127,7 @@ def make_training(
             ProgressLine(counters, progress),
             *early_stopping(session.arguments.tuning),
             Watch(counters, args.learning_rate),
+            speed_watch,
             *callbacks,
         ],
         model,
@@ -136,7 +147,9 @@ def make_training(
             prefetch=args.dataloader_prefetch_factor,
         ),
         max_steps=max_steps,
-        gradients=make_gradient_sum(session, signals, progress, shares.general, None if callbacks else max_steps),
+        gradients=make_gradient_sum(
+            session, signals, progress, shares.general, None if callbacks else max_steps, parts
+        ),
         held_out=make_held_out(session, shares, signals),
         optimizer=optimizer,
         scheduler=scheduler,
@@ -148,10 +161,33 @@ def make_training(
         signals=signals,
         progress=progress,
         clock=clock or RunClock(),
+        parts=parts,
     )
     return Training(
-        loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress, metrics=metrics
-    )
+        loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress, metrics=metrics,
+        speed_watch=speed_watch,
+    )  # fmt: skip
+
+
+def make_speed_watch(counters: Counters, parts: PartClock) -> SpeedWatch:
+    cpus = read_machine().cpus
+    hosts = all_gather_object(platform.node())
+    return SpeedWatch(counters, parts, lambda: read_load(cpus), cpus=len(cpus), hosts=hosts)
+
+
+def memory_parts(model: Any, optimizer: torch.optim.Optimizer) -> Callable[[], dict[str, int]]:
+    """What says how many bytes of this process are weights, and what is kept for those that are trained."""
+
+    def now() -> dict[str, int]:
+        parameters = list(model.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
+        return {
+            "weights": sum(p.numel() * p.element_size() for p in parameters),
+            "gradients_and_optimizer": sum(x.numel() * x.element_size() for x in (*gradients, *state)),
+        }
+
+    return now
 
 
 def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:
@@ -161,9 +197,9 @@ def early_stopping(tuning: TuningArguments) -> list[TrainerCallback]:
 
 
 def ready_model(session: Session) -> None:
-    """On its device, with activation checkpointing and noise on embeddings where they are asked for."""
+    """On its device, with noise on embeddings where it is asked for."""
     args, model = session.training, session.model
-    model.to(args.device)
+    move_to(model, args.device)
     base = base_model_of(model)
     base.config.use_cache = False
     align_special_tokens(base, session.tokenizer)
@@ -171,18 +207,21 @@ def ready_model(session: Session) -> None:
     base.generation_config = with_end_tokens(
         base.generation_config, end_token_ids(session.tokenizer, session.data.template)
     )
-    if args.activation_checkpointing:
-        options: dict[str, Any] = dict(args.activation_checkpointing_kwargs or {})  # type: ignore[arg-type]
-        model.activation_checkpointing_enable(
-            every_n_layers=options.pop("every_n_layers", 1),
-            offload=options.pop("offload", False),
-            activation_checkpointing_kwargs=options or None,
-        )
     if args.neftune_noise_alpha is not None:
         # https://arxiv.org/abs/2310.05914
         embeddings = base.get_input_embeddings()
         embeddings.neftune_noise_alpha = args.neftune_noise_alpha
         embeddings.register_forward_hook(neftune_post_forward_hook)
+
+
+def move_to(model: torch.nn.Module, device: torch.device) -> None:
+    """Put the weights on a device, in place.
+
+    The CPU of a rank among several has a number, and torch would copy all weights to it: each rank would have its own
+    then, in the place of the file's pages that all ranks of a machine share.
+    """
+    if device.type != "cpu":
+        model.to(device)
 
 
 def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, watching: Sequence[Any]) -> TrainerState:
@@ -201,7 +240,12 @@ def make_state(args: TrainingArguments, max_steps: int, steps_per_epoch: int, wa
 
 
 def make_gradient_sum(
-    session: Session, signals: StopSignals, progress: LiveProgress, general: GeneralPlan | None, steps: int | None
+    session: Session,
+    signals: StopSignals,
+    progress: LiveProgress,
+    general: GeneralPlan | None,
+    steps: int | None,
+    parts: PartClock,
 ) -> GradientSum:
     args, tuning = session.training, session.arguments.tuning
     return GradientSum(
@@ -213,6 +257,7 @@ def make_gradient_sum(
         on_nonfinite=tuning.on_nonfinite,
         on_micro_batch=progress.within_step,
         kept=None if general is None else kept_knowledge(session, general, steps),
+        parts=parts,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from neuralchat.checkpointing.store import failures_told
 from neuralchat.console import note
 from neuralchat.console.live import LiveProgress
 from neuralchat.files import append_line
-from neuralchat.planning.memory import resident_bytes
+from neuralchat.planning.process_memory import resident_bytes
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.counters import Counters
+from neuralchat.training.part_clock import PartClock
 
 LAST_TRIES, LAST_SECONDS_BETWEEN = 5, 0.5
 KEPT_KEYS = ("loss", "general_divergence", "learning_rate", "grad_norm")
@@ -27,9 +28,18 @@ KEPT_KEYS = ("loss", "general_divergence", "learning_rate", "grad_norm")
 class MetricsWriter(TrainerCallback):
     """Appends a line to metrics.jsonl for each logging step and each evaluation."""
 
-    def __init__(self, metrics_file: Path, counters: Counters) -> None:
+    def __init__(
+        self,
+        metrics_file: Path,
+        counters: Counters,
+        parts: PartClock | None = None,
+        memory_parts: Callable[[], dict[str, int]] | None = None,
+    ) -> None:
         self.metrics_file = metrics_file
         self.counters = counters
+        self.parts = parts or PartClock()
+        self.memory_parts = memory_parts
+        self.parts_at_log: dict[str, float] = {}
         self.unwritten: list[str] = []
         self.tokens_at_log = 0
         self.time_at_log = time.perf_counter()
@@ -37,6 +47,7 @@ class MetricsWriter(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         # A resumed run counts tokens on from before; the time of this part goes with this part's tokens.
         self.tokens_at_log, self.time_at_log = self.counters.tokens, time.perf_counter()
+        self.parts_at_log = dict(self.parts.seconds)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
         if not state.is_world_process_zero or not logs:
@@ -58,9 +69,23 @@ class MetricsWriter(TrainerCallback):
             "supervised_tokens": self.counters.supervised_tokens,
             "tokens_per_s": round(speed, 1),
             "seconds": round(self.counters.seconds(), 3),
-            "rss_mb": resident_bytes() >> 20,
+            **self.by_part(),
             **({"skipped_steps": self.counters.skipped_steps} if self.counters.skipped_steps else {}),
         }
+
+    def by_part(self) -> dict[str, Any]:
+        """Memory now, and seconds since the last line."""
+        resident = resident_bytes()
+        found: dict[str, Any] = {"rss_mb": resident >> 20}
+        if self.memory_parts is not None:
+            parts = self.memory_parts()
+            parts["activations_and_program"] = max(0, resident - sum(parts.values()))
+            found["memory_mb_by_part"] = {name: size >> 20 for name, size in parts.items()}
+        before, self.parts_at_log = self.parts_at_log, dict(self.parts.seconds)
+        since = {name: seconds - before.get(name, 0.0) for name, seconds in self.parts_at_log.items()}
+        if since:
+            found["seconds_by_part"] = {name: round(seconds, 3) for name, seconds in since.items()}
+        return found
 
     def write(self, line: dict[str, Any]) -> None:
         """Lines that the disk does not take wait for the next one: they are not worth a run."""

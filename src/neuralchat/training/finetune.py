@@ -26,7 +26,9 @@ from neuralchat.distributed.launchers import World, export_world, read_world
 from neuralchat.distributed.local_ranks import start_local_ranks, wants_local_ranks, words_of_rank
 from neuralchat.distributed.rendezvous import joined
 from neuralchat.export.hub import HubUpload
-from neuralchat.planning.memory import checkpoint_bytes, peak_memory_mb
+from neuralchat.planning.earlier_runs import remember
+from neuralchat.planning.memory import checkpoint_bytes
+from neuralchat.planning.process_memory import peak_memory_mb
 from neuralchat.preparation.packages import check_packages
 from neuralchat.preparation.session import Session, make_session
 from neuralchat.runs.directory import MANIFEST, check_output_directory, prepare_output_directory
@@ -121,12 +123,28 @@ def finetune_locked(
     results = replace(
         found, seconds=seconds, peak_memory_mb=peak_memory_mb(), data_findings=findings[0] if findings else None
     )
+    run_on_rank_zero(lambda: learn_from(session, results))
     manifest = run_on_rank_zero(lambda: write_results(output, session, results))
     if manifest is not None and is_log_shown() and is_first_rank():
         show_page(summary(output, manifest))
     for upload in uploads:
         run_on_rank_zero(upload.upload_result)
     return results
+
+
+def learn_from(session: Session, results: RunResults) -> None:
+    """Let the next forecast of such a run know how far this one was off."""
+    told, expected = results.forecast, session.expected
+    # What was evaluated meanwhile is no part of the forecast.
+    if told is None or (session.data.validation is not None and session.training.eval_strategy != "no"):
+        return
+    remember(
+        expected.kind,
+        forecast_seconds=told["training_seconds"] / expected.corrections.time,
+        seconds=results.training_seconds,
+        forecast_memory_mb=expected.memory.uncorrected.run_peak_bytes / 2**20,
+        memory_mb=results.peak_memory_mb,
+    )
 
 
 def look_at_records(findings: list[dict[str, Any]], data: PreparedData) -> None:

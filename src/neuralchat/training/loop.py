@@ -32,6 +32,7 @@ from neuralchat.models.compat.trainer import CallbackHandler
 from neuralchat.preparation.optimizer import steps_by_metric
 from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
+from neuralchat.training.part_clock import BETWEEN_RANKS, EVALUATING, OPTIMIZER, PASSES, SAVING, PartClock
 from neuralchat.training.position import Position
 from neuralchat.training.run_clock import RunClock
 from neuralchat.training.step import GradientSum
@@ -57,9 +58,11 @@ class TrainingLoop:
     signals: StopSignals
     progress: LiveProgress
     clock: RunClock = field(default_factory=RunClock)
+    parts: PartClock = field(default_factory=PartClock)
     position: Position = field(default_factory=Position, init=False)
     # As the last finished step left it: a step that is given up has drawn random numbers of its own.
     rng: dict[str, Any] = field(default_factory=rng_state, init=False)
+    passes_before: float = field(default=0.0, init=False)
     # Of the checkpoint gone on from: what was still to be done at its step, by the names of `control`.
     due: dict[str, bool] = field(default_factory=dict, init=False)
 
@@ -124,7 +127,7 @@ class TrainingLoop:
         if self.position.step:
             # The loader has drawn a random number, which an undisturbed run does at the beginning of an epoch only.
             set_rng_state(self.rng)
-        return shares
+        return self.parts.reading(shares)
 
     def train_step(self, share: StepShare) -> None:
         supervised_tokens, tokens = self.agree(share)
@@ -133,7 +136,8 @@ class TrainingLoop:
             share, supervised_tokens, self.state.global_step + 1, lambda: self.loader.shares.sources(self.next_step)
         )
         self.control = self.callbacks.on_pre_optimizer_step(self.args, self.state, self.control)
-        self.optimizer.step()
+        with self.parts.part(OPTIMIZER):
+            self.optimizer.step()
         self.control = self.callbacks.on_optimizer_step(self.args, self.state, self.control)
         learning_rate = float(self.scheduler.get_last_lr()[0])
         if not steps_by_metric(self.scheduler):
@@ -163,8 +167,11 @@ class TrainingLoop:
         self.clock.step_begins()
         save_now = self.signals.save or self.clock.is_save_due()
         asked = (self.signals.stop is not None, self.clock.is_up(), save_now)
-        totals = all_reduce_sum((share.supervised_tokens, share.tokens, *map(float, asked)), self.args.device)
-        supervised_tokens, tokens, stop, time_is_up, save = map(int, totals)
+        own = (share.supervised_tokens, share.tokens, *map(float, asked))
+        with self.parts.part(BETWEEN_RANKS):
+            totals = all_reduce_sum((*own, *self.own_seconds()), self.args.device)
+        supervised_tokens, tokens, stop, time_is_up, save = map(int, totals[: len(own)])
+        self.parts.see_ranks(totals[len(own) :])
         if stop or time_is_up:
             self.clock.has_ended_run = not stop
             raise StepAbandonedError(FailureKind.STOP)
@@ -172,6 +179,14 @@ class TrainingLoop:
             self.signals.save = False
             self.save_now()
         return supervised_tokens, tokens
+
+    def own_seconds(self) -> list[float]:
+        """Of the passes of this rank's last step, in its place among all ranks, where the others have zeros."""
+        passes = self.parts.seconds.get(PASSES, 0.0)
+        places = [0.0] * self.args.world_size
+        places[self.args.process_index] = passes - self.passes_before
+        self.passes_before = passes
+        return places
 
     # What is due after a step
 
@@ -200,7 +215,7 @@ class TrainingLoop:
     def evaluate(self) -> dict[str, float]:
         """Measure the held-out loss and log it. Raises StepAbandonedError if a signal asks to stop."""
         assert self.held_out is not None
-        with self.progress.activity("evaluating") as advance:
+        with self.progress.activity("evaluating") as advance, self.parts.part(EVALUATING):
             metrics = self.held_out.measure(advance)
         self.log(dict(metrics))
         self.control = self.callbacks.on_evaluate(self.args, self.state, self.control, metrics)
@@ -222,7 +237,7 @@ class TrainingLoop:
 
     def save(self) -> None:
         before = time.monotonic()
-        with self.progress.activity("saving"):
+        with self.progress.activity("saving"), self.parts.part(SAVING):
             self.checkpointer.save(self.state, self.rng, {"loop": self, "counters": self.counters})
         self.clock.saved(time.monotonic() - before)
 

@@ -29,6 +29,7 @@ from neuralchat.distributed.collectives import all_gather_object, sum_gradients,
 from neuralchat.models.adapters.teacher import Teacher
 from neuralchat.models.losses.causal import KnownStates, causal_packed_sums, causal_padded_divergence_sum
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
+from neuralchat.training.part_clock import BETWEEN_RANKS, PASSES, PartClock
 from neuralchat.training.stopping import (
     Failure,
     FailureKind,
@@ -88,6 +89,7 @@ class GradientSum:
         on_nonfinite: str = "stop",
         on_micro_batch: Callable[[float], None] | None = None,
         kept: KeptKnowledge | None = None,
+        parts: PartClock | None = None,
     ) -> None:
         self.model = model
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -98,6 +100,7 @@ class GradientSum:
         self.on_nonfinite = on_nonfinite
         self.on_micro_batch = on_micro_batch
         self.kept = kept
+        self.parts = parts or PartClock()
 
     def step(self, share: StepShare, supervised_tokens: int, step: int, sources: Callable[[], list[str]]) -> StepResult:
         """Leave the step's gradient in the parameters. `supervised_tokens`: of all ranks. `step`: from 1, for messages.
@@ -105,8 +108,10 @@ class GradientSum:
         `sources` names the records of the step on all ranks. Raises, on all ranks alike, StepAbandonedError after a
         stop or where memory ran out, and TrainingError for a number that is not finite.
         """
-        sums, failure = self.backward(share, supervised_tokens)
-        (loss_sum, divergence), counts = self.sum_over_ranks(sums, failure)
+        with self.parts.part(PASSES):
+            sums, failure = self.backward(share, supervised_tokens)
+        with self.parts.part(BETWEEN_RANKS):
+            (loss_sum, divergence), counts = self.sum_over_ranks(sums, failure)
         for kind in (FailureKind.STOP, FailureKind.MEMORY):
             if counts[kind]:
                 met = all_gather_object(failure.what if failure else "")

@@ -34,6 +34,7 @@ from neuralchat.evaluation.sample_answers import (
 from neuralchat.models.adapters.build import adapter_off, base_model_of
 from neuralchat.models.loading.base_model import parameter_counts
 from neuralchat.planning.cautions import cautions
+from neuralchat.planning.forecast import TimeForecast
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
 from neuralchat.preparation.announce import announce
 from neuralchat.preparation.fitting import fitting_rate
@@ -60,7 +61,7 @@ def train(session: Session, training: Training) -> RunResults:
     if session.packed and args.train_sampling_strategy == "group_by_length":
         note("--train_sampling_strategy group_by_length saves nothing where there is no padding; the order is random")
     trained, total = parameters = parameter_counts(session.model)
-    announce(session, training.plan, training.loop.max_steps, parameters)
+    forecast = announce(session, training.plan, training.loop.max_steps, parameters)
     results = RunResults(trained_parameters=trained, total_parameters=total, packed=session.packed)
     if args.do_train:
         usual_rate = fitting_rate(session.arguments.tuning.method, base_model_of(session.model).config)
@@ -70,12 +71,14 @@ def train(session: Session, training: Training) -> RunResults:
         ):  # fmt: skip
             note(text)
     with training.progress:
-        results = measure_and_train(session, training, results)
+        results = measure_and_train(session, training, results, forecast)
     training.metrics.write_at_last()
     return results
 
 
-def measure_and_train(session: Session, training: Training, results: RunResults) -> RunResults:
+def measure_and_train(
+    session: Session, training: Training, results: RunResults, forecast: TimeForecast | None
+) -> RunResults:
     """`results` and what is found besides."""
     tuning, args = session.arguments.tuning, session.training
     if args.do_train and session.resume is None:
@@ -96,12 +99,19 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
         )
         # When the checkpoint is known to be what was chosen.
         run_on_rank_zero(lambda: restore_metrics(session.output, session.resume))
-    start = time.perf_counter()
+    first, start = training.state.global_step, time.perf_counter()
     with training.signals:
         run_steps(training, session)
         seconds = time.perf_counter() - start
         results = with_counts(results, training.counters, steps=training.state.global_step, training_seconds=seconds)
-        results = replace(results, micro_batch_tokens=training.loop.loader.shares.micro_batch_tokens)
+        results = replace(
+            results,
+            micro_batch_tokens=training.loop.loader.shares.micro_batch_tokens,
+            slowdowns=tuple(training.speed_watch.told),
+        )
+        if forecast is not None:
+            told = forecast_of(session, forecast, steps=training.state.global_step - first)
+            results = replace(results, forecast=told)
         if args.load_best_model_at_end:
             best = training.state
             results = replace(results, best_step=best.best_global_step, best_metric=best.best_metric)
@@ -109,6 +119,17 @@ def measure_and_train(session: Session, training: Training, results: RunResults)
         run_on_rank_zero(training.checkpointer.save_result)
         with saved_if_stopped(training, session):
             return measure_after(training, session, asked, before, results)
+
+
+def forecast_of(session: Session, forecast: TimeForecast, *, steps: int) -> dict[str, Any]:
+    """What had been told of these steps, to be kept beside what they took."""
+    memory = session.expected.memory
+    return {
+        "training_seconds": forecast.seconds_of(steps),
+        "peak_memory_mb": memory.run_peak_bytes >> 20,
+        "memory_parts_mb": {name: size >> 20 for name, size in memory.parts().items()},
+        "corrected_by_runs": session.expected.corrections.runs,
+    }
 
 
 @dataclass(frozen=True)
@@ -287,7 +308,7 @@ def take_smaller_micro_batches(training: Training, session: Session, what: str) 
             f"{told}--micro_batch_tokens {shares.micro_batch_tokens} is too small to halve for examples of {longest} "
             f"tokens. Go on with{how_to_go_on(session, gradient_checkpointing=True)}"
         )
-    elif not session.arguments.tuning.auto_micro_batch:
+    elif not session.arguments.tuning.fits_micro_batch:
         error = OutOfMemoryError(
             f"{told}Smaller micro-batches change no result (--auto_micro_batch takes them by itself). Go on with"
             f"{how_to_go_on(session, micro_batch_tokens=smaller)}"

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from support.small_models import small_model
 
-from neuralchat.config.arguments import TuningArguments
-from neuralchat.data.layout import Layout
-from neuralchat.data.tokenization import Example
 from neuralchat.distributed.hardware import Machine, read_machine
 from neuralchat.errors import ArgumentsError
-from neuralchat.models.adapters.build import add_adapter
-from neuralchat.models.adapters.virtual_tokens import virtual_tokens_of
-from neuralchat.models.families.packed_layout import take_packed_rows
-from neuralchat.models.losses.loss_sum import packed_loss_sum
-from neuralchat.planning.memory import MemoryForecast, cost_per_token, settle_micro_batch, state_bytes
+from neuralchat.planning.memory import MemoryForecast, measured_forecast, settle_micro_batch, state_bytes
+from neuralchat.planning.pass_cost import PassCost
 
 GIB = 1 << 30
 FORECAST = MemoryForecast(
@@ -31,37 +22,30 @@ def machine(memory: int, available: int | None = None) -> Machine:
     return replace(read_machine(), total_memory=memory, available_memory=available or memory, memory_quota=None)
 
 
-def example(length: int, seed: int) -> Example:
-    ids = np.random.default_rng(seed).integers(3, 300, length).astype(np.int32)
-    return Example(ids, np.arange(length) > length // 2, f"row {seed}")
+def test_parts_and_peak() -> None:
+    """1 GiB now, of which 0.5 are weights; 0.25 of state; a pass of 100 MB and 1 MB per token; 600 tokens at most."""
+    plain = MemoryForecast(
+        now_bytes=1 << 30, state_bytes=1 << 28, bytes_per_token=1.0, micro_batch_tokens=1024, longest_example_tokens=10,
+        largest_tokens=600, besides_bytes=1 << 20, weights_bytes=1 << 29, slack=1.0, earlier_peak_bytes=5 << 30,
+    )  # fmt: skip
+    forecast = replace(plain, bytes_per_token=1e6, fixed_bytes=100_000_000)
+    assert forecast.tokens_at_once() == 600
+    assert forecast.tokens_at_once(256) == 256
+    parts = forecast.parts()
+    assert parts["tokens at once"] == 700_000_000
+    assert parts["program"] == parts["weights"] == 1 << 29
+    assert forecast.peak_bytes() == sum(parts.values()) == (1 << 30) + (1 << 28) + (1 << 20) + 700_000_000
+    # Loading took more than training will.
+    assert forecast.run_peak_bytes == 5 << 30
+    assert replace(forecast, correction=2.0).peak_bytes() == 2 * forecast.peak_bytes()
 
 
-def test_bytes_kept_are_those_of_a_layer_that_can_be_counted_by_hand() -> None:
-    """A linear layer keeps its input for the weight's gradient; tanh keeps its output. Both are counted once."""
-    layer = torch.nn.Linear(16, 32, bias=False)
-    rows = torch.randn(10, 16)
-
-    def loss_of(examples: Any) -> torch.Tensor:
-        return torch.tanh(layer(rows)).sum()
-
-    kept, seconds = cost_per_token(layer, loss_of, [example(10, 0)])
-    assert kept == (10 * 16 * 4 + 10 * 32 * 4) / 10
-    assert seconds > 0
-
-
-def test_it_grows_with_tokens_only_and_leaves_no_trace() -> None:
-    model = add_adapter(small_model(), TuningArguments(lora_dropout=0.1))
-    assert take_packed_rows(model)
-    layout = Layout(virtual_tokens_of(model), None)
-    before = torch.get_rng_state()
-
-    def loss_of(examples: Any) -> torch.Tensor:
-        return packed_loss_sum(model, layout.pack(examples))
-
-    short, long = (cost_per_token(model, loss_of, [example(n, n), example(n, n + 1)])[0] for n in (100, 400))
-    assert long == pytest.approx(short, rel=0.1)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(p.grad is None for p in model.parameters())
+def test_what_a_pass_took_replaces_what_is_assumed() -> None:
+    counted = measured_forecast(FORECAST, PassCost(2e6, 0.0, 1.0))
+    assert (counted.bytes_per_token, counted.fixed_bytes, counted.slack) == (2e6, FORECAST.fixed_bytes, FORECAST.slack)
+    measured = measured_forecast(FORECAST, PassCost(2e6, 0.0, 1.0, fixed_bytes=0, bytes_per_token=3e6))
+    assert measured.bytes_per_token == 3e6
+    assert measured.peak_bytes() < counted.peak_bytes() + 4096 * 1e6
 
 
 @pytest.mark.parametrize(("optimizer", "values"), [("adamw_torch", 3), ("adamw_torch_fused", 3), ("sgd", 1)])

@@ -71,7 +71,7 @@ def steps_of_run(run: RunData, resume: Path | None) -> StepsOfRun:
         data,
         layout=layout,
         units_per_step=identity.get("global_batch", run.own_batch),
-        micro_batch_tokens=max(0, results.get("micro_batch_tokens", 0)) or arguments.tuning.micro_batch_tokens,
+        micro_batch_tokens=max(0, results.get("micro_batch_tokens", 0)) or arguments.tuning.most_tokens_at_once,
         rank=0,
         world_size=processes_of(identity, run),
     )

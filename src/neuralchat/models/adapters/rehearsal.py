@@ -18,6 +18,7 @@ from neuralchat.errors import AdapterError, ModelError
 from neuralchat.models.adapters.build import add_adapter, refusal
 from neuralchat.models.adapters.files import check_config
 from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.loading.base_model import parameter_counts
 
 StateShapes = dict[str, tuple[int, ...]]
 WHAT_WORKS = (
@@ -26,11 +27,14 @@ WHAT_WORKS = (
 )
 
 
-def rehearse(config: Any, tuning: TuningArguments) -> None:
-    """Raise ModelError or AdapterError where training a model of this configuration could not begin or be used."""
+def rehearse(config: Any, tuning: TuningArguments) -> tuple[int, int] | None:
+    """(trained, all) parameters; None where it cannot be rehearsed.
+
+    Raises ModelError or AdapterError where training a model of this configuration could not begin or be used.
+    """
     # Code that comes with a checkpoint is not run for a rehearsal.
     if not type(config).__module__.startswith("transformers."):
-        return
+        return None
     skeleton = skeleton_of(config)
     check_direction(config)
     # PiSSA computes from weights; how matrices begin changes nothing of what is asked here.
@@ -41,11 +45,12 @@ def rehearse(config: Any, tuning: TuningArguments) -> None:
     except AdapterError as error:
         # What needs numbers cannot be rehearsed; PEFT will be asked again with the weights.
         if isinstance(error.__cause__, NotImplementedError):
-            return
+            return None
         raise
     if tuning.method.peft_type == "LORA":
         check_start(adapted, tuning)
         check_readable(config, adapted)
+    return parameter_counts(adapted)
 
 
 def check_start(adapted: Any, tuning: TuningArguments) -> None:

@@ -24,3 +24,13 @@ def keep_freed_pages() -> bool:
     settings = ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
     done = [mallopt(parameter, value) == 1 for parameter, value in settings]
     return all(done)
+
+
+def give_back_freed_pages() -> bool:
+    """Let glibc give freed blocks back to the kernel once, whatever it was told; returns whether any were."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):
+        return False
