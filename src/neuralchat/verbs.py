@@ -197,6 +197,9 @@ def add_plan(plan: FlagParser) -> None:
     plan.add_argument("--tokens_per_record", type=int, default=200, metavar="N", help="their mean length in tokens")
     plan.add_argument("--epochs", type=float, default=3.0, metavar="N", help="how often each is trained on")
     plan.add_argument("--bf16", action="store_true", help="weights in bf16")
+    plan.add_argument(
+        "--bits", type=int, choices=(8, 4), help="frozen weights of linear layers in 8 bits (int8) or 4 (NF4)"
+    )
     plan.add_argument("--hardware", action="store_true", help="without a model: plan processes and threads")
     plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
     plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")

@@ -206,9 +206,9 @@ def check_finite(model: Any, name: str) -> None:
 
 
 def chat_precision(origin: Origin, config: Any) -> Precision:
-    """The run's storage, or a base model's own; where that is bf16 and this machine multiplies bf16 slowly, fp32."""
+    """The run's storage and bits, or a base model's own; fp32 where that is bf16 and this machine is slow at it."""
     stored = origin.storage
     if origin.kind == "base model":
         stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
     dtype = torch.bfloat16 if stored == "bfloat16" and has_bf16_units() else torch.float32
-    return Precision(storage=dtype, compute=dtype)
+    return Precision(storage=dtype, compute=dtype, bits=origin.bits)

@@ -10,6 +10,7 @@ import argparse
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,12 @@ from neuralchat.models.adapters.rehearsal import skeleton_of
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.families.packed_layout import take_packed_rows
 from neuralchat.models.fast_paths import take_fast_paths
+from neuralchat.models.layers.quantized_linear import quantize_linear
 from neuralchat.models.loading.base_model import ModelSource, load_config, parameter_counts
 from neuralchat.models.loading.precision import Precision, choose_precision, widen_small_weights
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
+from neuralchat.models.quantization.choosing import quantizable_layers
+from neuralchat.models.quantization.formats import FORMATS
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.planning.forecast import TimeForecast
 from neuralchat.planning.memory import MemoryForecast, cost_per_token, resident_bytes
@@ -44,6 +48,12 @@ MEASURED_LAYERS = (2, 3)
 MEASURED_TOKENS = 256
 # Of the shape of LLaMA: vocabulary, and the width for each of its layers.
 VOCABULARY, WIDTH_PER_LAYER = 32_000, 128
+# Flags that make weights smaller, and what they mean.
+SMALLER_WEIGHTS = {
+    "--bf16": Precision(storage=torch.bfloat16, compute=torch.bfloat16),
+    "--bf16 --bits 8": Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=8),
+    "--bf16 --bits 4": Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4),
+}
 # Gradient and two moments, in fp32.
 STATE_BYTES_PER_PARAMETER = 12
 
@@ -105,39 +115,49 @@ def llama_of(text: str) -> Any:
 
 def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     tuning = TuningArguments()
-    precision, notice = choose_precision(bf16=options.bf16, trains_base=False)
+    precision, notice = choose_precision(bf16=options.bf16, trains_base=False, bits=options.bits)
     skeleton = skeleton_of(config)
+    in_few_bits = quantizable_weights(skeleton)
     with torch.device("meta"):
         trained, total = parameter_counts(add_adapter(skeleton, tuning, tell=lambda _text: None))
     layers = layer_count(config)
     what = f"{name}: {counted(total)} parameters in {layers} layers, of which {tuning.peft} trains {counted(trained)}"
     limit_bytes = read_machine().memory_limit()
-    weights_bytes = total * precision.storage.itemsize
+    if options.bits is not None and not in_few_bits:
+        raise ArgumentsError(
+            f"--bits {options.bits}: a {config.model_type} model has no linear layers to keep in few bits"
+        )
+    frozen = FrozenWeights(total - trained, in_few_bits)
+    weights_bytes = frozen.bytes_in(precision)
     if weights_bytes > limit_bytes and weights_of_measured_layers(config, precision) > measurable_bytes():
-        return [what, *lines_of_a_far_larger_model(total, trained, precision, limit_bytes)]
+        return [what, *lines_of_a_far_larger_model(frozen, trained, precision, limit_bytes)]
     bytes_per_token, seconds_per_token = extrapolated_cost(config, tuning, precision, options.tokens_per_record)
+    state_bytes = trained * STATE_BYTES_PER_PARAMETER
 
-    def peak(bytes_per_parameter: int) -> int:
+    def peak(weights_bytes: int) -> int:
         return MemoryForecast(
-            now_bytes=resident_bytes() + (total - trained) * bytes_per_parameter,
-            state_bytes=trained * STATE_BYTES_PER_PARAMETER,
+            now_bytes=resident_bytes() + weights_bytes,
+            state_bytes=state_bytes,
             bytes_per_token=bytes_per_token,
             micro_batch_tokens=tuning.micro_batch_tokens,
             longest_example_tokens=options.tokens_per_record,
         ).peak_bytes()
 
-    needed = peak(precision.storage.itemsize)
-    dtype = str(precision.storage).removeprefix("torch.")
+    needed = peak(weights_bytes)
+    kept_tokens = max(tuning.micro_batch_tokens, options.tokens_per_record)
     lines = [
         what,
-        f"memory: about {gib(needed)} at the peak, weights in {dtype}; this machine has {gib(limit_bytes)}: "
-        + ("it fits" if needed <= limit_bytes else "it does not fit"),
+        f"memory: about {gib(needed)} at the peak, weights in {stored_as(precision)}; this machine has "
+        f"{gib(limit_bytes)}: " + ("it fits" if needed <= limit_bytes else "it does not fit"),
+        f"  of which weights {gib(weights_bytes)}, what is trained with its optimizer {gib(state_bytes)}, what "
+        f"backward keeps of {kept_tokens:,} tokens {gib(int(bytes_per_token * kept_tokens))}",
     ]
-    if needed > limit_bytes and not options.bf16:
-        half = peak(torch.bfloat16.itemsize)
-        lines.append(
-            f"  with --bf16: about {gib(half)}, which {'fits' if half <= limit_bytes else 'does not fit either'}"
-        )
+    if needed > limit_bytes:
+        lines += [
+            f"  with {flags}: about {gib(less)}, which {'fits' if less <= limit_bytes else 'does not fit either'}"
+            for flags, less in ((flags, peak(frozen.bytes_in(other))) for flags, other in SMALLER_WEIGHTS.items())
+            if less < needed
+        ]
     tokens = round(options.records * options.tokens_per_record * options.epochs)
     forecast = TimeForecast(steps=1, tokens_per_step=tokens, seconds_per_token=seconds_per_token)
     lines += [
@@ -151,11 +171,43 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def lines_of_a_far_larger_model(total: int, trained: int, precision: Precision, limit_bytes: int) -> list[str]:
+@dataclass(frozen=True)
+class FrozenWeights:
+    """`count`: of all; `in_few_bits`: of those that --bits is for."""
+
+    count: int
+    in_few_bits: int
+
+    def bytes_in(self, precision: Precision) -> int:
+        if precision.bits is None:
+            return self.count * precision.storage.itemsize
+        few = int(self.in_few_bits * FORMATS[precision.bits].bytes_per_weight)
+        return few + (self.count - self.in_few_bits) * precision.storage.itemsize
+
+
+def quantizable_weights(model: Any) -> int:
+    """How many weights of a model --bits is for."""
+    return sum(model.get_submodule(path).weight.numel() for path in quantizable_layers(model))
+
+
+def stored_as(precision: Precision) -> str:
+    """
+    >>> stored_as(Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4))
+    'nf4 and bfloat16'
+    """
+    dtype = str(precision.storage).removeprefix("torch.")
+    return dtype if precision.bits is None else f"{FORMATS[precision.bits].name} and {dtype}"
+
+
+def lines_of_a_far_larger_model(
+    frozen: FrozenWeights, trained: int, precision: Precision, limit_bytes: int
+) -> list[str]:
     """What can be said of a model of which not even a few layers are measured here: its weights alone are too large."""
     state_bytes = trained * STATE_BYTES_PER_PARAMETER
-    needed, half = (total * dtype.itemsize + state_bytes for dtype in (precision.storage, torch.bfloat16))
-    halved = f" ({gib(half)} with --bf16)" if half < needed else ""
+    needed = frozen.bytes_in(precision) + state_bytes
+    with_flags = ((flags, frozen.bytes_in(other) + state_bytes) for flags, other in SMALLER_WEIGHTS.items())
+    smaller = ", ".join(f"{gib(less)} with {flags}" for flags, less in with_flags if less < needed)
+    halved = f" ({smaller})" if smaller else ""
     return [
         f"memory: more than {gib(needed)}{halved} for the weights and what is trained alone; this machine has "
         f"{gib(limit_bytes)}: it does not fit",
@@ -202,6 +254,10 @@ def measured_cost(
 
     kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     model = kind.from_config(config, dtype=precision.storage).requires_grad_(False)
+    if precision.bits is not None:
+        for path in quantizable_layers(model):
+            layer = model.get_submodule(path)
+            quantize_linear(layer, precision.bits, layer.weight, precision.compute)
     if precision.widens:
         widen_small_weights(model, precision.compute)
     model = add_adapter(model, tuning, tell=lambda _text: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +104,30 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("a model of 7B parameters, of the shape of LLaMA: 6.7 billion parameters in 32 layers")
     assert lines[1].endswith("weights in float32; this machine has 16.0 GiB: it does not fit")
-    assert lines[2].startswith("  with --bf16: about 1")
-    assert lines[2].endswith("which fits")
-    assert lines[3].startswith("speed: about 2 tokens/s")
+    assert lines[2].startswith(
+        "  of which weights 25.1 GiB, what is trained with its optimizer 0.4 GiB, what backward keeps"
+    )
+    smaller = [re.fullmatch(r"  with (.*): about ([\d.]+) GiB, which fits", line) for line in lines[3:6]]
+    assert [found[1] for found in smaller if found] == ["--bf16", "--bf16 --bits 8", "--bf16 --bits 4"]
+    sizes = [float(found[2]) for found in smaller if found]
+    # 6.48 billion weights in linear layers but the head, of 2, 1 and 0.516 bytes.
+    assert sizes[0] - sizes[1] == pytest.approx(6.48e9 / 2**30, abs=0.15)
+    assert sizes[1] - sizes[2] == pytest.approx(6.48e9 * 0.484 / 2**30, abs=0.15)
+    assert lines[6].startswith("speed: about 2 tokens/s")
     # 50,000 records x 200 tokens x 3 / 2 per second.
-    assert lines[4].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
+    assert lines[7].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bf16", "weights"),
-    [((), "more than 266.0 GiB (134.1 GiB with --bf16)"), (("--bf16",), "more than 134.1 GiB for the weights")],
+    [
+        (
+            (),
+            "more than 266.0 GiB (134.1 GiB with --bf16, 68.7 GiB with --bf16 --bits 8, 37.0 GiB with --bf16 --bits 4)",
+        ),
+        (("--bf16", "--bits", "4"), "more than 37.0 GiB for the weights"),
+    ],
 )
 def test_a_model_of_which_no_layer_fits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bf16: tuple[str, ...], weights: str
