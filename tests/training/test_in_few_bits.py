@@ -31,6 +31,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
         assert status == 0, said
         assert f"of the weights in {bits} bits; embeddings, head and small weights as they are" in said
         assert "packing is exact" in said
+        assert f"weights {'int8' if bits == '8' else 'nf4'} and float32, arithmetic float32" in said
     return place
 
 
@@ -111,6 +112,9 @@ def test_the_adapter_alone_says_what_it_was_trained_on(desk: Desk) -> None:
     status, said = desk.run("export", "run-4", "--adapter", "alone")
     assert status == 0, said
     assert "the adapter was trained on its base model in 4 bits" in said
+    for card in ("alone", "run-4"):
+        text = (desk.directory / card / "README.md").read_text()
+        assert "# In training it was kept in 4 bits; as it is here, answers differ a little." in text
 
 
 @pytest.mark.parametrize(

@@ -76,5 +76,6 @@ def card_of_adapter(origin: Origin, voice: Voice, base: str) -> str:
         method=(origin.method or "") if row is not None else "",
         dtype=origin.storage or "float32",
         encoder_decoder=is_encoder_decoder(load_config(origin.source)),
+        bits=origin.bits,
     )
     return card_of_export(origin, manifest, with_neuralchat=with_neuralchat(whole=False), without_neuralchat=code)

@@ -32,7 +32,7 @@ from neuralchat.models.layers.quantized_linear import quantize_linear
 from neuralchat.models.loading.base_model import ModelSource, load_config, parameter_counts
 from neuralchat.models.loading.precision import Precision, choose_precision, widen_small_weights
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
-from neuralchat.models.quantization.choosing import quantizable_layers
+from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
 from neuralchat.models.quantization.formats import FORMATS
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.planning.forecast import TimeForecast
@@ -124,9 +124,7 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     what = f"{name}: {counted(total)} parameters in {layers} layers, of which {tuning.peft} trains {counted(trained)}"
     limit_bytes = read_machine().memory_limit()
     if options.bits is not None and not in_few_bits:
-        raise ArgumentsError(
-            f"--bits {options.bits}: a {config.model_type} model has no linear layers to keep in few bits"
-        )
+        raise ArgumentsError(nothing_to_quantize(f"a {config.model_type} model", options.bits))
     frozen = FrozenWeights(total - trained, in_few_bits)
     weights_bytes = frozen.bytes_in(precision)
     if weights_bytes > limit_bytes and weights_of_measured_layers(config, precision) > measurable_bytes():

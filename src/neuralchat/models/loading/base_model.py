@@ -27,7 +27,7 @@ from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 from neuralchat.models.loading.precision import Precision, widen_small_weights
 from neuralchat.models.loading.tokenizer_cost import check_tokenizer_cost
-from neuralchat.models.quantization.choosing import quantizable_layers
+from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
 from neuralchat.paths import nearest_path
 
 # What tokenizers of all kinds leave behind, as patterns of names.
@@ -231,10 +231,7 @@ def check_quantized(name: str, model: torch.nn.Module, bits: int) -> None:
     total = sum(parameter.numel() for parameter in model.parameters())
     kept = sum(parameter.numel() for module in model.modules() if is_quantized(module) for parameter in [module.weight])
     if not kept:
-        raise ModelError(
-            f"--bits {bits}: model '{name}' has no linear layers whose weight could be kept in {bits} bits; leave it "
-            "out (--bf16 True halves what the weights take)"
-        )
+        raise ModelError(nothing_to_quantize(f"model '{name}'", bits))
     inform(f"{kept / total:.0%} of the weights in {bits} bits; embeddings, head and small weights as they are")
 
 
@@ -261,8 +258,8 @@ def check_finite_weights(name: str, model: torch.nn.Module) -> None:
     }
     if broken:
         raise ModelError(
-            f"model '{name}': {len(broken)} weight(s), such as {next(iter(broken))}, hold numbers that are not finite; every "
-            "answer would be chance. Copy the model again from where it came from."
+            f"model '{name}': {len(broken)} weight(s), such as {next(iter(broken))}, hold numbers that are not finite; "
+            "every answer would be chance. Copy the model again from where it came from."
         )
 
 

@@ -28,6 +28,13 @@ def quantizable_layers(model: Any) -> list[str]:
     ]
 
 
+def nothing_to_quantize(what: str, bits: int) -> str:
+    return (
+        f"--bits {bits}: {what} has no linear layers whose weight could be kept in {bits} bits; leave it out (--bf16 "
+        "True halves what the weights take)"
+    )
+
+
 @cache
 def numbers_read_by(kind: type) -> frozenset[str]:
     """The names of the parts whose weight the code of a class computes with, as far as its text tells.

@@ -31,7 +31,7 @@ LARGEST_CODE = 127.0
 class Nf4Weight:
     """codes uint8 [O, 32 B]: two levels in a byte, B blocks of 64 numbers in a row, the last filled up with zeros.
 
-    The scale of a block = scale_codes int8 [O B, filled up to groups] * its group's scale fp32 [G, 1] + offset fp32 [1].
+    The scale of a block = scale_codes int8 [G, 256] * its group's scale fp32 [G, 1] + offset fp32 [1].
     """
 
     shape: tuple[int, int]
