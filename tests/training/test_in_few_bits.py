@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from support.runs import ROWS, Desk, adapter, digest, metrics, stable_metrics
+from support.runs import ROWS, Desk, digest, metrics, stable_metrics
 from support.small_models import save_checkpoint
 
 from neuralchat.inference.chatbot import Chatbot
@@ -149,9 +149,9 @@ def test_without_compiled_kernels_the_numbers_are_the_same(desk: Desk) -> None:
     for name, words in (("compiled", ()), ("torch", ("--no_compile_kernels",))):
         status, said = desk.run(*FLAGS, "--output_dir", name, "--bits", "4", "--lora_init", "default", *words)
         assert status == 0, said
-    found = [adapter(desk.directory / name) for name in ("compiled", "torch")]
-    for name, weight in found[0].items():
-        torch.testing.assert_close(found[1][name], weight, rtol=2e-2, atol=2e-3)
+    compiled, plain = ([line["loss"] for line in metrics(desk.directory / name)] for name in ("compiled", "torch"))
+    assert len(compiled) == 6
+    assert plain == pytest.approx(compiled, rel=1e-3)
 
 
 def test_served_with_runs_of_the_same_bits_only(desk: Desk) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from neuralchat.models.adapters.targets import in_router, leaf_of
-
 
 def quantizable_layers(model: Any) -> list[str]:
     """The paths of the layers whose weight may be kept in 8 or 4 bits; the model may be without weights.
@@ -18,6 +16,9 @@ def quantizable_layers(model: Any) -> list[str]:
     Not among them: embeddings and the head, which share their matrix in many models and decide single words; what
     chooses experts; experts that are parameters, which are no layers; and layers whose owner reads their weight.
     """
+    # It brings PEFT with it, which takes long to import.
+    from neuralchat.models.adapters.targets import in_router, leaf_of
+
     head, kinds = model.get_output_embeddings(), {type(module) for module in model.modules()}
     read_past = {name for kind in kinds for name in numbers_read_by(kind)}
     return [
