@@ -26,6 +26,7 @@ from neuralchat.models.loading.checkpoint_repair import read_tokenizer_config, r
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 from neuralchat.models.loading.precision import Precision, widen_small_weights
+from neuralchat.models.loading.read_pages import forget_read_pages
 from neuralchat.models.loading.tokenizer_cost import check_tokenizer_cost
 from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
 from neuralchat.paths import nearest_path
@@ -183,7 +184,7 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
     kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     if Path(name).is_dir():
         check_weights(source.name, Path(name), kind, config)
-    stored = {} if precision.bits is None else {"quantization_config": quantizing(precision)}
+    stored = {} if precision.bits is None else {"quantization_config": quantizing(precision, Path(name))}
     with user_errors(f"the weights of model '{source.name}'"):
         loaded: Any = kind.from_pretrained(
             name,
@@ -213,15 +214,20 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
     return model.eval()
 
 
-def quantizing(precision: Precision) -> Any:
+def quantizing(precision: Precision, directory: Path) -> Any:
     """What from_pretrained is given so that each weight is quantized when it has been read, and not kept."""
     from neuralchat.models.compat.quantizing_load import QuantizingLoad
 
     bits = precision.bits
     assert bits is not None
+    # There no two weights lie in one place.
+    read_once = all(file.suffix == ".safetensors" for file in weight_files(directory))
 
     def store(layer: Any, weight: torch.Tensor) -> torch.nn.Parameter:
-        return quantize_linear(layer, bits, weight, precision.compute)
+        kept = quantize_linear(layer, bits, weight, precision.compute)
+        if read_once:
+            forget_read_pages(weight)
+        return kept
 
     return QuantizingLoad(quantizable_layers, store)
 
