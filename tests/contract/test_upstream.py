@@ -35,7 +35,6 @@ from neuralchat.models.compat import torch as torch_compat
 from neuralchat.models.compat import torch_elastic
 from neuralchat.models.compat import trainer as trainer_compat
 from neuralchat.models.compat import transformers as transformers_compat
-from neuralchat.models.compat.quantizing_load import QuantizingLoad
 from neuralchat.models.compat.transformers_models import MptAttention, t5_eager_attention
 
 SOURCE = Path(neuralchat.__file__).parent
@@ -181,34 +180,6 @@ def test_a_model_can_forget_that_it_was_quantized(tmp_path: Path) -> None:
     assert "quantization_config" not in (tmp_path / "config.json").read_text()
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
-
-
-def test_weights_are_handed_over_one_by_one_while_they_are_read(tmp_path: Path) -> None:
-    plain = small_model("llama")
-    plain.save_pretrained(tmp_path)
-    there: list[int] = []
-    loaded: list[Any] = []
-
-    def choose(model: Any) -> list[str]:
-        loaded.append(model)
-        return [path for path, module in model.named_modules() if path.endswith("up_proj")]
-
-    def store(layer: nn.Module, weight: torch.Tensor) -> nn.Parameter:
-        there.append(sum(not parameter.is_meta for parameter in loaded[0].parameters()))
-        return nn.Parameter(-weight, requires_grad=False)
-
-    config = QuantizingLoad(choose, store)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path, quantization_config=config, dtype=torch.bfloat16
-    )
-    # By the names of weights; a layer has nine, and each is there when the next is read.
-    assert there[1] - there[0] == 9
-    expected = dict(plain.bfloat16().named_parameters())
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, -expected[name] if "up_proj" in name else expected[name])
-    assert not getattr(model, "is_quantized", False)
-    model.save_pretrained(tmp_path / "again")
-    assert "quantization" not in (tmp_path / "again" / "config.json").read_text()
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])

@@ -33,7 +33,7 @@ from neuralchat.models.loading.base_model import ModelSource, load_config, param
 from neuralchat.models.loading.precision import Precision, choose_precision, widen_small_weights
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
 from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
-from neuralchat.models.quantization.formats import FORMATS
+from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.planning.forecast import TimeForecast
 from neuralchat.planning.memory import MemoryForecast, cost_per_token, resident_bytes
@@ -145,7 +145,7 @@ def lines_of(name: str, config: Any, options: argparse.Namespace) -> list[str]:
     kept_tokens = max(tuning.micro_batch_tokens, options.tokens_per_record)
     lines = [
         what,
-        f"memory: about {gib(needed)} at the peak, weights in {stored_as(precision)}; this machine has "
+        f"memory: about {gib(needed)} at the peak, weights in {kinds_of_numbers(precision)}; this machine has "
         f"{gib(limit_bytes)}: " + ("it fits" if needed <= limit_bytes else "it does not fit"),
         f"  of which weights {gib(weights_bytes)}, what is trained with its optimizer {gib(state_bytes)}, what "
         f"backward keeps of {kept_tokens:,} tokens {gib(int(bytes_per_token * kept_tokens))}",
@@ -179,7 +179,7 @@ class FrozenWeights:
     def bytes_in(self, precision: Precision) -> int:
         if precision.bits is None:
             return self.count * precision.storage.itemsize
-        few = int(self.in_few_bits * FORMATS[precision.bits].bytes_per_weight)
+        few = int(self.in_few_bits * BIT_FORMATS[precision.bits].bytes_per_weight)
         return few + (self.count - self.in_few_bits) * precision.storage.itemsize
 
 
@@ -188,13 +188,13 @@ def quantizable_weights(model: Any) -> int:
     return sum(model.get_submodule(path).weight.numel() for path in quantizable_layers(model))
 
 
-def stored_as(precision: Precision) -> str:
+def kinds_of_numbers(precision: Precision) -> str:
     """
-    >>> stored_as(Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4))
+    >>> kinds_of_numbers(Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4))
     'nf4 and bfloat16'
     """
     dtype = str(precision.storage).removeprefix("torch.")
-    return dtype if precision.bits is None else f"{FORMATS[precision.bits].name} and {dtype}"
+    return dtype if precision.bits is None else f"{BIT_FORMATS[precision.bits].name} and {dtype}"
 
 
 def lines_of_a_far_larger_model(

@@ -6,7 +6,7 @@ import torch
 
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
-from neuralchat.models.quantization.formats import FORMATS
+from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.planning.forecast import TimeForecast
 from neuralchat.preparation.session import Session
 
@@ -43,7 +43,7 @@ def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tupl
 
 def in_bits(session: Session) -> str:
     bits = session.precision.bits
-    return "" if bits is None else f"{FORMATS[bits].name} and "
+    return "" if bits is None else f"{BIT_FORMATS[bits].name} and "
 
 
 def many(count: int, thing: str) -> str:

@@ -232,12 +232,12 @@ def check_same_base(runs: Sequence[NamedRun]) -> None:
     for run in runs[1:]:
         if not same_base(first.origin, run.origin):
             raise ArgumentsError(
-                f"{run.place} was trained on {named_base(run.origin)}, and {first.place} is of "
-                f"{named_base(first.origin)}; a server has one base model: start another one"
+                f"{run.place} was trained on {base_and_bits(run.origin)}, and {first.place} is of "
+                f"{base_and_bits(first.origin)}; a server has one base model: start another one"
             )
 
 
-def named_base(origin: Origin) -> str:
+def base_and_bits(origin: Origin) -> str:
     return origin.source.name + ("" if origin.bits is None else f" in {origin.bits} bits")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuralchat.models.kernels.compiled import takes_kernels
 from neuralchat.models.layers.frozen_linear import FrozenProduct
-from neuralchat.models.quantization.formats import FORMATS, QuantizedWeight
+from neuralchat.models.quantization.formats import BIT_FORMATS, QuantizedWeight
 from neuralchat.models.quantization.widening import widened
 
 
@@ -53,7 +53,7 @@ def stand_in(shape: Any, dtype: torch.dtype) -> nn.Parameter:
 
 def quantize_linear(layer: nn.Linear, bits: int, weight: Tensor, compute: torch.dtype) -> nn.Parameter:
     """Turn `layer` into one that keeps `weight` [O, I] in `bits` bits; returns what is its weight from here on."""
-    quantized = FORMATS[bits].quantize(weight)
+    quantized = BIT_FORMATS[bits].quantize(weight)
     layer.__class__ = QuantizedLinear  # type: ignore[assignment]
     layer.quantized = quantized  # type: ignore[assignment]
     layer.weight = stand_in(weight.shape, compute)

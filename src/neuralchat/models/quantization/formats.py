@@ -36,7 +36,7 @@ class Format:
     bytes_per_weight: float
 
 
-FORMATS = {
+BIT_FORMATS = {
     row.bits: row
     for row in (
         Format(bits=8, name="int8", quantize=Int8Weight.of, bytes_per_weight=1.0),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralchat.models.kernels.quantization import QuantizationKernels, quantization_kernels
+from neuralchat.models.quantization.int8 import LARGEST_CODE
 
 LEVELS = torch.tensor([
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -24,7 +25,6 @@ ZERO = 7
 BLOCK, GROUP = 64, 256
 # Numbers that the twin in torch looks at together, whose indices take eight bytes each.
 TOGETHER = 1 << 20
-LARGEST_CODE = 127.0
 
 
 @dataclass(frozen=True, eq=False)

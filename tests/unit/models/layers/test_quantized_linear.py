@@ -17,9 +17,9 @@ from neuralchat.models.layers.quantized_linear import (
     in_fp32,
     quantize_linear,
 )
-from neuralchat.models.quantization.formats import FORMATS
+from neuralchat.models.quantization.formats import BIT_FORMATS
 
-pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.parametrize("bits", FORMATS)]
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.parametrize("bits", BIT_FORMATS)]
 
 
 class Two(nn.Module):

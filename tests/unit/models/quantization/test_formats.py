@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuralchat.config.arguments import BITS
 from neuralchat.models.kernels.quantization import quantization_kernels
-from neuralchat.models.quantization.formats import FORMATS
+from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.models.quantization.nf4 import BLOCK, GROUP, LEVELS, Nf4Weight
 from neuralchat.models.quantization.widening import widened
 
@@ -27,18 +27,18 @@ def random_weight(shape: tuple[int, int], dtype: torch.dtype = torch.float32) ->
 
 
 def test_a_row_for_each_value_of_the_flag() -> None:
-    assert tuple(map(str, FORMATS)) == BITS
-    assert {bits: row.bits for bits, row in FORMATS.items()} == {8: 8, 4: 4}
+    assert tuple(map(str, BIT_FORMATS)) == BITS
+    assert {bits: row.bits for bits, row in BIT_FORMATS.items()} == {8: 8, 4: 4}
 
 
-@pytest.mark.parametrize("bits", FORMATS)
+@pytest.mark.parametrize("bits", BIT_FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_and_in_torch_to_the_bit(bits: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
     weight = random_weight(shape, dtype)
     if quantization_kernels(weight) is None:
         pytest.skip("no gcc, or not Linux: there are no compiled kernels")
-    compiled, plain = (FORMATS[bits].quantize(weight, compile_kernels=on) for on in (True, False))
+    compiled, plain = (BIT_FORMATS[bits].quantize(weight, compile_kernels=on) for on in (True, False))
     assert compiled.shape == plain.shape == shape
     for one, other in zip(compiled.tensors, plain.tensors, strict=True):
         assert torch.equal(one, other)
@@ -51,7 +51,7 @@ def test_compiled_and_in_torch_to_the_bit(bits: int, shape: tuple[int, int], dty
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_by_plain_loops(shape: tuple[int, int]) -> None:
     weight = random_weight(shape)
-    found = widened(FORMATS[8].quantize(weight), torch.float32)
+    found = widened(BIT_FORMATS[8].quantize(weight), torch.float32)
     for row, numbers in zip(weight.tolist(), found.tolist(), strict=True):
         largest = max(map(abs, row))
         for number, other in zip(row, numbers, strict=True):
@@ -97,18 +97,20 @@ def test_scales_in_eight_bits_are_near() -> None:
     assert size == weight.numel() // 2 + math.ceil(blocks / GROUP) * (GROUP + 4) + 4
 
 
-@pytest.mark.parametrize("bits", FORMATS)
+@pytest.mark.parametrize("bits", BIT_FORMATS)
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("on", [True, False])
 def test_a_broken_number_shows_in_the_scales(bits: int, broken: float, on: bool) -> None:
     weight = random_weight((7, 66))
     weight[2, 65] = broken
-    scales = [part for part in FORMATS[bits].quantize(weight, compile_kernels=on).tensors if part.is_floating_point()]
+    scales = [
+        part for part in BIT_FORMATS[bits].quantize(weight, compile_kernels=on).tensors if part.is_floating_point()
+    ]
     assert not all(bool(part.isfinite().all()) for part in scales)
 
 
 def test_the_buffer_is_used_again() -> None:
-    small, large = (FORMATS[8].quantize(random_weight(shape)) for shape in ((3, 32), (7, 66)))
+    small, large = (BIT_FORMATS[8].quantize(random_weight(shape)) for shape in ((3, 32), (7, 66)))
     first = widened(large, torch.float32)
     kept = first.clone()
     assert widened(small, torch.float32).data_ptr() == first.data_ptr()
