@@ -32,7 +32,7 @@ class QuantizingLoad(QuantizationConfigMixin):
         choose: Callable[[Any], Collection[str]],
         store: Callable[[nn.Module, Tensor], nn.Parameter],
     ) -> None:
-        self.quant_method = METHOD
+        self.quant_method = METHOD  # type: ignore[assignment]
         self.choose = choose
         self.store = store
         self.chosen: Collection[str] = ()
@@ -74,9 +74,16 @@ class StoreWeight(ConversionOps):
     def __init__(self, config: QuantizingLoad) -> None:
         self.config = config
 
-    def convert(self, input_dict: dict[str, Any], model: Any = None, **_kwargs: Any) -> dict[str, Any]:
-        found = {}
+    def convert(
+        self,
+        input_dict: dict[str, Any],
+        source_patterns: list[str],  # noqa: ARG002
+        target_patterns: list[str],  # noqa: ARG002
+        **kwargs: Any,
+    ) -> dict[str, list[Tensor]]:
+        found: dict[str, list[Tensor]] = {}
         for name, value in input_dict.items():
             weight = value[0] if isinstance(value, list) else value
-            found[name] = self.config.store(model.get_submodule(name.rpartition(".")[0]), weight)
+            layer = kwargs["model"].get_submodule(name.rpartition(".")[0])
+            found[name] = [self.config.store(layer, weight)]
         return found

@@ -54,8 +54,8 @@ def stand_in(shape: Any, dtype: torch.dtype) -> nn.Parameter:
 def quantize_linear(layer: nn.Linear, bits: int, weight: Tensor, compute: torch.dtype) -> nn.Parameter:
     """Turn `layer` into one that keeps `weight` [O, I] in `bits` bits; returns what is its weight from here on."""
     quantized = BIT_FORMATS[bits].quantize(weight)
-    layer.__class__ = QuantizedLinear  # type: ignore[assignment]
-    layer.quantized = quantized  # type: ignore[assignment]
+    layer.__class__ = QuantizedLinear
+    layer.quantized = quantized
     layer.weight = stand_in(weight.shape, compute)
     return layer.weight
 

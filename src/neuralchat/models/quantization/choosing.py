@@ -19,7 +19,7 @@ def quantizable_layers(model: Any) -> list[str]:
     # It brings PEFT with it, which takes long to import.
     from neuralchat.models.adapters.targets import in_router, leaf_of
 
-    head, kinds = model.get_output_embeddings(), {type(module) for module in model.modules()}
+    head, kinds = model.get_output_embeddings(), set[Any](map(type, model.modules()))
     read_past = {name for kind in kinds for name in numbers_read_by(kind)}
     return [
         path
