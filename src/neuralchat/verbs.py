@@ -230,6 +230,9 @@ def add_plan(plan: FlagParser) -> None:
     plan.add_argument(
         "--link_latency_us", type=float, default=50.0, metavar="N", help="microseconds of a message there"
     )
+    plan.add_argument(
+        "--bits", type=int, choices=(8, 4), help="frozen weights of linear layers in 8 bits (int8) or 4 (NF4)"
+    )
     plan.add_argument("--hardware", action="store_true", help="without a model: plan processes and threads")
     plan.add_argument("--nodes", default="1", metavar="N|HOST,...", help="how many machines, or their names")
     plan.add_argument("--processes_per_node", default="auto", metavar="auto|N", help="auto: one per NUMA node")

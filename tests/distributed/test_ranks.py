@@ -95,6 +95,12 @@ def test_rows_of_several_examples_equal_one(bench: Bench) -> None:
     assert_same(one, bench.train("two", *flags, "--per_device_train_batch_size", 1, ranks=2))
 
 
+def test_a_base_in_few_bits_equals_one(bench: Bench) -> None:
+    flags = [*SGD, "--bits", 4]
+    one = bench.train("one", *flags, "--per_device_train_batch_size", 4)
+    assert_same(one, bench.train("two", *flags, "--per_device_train_batch_size", 2, ranks=2))
+
+
 @pytest.mark.skipif("NEURALCHAT_LONG" not in os.environ, reason="make chaos runs it: minutes on the demo model")
 @pytest.mark.usefixtures("users_cache")
 def test_the_demo_model_on_two_and_four_processes(bench: Bench) -> None:

@@ -15,6 +15,8 @@ from neuralchat.config.named_values import parse_named_values
 
 # Of --micro_batch_tokens auto: larger matrix products gain nothing any more.
 MOST_AUTO_TOKENS = 4096
+# Rows of models/quantization/formats.py, as they are written.
+BITS = ("8", "4")
 # The fields that records have, of all kinds (data/records/kinds.py).
 RECORD_FIELDS = (
     "instruction",
@@ -160,6 +162,13 @@ class TuningArguments:
     adapter_len: int = argument(10, "llama_adapter: length of the prompt in each layer", minimum=1, shapes_weights=True)
     num_virtual_tokens: int = argument(
         10, "ptun, prefix, prompt: number of virtual tokens", minimum=1, shapes_weights=True
+    )
+    bits: int | None = argument(
+        None,
+        "keep the frozen weights of linear layers in 8 bits (int8) or 4 (NF4); they are widened while they are used",
+        choices=BITS,
+        shapes_weights=True,
+        earlier=None,
     )
     ptun_hidden_size: int = argument(1024, "ptun: hidden size of the prompt encoder", minimum=1, shapes_weights=True)
     keep_general: bool = argument(

@@ -80,7 +80,7 @@ def choice_problems(config: FinetuneConfig) -> list[str]:
         value, choices = config.value(argument), argument.choices
         if argument.facts.pairs:
             found += pair_name_problems(argument.name, value, choices)
-        elif choices and value is not None and value not in choices:
+        elif choices and value is not None and value not in choices and str(value) not in choices:
             found.append(f"--{argument.name} is '{value}'; allowed are {', '.join(choices)}")
     return found
 
@@ -117,6 +117,21 @@ def pair_problems(config: FinetuneConfig) -> list[str]:
         (
             tuning.lora_all_linear and tuning.lora_target_modules and "lora_all_linear" in config.given,
             "--lora_all_linear and --lora_target_modules: give one",
+        ),
+        (
+            tuning.bits is not None and method and method.trains_base,
+            f"--bits {tuning.bits}: --peft {tuning.peft} trains all weights, and what is trained is kept in fp32; take "
+            "another method, such as --peft lora",
+        ),
+        (
+            tuning.bits is not None and tuning.lora_dora,
+            f"--bits {tuning.bits} and --lora_dora: PEFT computes DoRA from the base weights in each step, and they "
+            "are kept in few bits; give one of the two",
+        ),
+        (
+            tuning.bits is not None and tuning.lora_init == "pissa",
+            f"--bits {tuning.bits} and --lora_init pissa: PiSSA changes the base weights, and they are kept in few "
+            "bits; take another start",
         ),
         (
             data.dataset_concatenation and tuning.no_packing,

@@ -82,7 +82,7 @@ class Loading:
 def base_key(path: str, bot: Chatbot, loading: Loading) -> tuple[Any, ...]:
     """What decides how the base model answers: where all of it is the same, it is asked once."""
     origin = origin_of(path, loading.base_model)
-    return origin.source.name, origin.base_sha256, bot.template.fingerprint(), len(bot.tokenizer)
+    return origin.source.name, origin.base_sha256, origin.bits, bot.template.fingerprint(), len(bot.tokenizer)
 
 
 class Laboratory:

@@ -30,6 +30,11 @@ def export_adapter(options: argparse.Namespace) -> int:
     origin = origin_of(options.run, options.base_model)
     if origin.directory is None or origin.method is None or origin.is_whole_model:
         raise AdapterError(f"{options.run} has no adapter of its own; --gguf takes whole models")
+    if origin.bits is not None:
+        note(
+            f"the adapter was trained on its base model in {origin.bits} bits; beside that model as it is, where PEFT "
+            "loads it, answers differ a little (--merge takes the base model as it was in training)"
+        )
     voice = Voice.of(origin, trust_remote_code=options.trust_remote_code)
     config = shared_config(origin)
     weights = trained_file(origin.method) if origin.method in METHODS else "adapter_model.safetensors"
@@ -69,6 +74,7 @@ def card_of_adapter(origin: Origin, voice: Voice, base: str) -> str:
         method=(origin.method or "") if row is not None else "",
         dtype=origin.storage or "float32",
         encoder_decoder=is_encoder_decoder(load_config(origin.source)),
+        bits=origin.bits,
     )
     return card_of_export(
         origin,

@@ -22,6 +22,7 @@ from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import tensor_type
+from neuralchat.models.layers.quantized_linear import in_fp32
 from neuralchat.models.loading.base_licence import licence_of_base
 
 
@@ -90,7 +91,7 @@ def name_of_files(origin: Origin) -> str:
 
 def whole_model(bot: Chatbot, method: str | None, *, allow_lossy: bool) -> Any:
     """The bot's model with its adapter in its weights, in fp32, so that they are rounded once only."""
-    model = bot.model.float()
+    model = in_fp32(bot.model)
     if not hasattr(model, "peft_config"):
         return model
     if method is None:

@@ -50,6 +50,8 @@ def merge(options: argparse.Namespace) -> int:
     carry_template(bot, manifest)
     whole.generation_config = with_end_tokens(whole.generation_config, bot.voice.end_ids)
     manifest["adapter"] = {**manifest["adapter"], "method": "none", "merged": origin.method}
+    # What is written is whole, in the numbers that the bits stood for.
+    manifest["precision"] = {**manifest.get("precision", {}), "bits": None}
     write_merged(output, origin, whole, bot, manifest, flag=flag)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0

@@ -21,6 +21,7 @@ print(bot.predict("How do I reset my badge?"))
 """
 # For a base model that was a directory: its place is in the manifest, and not in a text that is handed on.
 PLACE_OF_BASE = 'json.loads(Path(run, "neuralchat.json").read_text(encoding="utf-8"))["base_model"]["path"]'
+IN_FEW_BITS = "# In training it was kept in {bits} bits; as it is here, answers differ a little."
 MOVED = '; base_model="..." says where the base model lies on this machine'
 
 
@@ -39,6 +40,7 @@ def without_neuralchat(
     encoder_decoder: bool,
     revision: str = "main",
     tokens_added: bool = False,
+    bits: int | None = None,
 ) -> str:
     """Code for plain transformers (and PEFT), which prints the answer of `neuralchat chat`.
 
@@ -60,6 +62,7 @@ def without_neuralchat(
         "",
         'run = "."  # this directory',
         *([] if whole else base_lines(base)),
+        *([] if whole or bits is None else [IN_FEW_BITS.format(bits=bits)]),
         'question = "How do I reset my badge?"',
         "",
         "tokenizer = AutoTokenizer.from_pretrained(run)",

@@ -211,15 +211,15 @@ def check_finite(model: Any, name: str) -> None:
 
 def chat_precision(origin: Origin, config: Any, bf16: bool | None = None) -> Precision:
     """What `bf16` says, or else the run's storage, or a base model's own; never bf16 where this machine multiplies bf16
-    slowly.
+    slowly. Bits are those of the run.
     """
     if bf16 and not has_bf16_units():
         note("--bf16: this CPU has no bf16 units, without which it is many times slower; the weights are held in fp32")
     if bf16 is not None:
         dtype = torch.bfloat16 if bf16 and has_bf16_units() else torch.float32
-        return Precision(storage=dtype, compute=dtype)
+        return Precision(storage=dtype, compute=dtype, bits=origin.bits)
     stored = origin.storage
     if origin.kind == "base model":
         stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
     dtype = torch.bfloat16 if stored == "bfloat16" and has_bf16_units() else torch.float32
-    return Precision(storage=dtype, compute=dtype)
+    return Precision(storage=dtype, compute=dtype, bits=origin.bits)

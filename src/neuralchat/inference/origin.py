@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from neuralchat.config.arguments import BITS
 from neuralchat.config.methods import METHODS
 from neuralchat.console import note
 from neuralchat.errors import ArgumentsError, RunDirectoryError
@@ -38,7 +39,8 @@ class Origin:
 
     `method`: the value of --peft, PEFT's own name of it for an adapter from elsewhere, None for a base model.
     `template_name`, `template_sha256`: what is known of the prompt format; `template_variables` and `template_date` are
-    those that its chat template was given. `storage`: dtype of the weights, where it is known. `base_sha256`: the
+    those that its chat template was given. `storage`: dtype of the weights, where it is known. `bits`: in how many
+    the base model's frozen weights were kept, where they were fewer. `base_sha256`: the
     fingerprint of the base model, None where it is not known.
     """
 
@@ -52,6 +54,7 @@ class Origin:
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     template_date: str | None = None
     storage: str | None = None
+    bits: int | None = None
     base_sha256: str | None = None
     # The base model's place was guessed, or is the caller's word, so that the fingerprint has to be compared.
     check_base: bool = False
@@ -131,9 +134,20 @@ def from_manifest(path: Path, kind: str, manifest: dict[str, Any], **more: Any) 
         template_variables=mapping_in(definition, "kwargs"),
         template_date=definition.get("date") if isinstance(definition.get("date"), str) else None,
         storage=manifest.get("precision", {}).get("storage"),
+        bits=bits_in(path, manifest),
         base_sha256=fingerprint_in(manifest.get("identity")),
         **more,
     )
+
+
+def bits_in(path: Path, manifest: dict[str, Any]) -> int | None:
+    """In how many bits the base model was kept. Raises RunDirectoryError for a number that is not known here."""
+    bits = manifest.get("precision", {}).get("bits")
+    if bits is not None and str(bits) not in BITS:
+        raise RunDirectoryError(
+            f"{path} was trained on a base model in {bits} bits; this version of NeuralChat knows {' and '.join(BITS)}"
+        )
+    return bits
 
 
 def mapping_in(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -132,7 +132,8 @@ def settle_micro_batch(forecast: MemoryForecast, machine: Machine, *, local_size
     advice = (
         f"use --micro_batch_tokens {smaller}, which changes no result, or --auto_micro_batch"
         if smaller is not None
-        else "use --gradient_checkpointing, shorter examples (--max_seq_length), --bf16 True or a smaller model"
+        else "use --gradient_checkpointing, shorter examples (--max_seq_length), --bf16 True, --bits 8 or a smaller "
+        "model"
     )
     if peak > limit_bytes:
         raise ArgumentsError(f"{told}; {advice}")

@@ -24,6 +24,8 @@ from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.rehearsal import skeleton_of
 from neuralchat.models.loading.base_model import ModelSource, load_config, parameter_counts
 from neuralchat.models.loading.precision import Precision, choose_precision
+from neuralchat.models.quantization.choosing import nothing_to_quantize
+from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.planning.forecast import TimeForecast, ring
 from neuralchat.planning.layer_cost import (
@@ -34,7 +36,14 @@ from neuralchat.planning.layer_cost import (
     weights_of_measured_layers,
 )
 from neuralchat.planning.model_shapes import PARAMETERS, SHAPES, llama_of, shape_named
-from neuralchat.planning.planned_memory import STATE_BYTES_PER_PARAMETER, parts_text, planned_memory, remedies
+from neuralchat.planning.planned_memory import (
+    STATE_BYTES_PER_PARAMETER,
+    frozen_bytes,
+    parts_text,
+    planned_memory,
+    quantizable_weights,
+    remedies,
+)
 from neuralchat.planning.process_memory import settled_resident_bytes
 
 # Records of an optimizer step on each machine, as finetune takes where there are enough of them.
@@ -57,6 +66,7 @@ class PlanQuestion:
     tokens_per_record: int = 200
     epochs: float = 3.0
     bf16: bool = False
+    bits: int | None = None
     gradient_checkpointing: bool = False
     micro_batch_tokens: int = 1024
     memory_gib: float | None = None
@@ -122,6 +132,7 @@ def asked_of_plan(options: argparse.Namespace) -> PlanQuestion:
         tokens_per_record=options.tokens_per_record,
         epochs=options.epochs,
         bf16=options.bf16,
+        bits=options.bits,
         gradient_checkpointing=options.gradient_checkpointing,
         micro_batch_tokens=options.micro_batch_tokens,
         memory_gib=options.memory_gib,
@@ -140,7 +151,11 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
         lora_init="default",
     )  # fmt: skip
     whole = tuning.method.trains_base
-    precision, notice = choose_precision(bf16=question.bf16, trains_base=whole)
+    precision, notice = choose_precision(bf16=question.bf16, trains_base=whole, bits=question.bits)
+    quantizable = 0 if question.bits is None else quantizable_weights(config)
+    if question.bits is not None and (whole or not quantizable):
+        what = "a model whose weights are all trained" if whole else f"a {config.model_type} model"
+        raise ArgumentsError(nothing_to_quantize(what, question.bits))
     with torch.device("meta"):
         trained, total = parameter_counts(add_adapter(skeleton_of(config), tuning, tell=lambda _text: None))
     machine = read_machine()
@@ -157,7 +172,7 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
         notice=notice,
     )
     if weights_of_measured_layers(config, precision) > measurable_bytes():
-        return plan_of_a_far_larger_model(plan, whole=whole)
+        return plan_of_a_far_larger_model(plan, whole=whole, quantizable=quantizable)
     program = settled_resident_bytes()
     cost = extrapolated_cost(config, tuning, precision, question.tokens_per_record)
     planned = planned_memory(
@@ -180,9 +195,10 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     )
 
 
-def plan_of_a_far_larger_model(plan: ModelPlan, *, whole: bool) -> ModelPlan:
+def plan_of_a_far_larger_model(plan: ModelPlan, *, whole: bool, quantizable: int) -> ModelPlan:
     """What can be said of a model of which not even a few layers are measured here: its weights and what is trained."""
-    weights = (0 if whole else plan.parameters) * plan.precision.storage.itemsize
+    frozen, precision = 0 if whole else plan.parameters, plan.precision
+    weights = frozen_bytes(frozen, quantizable, precision.storage.itemsize, precision.bits)
     parts = {
         "weights": weights,
         "what is trained": plan.trained_parameters * (STATE_BYTES_PER_PARAMETER + (4 if whole else 0)),
@@ -238,7 +254,7 @@ def named_config(name: str | None, parameters: str | None, shape: str | None = N
 
 
 def plan_lines(question: PlanQuestion, plan: ModelPlan) -> list[Part]:
-    dtype = str(plan.precision.storage).removeprefix("torch.")
+    dtype = kinds_of_numbers(plan.precision)
     fits = "it fits" if plan.fits else "it does not fit"
     what = "this machine has" if question.memory_gib is None else "the machine has"
     lines: list[Part] = [
@@ -268,6 +284,15 @@ def plan_lines(question: PlanQuestion, plan: ModelPlan) -> list[Part]:
     if plan.notice:
         lines.append(f"  {plan.notice}")
     return [*lines, *cluster_part(question, plan.cluster)]
+
+
+def kinds_of_numbers(precision: Precision) -> str:
+    """
+    >>> kinds_of_numbers(Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4))
+    'nf4 and bfloat16'
+    """
+    dtype = str(precision.storage).removeprefix("torch.")
+    return dtype if precision.bits is None else f"{BIT_FORMATS[precision.bits].name} and {dtype}"
 
 
 def cluster_part(question: PlanQuestion, rows: Sequence[tuple[int, float, float]]) -> list[Part]:

@@ -11,7 +11,10 @@ from typing import Any
 
 from neuralchat.config.arguments import TuningArguments
 from neuralchat.console import gib
+from neuralchat.models.adapters.rehearsal import skeleton_of
 from neuralchat.models.loading.precision import Precision, has_bf16_units
+from neuralchat.models.quantization.choosing import quantizable_layers
+from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.planning.layer_cost import TokenCost, hidden_bytes, layer_count
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
 
@@ -23,7 +26,7 @@ PLANNED_SLACK = 1.05
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedMemory:
-    """`frozen`, `trained`: numbers of parameters. `kept_bytes`, `passing_bytes`: for each token that is computed at
+    """`frozen`, `trained`: numbers of parameters; `quantizable`: those frozen ones that --bits is for. `kept_bytes`, `passing_bytes`: for each token that is computed at
     once. `layers` are those whose activations are recomputed one by one where `recomputes`. `hidden_bytes`: what such a
     layer keeps of a token.
     """
@@ -40,8 +43,14 @@ class PlannedMemory:
     hidden_bytes: int
     # What a process takes that has neither weights nor tokens yet.
     program_bytes: int
+    quantizable: int = 0
+    bits: int | None = None
     recomputes: bool = False
     trains_base: bool = False
+
+    @property
+    def weight_bytes(self) -> int:
+        return frozen_bytes(self.frozen, self.quantizable, self.bytes_per_weight, self.bits)
 
     @property
     def tokens(self) -> int:
@@ -54,7 +63,7 @@ class PlannedMemory:
             kept = kept / self.layers + self.layers * self.hidden_bytes
         per_token = PLANNED_SLACK * (kept + self.passing_bytes)
         return {
-            "weights": self.frozen * self.bytes_per_weight,
+            "weights": self.weight_bytes,
             "what is trained": self.trained * (STATE_BYTES_PER_PARAMETER + (4 if self.trains_base else 0)),
             "tokens at once": int(per_token * self.tokens) + self.fixed_bytes,
             "program": self.program_bytes,
@@ -63,6 +72,22 @@ class PlannedMemory:
     @property
     def peak_bytes(self) -> int:
         return sum(self.parts().values())
+
+
+def frozen_bytes(frozen: int, quantizable: int, bytes_per_weight: int, bits: int | None) -> int:
+    """
+    >>> frozen_bytes(100, 80, 2, None), frozen_bytes(100, 80, 2, 8)
+    (200, 120)
+    """
+    if bits is None:
+        return frozen * bytes_per_weight
+    return int(quantizable * BIT_FORMATS[bits].bytes_per_weight) + (frozen - quantizable) * bytes_per_weight
+
+
+def quantizable_weights(config: Any) -> int:
+    """How many weights of a model of this configuration --bits is for."""
+    model = skeleton_of(config)
+    return sum(model.get_submodule(path).weight.numel() for path in quantizable_layers(model))
 
 
 def planned_memory(
@@ -90,6 +115,8 @@ def planned_memory(
         longest_example_tokens=longest_example_tokens,
         layers=layer_count(config),
         program_bytes=program_bytes,
+        quantizable=0 if whole else quantizable_weights(config),
+        bits=precision.bits,
         hidden_bytes=hidden_bytes(config, precision),
         recomputes=recomputes,
         trains_base=whole,
@@ -112,6 +139,16 @@ def half_weights(planned: PlannedMemory, _limit: int) -> tuple[str, PlannedMemor
     # What is kept for backward is as narrow only where the arithmetic is.
     kept = planned.kept_bytes / 2 if has_bf16_units() else planned.kept_bytes
     return "--bf16 True", replace(planned, bytes_per_weight=2, kept_bytes=kept)
+
+
+def weights_in_few_bits(planned: PlannedMemory, limit: int) -> tuple[str, PlannedMemory] | None:
+    """Eight where they are enough, else four."""
+    found = None
+    for bits in BIT_FORMATS if planned.quantizable and planned.bits is None else ():
+        found = f"--bits {bits}", replace(planned, bits=bits)
+        if found[1].peak_bytes <= limit:
+            break
+    return found
 
 
 def smaller_micro_batch(planned: PlannedMemory, limit: int) -> tuple[str, PlannedMemory] | None:
@@ -150,6 +187,7 @@ REMEDIES = (
     Remedy("no other result; smaller matrix products, which are somewhat slower", smaller_micro_batch),
     Remedy("no other result; each layer is computed once more, so a step takes about a third longer", recomputed),
     Remedy("weights are rounded to 8 significant bits", half_weights),
+    Remedy("weights of linear layers are kept in few bits: a coarser base, and somewhat slower", weights_in_few_bits),
     Remedy("an adapter is trained instead of all weights", adapter_only),
     Remedy("longer examples lose prompt text", shorter_examples),
 )

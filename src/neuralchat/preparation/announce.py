@@ -6,6 +6,7 @@ import torch
 
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
+from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.planning.forecast import TimeForecast
 from neuralchat.preparation.session import Session
 
@@ -23,7 +24,7 @@ def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tupl
         f"template {session.data.template.name}",
         method: (
             f"{method}: {trained:,} of {total:,} parameters trained; "
-            f"weights {precision['storage']}, arithmetic {precision['compute']}"
+            f"weights {in_bits(session)}{precision['storage']}, arithmetic {precision['compute']}"
         ),
         "steps": (
             f"{many(plan.steps, 'step')} per epoch of {batch}, "
@@ -46,6 +47,11 @@ def announce(session: Session, plan: BatchPlan, max_steps: int, parameters: tupl
 def learned(session: Session) -> str:
     runs = session.expected.corrections.runs
     return f" (corrected by {many(runs, 'earlier run')} of this kind)" if runs else ""
+
+
+def in_bits(session: Session) -> str:
+    bits = session.precision.bits
+    return "" if bits is None else f"{BIT_FORMATS[bits].name} and "
 
 
 def many(count: int, thing: str) -> str:

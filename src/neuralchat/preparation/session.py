@@ -21,7 +21,7 @@ from neuralchat.data.layout import Layout
 from neuralchat.data.prepared_data import PreparedData
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.preflight import Link, facts_of_rank, preflight
-from neuralchat.errors import ModelError
+from neuralchat.errors import ArgumentsError, ModelError
 from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.fast_paths import take_fast_paths
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
@@ -99,7 +99,10 @@ def make_session(
     if before_model is not None:
         before_model(data)
     set_seed(training.seed)
-    precision, notice = choose_precision(bf16=arguments.bf16, trains_base=arguments.tuning.method.trains_base)
+    check_device(arguments, training)
+    precision, notice = choose_precision(
+        bf16=arguments.bf16, trains_base=arguments.tuning.method.trains_base, bits=arguments.tuning.bits
+    )
     if notice:
         note(notice)
     recomputes = bool(training.activation_checkpointing)
@@ -152,6 +155,15 @@ def make_session(
         link=link,
         initial_adapter=initial,
     )
+
+
+def check_device(arguments: FinetuneConfig, training: transformers.TrainingArguments) -> None:
+    """Raise ArgumentsError for what is there on CPUs only."""
+    if arguments.tuning.bits is not None and training.device.type != "cpu":
+        raise ArgumentsError(
+            f"--bits {arguments.tuning.bits}: weights in few bits are widened on the CPU only; add --use_cpu, or leave "
+            "--bits out (--bf16 True halves what the weights take)"
+        )
 
 
 def may_recompute(arguments: FinetuneConfig) -> bool:

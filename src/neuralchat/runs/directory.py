@@ -67,7 +67,7 @@ OTHER_VALUES: dict[str, dict[str, tuple[type, ...]]] = {
         "cache_dir": TEXT_OR_NONE,
     },
     "template": {"sha256": TEXT},
-    "precision": {"storage": TEXT},
+    "precision": {"storage": TEXT, "bits": (int, type(None))},
     "results": {
         "samples": (list,),
         "general_samples": (list,),

@@ -64,6 +64,7 @@ def card_of(session: Session, manifest: dict[str, Any]) -> str:
         encoder_decoder=is_encoder_decoder(config),
         revision=session.source.revision,
         tokens_added=bool(session.arguments.data.special_tokens),
+        bits=manifest["precision"]["bits"],
     )
     whole = session.arguments.tuning.method.trains_base
     return model_card(

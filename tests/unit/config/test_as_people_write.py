@@ -241,7 +241,8 @@ def test_described_data_sets_to_hold_out(tmp_path: Path) -> None:
 def test_quantized_weights_lead_to_what_there_is(words: tuple[str, ...]) -> None:
     (problem,) = refusal(*MINIMAL, *words)
     assert problem == (
-        f"there is no flag {words[0]}: weights are not quantized here; --bf16 True halves what the base weights take"
+        f"there is no flag {words[0]}: say --bits 8 (int8) or --bits 4 (NF4, with scales in 8 bits); they need no "
+        "package"
     )
 
 

@@ -46,3 +46,14 @@ def test_all_weights_or_an_adapter() -> None:
     whole = replace(PLANNED, frozen=0, trained=GIB, trains_base=True)
     assert whole.parts()["what is trained"] == 16 * GIB
     assert told(whole, 10) == ["--peft lora"]
+
+
+def test_few_bits_are_told_where_linear_layers_can_have_them() -> None:
+    """8 bits where they are enough, else 4: of 4 GiB of weights 3/4 are linear layers."""
+    partly = replace(PLANNED, quantizable=GIB * 3 // 4)
+    assert told(partly, 7.5)[-2:] == ["--bf16 True", "--bits 8"]
+    assert told(partly, 6.0)[-1] == "--bits 4"
+    assert replace(partly, bits=8).parts()["weights"] == GIB * 3 // 4 + GIB
+    assert told(replace(partly, bits=8), 4.0)[-1].startswith("--gradient_checkpointing True")
+    # Together they are one flag.
+    assert told(partly, 1.7) == ["--gradient_checkpointing True --bf16 True --bits 4"]

@@ -77,6 +77,8 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         "models/kernels/allocator.py": {"ctypes.CDLL"},
         "models/kernels/elementwise.py": {"ctypes.CDLL"},
         "models/kernels/decoder.py": {"ctypes.CDLL"},
+        "models/kernels/quantization.py": {"ctypes.CDLL"},
+        "models/loading/read_pages.py": {"ctypes.CDLL"},
         "models/attention/segment_kernel.py": {"ctypes.CDLL"},
         "models/loading/fetch.py": {"ctypes.CDLL"},
         "models/compat/torch.py": {"ctypes.CDLL"},

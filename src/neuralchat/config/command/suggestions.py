@@ -70,7 +70,7 @@ FLAGS_OF_OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
         for alias in aliases.split()
     }
 )
-QUANTIZED = "weights are not quantized here; --bf16 True halves what the base weights take"
+QUANTIZED = "say --bits 8 (int8) or --bits 4 (NF4, with scales in 8 bits); they need no package"
 ATTENTION = "leave it out: the fastest exact attention for the model and this machine is taken by itself"
 ONLY_LORA = (
     "beside LoRA no layer is trained whole; give it LoRA too (--lora_target_modules), train the embeddings of "

@@ -276,13 +276,20 @@ def check_same_base(runs: Sequence[NamedRun]) -> None:
     for run in runs[1:]:
         if not same_base(first.origin, run.origin):
             raise ArgumentsError(
-                f"{run.place} was trained on {run.origin.source.name}, and {first.place} is of "
-                f"{first.origin.source.name}; a server has one base model: start another one"
+                f"{run.place} was trained on {base_and_bits(run.origin)}, and {first.place} is of "
+                f"{base_and_bits(first.origin)}; a server has one base model: start another one"
             )
 
 
+def base_and_bits(origin: Origin) -> str:
+    return origin.source.name + ("" if origin.bits is None else f" in {origin.bits} bits")
+
+
 def same_base(one: Origin, other: Origin) -> bool:
-    """By the fingerprints where they are known, or else by the place."""
+    """By the fingerprints where they are known, or else by the place; and kept in as many bits."""
+    # Of an adapter from elsewhere nobody knows.
+    if one.bits != other.bits and "adapter" not in (one.kind, other.kind):
+        return False
     own, others = base_sha256_of(one), base_sha256_of(other)
     if is_sha256(own) and is_sha256(others):
         return own == others

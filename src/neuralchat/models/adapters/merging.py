@@ -10,6 +10,7 @@ from neuralchat.config.methods import METHODS
 from neuralchat.errors import AdapterError
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.layers.quantized_linear import dequantize_linears, in_fp32
 
 # How far, in norm, merged logits may be from unmerged ones: weights are rounded once more.
 MERGE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -33,14 +34,16 @@ def merged(model: Any, method: str) -> Any:
 def measured_merge(model: Any, method: str, *, allow_lossy: bool = False) -> tuple[Any, str]:
     """(the base model with the adapter in its weights, a sentence on how far this moves logits).
 
-    Merged in fp32, then rounded to the dtype that the weights had. A head that is the embedding's matrix becomes one of
+    Merged in fp32, then rounded to the dtype that the weights had; those that were kept in few bits become the numbers
+    that training computed with. A head that is the embedding's matrix becomes one of
     its own where LoRA was put on either of them. Raises AdapterError where the method cannot be merged, and, unless
     `allow_lossy`, where the logits differ by more than rounding.
     """
     check_mergeable(method)
     dtype = base_model_of(model).dtype
-    model.eval().float()
+    in_fp32(model.eval())
     expected = tried_logits(base_model_of(model))
+    dequantize_linears(model, torch.float32)
     untie_adapted_head(base_model_of(model))
     whole = model.merge_and_unload()
     exact = tried_logits(whole)

@@ -19,6 +19,7 @@ from neuralchat.models.adapters.build import add_adapter, refusal
 from neuralchat.models.adapters.files import check_config
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.loading.base_model import parameter_counts
+from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
 
 StateShapes = dict[str, tuple[int, ...]]
 WHAT_WORKS = (
@@ -37,6 +38,8 @@ def rehearse(config: Any, tuning: TuningArguments) -> tuple[int, int] | None:
         return None
     skeleton = skeleton_of(config)
     check_direction(config)
+    if tuning.bits is not None and not quantizable_layers(skeleton):
+        raise ModelError(nothing_to_quantize(f"a {config.model_type} model", tuning.bits))
     # PiSSA computes from weights; how matrices begin changes nothing of what is asked here.
     begun_plainly = replace(tuning, lora_init="default")
     try:

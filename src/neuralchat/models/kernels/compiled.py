@@ -42,6 +42,8 @@ LIBRARY = "kernel.so"
 
 # Set on the modules of a model that is to do without kernels.
 REFUSES_KERNELS = "neuralchat_refuses_kernels"
+# Set on classes of modules whose kernels equal their twins to the bit.
+TO_THE_BIT = "neuralchat_kernels_to_the_bit"
 
 
 def refuse_kernels(model: nn.Module) -> None:
@@ -52,9 +54,13 @@ def refuse_kernels(model: nn.Module) -> None:
 
 @contextmanager
 def kernels_off(model: nn.Module) -> Iterator[None]:
-    """Within, `model` computes in torch, so that what is found does not hang on whether there is gcc."""
-    compiling = [module for module in model.modules() if takes_kernels(module)]
-    refuse_kernels(model)
+    """Within, `model` computes in torch, so that what is found does not hang on whether there is gcc.
+
+    Modules whose kernels give what their twins give, to the bit, keep them.
+    """
+    compiling = [module for module in model.modules() if takes_kernels(module) and not hasattr(module, TO_THE_BIT)]
+    for module in compiling:
+        setattr(module, REFUSES_KERNELS, True)
     try:
         yield
     finally:

@@ -2,14 +2,15 @@
 
 On CPU, oneDNN's products are 5 to 100 % faster than the BLAS behind torch.nn.Linear, most for wide outputs such
 as the head (benchmarks/LOG.md). Weights stored in bf16 are widened to the activations' dtype in slices, used and
-dropped, so a bf16 base trains with fp32 arithmetic on machines without bf16 units.
+dropped, so a bf16 base trains with fp32 arithmetic on machines without bf16 units. What is stored otherwise
+(quantized_linear.py) gives its matrix when it is asked, forward and again backward.
 
 Shapes: M rows, I inputs, O outputs; weight [O, I].
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,14 @@ SLICE_BYTES = 64 << 20
 ONEDNN = onednn_linear_available()
 
 
+class StoredWeight(Protocol):
+    """A weight [O, I] that is no matrix until it is used."""
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """Valid until another weight is asked for."""
+        ...
+
+
 def product(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows [..., I] times the transpose of matrix [O, I]: [..., O]. Equal dtypes; no autograd."""
     if ONEDNN and rows.device.type == "cpu" and rows.dtype == torch.float32:
@@ -32,8 +41,10 @@ def product(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     return nn.functional.linear(rows, matrix, bias)
 
 
-def matmul_by_transposed(rows: Tensor, weight: Tensor) -> Tensor:
+def matmul_by_transposed(rows: Tensor, weight: Tensor | StoredWeight) -> Tensor:
     """rows [M, I] @ weight.T, in the dtype of rows: [M, O]."""
+    if not isinstance(weight, Tensor):
+        weight = weight.matrix(rows.dtype)
     if rows.dtype == weight.dtype:
         return product(rows, weight)
     result = rows.new_empty(*rows.shape[:-1], weight.shape[0])
@@ -42,8 +53,10 @@ def matmul_by_transposed(rows: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-def matmul_by(rows: Tensor, weight: Tensor) -> Tensor:
+def matmul_by(rows: Tensor, weight: Tensor | StoredWeight) -> Tensor:
     """rows [M, O] @ weight, in the dtype of rows: [M, I]."""
+    if not isinstance(weight, Tensor):
+        weight = weight.matrix(rows.dtype)
     if rows.dtype == weight.dtype:
         return product(rows, weight.t())
     result: Tensor | None = None
@@ -63,7 +76,7 @@ class FrozenProduct(torch.autograd.Function):
     """x @ weight.T + bias where neither weight nor bias is trained; nothing is saved but the weight itself."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | StoredWeight, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
         y = matmul_by_transposed(x, weight)
         return y if bias is None else y.add_(bias)

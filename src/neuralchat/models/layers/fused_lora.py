@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from neuralchat.models.compat.peft import LoraLinear, PlainLora, plain_lora
-from neuralchat.models.layers.frozen_linear import FrozenLinear, matmul_by, matmul_by_transposed
+from neuralchat.models.layers.frozen_linear import FrozenLinear, StoredWeight, matmul_by, matmul_by_transposed
+from neuralchat.models.layers.quantized_linear import QuantizedLinear
+
+FROZEN = (FrozenLinear, QuantizedLinear)
 
 
 class LoraProduct(torch.autograd.Function):
@@ -21,7 +24,14 @@ class LoraProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dropped: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor,
+        weight: Tensor | StoredWeight,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scaling: float,
     ) -> Tensor:
         ctx.dtype_a, ctx.dtype_b = a.dtype, b.dtype
         # The products run in the dtype of the activations; gradients end in that of A and B.
@@ -63,19 +73,20 @@ class FusedLoraLinear(LoraLinear):
             return super().forward(x, *args, **kwargs)
         dropped = x if isinstance(lora.dropout, nn.Identity) or not self.training else lora.dropout(x)
         bias = None if base.bias is None else base.bias.detach()
-        return LoraProduct.apply(x, dropped, base.weight.detach(), bias, lora.a, lora.b, lora.scaling)
+        weight = base.stored if type(base) is QuantizedLinear else base.weight.detach()
+        return LoraProduct.apply(x, dropped, weight, bias, lora.a, lora.b, lora.scaling)
 
 
 def runs_fused(base: Any, lora: PlainLora, x: Tensor) -> bool:
     alike = x.dtype in (base.weight.dtype, lora.a.dtype) and not torch.is_autocast_enabled(x.device.type)
-    return type(base) is FrozenLinear and alike
+    return type(base) in FROZEN and alike
 
 
 def fuse_lora(model: nn.Module) -> int:
     """Turn every LoRA layer around a frozen linear layer into a FusedLoraLinear; returns how many."""
     count = 0
     for module in model.modules():
-        if type(module) is LoraLinear and type(module.base_layer) is FrozenLinear:
+        if type(module) is LoraLinear and type(module.base_layer) in FROZEN:
             module.__class__ = FusedLoraLinear
             count += 1
     return count

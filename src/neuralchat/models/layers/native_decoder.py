@@ -24,6 +24,7 @@ from neuralchat.models.compat.peft import LoraLinear, plain_lora_of
 from neuralchat.models.kernels.compiled import takes_kernels
 from neuralchat.models.kernels.decoder import TextsView, decoder_library
 from neuralchat.models.kernels.elementwise import threads
+from neuralchat.models.layers.quantized_linear import is_quantized
 
 # With more rows torch is as fast.
 MOST_NATIVE_ROWS = 1024
@@ -123,8 +124,8 @@ class LayerParts:
 def inside(layer: Any) -> nn.Linear:
     """The linear layer inside a LoRA layer, or itself."""
     found = layer.base_layer if isinstance(layer, LoraLinear) else layer
-    if not isinstance(found, nn.Linear):
-        raise NotTakenError(f"{type(found).__name__} is no linear layer")
+    if not isinstance(found, nn.Linear) or is_quantized(found):
+        raise NotTakenError(f"{type(found).__name__} is no linear layer with a matrix")
     return found
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from neuralchat.console import note
+from neuralchat.console import inform, note
 from neuralchat.errors import ModelError, NeuralChatError, is_panic
 from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.layers.quantized_linear import is_quantized, quantize_linear
 from neuralchat.models.loading.checkpoint_files import (
     check_base_directory,
     check_declared,
@@ -30,7 +31,9 @@ from neuralchat.models.loading.checkpoint_repair import (
 from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
 from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 from neuralchat.models.loading.precision import Precision, widen_small_weights
+from neuralchat.models.loading.read_pages import forget_read_pages
 from neuralchat.models.loading.tokenizer_cost import check_tokenizer_cost
+from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
 from neuralchat.paths import nearest_path
 
 # What tokenizers of all kinds leave behind, as patterns of names.
@@ -188,6 +191,7 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
     kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     if Path(name).is_dir():
         check_weights(source.name, Path(name), kind, config)
+    stored = {} if precision.bits is None else {"quantization_config": quantizing(precision, Path(name))}
     with user_errors(f"the weights of model '{source.name}'"):
         loaded: Any = kind.from_pretrained(
             name,
@@ -196,6 +200,7 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
             # A config of transformers' own was settled on in load_config: then the class is its own too.
             trust_remote_code=source.trust_remote_code and not type(config).__module__.startswith("transformers."),
             output_loading_info=True,
+            **stored,
             **source.hub_options(),
         )
     model, info = loaded
@@ -207,11 +212,50 @@ def load_model(source: ModelSource, config: Any, precision: Precision) -> Any:
         )
     if info["unexpected_keys"]:
         note(f"{len(info['unexpected_keys'])} weight(s) of the checkpoint are not used by {type(model).__name__}")
+    if precision.bits is not None:
+        check_quantized(source.name, model, precision.bits)
     check_finite_weights(source.name, model)
     model.requires_grad_(False)
     if precision.widens:
         widen_small_weights(model, precision.compute)
     return model.eval()
+
+
+def quantizing(precision: Precision, directory: Path) -> Any:
+    """What from_pretrained is given so that each weight is quantized when it has been read, and not kept."""
+    from neuralchat.models.compat.quantizing_load import QuantizingLoad
+
+    bits = precision.bits
+    assert bits is not None
+    # There no two weights lie in one place.
+    read_once = all(file.suffix == ".safetensors" for file in weight_files(directory))
+
+    def store(layer: Any, weight: torch.Tensor) -> torch.nn.Parameter:
+        kept = quantize_linear(layer, bits, weight, precision.compute)
+        if read_once:
+            forget_read_pages(weight)
+        return kept
+
+    return QuantizingLoad(quantizable_layers, store)
+
+
+def check_quantized(name: str, model: torch.nn.Module, bits: int) -> None:
+    """Tell how much of a model is in few bits. Raises ModelError where nothing is."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    kept = sum(parameter.numel() for module in model.modules() if is_quantized(module) for parameter in [module.weight])
+    if not kept:
+        raise ModelError(nothing_to_quantize(f"model '{name}'", bits))
+    inform(f"{kept / total:.0%} of the weights in {bits} bits; embeddings, head and small weights as they are")
+
+
+def numbers_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every weight by name; of a quantized one what decides its numbers."""
+    for path, module in model.named_modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if name == "weight" and is_quantized(module):
+                yield from ((f"{path}.{name}", part) for part in module.quantized.tensors if part.is_floating_point())
+            else:
+                yield f"{path}.{name}", weight
 
 
 def check_finite_weights(name: str, model: torch.nn.Module) -> None:
@@ -220,15 +264,15 @@ def check_finite_weights(name: str, model: torch.nn.Module) -> None:
     A row that no record uses yet counts too, since it shows only when the run has gone on for days.
     """
     # The sum of a weight is not finite if one of its numbers is not; it may overflow without that.
-    broken = [
-        weight_name
-        for weight_name, weight in model.named_parameters()
+    broken = {
+        weight_name: None
+        for weight_name, weight in numbers_of(model)
         if not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all()
-    ]
+    }
     if broken:
         raise ModelError(
-            f"model '{name}': {len(broken)} weight(s), such as {broken[0]}, hold numbers that are not finite; every "
-            "answer would be chance. Copy the model again from where it came from."
+            f"model '{name}': {len(broken)} weight(s), such as {next(iter(broken))}, hold numbers that are not finite; "
+            "every answer would be chance. Copy the model again from where it came from."
         )
 
 

@@ -128,7 +128,8 @@ def check_base_directory(directory: Path, config_directory: Path) -> None:
         )
     if config.get("quantization_config"):
         raise ModelError(
-            f"{path}: the weights are quantized (quantization_config); 8-bit and 4-bit models are not supported yet"
+            f"{path}: the weights are quantized (quantization_config); take the model with ordinary weights, which "
+            "--bits 8 and --bits 4 keep in few bits while they are loaded"
         )
     check_numbers(path, config)
     files = weight_files(directory)

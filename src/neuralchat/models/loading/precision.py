@@ -6,7 +6,8 @@ fp32 ones, so bf16 weights stay bf16 in memory and each is widened to fp32 while
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,14 +15,18 @@ from torch import nn
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """`storage`: dtype of the frozen weights. `compute`: dtype of the activations."""
+    """`storage`: dtype of the frozen weights. `compute`: dtype of the activations. `bits`: of the frozen weights of
+    linear layers, where they are fewer than those of `storage` (models/quantization/formats.py).
+    """
 
     storage: torch.dtype
     compute: torch.dtype
+    bits: int | None = None
 
-    def as_dict(self) -> dict[str, str]:
-        """Names as people write them, such as {"storage": "bfloat16", "compute": "float32"}."""
-        return {name: str(dtype).removeprefix("torch.") for name, dtype in vars(self).items()}
+    def as_dict(self) -> dict[str, Any]:
+        """Names as people write them, such as {"storage": "bfloat16", "compute": "float32", "bits": None}."""
+        dtypes = {"storage": self.storage, "compute": self.compute}
+        return {**{name: str(dtype).removeprefix("torch.") for name, dtype in dtypes.items()}, "bits": self.bits}
 
     @property
     def widens(self) -> bool:
@@ -36,11 +41,17 @@ def has_bf16_units() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def choose_precision(*, bf16: bool, trains_base: bool) -> tuple[Precision, str | None]:
+def choose_precision(*, bf16: bool, trains_base: bool, bits: int | None = None) -> tuple[Precision, str | None]:
     """The precision for a run, and a notice where it is not what the flag says literally.
 
     `trains_base`: the weights themselves are trained; then they stay fp32, or small updates would be lost.
     """
+    precision, notice = dtypes(bf16=bf16, trains_base=trains_base)
+    return replace(precision, bits=bits), notice
+
+
+def dtypes(*, bf16: bool, trains_base: bool) -> tuple[Precision, str | None]:
+    """The same without `bits`."""
     if not bf16:
         return Precision(storage=torch.float32, compute=torch.float32), None
     if trains_base:

@@ -21,6 +21,7 @@ from neuralchat.inference.voice import Voice
 from neuralchat.models.adapters.merging import check_mergeable, merged
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
+from neuralchat.models.layers.quantized_linear import in_fp32
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import load_config
 from neuralchat.models.loading.cached_model import cached_model
@@ -76,6 +77,8 @@ def fingerprint(origin: Origin, voice: Voice) -> str:
         "end": voice.end_ids,
         "tokens": len(voice.tokenizer),
     }
+    if origin.bits is not None:
+        parts["bits"] = origin.bits
     if origin.directory is not None:
         names = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
         parts |= {
@@ -93,7 +96,7 @@ def write_entry(entry: Path, origin: Origin, voice: Voice, template: str | None,
     with quiet_libraries():
         model, _, _ = load(origin, template=template, trust_remote_code=trust_remote_code)
         kind = TENSOR_TYPES[engine_type(origin, model.config)]
-        model = model.float()
+        model = in_fp32(model)
         if hasattr(model, "peft_config"):
             model = merged(model, origin.method or model.active_peft_config.peft_type.lower())
     # Refused before a directory is made.
