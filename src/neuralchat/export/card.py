@@ -50,7 +50,7 @@ def portable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
         },
         "data": {
             **{name: found for name, found in data.items() if name.endswith("_fingerprint")},
-            "counts": {part: numbers_of(mapping_in(counts, part)) for part in counts},
+            "counts": {part: only_numbers(mapping_in(counts, part)) for part in counts},
         },
         # Names of files and places are of no use elsewhere.
         "arguments": {
@@ -58,7 +58,7 @@ def portable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
             for name, value in arguments.items()
             if name in SCHEMA.arguments and not SCHEMA.arguments[name].facts.path
         },
-        "results": {**numbers_of(results), "samples": []} if results else {},
+        "results": {**only_numbers(results), "samples": []} if results else {},
     }
 
 
@@ -67,7 +67,7 @@ def name_elsewhere(base: str) -> str:
     return Path(base).name if Path(base).is_absolute() or Path(base).is_dir() else base
 
 
-def numbers_of(values: Mapping[str, Any]) -> dict[str, Any]:
+def only_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is None or isinstance(value, int | float)}
 
 

@@ -37,7 +37,7 @@ def joined_turns(turns: Sequence[Turn]) -> Joined:
     starts: list[int] = []
     for index, turn in enumerate(turns):
         if whole and can_be_joined(whole[-1], turn):
-            whole[-1] = joined(whole[-1], turn)
+            whole[-1] = joined_turn(whole[-1], turn)
         else:
             whole.append(turn)
             starts.append(index)
@@ -51,6 +51,6 @@ def can_be_joined(first: Turn, second: Turn) -> bool:
     return first.extra == second.extra and not (first.tool_calls or second.context or second.reasoning)
 
 
-def joined(first: Turn, second: Turn) -> Turn:
+def joined_turn(first: Turn, second: Turn) -> Turn:
     texts = [text for text in (first.content, second.content) if text]
     return replace(first, content=BETWEEN.join(texts), tool_calls=second.tool_calls)

@@ -26,9 +26,9 @@ PLANNED_SLACK = 1.05
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedMemory:
-    """`frozen`, `trained`: numbers of parameters; `quantizable`: those frozen ones that --bits is for. `kept_bytes`, `passing_bytes`: for each token that is computed at
-    once. `layers` are those whose activations are recomputed one by one where `recomputes`. `hidden_bytes`: what such a
-    layer keeps of a token.
+    """`frozen`, `trained`: numbers of parameters; `quantizable`: those frozen ones that --bits is for. `kept_bytes`,
+    `passing_bytes`: for each token that is computed at once. `layers` are those whose activations are recomputed one by
+    one where `recomputes`. `hidden_bytes`: what such a layer keeps of a token.
     """
 
     frozen: int

@@ -59,9 +59,7 @@ class Layer(torch.nn.Module):
     layer_idx, is_causal = 0, True
 
 
-def attended(
-    row: PagedRow, query: Tensor, key: Tensor, value: Tensor, earlier: list[tuple[Tensor, Tensor]]
-) -> Tensor:
+def attended(row: PagedRow, query: Tensor, key: Tensor, value: Tensor, earlier: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Through the interface; what was kept before is written first."""
     for i, (k, v) in enumerate(earlier):
         tokens = torch.arange(k.shape[2])

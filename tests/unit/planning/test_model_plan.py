@@ -141,9 +141,11 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert lines[2].startswith("  weights 25.1 GiB, what is trained 0.4 GiB, tokens at once 5.0 GiB, program ")
     assert lines[3].startswith("  to fit: --bf16 True: about 1")
     assert lines[3].endswith("; weights are rounded to 8 significant bits")
-    assert lines[4].startswith("speed: about 2 tokens/s")
+    # Of 25.1 GiB in fp32, 24.1 are in linear layers but the head.
+    assert lines[4].startswith("  to fit: --bits 8: about 1")
+    assert lines[5].startswith("speed: about 2 tokens/s")
     # 50,000 records x 200 tokens x 3 / 2 per second.
-    assert lines[5].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
+    assert lines[6].startswith("time: about 174 days for 50,000 records of 200 tokens, 3 times each")
 
 
 def test_several_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

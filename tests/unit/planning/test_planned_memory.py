@@ -52,8 +52,9 @@ def test_few_bits_are_told_where_linear_layers_can_have_them() -> None:
     """8 bits where they are enough, else 4: of 4 GiB of weights 3/4 are linear layers."""
     partly = replace(PLANNED, quantizable=GIB * 3 // 4)
     assert told(partly, 7.5)[-2:] == ["--bf16 True", "--bits 8"]
-    assert told(partly, 6.0)[-1] == "--bits 4"
+    assert told(partly, 6.2)[-1] == "--bits 4"
     assert replace(partly, bits=8).parts()["weights"] == GIB * 3 // 4 + GIB
-    assert told(replace(partly, bits=8), 4.0)[-1].startswith("--gradient_checkpointing True")
+    # What is in few bits already is not told again.
+    assert not any("--bits" in text for text in told(replace(partly, bits=8), 4.0))
     # Together they are one flag.
     assert told(partly, 1.7) == ["--gradient_checkpointing True --bf16 True --bits 4"]

@@ -45,7 +45,7 @@ CALL_FIELDS, FUNCTION_FIELDS = {"id", "type", "function", "index"}, {"name", "ar
 
 
 @dataclass(frozen=True)
-class Conversation:
+class RequestConversation:
     """`field`: where it stands in the request, its last message at `last`. `joined`: the places of messages that were
     made one with those before, which have the same role.
     """
@@ -61,12 +61,12 @@ class Conversation:
         return self.turns[-1].role == "assistant"
 
 
-def conversation_from(messages: Any, *, most: int) -> Conversation:
+def conversation_from(messages: Any, *, most: int) -> RequestConversation:
     """What the messages of a request say. Raises RefusedRequestError."""
     check_list(messages, "messages", most)
     places = [f"messages[{index}]" for index in range(len(messages))]
     turns = [turn_from(message, place) for message, place in zip(messages, places, strict=True)]
-    return in_order(turns, places, "messages")
+    return conversation_in_order(turns, places, "messages")
 
 
 def check_list(messages: Any, field: str, most: int) -> None:
@@ -159,12 +159,12 @@ def without_nulls(value: Any, within: Sequence[str] = ()) -> Any:
     return {name: without_nulls(item) if name in within else item for name, item in held.items()}
 
 
-def in_order(turns: Sequence[Turn], places: Sequence[str], field: str) -> Conversation:
+def conversation_in_order(turns: Sequence[Turn], places: Sequence[str], field: str) -> RequestConversation:
     """Messages of one role in a row as one. `places`: where each stands in the request."""
     whole = joined_turns(turns)
     check_order(whole.turns, [places[start] for start in whole.starts], field)
     spoken = [turn for turn in whole.turns if turn.content or turn.role != "system"]
-    return Conversation(spoken, field, places[-1], tuple(places[index] for index in whole.added(len(turns))))
+    return RequestConversation(spoken, field, places[-1], tuple(places[index] for index in whole.added(len(turns))))
 
 
 def check_order(turns: Sequence[Turn], places: Sequence[str], field: str) -> None:

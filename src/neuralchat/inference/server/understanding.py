@@ -10,7 +10,7 @@ from neuralchat.data.records.values import summary_of
 from neuralchat.errors import DataError, NeuralChatError, TemplateError
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.server.answers import Wanted
-from neuralchat.inference.server.conversations import Conversation, check_format, conversation_from, tools_from
+from neuralchat.inference.server.conversations import RequestConversation, check_format, conversation_from, tools_from
 from neuralchat.inference.server.fields import (
     AnswerFields,
     ChatFields,
@@ -32,10 +32,10 @@ TOP_P_OF_ZERO = 1e-9
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedChat:
     """A conversation, and the tools that the model is told of."""
 
-    conversation: Conversation
+    conversation: RequestConversation
     tools: Sequence[Mapping[str, Any]] = ()
 
 
@@ -64,13 +64,13 @@ def wanted_response(fields: ResponseFields, lineup: Lineup, settings: ServerSett
     model = found_model(fields, lineup)
     conversation = conversation_of_input(fields.input, fields.instructions, most=settings.max_messages)
     tools = tools_from(tools_of_chat(fields.tools), fields.tool_choice)
-    asked = Asked(conversation, tools)
+    asked = AskedChat(conversation, tools)
     options = answer_options(fields, model, settings)
     wanted = answer_to(asked, model, echo=echo_of(fields, options["sampling"]), **options)
     return fitted(wanted, fields.max_output_tokens, lineup, settings, "input", "max_output_tokens")
 
 
-def answer_to(asked: Asked, model: ServedModel, **options: Any) -> Wanted:
+def answer_to(asked: AskedChat, model: ServedModel, **options: Any) -> Wanted:
     return Wanted(
         model=model.name, voice=model.voice, prompts=(tuple(prompt_of(asked, model)),),
         begun=asked.conversation.is_begun, joined=asked.conversation.joined,
@@ -96,12 +96,12 @@ def found_model(fields: AnswerFields, lineup: Lineup) -> ServedModel:
         raise refused_by(error) from error
 
 
-def asked_chat(fields: ChatFields, settings: ServerSettings) -> Asked:
+def asked_chat(fields: ChatFields, settings: ServerSettings) -> AskedChat:
     conversation = conversation_from(fields.messages, most=settings.max_messages)
-    return Asked(conversation, tools_from(fields.tools, fields.tool_choice))
+    return AskedChat(conversation, tools_from(fields.tools, fields.tool_choice))
 
 
-def prompt_of(asked: Asked, model: ServedModel) -> list[int]:
+def prompt_of(asked: AskedChat, model: ServedModel) -> list[int]:
     conversation = asked.conversation
     try:
         return model.voice.whole_prompt(conversation.turns, asked.tools)

@@ -100,8 +100,8 @@ def set_apart(
             return
         # Layers side by side (query, key, value) have one input.
         if shared.get("input") is not x:
-            of_each = (weighted(x, counts) for counts in (texts.of_records, texts.of_general))
-            shared.update(input=x, directions=directions(*of_each, len(a)))
+            records, general = (weighted(x, counts) for counts in (texts.of_records, texts.of_general))
+            shared.update(input=x, directions=directions(records, general, len(a)))
         a.copy_(equal_rows(shared["directions"]))
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -9,33 +9,33 @@ from typing import Any
 from neuralchat.data.records import Turn
 from neuralchat.data.records.values import summary_of
 from neuralchat.inference.server.conversations import (
-    Conversation,
+    RequestConversation,
     check_list,
     content_from,
-    in_order,
+    conversation_in_order,
     turn_from,
     without_nulls,
 )
 from neuralchat.inference.server.refusals import wrong
 
-INSTRUCTIONS = "instructions"
+INSTRUCTIONS_FIELD = "instructions"
 # The parts of texts by who says them; answers come back as they were given.
-PARTS: Mapping[str, Sequence[str]] = {"assistant": ("output_text", "input_text")}
+PARTS_OF_ASSISTANT: Mapping[str, Sequence[str]] = {"assistant": ("output_text", "input_text")}
 PARTS_OF_OTHERS = ("input_text",)
 # What says nothing that a model could read.
 LABELS = ("type", "id", "status")
-KINDS = ("message", "function_call", "function_call_output")
+ITEM_KINDS = ("message", "function_call", "function_call_output")
 FUNCTION_FIELDS = ("name", "description", "parameters", "strict")
 
 
-def conversation_of_input(value: Any, instructions: str | None, *, most: int) -> Conversation:
+def conversation_of_input(value: Any, instructions: str | None, *, most: int) -> RequestConversation:
     """`instructions` come first, as a system message. Raises RefusedRequestError."""
     items = [{"role": "user", "content": value}] if isinstance(value, str) else value
     check_list(items, "input", most)
     placed = list(placed_turns(items, "input" if isinstance(value, str) else ""))
     if instructions:
-        placed = [(INSTRUCTIONS, Turn("system", instructions)), *placed]
-    return in_order([turn for _, turn in placed], [place for place, _ in placed], "input")
+        placed = [(INSTRUCTIONS_FIELD, Turn("system", instructions)), *placed]
+    return conversation_in_order([turn for _, turn in placed], [place for place, _ in placed], "input")
 
 
 def placed_turns(items: Sequence[Any], only: str) -> list[tuple[str, Turn]]:
@@ -59,7 +59,7 @@ def placed_turns(items: Sequence[Any], only: str) -> list[tuple[str, Turn]]:
 
 def turn_of_item(item: Mapping[str, Any], kind: Any, place: str) -> Turn:
     if kind == "message":
-        return turn_from(message_of(item, place), place)
+        return turn_from(message_of_item(item, place), place)
     if kind == "function_call":
         check_fields(item, ("call_id", "name", "arguments"), place)
         function = {"name": item["name"], "arguments": item["arguments"]}
@@ -70,18 +70,20 @@ def turn_of_item(item: Mapping[str, Any], kind: Any, place: str) -> Turn:
         output = content_from(item["output"], f"{place}.output", may_be_absent=False, parts=PARTS_OF_OTHERS)
         return turn_from({"role": "tool", "tool_call_id": item["call_id"], "content": output}, place)
     where = f"{place}.type"
-    raise wrong(where, f"{where} is {summary_of(kind)}; allowed are {', '.join(KINDS)}", code="unsupported_value")
+    raise wrong(where, f"{where} is {summary_of(kind)}; allowed are {', '.join(ITEM_KINDS)}", code="unsupported_value")
 
 
-def message_of(item: Mapping[str, Any], place: str) -> dict[str, Any]:
+def message_of_item(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     """In the form of /v1/chat/completions."""
     role = item.get("role")
-    parts = PARTS.get(role, PARTS_OF_OTHERS) if isinstance(role, str) else PARTS_OF_OTHERS
+    parts = PARTS_OF_ASSISTANT.get(role, PARTS_OF_OTHERS) if isinstance(role, str) else PARTS_OF_OTHERS
     message = {name: value for name, value in item.items() if name not in LABELS}
     if isinstance(item.get("content"), list):
         message["content"] = content_from(item["content"], f"{place}.content", may_be_absent=False, parts=parts)
     if role == "tool" or "tool_calls" in item:
-        raise wrong(place, f"{place}: calls of tools and their results are items of type {KINDS[1]} and {KINDS[2]}")
+        raise wrong(
+            place, f"{place}: calls of tools and their results are items of type {ITEM_KINDS[1]} and {ITEM_KINDS[2]}"
+        )
     return message
 
 

@@ -12,7 +12,7 @@ from neuralchat.inference.server.answers import SaidPiece
 from neuralchat.inference.server.refusals import RefusedRequestError
 from neuralchat.inference.server.shapes import Shape, call_id
 
-Event = dict[str, Any]
+ResponseEvent = dict[str, Any]
 
 
 @dataclass
@@ -34,9 +34,9 @@ class ResponseShape(Shape):
     def whole(self, said: Sequence[SaidPiece]) -> dict[str, Any]:
         text, last = "".join(piece.text for piece in said), said[-1]
         if text.strip() or not last.calls:
-            self.output.append(self.message(text, status_of(last)))
+            self.output.append(self.message(text, response_status(last)))
         self.output += [function_call(call) for call in last.calls]
-        return self.response(status_of(last), last)
+        return self.response(response_status(last), last)
 
     def response(self, status: str, last: SaidPiece | None = None) -> dict[str, Any]:
         """The object; with its usage where the `last` piece was said."""
@@ -63,21 +63,21 @@ class ResponseShape(Shape):
 
     # Its events
 
-    def event_bytes(self, chunk: Event) -> bytes:
+    def event_bytes(self, chunk: ResponseEvent) -> bytes:
         return f"event: {chunk['type']}\n".encode() + super().event_bytes(chunk)
 
-    def event(self, kind: str, **fields: Any) -> Event:
+    def event(self, kind: str, **fields: Any) -> ResponseEvent:
         self.number += 1
         return {"type": kind, "sequence_number": self.number - 1, **fields}
 
-    def of_text(self, kind: str, **fields: Any) -> Event:
+    def of_text(self, kind: str, **fields: Any) -> ResponseEvent:
         return self.event(kind, item_id=self.item_id, output_index=0, content_index=0, **fields)
 
-    def first_chunks(self) -> list[Event]:
+    def first_chunks(self) -> list[ResponseEvent]:
         response = self.response("in_progress")
         return [self.event(f"response.{step}", response=response) for step in ("created", "in_progress")]
 
-    def chunks(self, said: SaidPiece) -> list[Event]:
+    def chunks(self, said: SaidPiece) -> list[ResponseEvent]:
         events = []
         if said.text:
             events += self.opened()
@@ -85,7 +85,7 @@ class ResponseShape(Shape):
             events.append(self.of_text("response.output_text.delta", delta=said.text, logprobs=[]))
         if said.finish is None:
             return events
-        status = status_of(said)
+        status = response_status(said)
         if not said.calls:
             # An answer without a word is one, too.
             events += self.opened()
@@ -95,7 +95,7 @@ class ResponseShape(Shape):
         events.append(self.event(f"response.{status}", response=self.response(status, said)))
         return events
 
-    def opened(self) -> list[Event]:
+    def opened(self) -> list[ResponseEvent]:
         if self.is_message_open:
             return []
         self.is_message_open = True
@@ -105,7 +105,7 @@ class ResponseShape(Shape):
             self.of_text("response.content_part.added", part=text_part("")),
         ]
 
-    def closed(self, status: str) -> list[Event]:
+    def closed(self, status: str) -> list[ResponseEvent]:
         if not self.is_message_open:
             return []
         item = self.message(self.text, status)
@@ -116,7 +116,7 @@ class ResponseShape(Shape):
             self.event("response.output_item.done", output_index=0, item=item),
         ]
 
-    def called(self, call: CalledTool) -> list[Event]:
+    def called(self, call: CalledTool) -> list[ResponseEvent]:
         """A call comes whole."""
         item, index = function_call(call), len(self.output)
         self.output.append(item)
@@ -130,13 +130,13 @@ class ResponseShape(Shape):
             self.event("response.output_item.done", output_index=index, item=item),
         ]
 
-    def failed_chunks(self, error: RefusedRequestError) -> list[Event]:
+    def failed_chunks(self, error: RefusedRequestError) -> list[ResponseEvent]:
         told = error.body()["error"]
         # Clients look in either place.
         return [self.event("error", error=told, **{name: told[name] for name in ("code", "message", "param")})]
 
 
-def status_of(last: SaidPiece) -> str:
+def response_status(last: SaidPiece) -> str:
     return "incomplete" if last.finish == "length" else "completed"
 
 
