@@ -64,7 +64,7 @@ def test_all_changes_are_told_together() -> None:
 SHAPING = {
     "peft": "ia3", "lora_rank": 4, "lora_dora": True, "lora_target_modules": ["q_proj"], "lora_all_linear": True,
     "lora_init": "pissa", "special_tokens": ["<x>"], "num_virtual_tokens": 4, "ptun_hidden_size": 64,
-    "adapter_layers": 2, "adapter_len": 4,
+    "adapter_layers": 2, "adapter_len": 4, "bits": "8",
 }  # fmt: skip
 
 

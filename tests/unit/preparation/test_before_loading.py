@@ -65,7 +65,7 @@ def test_it_is_refused_with_what_would_fit(monkeypatch: pytest.MonkeyPatch, llam
     assert first.startswith("this run needs about 31.")
     assert "weights 25.1 GiB, what is trained 0.4 GiB, tokens at once 5.0 GiB, program " in first
     assert first.endswith("24.0 GiB can be had. Nothing was loaded. To fit:")
-    assert [line.partition(":")[0] for line in rest] == ["  - --bf16 True"]
+    assert [line.partition(":")[0] for line in rest] == ["  - --bf16 True", "  - --bits 8"]
 
 
 def test_what_fits_is_told_nothing(monkeypatch: pytest.MonkeyPatch, llama: Any) -> None:
