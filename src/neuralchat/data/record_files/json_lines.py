@@ -104,8 +104,9 @@ def rows_one_by_one(open_stream: Callable[[], BinaryIO], skipped: int, number: i
     """
     decoder, is_first = LineDecoder(), not skipped
     with open_stream() as stream:
-        while skipped:
-            skipped -= len(stream.read(min(skipped, json_text.READ_BYTES)))
+        # A file that has become shorter since has nothing behind them.
+        while skipped and (piece := stream.read(min(skipped, json_text.READ_BYTES))):
+            skipped -= len(piece)
         while line := stream.readline(rows.MAX_ROW_BYTES + 1):
             line_number += 1
             if len(line) > rows.MAX_ROW_BYTES:

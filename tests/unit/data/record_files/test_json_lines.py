@@ -91,3 +91,13 @@ def test_from_what_cannot_be_read_on_rows_come_one_by_one(monkeypatch: pytest.Mo
         read()
     assert [row.number for row in rows if isinstance(row, RawRow)] == [*range(1, 21), *range(22, 31)]
     assert [row.row for row in rows if isinstance(row, SyntaxProblem)] == [21]
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "PIECE_BYTES", 16)
+    monkeypatch.setattr(json_lines, "STRETCH_BYTES", 32)
+    contents = [b'{"text": "a word"}\n' * 6 + b"\xff\n", b'{"text": "a']
+    parts = list(line_stretches(lambda: BytesIO(contents.pop(0))))
+    assert contents == []
+    assert parts
+    assert all(isinstance(part, LineStretch) for part in parts)
