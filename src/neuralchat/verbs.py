@@ -6,7 +6,7 @@ import argparse
 
 from neuralchat.cache import CACHE_KINDS
 from neuralchat.config.command.flag_parser import FlagParser
-from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS
+from neuralchat.config.facts import FALSE_WORDS, TRUE_WORDS
 from neuralchat.config.methods import METHODS
 from neuralchat.data_tools.verbs import DATA_VERBS
 

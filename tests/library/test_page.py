@@ -21,7 +21,7 @@ def test_the_examples_of_the_page(write_records: Callable, llama_checkpoint: Pat
     (models / "smollm2-135m-instruct").symlink_to(llama_checkpoint)
     write_records(ROWS, "support.json")
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
     command = [sys.executable, "-W", "error", "page.py"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)

@@ -69,8 +69,9 @@ def test_what_does_not_go_together_is_told_at_once(run_cli: Callable, file: Path
     result = run_cli("chat", "http://127.0.0.1:9", "--template", "chat", "--base_model", "x", "-p", " ")
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        "error: the question after -p is empty",
-        "--template, --base_model: the server at http://127.0.0.1:9 has loaded its models already; leave it out",
+        "error: this cannot be done:",
+        "  - the question after -p is empty",
+        "  - --template, --base_model: the server at http://127.0.0.1:9 has loaded its models already; leave it out",
     ]
     result = run_cli("chat", "no/such/model", "--model", "a")
     assert "--model names a model of a server; RUN is none" in result.stderr

@@ -289,7 +289,7 @@ def test_widened_bf16_trains_answers_and_chats(
     assert cli.main([str(word) for word in words]) == 0
     assert "widened to fp32 a layer at a time" in capfd.readouterr().err
     manifest = json.loads((tmp_path / "run" / "neuralchat.json").read_text())
-    assert manifest["precision"] == {"storage": "bfloat16", "compute": "float32", "adapter": "float32"}
+    assert manifest["precision"] == {"storage": "bfloat16", "compute": "float32", "adapter": "float32", "bits": None}
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
     assert losses[-1] < 0.8 * losses[0]
     assert cli.main(["chat", str(tmp_path / "run"), "-p", "Name a fruit.", "--max_new_tokens", "3"]) == 0

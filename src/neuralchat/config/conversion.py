@@ -11,11 +11,10 @@ from numbers import Integral, Real
 from typing import Any
 
 from neuralchat.config.config_file import Written
+from neuralchat.config.facts import FALSE_WORDS, TRUE_WORDS
 from neuralchat.config.schema import Argument
 from neuralchat.paths import expanded
 
-TRUE_WORDS = ("true", "t", "yes", "y", "1", "on")
-FALSE_WORDS = ("false", "f", "no", "n", "0", "off")
 # What people write for the choice "no".
 NOTHING_WORDS = ("false", "off", "none")
 # Names with commas between them, in brackets and quotes or without; a pattern of names is none of it.

@@ -8,6 +8,9 @@ from typing import Any
 
 METADATA_KEY = "neuralchat"
 OF_THE_FIELD: Any = object()
+# What people write for yes and no.
+TRUE_WORDS = ("true", "t", "yes", "y", "1", "on")
+FALSE_WORDS = ("false", "f", "no", "n", "0", "off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

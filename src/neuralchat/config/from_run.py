@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralchat.config.facts import OF_THE_FIELD
-from neuralchat.config.schema import Schema
+from neuralchat.config.schema import Argument, Schema
 from neuralchat.errors import RunDirectoryError
 from neuralchat.runs.directory import MANIFEST, read_manifest
 
@@ -30,12 +30,12 @@ def values_of_run(run: Path, schema: Schema) -> tuple[dict[str, Any], list[str]]
     values = {
         name: argument.facts.earlier
         for name, argument in schema.arguments.items()
-        if argument.facts.earlier is not OF_THE_FIELD and name not in arguments
+        if is_fitted(argument) and name not in arguments
     }
     left_out: list[str] = []
     for name, value in arguments.items():
         argument = schema.arguments.get(name)
-        if value is None or value == [] or (argument and value == argument.default):
+        if value is None or value == [] or (argument and value == argument.default and not is_fitted(argument)):
             continue
         if argument and not argument.facts.repeated:
             left_out += [name] if name in TOLD_IF_LEFT_OUT else []
@@ -50,6 +50,11 @@ def values_of_run(run: Path, schema: Schema) -> tuple[dict[str, Any], list[str]]
         for name in left_out
     ]
     return values, notices
+
+
+def is_fitted(argument: Argument) -> bool:
+    """Whether a default is not the same at all times, so that a value that equals it may have been asked for."""
+    return argument.facts.earlier is not OF_THE_FIELD
 
 
 def pair_found_again(value: Any, started_in: Path) -> Any:

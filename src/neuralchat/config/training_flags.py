@@ -63,7 +63,8 @@ TRAINING_FACTS: dict[str, Facts] = {
         earlier=8,
     ),
     "num_train_epochs": decides(
-        "How often the records are gone through; 3 is the default, more for fewer than 334 records, at most 10."
+        "How often the records are gone through; 3 is the default, more for fewer than 334 records, at most 10.",
+        earlier=3.0,
     ),
     "max_steps": DECIDES,
     "learning_rate": decides("By default that of the method, see methods.md.", default=None),

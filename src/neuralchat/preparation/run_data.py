@@ -13,7 +13,8 @@ from transformers import AddedToken
 from neuralchat.checkpointing.fingerprint import ROUNDING, as_begun, check_identity, identity_of
 from neuralchat.checkpointing.select import global_batch, identity_of_run, stored_identity
 from neuralchat.config.config import FinetuneConfig
-from neuralchat.config.conversion import FALSE_WORDS, TRUE_WORDS, is_true
+from neuralchat.config.conversion import is_true
+from neuralchat.config.facts import FALSE_WORDS, TRUE_WORDS
 from neuralchat.console import note
 from neuralchat.data.given_records import GivenRecords
 from neuralchat.data.prepared_data import PreparedData, prepare

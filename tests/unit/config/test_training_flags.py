@@ -65,7 +65,7 @@ def test_what_version_0_1_did_not_have_or_had_otherwise() -> None:
         "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.05, "lora_all_linear": False, "keep_general": False,
         "general_share": 0.15, "general_weight": 3.0, "lora_init": "default", "template": "auto",
         "lr_scheduler_type": "linear", "warmup_steps": 0, "per_device_train_batch_size": 8,
-        "bits": None,
+        "bits": None, "num_train_epochs": 3.0,
     }  # fmt: skip
 
 

@@ -62,7 +62,8 @@ def test_it_is_refused_with_what_would_fit(monkeypatch: pytest.MonkeyPatch, llam
     with pytest.raises(ArgumentsError) as caught:
         fit(monkeypatch, llama, 24)
     first, *rest = str(caught.value).splitlines()
-    assert first.startswith("this run needs about 31.")
+    # Beside what the process has already.
+    assert first.startswith(("this run needs about 31.", "this run needs about 32."))
     assert "weights 25.1 GiB, what is trained 0.4 GiB, tokens at once 5.0 GiB, program " in first
     assert first.endswith("24.0 GiB can be had. Nothing was loaded. To fit:")
     assert [line.partition(":")[0] for line in rest] == ["  - --bf16 True", "  - --bits 8"]

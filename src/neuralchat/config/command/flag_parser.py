@@ -70,7 +70,7 @@ class FlagParser(RaisingParser):
         except argparse.ArgumentTypeError as error:
             self.wrong_values.append(f"argument {name}: {error}")
         except (TypeError, ValueError):
-            kind = getattr(convert, "__name__", "")
+            kind = convert.__name__ if isinstance(convert, type) else ""
             self.wrong_values.append(f"argument {name}: invalid {kind} value: {text!r:.80}")
         else:
             if action.choices is None or value in action.choices:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -52,6 +53,10 @@ def refuse_kernels(model: nn.Module) -> None:
         setattr(module, REFUSES_KERNELS, True)
 
 
+# Whether functions that do not know which module calls them (rotary positions) compute in torch.
+functions_in_torch: ContextVar[bool] = ContextVar("functions_in_torch", default=False)
+
+
 @contextmanager
 def kernels_off(model: nn.Module) -> Iterator[None]:
     """Within, `model` computes in torch, so that what is found does not hang on whether there is gcc.
@@ -61,15 +66,19 @@ def kernels_off(model: nn.Module) -> Iterator[None]:
     compiling = [module for module in model.modules() if takes_kernels(module) and not hasattr(module, TO_THE_BIT)]
     for module in compiling:
         setattr(module, REFUSES_KERNELS, True)
+    outside = functions_in_torch.set(True)
     try:
         yield
     finally:
+        functions_in_torch.reset(outside)
         for module in compiling:
             delattr(module, REFUSES_KERNELS)
 
 
-def takes_kernels(module: nn.Module) -> bool:
-    """False for the modules of a model that `refuse_kernels` was called with."""
+def takes_kernels(module: nn.Module | None) -> bool:
+    """False for the modules of a model that `refuse_kernels` was called with. None: for a function."""
+    if module is None:
+        return not functions_in_torch.get()
     return not getattr(module, REFUSES_KERNELS, False)
 
 

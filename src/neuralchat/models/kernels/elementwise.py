@@ -114,7 +114,7 @@ class Elementwise:
 
 def kernels_for(x: Tensor, module: nn.Module | None = None) -> Elementwise | None:
     """The kernels for a tensor like `x`; None where there are none, or where `module` is to do without."""
-    if module is not None and not takes_kernels(module):
+    if not takes_kernels(module):
         return None
     code = library_for(x, "elementwise")
     return None if code is None else Elementwise(code)

@@ -249,9 +249,13 @@ def check_quantized(name: str, model: torch.nn.Module, bits: int) -> None:
 
 
 def numbers_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight by name; of a quantized one what decides its numbers."""
+    """Every weight by name, shared ones once; of a quantized one what decides its numbers."""
+    seen = set[int]()
     for path, module in model.named_modules():
         for name, weight in module.named_parameters(recurse=False):
+            if id(weight) in seen:
+                continue
+            seen.add(id(weight))
             if name == "weight" and is_quantized(module):
                 yield from ((f"{path}.{name}", part) for part in module.quantized.tensors if part.is_floating_point())
             else:
