@@ -55,10 +55,23 @@ def forecast_figure(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "forecast was",
-            f"training {clock(seconds)} ({off_by(results['training_seconds'], seconds)}), "
+            f"training {clock(seconds)} ({of_training(results['training_seconds'], seconds)}), "
             f"peak memory {memory} MiB ({off_by(results['peak_memory_mb'], memory)})",
         )
     ]
+
+
+# What is over sooner is not compared with its forecast.
+SHORTEST_FORECAST_S = 20.0
+
+
+def of_training(fact: float, forecast: float) -> str:
+    """
+    >>> of_training(110, 100), of_training(3, 0.5)
+    ('it took 10 % more', 'over in seconds')
+    """
+    # A share of less than what a process does once says nothing.
+    return off_by(fact, forecast) if max(fact, forecast) >= SHORTEST_FORECAST_S else "over in seconds"
 
 
 def off_by(fact: float, forecast: float) -> str:
