@@ -42,7 +42,9 @@ def difference_text(found: Mapping[str, Any] | None) -> str:
     low, high = found["interval"]
     between = f"{100 * low:+.0f} to {100 * high:+.0f} points"
     if not found["seen"]:
-        return f"; no difference can be seen (95 %: {between})"
+        # The exact test asks for more than the interval where there are few.
+        told = "no difference can be seen" if low <= 0 <= high else "too few questions to be sure"
+        return f"; {told} (95 %: {between})"
     return f"; {100 * found['difference']:+.0f} points (95 %: {between})"
 
 
