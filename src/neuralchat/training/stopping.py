@@ -133,7 +133,9 @@ class StopSignals:
         if is_log_shown():
             name = signal.Signals(number).name
             again = "" if number == signal.SIGHUP else "; once more stops at once without saving"
-            put(f"\n{name}: finishing this micro-batch, then saving{again}", sys.stderr)
+            # A drawing that the signal interrupted would drop what comes between; the stream beneath it does not.
+            beneath = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+            put(f"\n{name}: finishing this micro-batch, then saving{again}", beneath)
 
     def ask_to_save(self, _number: int, _frame: FrameType | None) -> None:
         self.save = True
