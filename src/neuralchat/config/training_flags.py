@@ -46,6 +46,8 @@ def refused(reason: str) -> Facts:
 DECIDES, KEEPS_RESULT = decides(), keeps_result()
 # What reaches out to others is the word of whoever starts a run, and not that of the run it repeats.
 OF_THE_USER = keeps_result(repeated=False)
+# Of many records; few are gone through more often (preparation/fitting.py).
+DEFAULT_EPOCHS = 3.0
 # `default` stands where ours is another than transformers': nothing is sent to a tracker unless asked, and a
 # non-finite loss is never hidden.
 TRAINING_FACTS: dict[str, Facts] = {
@@ -64,7 +66,7 @@ TRAINING_FACTS: dict[str, Facts] = {
     ),
     "num_train_epochs": decides(
         "How often the records are gone through; 3 is the default, more for fewer than 334 records, at most 10.",
-        earlier=3.0,
+        earlier=DEFAULT_EPOCHS,
     ),
     "max_steps": DECIDES,
     "learning_rate": decides("By default that of the method, see methods.md.", default=None),

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from transformers import TrainingArguments
 
 from neuralchat.config.config import FinetuneConfig
+from neuralchat.config.training_flags import DEFAULT_EPOCHS
 from neuralchat.data.batch_plan import BatchPlan
 
 # A learning rate so many times that of the method does not train but destroys; one so many times below it stands still.
 FAR_OFF_RATE = 100
 # Fewer optimizer steps than this leave hardly anything behind.
 FEW_STEPS = 20
-# What many records are gone through where nobody says otherwise; few of them more often (preparation/fitting.py).
-DEFAULT_EPOCHS = 3
 
 
 def cautions(

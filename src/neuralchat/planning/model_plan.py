@@ -152,8 +152,8 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     )  # fmt: skip
     whole = tuning.method.trains_base
     precision, notice = choose_precision(bf16=question.bf16, trains_base=whole, bits=question.bits)
-    quantizable = 0 if question.bits is None else quantizable_weights(config)
-    if question.bits is not None and (whole or not quantizable):
+    quantizable = 0 if whole else quantizable_weights(config)
+    if question.bits is not None and not quantizable:
         what = "a model whose weights are all trained" if whole else f"a {config.model_type} model"
         raise ArgumentsError(nothing_to_quantize(what, question.bits))
     with torch.device("meta"):
@@ -176,8 +176,8 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     program = settled_resident_bytes()
     cost = extrapolated_cost(config, tuning, precision, question.tokens_per_record)
     planned = planned_memory(
-        config, tuning, precision, cost, parameters=(trained, total), longest_example_tokens=question.tokens_per_record,
-        program_bytes=program,
+        config, tuning, precision, cost, parameters=(trained, total), quantizable=quantizable,
+        longest_example_tokens=question.tokens_per_record, program_bytes=program,
         recomputes=question.gradient_checkpointing,
     )  # fmt: skip
     peak = planned.peak_bytes

@@ -97,11 +97,12 @@ def planned_memory(
     cost: TokenCost,
     *,
     parameters: tuple[int, int],
+    quantizable: int,
     longest_example_tokens: int,
     program_bytes: int,
     recomputes: bool,
 ) -> PlannedMemory:
-    """`parameters`: (trained, all)."""
+    """`parameters`: (trained, all). `quantizable`: of `quantizable_weights`, which need not be asked without --bits."""
     trained, total = parameters
     whole = tuning.method.trains_base
     return PlannedMemory(
@@ -115,7 +116,7 @@ def planned_memory(
         longest_example_tokens=longest_example_tokens,
         layers=layer_count(config),
         program_bytes=program_bytes,
-        quantizable=0 if whole else quantizable_weights(config),
+        quantizable=0 if whole else quantizable,
         bits=precision.bits,
         hidden_bytes=hidden_bytes(config, precision),
         recomputes=recomputes,

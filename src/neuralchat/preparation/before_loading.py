@@ -19,7 +19,7 @@ from neuralchat.planning.layer_cost import (
     measurable_bytes,
     weights_of_measured_layers,
 )
-from neuralchat.planning.planned_memory import parts_text, planned_memory, remedies
+from neuralchat.planning.planned_memory import parts_text, planned_memory, quantizable_weights, remedies
 from neuralchat.planning.process_memory import settled_resident_bytes
 from neuralchat.preparation.run_data import RunData
 
@@ -40,12 +40,15 @@ def check_fits(run: RunData, precision: Precision, *, recomputes: bool, may_reco
         planned_memory, run.config, tuning, precision, parameters=run.parameters, longest_example_tokens=longest,
         program_bytes=settled_resident_bytes(), recomputes=recomputes,
     )  # fmt: skip
-    if plan_with(NO_COST).peak_bytes <= NEARLY_FULL * limit:
+    # Counted on a model without weights, which takes a moment to build: not for every run that has room.
+    quantizable = 0 if precision.bits is None else quantizable_weights(run.config)
+    if plan_with(NO_COST, quantizable=quantizable).peak_bytes <= NEARLY_FULL * limit:
         return
+    quantizable = quantizable or quantizable_weights(run.config)
     if weights_of_measured_layers(run.config, precision) <= measurable_bytes():
-        planned = plan_with(extrapolated_cost(run.config, tuning, precision, longest))
+        planned = plan_with(extrapolated_cost(run.config, tuning, precision, longest), quantizable=quantizable)
     else:
-        planned = plan_with(estimated_cost(run.config, precision))
+        planned = plan_with(estimated_cost(run.config, precision), quantizable=quantizable)
     # What a run does by itself where it has to.
     helped = replace(planned, recomputes=True) if may_recompute else planned
     if min(planned.peak_bytes, helped.peak_bytes) <= limit:

@@ -8,6 +8,7 @@ from typing import Any
 
 from neuralchat.config.config import FinetuneConfig
 from neuralchat.config.methods import Method
+from neuralchat.config.training_flags import DEFAULT_EPOCHS
 from neuralchat.console import note
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.models.families.architecture import is_encoder_decoder, position_limit
@@ -111,8 +112,8 @@ def with_fitting_epochs(arguments: FinetuneConfig, examples: int) -> FinetuneCon
 
 
 def fitting_epochs(examples: int) -> int:
-    """At least the three that are the default, which many records are gone through."""
-    return min(MOST_EPOCHS, max(3, math.ceil(FITTING_STEPS * FITTING_BATCHES[-1] / examples)))
+    """At least those that many records are gone through."""
+    return min(MOST_EPOCHS, max(int(DEFAULT_EPOCHS), math.ceil(FITTING_STEPS * FITTING_BATCHES[-1] / examples)))
 
 
 def with_fitting_batch(arguments: FinetuneConfig, units: int, world_size: int) -> FinetuneConfig:
