@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 
@@ -110,3 +111,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert (found.returncode, found.stderr) == (0, "")
     assert "--learning_rate" in found.stdout
     assert "--questions" in found.stdout
+
+
+def test_python_m_neuralchat_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("neuralchat", run_name="__main__")
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("neuralchat ")
