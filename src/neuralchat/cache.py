@@ -16,16 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralchat.files import (
-    WRITING,
-    file_sha256,
-    make_private_directory,
-    read_file,
-    remove_tree,
-    sweep_abandoned,
-    write_new_file,
-)
+from neuralchat.files import WRITING, file_sha256, make_private_directory, read_file, remove_tree, write_new_file
 from neuralchat.paths import expanded_path
+from neuralchat.working_directories import sweep_abandoned
 
 # Bytes that the kinds that make themselves again may take together.
 LIMIT_VARIABLE = "NEURALCHAT_CACHE_GIB"

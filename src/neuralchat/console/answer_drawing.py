@@ -61,9 +61,13 @@ class DrawnAnswer:
         self.screen = Screen(stream, **options)
         self.tail = BeingWritten()
         self.live = Live(
-            self.tail, console=self.screen, auto_refresh=False, transient=True,
-            redirect_stdout=False, redirect_stderr=False,
-        )  # fmt: skip
+            self.tail,
+            console=self.screen,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self.above = messages_above(self.screen)
         self.text = ""
         self.drawn_at = 0.0

@@ -17,15 +17,8 @@ import pyarrow.compute as pc
 from neuralchat.cache import WORK_PREFIX, broken_seal, seal
 from neuralchat.console import note
 from neuralchat.data.tokenization import Example
-from neuralchat.files import (
-    make_directory,
-    make_private_directory,
-    move,
-    remove_tree,
-    sweep_abandoned,
-    working_directory_in,
-    write_new_file,
-)
+from neuralchat.files import make_directory, make_private_directory, move, remove_tree, write_new_file
+from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 EXAMPLE_SCHEMA = pa.schema(
     [

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.errors import RunDirectoryError, system_error_in, system_error_line
-from neuralchat.files import WRITING, make_directory, place_files, undo_abandoned, working_directory_in
+from neuralchat.files import WRITING, make_directory
 from neuralchat.runs.directory import is_plain, why_unwritable
+from neuralchat.working_directories import place_files, undo_abandoned, working_directory_in
 
 EXPORT_PREFIX = f"{WRITING}-"
 

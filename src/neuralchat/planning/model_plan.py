@@ -147,9 +147,11 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     question.check()
     name, config = named_config(question.model, question.model_parameters, question.model_config)
     tuning = TuningArguments(
-        peft=question.peft, lora_rank=question.lora_rank, micro_batch_tokens=question.micro_batch_tokens,
+        peft=question.peft,
+        lora_rank=question.lora_rank,
+        micro_batch_tokens=question.micro_batch_tokens,
         lora_init="default",
-    )  # fmt: skip
+    )
     whole = tuning.method.trains_base
     precision, notice = choose_precision(bf16=question.bf16, trains_base=whole, bits=question.bits)
     quantizable = 0 if whole else quantizable_weights(config)
@@ -176,10 +178,16 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     program = settled_resident_bytes()
     cost = extrapolated_cost(config, tuning, precision, question.tokens_per_record)
     planned = planned_memory(
-        config, tuning, precision, cost, parameters=(trained, total), quantizable=quantizable,
-        longest_example_tokens=question.tokens_per_record, program_bytes=program,
+        config,
+        tuning,
+        precision,
+        cost,
+        parameters=(trained, total),
+        quantizable=quantizable,
+        longest_example_tokens=question.tokens_per_record,
+        program_bytes=program,
         recomputes=question.gradient_checkpointing,
-    )  # fmt: skip
+    )
     peak = planned.peak_bytes
     tokens = question.records * question.tokens_per_record * question.epochs
     # A layer is computed a third time, of a forward and a backward pass that is as long as two.

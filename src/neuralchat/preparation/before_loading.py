@@ -37,9 +37,15 @@ def check_fits(run: RunData, precision: Precision, *, recomputes: bool, may_reco
     limit, tuning = read_machine().memory_limit() // local_size(), run.arguments.tuning
     longest = int(run.data.trained_on.lengths.max())
     plan_with = partial(
-        planned_memory, run.config, tuning, precision, parameters=run.parameters, longest_example_tokens=longest,
-        program_bytes=settled_resident_bytes(), recomputes=recomputes,
-    )  # fmt: skip
+        planned_memory,
+        run.config,
+        tuning,
+        precision,
+        parameters=run.parameters,
+        longest_example_tokens=longest,
+        program_bytes=settled_resident_bytes(),
+        recomputes=recomputes,
+    )
     # Counted on a model without weights, which takes a moment to build: not for every run that has room.
     quantizable = 0 if precision.bits is None else quantizable_weights(run.config)
     if plan_with(NO_COST, quantizable=quantizable).peak_bytes <= NEARLY_FULL * limit:

@@ -61,9 +61,13 @@ def expected_cost(
     smaller micro-batch does, and recomputing activations may.
     """
     shares = make_step_shares(
-        arguments, training, data, layout=layout, units_per_step=units_per_step,
+        arguments,
+        training,
+        data,
+        layout=layout,
+        units_per_step=units_per_step,
         micro_batch_tokens=arguments.tuning.most_tokens_at_once,
-    )  # fmt: skip
+    )
     rule = size_rule(model)
     cost = measured_cost_of(model, data, layout, rule, pad_id=pad_id)
     kind = kind_of_run(model, arguments, training, precision, packed=layout is not None, kernels=kernels)

@@ -125,9 +125,17 @@ def make_session(
     if training.activation_checkpointing:
         recompute_activations(model, training)
     measured = partial(
-        expected_cost, model, arguments, training, data, layout, pad_id=tokenizer.pad_token_id, precision=precision,
-        kernels=fast_paths.kernels, units_per_step=identity["global_batch"],
-    )  # fmt: skip
+        expected_cost,
+        model,
+        arguments,
+        training,
+        data,
+        layout,
+        pad_id=tokenizer.pad_token_id,
+        precision=precision,
+        kernels=fast_paths.kernels,
+        units_per_step=identity["global_batch"],
+    )
     expected = measured(may_recompute=may_recompute(arguments))
     if expected is None:
         note(

@@ -21,7 +21,7 @@ class RunResults:
     (data_tools/quick_check.py). `best_step` is the step whose weights are the result where --load_best_model_at_end
     asks for the best, and `best_metric` what was measured there. `forecast`: what had been told before the first step
     of `training_seconds` (of the last part), `peak_memory_mb` and its `memory_parts_mb`. `slowdowns`: sentences on
-    what made training slower on its way (training/speed_watch.py). None or empty is what was not measured.
+    what made training slower on its way (watching/speed_watch.py). None or empty is what was not measured.
     """
 
     trained_parameters: int = 0

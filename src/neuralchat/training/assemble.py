@@ -45,16 +45,16 @@ from neuralchat.preparation.session import Session
 from neuralchat.preparation.step_rows import make_step_shares, steps_in_all
 from neuralchat.runs.directory import METRICS
 from neuralchat.training.callbacks import EarlyStopping, MetricsWriter, ProgressLine
-from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.manifest import model_of_run
-from neuralchat.training.part_clock import PartClock
 from neuralchat.training.run_clock import RunClock
-from neuralchat.training.speed_watch import SpeedWatch
 from neuralchat.training.step import GradientSum, KeptKnowledge
 from neuralchat.training.stopping import StopSignals
-from neuralchat.training.watch import Watch
+from neuralchat.watching.counters import Counters
+from neuralchat.watching.part_clock import PartClock
+from neuralchat.watching.speed_watch import SpeedWatch
+from neuralchat.watching.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +164,14 @@ def make_training(
         parts=parts,
     )
     return Training(
-        loop=loop, counters=counters, checkpointer=checkpointer, signals=signals, progress=progress, metrics=metrics,
+        loop=loop,
+        counters=counters,
+        checkpointer=checkpointer,
+        signals=signals,
+        progress=progress,
+        metrics=metrics,
         speed_watch=speed_watch,
-    )  # fmt: skip
+    )
 
 
 def make_speed_watch(counters: Counters, parts: PartClock) -> SpeedWatch:

@@ -18,8 +18,8 @@ from neuralchat.console.live import LiveProgress
 from neuralchat.files import append_line
 from neuralchat.planning.process_memory import resident_bytes
 from neuralchat.runs.directory import METRICS
-from neuralchat.training.counters import Counters
-from neuralchat.training.part_clock import PartClock
+from neuralchat.watching.counters import Counters
+from neuralchat.watching.part_clock import PartClock
 
 LAST_TRIES, LAST_SECONDS_BETWEEN = 5, 0.5
 KEPT_KEYS = ("loss", "general_divergence", "learning_rate", "grad_norm")

@@ -30,13 +30,13 @@ from neuralchat.data.step_shares import StepLoader, StepShare
 from neuralchat.distributed.collectives import all_reduce_sum
 from neuralchat.models.compat.trainer import CallbackHandler
 from neuralchat.preparation.optimizer import steps_by_metric
-from neuralchat.training.counters import Counters
 from neuralchat.training.held_out import HeldOut
-from neuralchat.training.part_clock import BETWEEN_RANKS, EVALUATING, OPTIMIZER, PASSES, SAVING, PartClock
 from neuralchat.training.position import Position
 from neuralchat.training.run_clock import RunClock
 from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
+from neuralchat.watching.counters import Counters
+from neuralchat.watching.part_clock import BETWEEN_RANKS, EVALUATING, OPTIMIZER, SAVING, PartClock
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,7 +62,6 @@ class TrainingLoop:
     position: Position = field(default_factory=Position, init=False)
     # As the last finished step left it: a step that is given up has drawn random numbers of its own.
     rng: dict[str, Any] = field(default_factory=rng_state, init=False)
-    passes_before: float = field(default=0.0, init=False)
     # Of the checkpoint gone on from: what was still to be done at its step, by the names of `control`.
     due: dict[str, bool] = field(default_factory=dict, init=False)
 
@@ -168,8 +167,9 @@ class TrainingLoop:
         save_now = self.signals.save or self.clock.is_save_due()
         asked = (self.signals.stop is not None, self.clock.is_up(), save_now)
         own = (share.supervised_tokens, share.tokens, *map(float, asked))
+        seconds = self.parts.own_step(self.args.process_index, self.args.world_size)
         with self.parts.part(BETWEEN_RANKS):
-            totals = all_reduce_sum((*own, *self.own_seconds()), self.args.device)
+            totals = all_reduce_sum((*own, *seconds), self.args.device)
         supervised_tokens, tokens, stop, time_is_up, save = map(int, totals[: len(own)])
         self.parts.see_ranks(totals[len(own) :])
         if stop or time_is_up:
@@ -179,14 +179,6 @@ class TrainingLoop:
             self.signals.save = False
             self.save_now()
         return supervised_tokens, tokens
-
-    def own_seconds(self) -> list[float]:
-        """Of the passes of this rank's last step, in its place among all ranks, where the others have zeros."""
-        passes = self.parts.seconds.get(PASSES, 0.0)
-        places = [0.0] * self.args.world_size
-        places[self.args.process_index] = passes - self.passes_before
-        self.passes_before = passes
-        return places
 
     # What is due after a step
 

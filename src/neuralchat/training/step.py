@@ -29,7 +29,6 @@ from neuralchat.distributed.collectives import all_gather_object, sum_gradients,
 from neuralchat.models.adapters.teacher import Teacher
 from neuralchat.models.losses.causal import KnownStates, causal_packed_sums, causal_padded_divergence_sum
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
-from neuralchat.training.part_clock import BETWEEN_RANKS, PASSES, PartClock
 from neuralchat.training.stopping import (
     Failure,
     FailureKind,
@@ -39,6 +38,7 @@ from neuralchat.training.stopping import (
     memory_failure,
     nonfinite_message,
 )
+from neuralchat.watching.part_clock import BETWEEN_RANKS, PASSES, PartClock
 
 # Of a step: (cross entropies, divergence).
 Sums = tuple[float, float]

@@ -42,7 +42,6 @@ from neuralchat.preparation.session import Session
 from neuralchat.runs.directory import read_metrics
 from neuralchat.runs.results import RunResults
 from neuralchat.training.assemble import Training
-from neuralchat.training.counters import Counters
 from neuralchat.training.stopping import (
     FailureKind,
     InterruptedTrainingError,
@@ -50,6 +49,7 @@ from neuralchat.training.stopping import (
     OutOfTimeError,
     StepAbandonedError,
 )
+from neuralchat.watching.counters import Counters
 
 # Tokens of an answer to a general question.
 GENERAL_TOKENS = 32
@@ -66,9 +66,13 @@ def train(session: Session, training: Training) -> RunResults:
     if args.do_train:
         usual_rate = fitting_rate(session.arguments.tuning.method, base_model_of(session.model).config)
         for text in cautions(
-            session.arguments, args, training.plan, training.loop.max_steps, cpus=len(read_machine().cpus),
+            session.arguments,
+            args,
+            training.plan,
+            training.loop.max_steps,
+            cpus=len(read_machine().cpus),
             usual_rate=usual_rate,
-        ):  # fmt: skip
+        ):
             note(text)
     with training.progress:
         results = measure_and_train(session, training, results, forecast)

@@ -18,10 +18,10 @@ from neuralchat.console.live import LiveProgress
 from neuralchat.data.step_shares import StepShare
 from neuralchat.preparation.optimizer import make_optimizer, make_scheduler
 from neuralchat.training.assemble import make_state
-from neuralchat.training.counters import Counters
 from neuralchat.training.loop import TrainingLoop
 from neuralchat.training.step import StepResult
 from neuralchat.training.stopping import FailureKind, StepAbandonedError, StopSignals
+from neuralchat.watching.counters import Counters
 
 STEPS_PER_EPOCH = 4
 EVENTS = (

@@ -248,9 +248,11 @@ def object_rows(text: JsonText, start: int, fields: Collection[str]) -> Rows:
         return
     if beside := [name for name in members if name in fields]:
         yield SyntaxProblem(
-            None, f"holds records under '{readable(under[0])}', and fields of a record beside them: "
-            f"{', '.join(beside)}; put the records alone into the file", True,
-        )  # fmt: skip
+            None,
+            f"holds records under '{readable(under[0])}', and fields of a record beside them: "
+            f"{', '.join(beside)}; put the records alone into the file",
+            True,
+        )
     elif (end := text.next(position + 1)) < len(text.text):
         yield SyntaxProblem(None, text.problem(end, "text after the closing '}'"), True)
 

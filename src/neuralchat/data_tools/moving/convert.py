@@ -153,10 +153,14 @@ def convert_to_pairs(options: argparse.Namespace) -> int:
             f"no bad answer has a good one to the same prompt ({len(alone)} bad, {rated.good_alone()} good); "
             "name a file for bad answers that stand alone: --unpaired FILE.jsonl"
         )
-    files = [(name, rows, what) for name, rows, what in (
-        (options.output, pairs, "pairs of a chosen and a rejected answer"),
-        (options.unpaired, alone, "rejected answers that stand alone"),
-    ) if name and rows]  # fmt: skip
+    files = [
+        (name, rows, what)
+        for name, rows, what in (
+            (options.output, pairs, "pairs of a chosen and a rejected answer"),
+            (options.unpaired, alone, "rejected answers that stand alone"),
+        )
+        if name and rows
+    ]
     write_plain([name for name, _, _ in files], [rows for _, rows, _ in files])
     for name, rows, what in files:
         put(f"{name}: {len(rows):,} {what}")

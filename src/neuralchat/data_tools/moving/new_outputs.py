@@ -8,8 +8,9 @@ from pathlib import Path
 
 from neuralchat.data.record_files.packed import PACKED_ENDINGS, inner_ending
 from neuralchat.errors import ArgumentsError, DataError, problem_list, system_error_in, system_error_line
-from neuralchat.files import WRITING, remove_file, replace_file, sweep_abandoned, sync_directory, working_directory_in
+from neuralchat.files import WRITING, remove_file, replace_file, sync_directory
 from neuralchat.runs.directory import is_plain, why_unwritable
+from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 MOVING_PREFIX = f"{WRITING}-data-"
 

@@ -86,13 +86,18 @@ class Metrics:
             "neuralchat_requests", "Requests", ["method", "route", "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "neuralchat_request_seconds", "Seconds from a request's head to the end of its response", ["route"],
-            buckets=SECONDS_BUCKETS, registry=self.registry,
-        )  # fmt: skip
+            "neuralchat_request_seconds",
+            "Seconds from a request's head to the end of its response",
+            ["route"],
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
         self.first_token_seconds = Histogram(
-            "neuralchat_first_token_seconds", "Seconds from a request's head to the first word of its answer",
-            buckets=SECONDS_BUCKETS, registry=self.registry,
-        )  # fmt: skip
+            "neuralchat_first_token_seconds",
+            "Seconds from a request's head to the first word of its answer",
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
         self.token_counts = Counter(
             "neuralchat_tokens", "Tokens of prompts and of answers", ["model", "kind"], registry=self.registry
         )

@@ -72,10 +72,14 @@ def wanted_response(fields: ResponseFields, lineup: Lineup, settings: ServerSett
 
 def answer_to(asked: AskedChat, model: ServedModel, **options: Any) -> Wanted:
     return Wanted(
-        model=model.name, voice=model.voice, prompts=(tuple(prompt_of(asked, model)),),
-        begun=asked.conversation.is_begun, joined=asked.conversation.joined,
-        call_format=model.voice.call_format if asked.tools else None, **options,
-    )  # fmt: skip
+        model=model.name,
+        voice=model.voice,
+        prompts=(tuple(prompt_of(asked, model)),),
+        begun=asked.conversation.is_begun,
+        joined=asked.conversation.joined,
+        call_format=model.voice.call_format if asked.tools else None,
+        **options,
+    )
 
 
 def wanted_text(fields: TextFields, lineup: Lineup, settings: ServerSettings) -> Wanted:
@@ -83,9 +87,14 @@ def wanted_text(fields: TextFields, lineup: Lineup, settings: ServerSettings) ->
     model = found_model(fields, lineup)
     prompts = tuple(tuple(prompt_of_text(prompt, place, model)) for place, prompt in listed_prompts(fields.prompt))
     wanted = Wanted(
-        model=model.name, voice=model.voice, prompts=prompts, is_chat=False, top_logprobs=fields.logprobs,
-        **answer_options(fields, model, settings), **several_options(fields),
-    )  # fmt: skip
+        model=model.name,
+        voice=model.voice,
+        prompts=prompts,
+        is_chat=False,
+        top_logprobs=fields.logprobs,
+        **answer_options(fields, model, settings),
+        **several_options(fields),
+    )
     return fitted(wanted, fields.max_tokens, lineup, settings, "prompt", "max_tokens")
 
 

@@ -56,9 +56,11 @@ def vocabulary_of(tokenizer: Any, rows: int, end_ids: Sequence[int], begin_ids: 
     }  # fmt: skip
     if model["type"] == "BPE" and has_pieces(stated):
         return GgufVocabulary(
-            model="llama", scores=scores_of_merges(tokens, types, pairs_of(model)), settings=piece_settings(stated),
+            model="llama",
+            scores=scores_of_merges(tokens, types, pairs_of(model)),
+            settings=piece_settings(stated),
             **common,
-        )  # fmt: skip
+        )
     if model["type"] == "BPE":
         name = split_name(stated)
         if name is None:
@@ -68,10 +70,14 @@ def vocabulary_of(tokenizer: Any, rows: int, end_ids: Sequence[int], begin_ids: 
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
         return GgufVocabulary(
-            model="t5", pre="default", scores=scores[: len(tokens)] + [-10000.0] * (len(tokens) - len(scores)),
-            settings={**piece_settings(stated), "remove_extra_whitespaces": True}, ends=True,
-            charsmap=charsmap_of(stated), **common,
-        )  # fmt: skip
+            model="t5",
+            pre="default",
+            scores=scores[: len(tokens)] + [-10000.0] * (len(tokens) - len(scores)),
+            settings={**piece_settings(stated), "remove_extra_whitespaces": True},
+            ends=True,
+            charsmap=charsmap_of(stated),
+            **common,
+        )
     raise refused_tokenizer(f"its algorithm is {model['type']}")
 
 

@@ -32,8 +32,9 @@ from neuralchat.cache import (
     trusted_directory,
 )
 from neuralchat.console import note
-from neuralchat.files import make_directory, move, remove_tree, sweep_abandoned, working_directory_in
+from neuralchat.files import make_directory, move, remove_tree
 from neuralchat.models.compat.torch import openmp_entry
+from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 # No -ffast-math: infinities mean something in the kernels, and so does the order of sums.
 FLAGS = ["-O3", "-march=native", "-fPIC", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]

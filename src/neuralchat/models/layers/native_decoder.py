@@ -181,10 +181,18 @@ class NativeDecoder:
         self.views = (LayerView * len(self.layers))(*self.layer_views(memory))
         hidden, inner = self.embedding.weight.shape[1], inside(first.linears[4]).out_features
         self.view = DecoderView(
-            self.views, len(self.layers), hidden, inside(first.linears[0]).out_features // self.head_size,
-            inside(first.linears[1]).out_features // self.head_size, inner, 0, epsilons.pop(), scales.pop(),
-            self.in_fp32(body.norm.weight), self.matrix_view(self.head),
-        )  # fmt: skip
+            self.views,
+            len(self.layers),
+            hidden,
+            inside(first.linears[0]).out_features // self.head_size,
+            inside(first.linears[1]).out_features // self.head_size,
+            inner,
+            0,
+            epsilons.pop(),
+            scales.pop(),
+            self.in_fp32(body.norm.weight),
+            self.matrix_view(self.head),
+        )
 
     def layer_views(self, memory: PagedMemory) -> Iterator[LayerView]:
         for place, parts in enumerate(self.layers):
@@ -247,9 +255,17 @@ class NativeDecoder:
             TextsView(
                 row.tables.ctypes.data, row.starts.ctypes.data, row.ends.ctypes.data, len(row.ends), row.tables.shape[1]
             ),
-            self.lora, pieces.ctypes.data, row.wanted.ctypes.data, len(self.places), len(pieces), len(row.wanted),
-            len(x), x.data_ptr(), cosine.data_ptr(), sine.data_ptr(),
-        )  # fmt: skip
+            self.lora,
+            pieces.ctypes.data,
+            row.wanted.ctypes.data,
+            len(self.places),
+            len(pieces),
+            len(row.wanted),
+            len(x),
+            x.data_ptr(),
+            cosine.data_ptr(),
+            sine.data_ptr(),
+        )
         status = self.code.decode(
             ctypes.byref(self.view), ctypes.byref(batch), ctypes.c_void_p(logits.data_ptr()), threads()
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from neuralchat.cache import WORK_PREFIX, broken_seal, cache_directory, keep_within_limit, seal, trusted_directory
 from neuralchat.console import inform
 from neuralchat.errors import ModelError, system_error_in, system_error_line
-from neuralchat.files import move, remove_tree, sweep_abandoned, working_directory_in
+from neuralchat.files import move, remove_tree
+from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 
 def cached_model(key: str, make: Callable[[Path], None], *, told: str, kept: str = "kept") -> Path:

@@ -21,17 +21,37 @@ from neuralchat.files import kind_of_mode, open_regular, read_file
 MAX_JSON_BYTES = 16 << 20
 # What libraries read whole; the largest tokenizers that are published have 35 MB.
 READ_WHOLE = (
-    "*config*.json", "*token*.json", "*vocab*.json", "*.index.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken",
+    "*config*.json",
+    "*token*.json",
+    "*vocab*.json",
+    "*.index.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
     "chat_template*",
-)  # fmt: skip
+)
 MAX_READ_WHOLE_BYTES = 256 << 20
 LFS_BEGINNING = b"version https://git-lfs"
 # Sizes that are a dimension of some weight, or less than one.
 SIZES = (
-    "hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "n_inner", "vocab_size", "head_dim", "d_kv",
-    "num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_heads", "n_positions",
+    "hidden_size",
+    "d_model",
+    "n_embd",
+    "intermediate_size",
+    "d_ff",
+    "n_inner",
+    "vocab_size",
+    "head_dim",
+    "d_kv",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "n_head",
+    "n_heads",
+    "num_heads",
+    "n_positions",
     "relative_attention_num_buckets",
-)  # fmt: skip
+)
 # Each layer has weights of its own.
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 # The most that a library builds beside weights, such as a list with an entry a layer or a table of positions.

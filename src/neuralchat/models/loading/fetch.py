@@ -24,16 +24,9 @@ from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import FetchError, ended_by_signals, system_error_in
-from neuralchat.files import (
-    file_sha256,
-    make_private_directory,
-    move,
-    new_file,
-    remove_tree,
-    sweep_abandoned,
-    working_directory_in,
-)
+from neuralchat.files import file_sha256, make_private_directory, move, new_file, remove_tree
 from neuralchat.models.compat.transformers import forget_quantization
+from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 
 @dataclass(frozen=True, kw_only=True)

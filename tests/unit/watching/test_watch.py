@@ -1,4 +1,4 @@
-"""training/watch.py: what does not work any more is told while it trains."""
+"""watching/watch.py: what does not work any more is told while it trains."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from support.runs import ROWS
 from transformers import TrainerState
 
-from neuralchat.training.counters import Counters
-from neuralchat.training.watch import Watch
+from neuralchat.watching.counters import Counters
+from neuralchat.watching.watch import Watch
 
 
 def watched(losses: list[float], norms: list[float], history: list[dict[str, float]] | None = None) -> None:

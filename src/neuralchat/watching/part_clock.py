@@ -22,6 +22,8 @@ class PartClock:
 
     seconds: dict[str, float] = field(default_factory=dict)
     rank_seconds: list[float] = field(default_factory=list)
+    # Of `passes`, when the ranks were last told of them.
+    told: float = field(default=0.0, init=False)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -47,6 +49,13 @@ class PartClock:
             if share is None:
                 return
             yield share
+
+    def own_step(self, rank: int, ranks: int) -> list[float]:
+        """Seconds of the passes since the last call, in this rank's place among all ranks; the others' are zero."""
+        passes = self.seconds.get(PASSES, 0.0)
+        places = [0.0] * ranks
+        places[rank], self.told = passes - self.told, passes
+        return places
 
     def see_ranks(self, seconds: Sequence[float]) -> None:
         """`seconds`: of the passes of the last step, of every rank."""

@@ -1,4 +1,4 @@
-"""training/speed_watch.py: a drop of speed is told with what the machine says, by readings that are put in."""
+"""watching/speed_watch.py: a drop of speed is told with what the machine says, by readings that are put in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from neuralchat.distributed.machine_load import MachineLoad
-from neuralchat.training.counters import Counters
-from neuralchat.training.part_clock import PASSES, PartClock
-from neuralchat.training.speed_watch import WINDOW_SECONDS, SpeedWatch, SpeedWindow, causes
+from neuralchat.watching.counters import Counters
+from neuralchat.watching.part_clock import PASSES, PartClock
+from neuralchat.watching.speed_watch import WINDOW_SECONDS, SpeedWatch, SpeedWindow, causes
 
 # Twenty seconds of one process on its two CPUs, alone.
 QUIET = MachineLoad(seconds=20, own_seconds=40, busy_seconds=40)
@@ -119,6 +119,9 @@ def test_parts_are_timed_and_steps_are_told_from_what_is_between_them() -> None:
     parts.add(PASSES, 2.0)
     assert set(parts.seconds) == {"reading", "saving", PASSES}
     assert parts.step_seconds == parts.seconds["reading"] + 2.0
+    assert parts.own_step(1, 2) == [0.0, 2.0]
+    parts.add(PASSES, 0.5)
+    assert parts.own_step(1, 2) == [0.0, 0.5]
     parts.see_ranks([1.0, 2.0])
     parts.see_ranks([0.5, 0.0])
     assert parts.rank_seconds == [1.5, 2.0]

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from neuralchat.console import note
 from neuralchat.distributed.machine_load import MachineLoad
-from neuralchat.training.counters import Counters
-from neuralchat.training.part_clock import PartClock
+from neuralchat.watching.counters import Counters
+from neuralchat.watching.part_clock import PartClock
 
 WINDOW_SECONDS = 20.0
 # Windows by which the usual speed is known; and how many slow ones in a row are no chance.

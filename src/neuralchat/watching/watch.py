@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from neuralchat.console import note
-from neuralchat.training.counters import Counters
+from neuralchat.watching.counters import Counters
 
 # Steps whose median is compared with the start, so that one hard batch is no news.
 RECENT_STEPS = 3
