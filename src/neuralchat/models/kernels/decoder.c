@@ -203,11 +203,7 @@ int decode(const decoder *d, const batch *b, float *logits, int threads) {
     for (int i = 0; i < 3; i++) w.low[i] = w.act + m * d->inner + i * m * rank;
 #pragma omp parallel num_threads(threads)
     {
-        float *scratch = memory(scratch_size);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
+        float *scratch = memory_of_thread(scratch_size, &failed);
 #pragma omp barrier
         if (!failed) {
             for (int64_t i = 0; i < d->count; i++) run_layer(d, b, &w, i, scratch);
@@ -226,11 +222,7 @@ int paged_attention(const paged_layer *l, const texts *t, const float *q, float 
     int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
-        float *scratch = memory(size);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
+        float *scratch = memory_of_thread(size, &failed);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; task++)
             if (scratch) attend(l, t, task, q, scratch, out);

@@ -261,11 +261,7 @@ int segment_attention_forward(const row_of *row, real *out, float *lse, int thre
     int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
-        float *scratch = memory(size);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
+        float *scratch = memory_of_thread(size, &failed);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < row->count * row->heads; task++)
             if (scratch) forward_task(row, row->segments + task / row->heads, task % row->heads, out, lse, scratch);
@@ -292,11 +288,7 @@ int segment_attention_backward(
     int failed = grad_keys == NULL;
 #pragma omp parallel num_threads(threads)
     {
-        float *scratch = memory(size);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
+        float *scratch = memory_of_thread(size, &failed);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < row->count * heads; task++) {
             const int64_t head = task % heads, i = task / heads;

@@ -53,3 +53,13 @@ static inline vec load_real(const real *p) { return load(p); }
 #endif
 
 static inline float *memory(int64_t floats) { return aligned_alloc(64, ROUND_UP(sizeof(float) * floats + 1, 64)); }
+
+// The same for one of several threads; where there is none, `failed` of all of them becomes 1.
+static inline float *memory_of_thread(int64_t floats, int *failed) {
+    float *own = memory(floats);
+    if (!own) {
+#pragma omp atomic write
+        *failed = 1;
+    }
+    return own;
+}
