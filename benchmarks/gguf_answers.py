@@ -7,6 +7,9 @@ For each type three models answer: torch in fp32, torch with the weights that th
 llama.cpp, which rounds the activations too: to half precision for f16, to blocks of 8 bits for all smaller types. One
 other token early in an answer makes another answer, so beginnings are compared besides, how right answers are (facts,
 likeness to the record's answer), and with --forced tokens one by one, each after torch's own.
+--causes parts rounding from faults for q8_0, which --only_causes does alone: the bytes beside those that llama.cpp's
+quantizer makes of the fp32 and the f16 file; llama.cpp with the stored values as fp32 against torch with them (no
+activations rounded in either); llama.cpp with the file against torch that rounds activations as llama.cpp does.
 --merged compares what `export --merge` writes too, read by plain transformers, with the run's own answers.
 """
 
@@ -16,7 +19,8 @@ import argparse
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +39,7 @@ from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.engine.llama.llama_server import LlamaServer
 from neuralchat.inference.gguf_text import write_gguf_of
 from neuralchat.inference.origin import origin_of
+from neuralchat.models.compat.llama_cpp import quantized
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import tensor_type
 from neuralchat.models.gguf.writing import named_weights
@@ -42,6 +47,7 @@ from neuralchat.models.gguf.writing import named_weights
 GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"], "repeat_penalty": 1.0}
 POSITIONS = 2048
 FIRST_TOKENS = 16
+BLOCK = 32
 FIRST_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|\n|$)", re.DOTALL)
 
 
@@ -99,6 +105,81 @@ def store(model: Any, file: Path) -> None:
             weight[order.flatten().long()] = values.view(weight.shape)
 
 
+def rounded(values: torch.Tensor) -> torch.Tensor:
+    """Activations as llama.cpp multiplies them with q8_0 weights: 32 numbers share a scale in half precision."""
+    blocks = values.reshape(-1, BLOCK)
+    scale = blocks.abs().amax(1, keepdim=True) / 127
+    whole = torch.where(scale > 0, blocks / scale, 0.0).round()
+    return (whole * scale.half().float()).view(values.shape)
+
+
+@contextmanager
+def rounded_activations(model: Any) -> Iterator[None]:
+    """The inputs of all matrices, the last one's too."""
+
+    def round_input(_: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (rounded(inputs[0]),)
+
+    matrices = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    hooks = [matrix.register_forward_pre_hook(round_input) for matrix in matrices]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def chosen(model: Any, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """How many tokens, beginnings and answers are what the model itself would have chosen after the tokens before."""
+    same = [
+        (scores_of(model, prompt, answer).argmax(-1) == torch.tensor(answer)).tolist()
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    return {
+        "whole answers": share([all(found) for found in same]),
+        f"first {FIRST_TOKENS} tokens": share([all(found[:FIRST_TOKENS]) for found in same]),
+        "tokens": share([each for found in same for each in found]),
+    }
+
+
+def own_bytes(file: Path, exact: Path) -> dict[str, Any]:
+    """The tensors of a file that are, byte for byte, what llama.cpp's quantizer makes of the same ones in `exact`."""
+    values = {tensor.name: tensor for tensor in gguf.GGUFReader(exact).tensors}
+    same = []
+    for tensor in gguf.GGUFReader(file).tensors:
+        if tensor.tensor_type == gguf.GGMLQuantizationType.Q8_0:
+            source = values[tensor.name]
+            made = quantized(gguf.quants.dequantize(source.data, source.tensor_type), tensor.tensor_type)
+            same.append(made.ravel() == tensor.data.ravel())
+    return {
+        "matrices": share([bool(each.all()) for each in same]),
+        "bytes": share([int(each.sum()) for each in same], of=sum(each.size for each in same)),
+    }
+
+
+def causes(model: Any, bot: Chatbot, asked: dict[str, Any], answers: Sequence[Any], file: Path) -> dict[str, Any]:
+    """`model` with its own weights, which are put back; `answers`: llama.cpp's, of the q8_0 file."""
+    kept = {name: weight.clone() for name, weight in model.state_dict().items()}
+    found: dict[str, Any] = {}
+    other = file.with_name("other.gguf")
+    for kind in ("f32", "f16"):
+        write_gguf_of(other, model, bot.voice, tensor_type(kind), kind)
+        found[f"bytes that llama.cpp's quantizer makes of the {kind} file"] = own_bytes(file, other)
+    store(model, file)
+    write_gguf_of(other, model, bot.voice, tensor_type("f32"), "stored values as f32")
+    server = LlamaServer(other, positions=POSITIONS, slots=1, threads=torch.get_num_threads())
+    unrounded = llama_answers(server, asked["prompts"], bot.voice.end_ids, asked["new"])
+    server.close()
+    for name, given in (("the stored values as f32", unrounded), ("q8_0", answers)):
+        found[f"llama.cpp with {name}, as torch with the stored weights chooses"] = chosen(
+            model, asked["prompts"], given
+        )
+    with rounded_activations(model):
+        found["llama.cpp with q8_0, as torch with stored weights and rounded activations chooses"] = chosen(
+            model, asked["prompts"], answers
+        )
+    model.load_state_dict(kept)
+    return found
+
+
 class OneWeight:
     """A model with one weight, for the table of names."""
 
@@ -112,8 +193,8 @@ class OneWeight:
         return {self.name: self.model.state_dict()[self.name]}
 
 
-def share(pairs: Sequence[bool]) -> dict[str, Any]:
-    return {"equal": sum(pairs), "of": len(pairs), "share": round(sum(pairs) / len(pairs), 4)}
+def share(equal: Sequence[bool] | Sequence[int], of: int | None = None) -> dict[str, Any]:
+    return {"equal": sum(equal), "of": of or len(equal), "share": round(sum(equal) / (of or len(equal)), 4)}
 
 
 def alike(expected: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, Any]:
@@ -153,6 +234,9 @@ def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], director
     write_gguf_of(file, model, bot.voice, tensor_type(kind), kind)
     server = LlamaServer(file, positions=POSITIONS, slots=1, threads=torch.get_num_threads())
     answers = llama_answers(server, prompts, ends, asked["new"])
+    if asked["only causes"]:
+        server.close()
+        return causes(model, bot, asked, answers, file)
     tokens, gaps, all_gaps = [], [], []
     for prompt, one, other in zip(prompts, expected, answers, strict=True):
         best = scores_of(model, prompt, one).topk(2).values
@@ -181,6 +265,8 @@ def compare(kind: str, model: Any, bot: Chatbot, asked: dict[str, Any], director
     found["torch with the stored weights against torch"] = alike(expected, rounded, tokenizer)
     found["llama.cpp against torch with the stored weights"] = alike(rounded, answers, tokenizer)
     model.load_state_dict(kept)
+    if asked["causes"]:
+        found |= causes(model, bot, asked, answers, file)
     return found
 
 
@@ -214,6 +300,8 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=["f16", "q8_0"])
     parser.add_argument("--max_new_tokens", type=int, default=48)
     parser.add_argument("--forced", action="store_true", help="compare tokens one by one too")
+    parser.add_argument("--causes", action="store_true", help="part the rounding of weights and activations (q8_0)")
+    parser.add_argument("--only_causes", action="store_true", help="that alone")
     parser.add_argument("--merged", action="store_true", help="the merged model in plain transformers too")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -221,10 +309,13 @@ def main() -> None:
     model = whole_model(bot, origin_of(options.run).method, allow_lossy=False).eval()
     records = [r for f in options.questions for r in list(read_records([f], RecordReport()))[: options.first]]
     prompts = [bot.voice.whole_prompt(record.turns[:-1]) for record in records]
-    answers = torch_answers(model, prompts, bot.voice.end_ids, options.max_new_tokens)
+    if (options.causes or options.only_causes) and options.types != ["q8_0"]:
+        parser.error("--causes and --only_causes are for --types q8_0")
+    alone = options.only_causes
+    answers = [] if alone else torch_answers(model, prompts, bot.voice.end_ids, options.max_new_tokens)
     asked = {
         "prompts": prompts, "answers": answers, "records": records, "new": options.max_new_tokens,
-        "forced": options.forced,
+        "forced": options.forced, "causes": options.causes, "only causes": alone,
     }  # fmt: skip
     result: dict[str, Any] = {}
     if options.merged:

@@ -10,6 +10,7 @@ from neuralchat.config.schema import SCHEMA
 from neuralchat.data.templates.template import Template
 from neuralchat.inference.origin import Origin, mapping_in
 from neuralchat.models.loading.base_licence import licence_of_base
+from neuralchat.models.loading.hub_id import hub_id_of
 from neuralchat.runs.directory import MANIFEST, read_manifest
 from neuralchat.runs.kept_evaluation import kept_evaluation
 from neuralchat.runs.model_card import model_card
@@ -98,5 +99,7 @@ def card_of_export(
         use=use,
         evaluation=kept_evaluation(Path(origin.name)) if is_run else (),
         licence=licence_of_base(origin.source),
+        # A model of which all weights were trained is its own source.
+        hub_id=hub_id_of(str(mapping_in(manifest, "base_model").get("name")), origin.source.name),
         template_in=template_in,
     )

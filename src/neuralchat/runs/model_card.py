@@ -29,18 +29,20 @@ def model_card(
     use: str = "",
     evaluation: Sequence[KeptFigure] = (),
     licence: str | None = None,
+    hub_id: str | None = None,
     template_in: str = MANIFEST,
 ) -> str:
     """`with_neuralchat`, `without_neuralchat`: Python code that asks one question; the second may be empty. `use`: how
     a file for other programs is used, in the place of both. `licence`: of the base model, None where it does not say.
-    `template_in`: the file beside the card that holds the template; empty where none does.
+    `hub_id`: what the hub calls the base model, None where it does not know it. `template_in`: the file beside the card
+    that holds the template; empty where none does.
     """
     base, adapter = manifest["base_model"]["name"], manifest["adapter"]
     method, merged = adapter["method"], adapter.get("merged")
     whole = method == "none"
-    # The hub takes only names of its own there.
     is_local = Path(base).is_dir() or base.startswith(("/", ".", "~")) or base.count("/") > 1
-    facts: dict[str, Any] = {} if is_local else {"base_model": plain(base)}
+    # The hub takes only names of its own there.
+    facts: dict[str, Any] = {} if hub_id is None else {"base_model": plain(hub_id)}
     if licence is not None and LICENCE_NAME.fullmatch(licence.lower()):
         facts["license"] = licence.lower()
     facts["library_name"] = ("gguf" if use else "transformers") if whole or use else "peft"
@@ -59,6 +61,7 @@ def model_card(
         "",
         f"{what} with NeuralChat{version(manifest)}{on_examples(manifest)}.",
         f"Prompt template: {in_text(manifest['template']['name'])}.",
+        *hub_name_lines(shown, hub_id),
         *table(manifest, licence),
         *evaluation_lines(evaluation),
         "",
@@ -88,6 +91,16 @@ def model_card(
     holds = f"; `{template_in}` holds the template" if template_in else ""
     parts += ["", f"The prompt must be written as in training{holds}."]
     return "\n".join(parts) + "\n"
+
+
+def hub_name_lines(shown: str, hub_id: str | None) -> list[str]:
+    """What the hub's name of the base model leaves open: that there is none, or that the weights were not its own."""
+    if hub_id is None:
+        return ["", f"No name on the hub is known for {shown}, so the field `base_model` is left out."]
+    if "/" in shown or hub_id.partition("/")[2] == shown:
+        return []
+    other = f"{shown} is {in_text(hub_id)} under another name"
+    return ["", f"{other}; its weights may be rounded to fewer bits than there."]
 
 
 def combined_with(manifest: dict[str, Any]) -> str:

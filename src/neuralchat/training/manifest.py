@@ -22,6 +22,7 @@ from neuralchat.models.loading.base_fingerprint import commit_of
 from neuralchat.models.loading.base_licence import licence_of_base
 from neuralchat.models.loading.base_model import resolve
 from neuralchat.models.loading.gguf_base import is_gguf_file
+from neuralchat.models.loading.hub_id import hub_id_of
 from neuralchat.runs.advice import advice
 from neuralchat.runs.directory import MANIFEST, REPORT, json_text, read_metrics
 from neuralchat.runs.model_card import model_card
@@ -72,6 +73,7 @@ def card_of(session: Session, manifest: dict[str, Any]) -> str:
         with_neuralchat=with_neuralchat(whole=whole),
         without_neuralchat=code,
         licence=licence_of_base(session.source),
+        hub_id=hub_id_of(session.source.name),
     )
 
 

@@ -75,13 +75,15 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
     # True and False are counted, of numbers the mean is taken.
     assert "questions: short 50%\n" in capsys.readouterr().out
-    file.write_text("def length(question, answer, expected):\n    return len(answer)\n")
+    file.write_text("def length(question, answer, expected):\n    return len(answer)\ndef one(answer):\n    return 1\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:length")
     assert "questions: length 1.500\n" in capsys.readouterr().out
     for named, reason in (
         (f"{file}:tall", "has no function tall"),
         (f"{tmp_path}/none.py:short", "none.py does not exist"),
         ("short", "name a file and a function of it"),
+        # Before hours of answers, not after them.
+        (f"{file}:one", r"one of .*scoring.py takes \(answer\); it is called as one\(question, answer, expected\)"),
     ):
         with pytest.raises(ArgumentsError, match=reason):
             run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", named)

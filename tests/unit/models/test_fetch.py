@@ -37,7 +37,7 @@ def make_wheel(path: Path, members: dict[str, bytes]) -> Path:
 def model_of(wheel: Path, **changes: Any) -> PackagedModel:
     values: dict[str, Any] = {
         "requirement": "package==1.0", "member": MEMBER, "wheel_sha256": sha256(wheel.read_bytes()),
-        "gguf_sha256": sha256(GGUF), "description": "a small model",
+        "gguf_sha256": sha256(GGUF), "description": "a small model", "hub_id": "org/model",
     }  # fmt: skip
     return PackagedModel(**{**values, **changes})
 

