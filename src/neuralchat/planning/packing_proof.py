@@ -18,6 +18,9 @@ PROOF_EXAMPLES = 4
 PROOF_TOKENS = 512
 # fp32 rounding grows through a deep model; mixed samples or shifted positions are off by far more.
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 1e-1}
+# Some models round worse in bf16, most of all on a base in few bits: up to so many times as far as two unpacked passes
+# are apart, and never as far as a missing example is, which is some 0.8.
+NOISE_FACTOR, MOST_ROUNDING = 2.0, 0.3
 
 
 def proof_examples(store: ExampleStore) -> list[Example]:
@@ -52,11 +55,22 @@ def prove_packing(model: Any, layout: Layout, examples: Sequence[Example], *, pa
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
         expected = alone(model, trained, examples, pad_id)
         found = packed(model, trained, layout.pack(examples))
+        allowed = TOLERANCE[dtype]
+        if dtype == torch.bfloat16 and worst_difference(expected, found) > allowed:
+            allowed = max(allowed, rounding(model, trained, examples, pad_id, expected))
     finally:
         for name, parameter in trained.items():
             parameter.data.copy_(before[name])
         model.train(was_training)
-    return compare(expected, found, TOLERANCE[dtype])
+    return compare(expected, found, allowed)
+
+
+def rounding(
+    model: Any, trained: dict[str, Any], examples: Sequence[Example], pad_id: int, alone: dict[str, torch.Tensor]
+) -> float:
+    """How far rounding alone may take two passes apart: by padding, which moves nothing but roundings."""
+    padded = loss_and_gradients(trained, padded_loss_sum(model, examples, pad_id=pad_id))
+    return min(NOISE_FACTOR * worst_difference(alone, padded), MOST_ROUNDING)
 
 
 def alone(model: Any, trained: dict[str, Any], examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
@@ -90,18 +104,27 @@ def loss_and_gradients(trained: dict[str, Any], loss: torch.Tensor) -> dict[str,
     return {"loss": loss.detach().reshape(1), **found}
 
 
-def compare(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], tolerance: float) -> float:
-    """Largest relative difference in norm over loss and the whole gradient."""
+def differences(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> tuple[float, float]:
+    """Relative differences in norm: of the loss, and of the whole gradient."""
     names = [name for name in expected if name != "loss"]
-    missing = [name for name in names if name not in found]
     loss_error = float((found["loss"] - expected["loss"]).abs() / expected["loss"].abs())
     difference = torch.stack([(found[n] - expected[n]).norm() for n in names if n in found]).norm()
     size = torch.stack([expected[n].norm() for n in names]).norm()
-    gradient_error = float(difference / size)
-    worst = max(loss_error, gradient_error)
-    if missing or not worst <= tolerance:
+    return loss_error, float(difference / size)
+
+
+def worst_difference(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
+    return max(differences(expected, found))
+
+
+def compare(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], tolerance: float) -> float:
+    """The larger of their differences. Raises PackingError where it is above `tolerance` or a gradient is missing."""
+    missing = [name for name in expected if name not in found]
+    loss_error, gradient_error = differences(expected, found)
+    # Not by the larger: a maximum may pass over what is not a number.
+    if missing or not (loss_error <= tolerance and gradient_error <= tolerance):
         raise PackingError(
             f"packed training is not exact: loss differs by {loss_error:.1e}, gradients by {gradient_error:.1e} "
             f"(allowed {tolerance:.0e})" + (f", {len(missing)} gradient(s) are missing" if missing else "")
         )
-    return worst
+    return max(loss_error, gradient_error)

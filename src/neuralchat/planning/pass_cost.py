@@ -59,15 +59,16 @@ class SizeRule:
     head_share: float
 
     def of_packed(self, batch: Packed) -> MicroBatchSize:
+        tokens = packed_tokens(batch)
         if isinstance(batch, PackedSeq2Seq):
-            tokens, predicted = len(batch.source_ids) + len(batch.decoder_ids), float(len(batch.target_ids))
+            predicted = float(len(batch.target_ids))
         else:
-            tokens, predicted = len(batch.input_ids), batch.supervised_tokens + compared_weight(batch)
+            predicted = batch.supervised_tokens + compared_weight(batch)
         return MicroBatchSize(tokens, tokens + self.head_share * predicted)
 
     def of_padded(self, examples: Sequence[Example]) -> MicroBatchSize:
         """Every position of a padded batch has logits."""
-        tokens = len(examples) * max(len(example.input_ids) for example in examples)
+        tokens = padded_tokens(examples)
         return MicroBatchSize(tokens, tokens * (1 + self.head_share))
 
     def of_padded_general(self, examples: Sequence[Example]) -> MicroBatchSize:
@@ -76,6 +77,18 @@ class SizeRule:
 
     def of_examples(self, examples: Sequence[Example], layout: Layout | None) -> MicroBatchSize:
         return self.of_padded(examples) if layout is None else self.of_packed(layout.pack(examples))
+
+
+def packed_tokens(batch: Packed) -> int:
+    """Computed at once."""
+    if isinstance(batch, PackedSeq2Seq):
+        return len(batch.source_ids) + len(batch.decoder_ids)
+    return len(batch.input_ids)
+
+
+def padded_tokens(examples: Sequence[Example]) -> int:
+    """The same, padding included."""
+    return len(examples) * max(len(example.input_ids) for example in examples)
 
 
 def compared_weight(batch: PackedBatch) -> float:

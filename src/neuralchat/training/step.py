@@ -29,6 +29,8 @@ from neuralchat.distributed.collectives import all_gather_object, sum_gradients,
 from neuralchat.models.adapters.teacher import Teacher
 from neuralchat.models.losses.causal import KnownStates, causal_packed_sums, causal_padded_divergence_sum
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
+from neuralchat.planning.pass_cost import packed_tokens, padded_tokens
+from neuralchat.training.freed_pages import FreedPages
 from neuralchat.training.stopping import (
     Failure,
     FailureKind,
@@ -101,6 +103,7 @@ class GradientSum:
         self.on_micro_batch = on_micro_batch
         self.kept = kept
         self.parts = parts or PartClock()
+        self.freed_pages = FreedPages()
 
     def step(self, share: StepShare, supervised_tokens: int, step: int, sources: Callable[[], list[str]]) -> StepResult:
         """Leave the step's gradient in the parameters. `supervised_tokens`: of all ranks. `step`: from 1, for messages.
@@ -143,6 +146,7 @@ class GradientSum:
                 pad_id=self.pad_id,
                 label_smoothing=self.label_smoothing,
                 kept=self.kept,
+                before=self.freed_pages.before,
             ):
                 if not torch.isfinite(loss):
                     return NO_SUMS, Failure(FailureKind.NONFINITE, f"the loss is {loss.item()}", sources)
@@ -194,14 +198,16 @@ def micro_batch_sums(
     pad_id: int,
     label_smoothing: float = 0.0,
     kept: KeptKnowledge | None = None,
+    before: Callable[[int], None] = lambda _tokens: None,
 ) -> Iterator[tuple[Tensor, Tensor | None, list[str]]]:
     """(loss sum, divergence sum where something is compared, sources of its records) of each micro-batch.
 
-    Ends early once a signal has asked to stop.
+    Ends early once a signal has asked to stop. `before` is told how many tokens are computed at once next.
     """
     for batch in share.packed:
         if signals.stop is not None:
             return
+        before(packed_tokens(batch))
         if kept is not None and kept.known is not None and isinstance(batch, PackedBatch):
             yield *causal_packed_sums(model, batch, kept.known, label_smoothing=label_smoothing), list(batch.sources)
         else:
@@ -209,10 +215,12 @@ def micro_batch_sums(
     for examples in share.padded:
         if signals.stop is not None:
             return
+        before(padded_tokens(examples))
         loss = padded_loss_sum(model, examples, pad_id=pad_id, label_smoothing=label_smoothing)
         yield loss, None, [example.source for example in examples]
     for examples in share.padded_general:
         if signals.stop is not None or kept is None or kept.teacher is None:
             return
+        before(padded_tokens(examples))
         divergence = causal_padded_divergence_sum(model, kept.teacher, examples, pad_id=pad_id)
         yield torch.zeros_like(divergence), divergence, []

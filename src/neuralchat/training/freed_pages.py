@@ -1,0 +1,20 @@
+"""Pages that smaller micro-batches left behind, given back before a larger one."""
+
+from __future__ import annotations
+
+from neuralchat.models.kernels.allocator import give_back_freed_pages
+
+
+class FreedPages:
+    """Freed pages are kept, so that micro-batches of like size find them again. A larger one has larger tensors, which
+    the gaps of smaller ones do not hold: its memory would come on top of them, and no forecast could tell how much.
+    """
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def before(self, tokens: int) -> None:
+        """Of the next micro-batch, as many as are computed at once."""
+        if tokens > self.largest:
+            self.largest = tokens
+            give_back_freed_pages()
