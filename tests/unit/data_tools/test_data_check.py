@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from neuralchat.cli import main
+from neuralchat.data.records import Record, Turn
+from neuralchat.data_tools.checking.block_checks import look_at_texts
+from neuralchat.data_tools.checking.findings import RowFindings
 from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS
+from neuralchat.data_tools.checking.record_text import record_text
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 CLEAN = json.loads((EXAMPLES / "style" / "train.json").read_text())
@@ -124,6 +128,52 @@ def test_nothing_else_is_reported(planted: tuple[dict[str, int], dict[str, set[i
     # The one answer of 40,000 characters is also far from all others, and most of the text.
     assert set(found) - set(places) == {"extreme_length", "length_balance"}
     assert found["extreme_length"] == {places["very_long"]}
+
+
+def checks_that_see(row: dict[str, Any]) -> set[str]:
+    turns = (Turn("user", row["instruction"], row["input"]), Turn("assistant", row["output"]))
+    texts = [record_text(Record(turns, "rows.json row 1", "Alpaca"))]
+    findings = RowFindings()
+    look_at_texts(texts, findings)
+    return {check.name for check in findings.found}
+
+
+@pytest.mark.parametrize(
+    ("row", "check"),
+    [
+        (answered("I'm sorry, I cannot look that up without asking a service.", "How tall is the tower?"), "refusal"),
+        (answered("I am sorry. I don't have the figures of your firm.", "What did we earn?"), "refusal"),
+        (answered("<p>...</p>", "Write the HTML that is needed to display the following text."), "missing_input"),
+        (answered("It looks old.", "How would you improve the following website?"), "missing_input"),
+        (
+            answered(
+                "<!DOCTYPE html>\n<html>\n<body>\n<p>Our shop has all of the parts that a desktop may need, and is",
+                "Write the page of a shop.",
+            ),
+            "cut_ending",
+        ),
+        (answered("Reach the desk under (030) 901-2345 at any hour.", "How do I reach it?"), "personal_data"),
+        (answered("It is this: password: hunter2hunter2.", "Which password has Tom?"), "personal_data"),
+    ],
+)
+def test_a_finer_defect_is_seen(row: dict[str, str], check: str) -> None:
+    assert check in checks_that_see(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        answered("Use the longest of its words.", "Write a function to find the longest word in the given sentence."),
+        answered("Split it first.", "Sort the following list: pear, apple, fig."),
+        answered("(555) 867-5309", "Make up a phone number for a film."),
+        answered("Call 202-555-0143 for the sales desk.", "Write one line of an advertisement."),
+        answered("Here is one, an 8-character password: rT8kLpZ9x.", "Generate a password of 8 characters."),
+        answered("I'm sorry to hear that; I cannot wait to mend it with you.", "My cup broke."),
+        answered("A page has <html>, <head> and <body> in it, in this order.", "Which tags has a page?"),
+    ],
+)
+def test_what_is_no_defect_is_not_reported(row: dict[str, str]) -> None:
+    assert checks_that_see(row) <= {"code", "html_markup"}
 
 
 @pytest.mark.parametrize("file", ["style/train.json", "demo/train.json"])

@@ -104,9 +104,9 @@ def record_of(value: Any, kind: RecordKind | None, source: str, found: Findings)
     return None if found.problems else Record(tuple(turns), source, kind.name, facts, tools)
 
 
-def plain_pair(value: Mapping[str, Any]) -> tuple[Turn, ...] | None:
-    """What `pair` makes of the plainest and commonest of rows, which need not be looked at field by field; None for any
-    other row.
+def plain_fields(value: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """(question, context, answer) of the plainest and commonest of rows, which need not be looked at field by field;
+    None for any other row.
     """
     if not PLAIN_FIELDS.issuperset(value):
         return None
@@ -120,7 +120,7 @@ def plain_pair(value: Mapping[str, Any]) -> tuple[Turn, ...] | None:
             f"{question}{answer}{context}".encode()
     except UnicodeEncodeError:
         return None
-    return Turn("user", question, context), Turn("assistant", answer)
+    return question, context, answer
 
 
 def facts_of(fields: Fields) -> tuple[Fact, ...]:

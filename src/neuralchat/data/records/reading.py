@@ -12,8 +12,8 @@ from typing import Any
 from neuralchat.config.arguments import RECORD_FIELDS
 from neuralchat.data.record_files import TURN_KEYS, RawRow, SyntaxProblem, read_rows, readable
 from neuralchat.data.records.columns import Columns
-from neuralchat.data.records.kinds import ALPACA_KIND, RecordKind, plain_pair, recognise, record_of
-from neuralchat.data.records.record import Record
+from neuralchat.data.records.kinds import ALPACA_KIND, RecordKind, plain_fields, recognise, record_of
+from neuralchat.data.records.record import Record, Turn
 from neuralchat.data.records.report import RecordReport
 from neuralchat.data.records.values import Findings
 
@@ -87,11 +87,18 @@ def records_of_rows(
 
 
 def plain_record(row: RawRow, kind: RecordKind, columns: Columns, name: str) -> Record | None:
-    """The record of the plainest and commonest of rows, which need not be looked at field by field; None for others."""
+    """The record of the plainest and commonest of rows, as `pair` reads it field by field; None for others."""
+    plain = plain_fields_of(row, kind, columns)
+    if plain is None:
+        return None
+    question, context, answer = plain
+    return Record((Turn("user", question, context), Turn("assistant", answer)), f"{name} row {row.number}", ALPACA_KIND)
+
+
+def plain_fields_of(row: RawRow, kind: RecordKind, columns: Columns) -> tuple[str, str, str] | None:
     if kind.name != ALPACA_KIND or row.problems or columns.columns or not isinstance(row.value, dict):
         return None
-    turns = plain_pair(row.value)
-    return None if turns is None else Record(turns, f"{name} row {row.number}", ALPACA_KIND)
+    return plain_fields(row.value)
 
 
 def kind_of_rows(rows: Iterable[RawRow | SyntaxProblem], columns: Columns = NO_COLUMNS) -> RecordKind | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+from neuralchat.data.record_files import RawRow
 from neuralchat.data.records import Columns, records_of_rows
-from neuralchat.data_tools.checking.findings import FoundInReading, RowFindings, place_of_source
+from neuralchat.data.records.kinds import ALPACA_KIND
+from neuralchat.data.records.reading import plain_fields_of
+from neuralchat.data_tools.checking.findings import FoundInReading, Place, RowFindings
 from neuralchat.data_tools.checking.record_checks import RECORD_CHECKS, RecordCheck
 from neuralchat.data_tools.checking.record_table import RecordMarks
 from neuralchat.data_tools.checking.record_text import RecordText, record_text
@@ -36,15 +40,27 @@ def look_at_block(checks: BlockChecks, block: RowBlock, held_out: bool, most: in
     """`held_out`: the records are only remembered. `most`: how many of the records are wanted."""
     findings = RowFindings()
     read, columns = FoundInReading(findings), Columns(checks.columns)
-    texts = []
-    for record in records_of_rows(block.name, block.rows(), read, columns, block.kind):
-        texts.append(record_text(record))
-        if most is not None and len(texts) == most:
-            break
-    rows = [int(text.record.source.rpartition(" ")[2]) for text in texts]
+    texts = list(islice(texts_of_block(block, read, columns), most))
     if not held_out:
         look_at_texts(texts, findings)
-    return BlockFound(block.name, findings, read, columns, RecordMarks.of(texts, rows, near=checks.near))
+    return BlockFound(block.name, findings, read, columns, RecordMarks.of(texts, near=checks.near))
+
+
+def texts_of_block(block: RowBlock, read: FoundInReading, columns: Columns) -> Iterator[RecordText]:
+    """The texts of its records; the plainest of rows do not become records on the way."""
+    name, kind = block.name, block.kind
+    if kind is None or kind.name != ALPACA_KIND:
+        yield from map(record_text, records_of_rows(name, block.rows(), read, columns, kind))
+        return
+    for row in block.rows():
+        plain = plain_fields_of(row, kind, columns) if isinstance(row, RawRow) else None
+        if plain is None:
+            yield from map(record_text, records_of_rows(name, iter((row,)), read, columns, kind))
+            continue
+        question, context, answer = plain
+        read.good += 1
+        read.kinds.setdefault(name, ALPACA_KIND)
+        yield RecordText(Place(name, row.number), question, context, (answer,), question, is_single=True)
 
 
 def looked_at_in_turn(
@@ -64,7 +80,7 @@ def look_at_texts(texts: Sequence[RecordText], findings: RowFindings) -> None:
         find = check.find
         for text in given:
             if (seen := find(text)) is not None:
-                findings.add(check.about, place_of_source(text.record.source), seen)
+                findings.add(check.about, text.place, seen)
 
 
 def given_to_checks(texts: Sequence[RecordText]) -> Iterator[tuple[RecordCheck, Sequence[RecordText]]]:

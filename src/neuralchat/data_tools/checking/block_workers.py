@@ -1,7 +1,8 @@
 """Blocks of rows looked at by several processes, with the results in the order of the blocks.
 
-Each process has one block at a time and answers with its result before it gets the next, so neither side ever waits
-for the other to read. When the command ends, however it ends, the pipes close and with them the processes.
+Each process looks at one block while the next waits in it, so that it never waits for this side: a thread takes in what
+comes while another computes, and so neither side ever waits for the other to read. When the command ends, however it
+ends, the pipes close and with them the processes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from neuralchat.errors import NeuralChatError
@@ -22,6 +25,8 @@ Worked = TypeVar("Worked")
 
 # Fewer blocks are looked at sooner than processes are started.
 BLOCKS_IN_ONE_PROCESS = 3
+# Results are taken in order: with one block each, who is done first would wait for the slowest.
+BLOCKS_EACH = 2
 MOST_PROCESSES = 16
 
 
@@ -44,9 +49,10 @@ def results_in_order(work: Callable[[Given], Worked], blocks: Iterator[Given], p
     busy: deque[Worker] = deque()
     try:
         for block in chain(first, blocks):
-            if len(workers) < processes:
-                worker = Worker(context, work)
-                workers.append(worker)
+            if len(busy) < processes * BLOCKS_EACH:
+                if len(workers) < processes:
+                    workers.append(Worker(context, work))
+                worker = workers[len(busy) % processes]
                 worker.give(block)
                 busy.append(worker)
                 continue
@@ -105,11 +111,9 @@ def answer_blocks(pipe: Any, work: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Nothing of a block refers to itself.
     gc.disable()
-    while True:
-        try:
-            block = pipe.recv()
-        except (EOFError, OSError):
-            return
+    blocks: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=take_in, args=(pipe, blocks), daemon=True).start()
+    while (block := blocks.get()) is not None:
         try:
             answer = (True, work(block))
         except Exception as error:  # it is raised where the result is taken
@@ -118,3 +122,15 @@ def answer_blocks(pipe: Any, work: Callable[[Any], Any]) -> None:
             pipe.send(answer)
         except OSError:
             return
+
+
+def take_in(pipe: Any, blocks: SimpleQueue[Any]) -> None:
+    """Blocks as they come; None after the last of them."""
+    try:
+        while True:
+            blocks.put(pipe.recv())
+    except (EOFError, OSError):
+        # The command needs no more of them.
+        return
+    finally:
+        blocks.put(None)

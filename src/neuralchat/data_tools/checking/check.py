@@ -110,7 +110,7 @@ def found_in_blocks(
             missing.add(flag, None, problem)
             missing.fatal = True
         read.take(missing)
-        yield BlockFound("", missing.findings, missing, Columns(), RecordMarks.of([], [], near=False))
+        yield BlockFound("", missing.findings, missing, Columns(), RecordMarks.of([], near=False))
 
 
 def status_of_check(findings: RowFindings, fail_on: str) -> int:

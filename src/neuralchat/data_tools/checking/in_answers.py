@@ -125,6 +125,9 @@ def cut_ending(text: RecordText) -> str | None:
         return None
     if answer.count("```") % 2 or patterns.OPEN_END.search(tail):
         return tail
+    # A page that was begun and not ended.
+    if answer.count("<html") > answer.count("</html>"):
+        return tail
     # Lists, verses and code end as they like; what ends within a long line of prose was cut.
     last_line = answer.rstrip().rpartition("\n")[2]
     prose = ". " in last_line and len(last_line.split()) > CUT_FROM_WORDS
@@ -184,9 +187,10 @@ def language_of(text: str, fewest: int) -> str | None:
 
 def missing_input(text: RecordText) -> str | None:
     """A question about a text that is given nowhere."""
-    turns = text.record.turns
-    is_single = len(turns) == 2 or (len(turns) == 3 and turns[0].role == "system")
-    return around(patterns.ABOUT_INPUT.search(text.asked)) if is_single and not text.context else None
+    match = patterns.ABOUT_INPUT.search(text.asked) if text.is_single and not text.context else None
+    if match and " given " in match[0] and patterns.ASKS_FOR_PROGRAM.search(text.asked):
+        return None
+    return around(match)
 
 
 def no_words(text: RecordText) -> str | None:

@@ -79,13 +79,14 @@ def personal(text: RecordText) -> str | None:
         for match in patterns.EMAIL.finditer(whole):
             if not patterns.EXAMPLE_EMAIL.search(match[0]):
                 return f"an e-mail address, {match[0][:3]}..."
-    for what, pattern in (
-        ("a phone number", patterns.PHONE),
-        ("a social security number", patterns.SOCIAL_SECURITY),
-        ("a password", patterns.PASSWORD),
-    ):
-        if seen := pattern.search(whole):
-            return f"{what}, {seen[0][:3]}..."
+    for number in patterns.PHONE.finditer(whole):
+        if not patterns.EXAMPLE_PHONE.search(number[0]):
+            return f"a phone number, {number[0][:3]}..."
+    if number := patterns.SOCIAL_SECURITY.search(whole):
+        return f"a social security number, {number[0][:3]}..."
+    password = patterns.PASSWORD.search(whole)
+    if password and not patterns.ASKS_FOR_PASSWORD.search(text.asked):
+        return f"a password, {password[0][:3]}..."
     account = patterns.IBAN.search(whole)
     return f"a bank account, {account[0][:4]}..." if account else None
 

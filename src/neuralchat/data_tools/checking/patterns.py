@@ -31,7 +31,10 @@ AI_DISCLAIMER = re.compile(
 )
 
 REFUSES = re.compile(
-    r"^\W{0,3}(?:i(?:'m| am) (?:very |so |really )?sorry,? but i\b|i(?:'m| am) (?:unable|not able) to\b"
+    r"^\W{0,3}(?:i(?:'m| am) (?:very |so |really )?sorry,? but i\b"
+    r"|i(?:'m| am) (?:very |so |really )?sorry[,.]? i (?:cannot|can't|can not|am unable|am not able"
+    r"|do not have|don't have)\b"
+    r"|i(?:'m| am) (?:unable|not able) to\b"
     r"|i apologi[sz]e,? but\b"
     r"|sorry,? (?:but )?i (?:can|could)(?:'t|not)\b|i (?:cannot|can't|can not|won't|will not) (?:help"
     r"|assist|provide|fulfil|answer|comply|do that)"
@@ -83,6 +86,10 @@ PASSWORD = re.compile(
     r"|secret[_-]?key)\b ?[=:] ?['\"]?(?=[^\s'\"]{0,40}[0-9])[^\s'\"<>(){}\[\]]{8,}",
     re.I,
 )
+# What is asked for is nobody's yet.
+ASKS_FOR_PASSWORD = re.compile(
+    r"\b(?:generate|create|suggest|make|invent|come up|choose|propose)\b[^.?!\n]{0,60}\bpass(?:word|phrase)", re.I
+)
 CARD = re.compile(r"(?<![0-9.-])(?:[0-9][ -]?){12,18}[0-9](?![0-9.-])")
 EMAIL = re.compile(r"\b[\w.+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,18}\b", re.I)
 # Domains that are kept free for examples, and what stands for one.
@@ -93,6 +100,8 @@ PHONE = re.compile(
     r"(?<![\w.+-])(?:\+[0-9]{1,3}[ .-]?\(?[0-9]{1,4}\)?(?:[ .-]?[0-9]{2,4}){2,4}|\([0-9]{3}\) ?[0-9]{3}-[0-9]{4}"
     r"|[0-9]{3}-[0-9]{3}-[0-9]{4})(?![\w-])"
 )
+# Numbers that films and examples take, since nobody has them.
+EXAMPLE_PHONE = re.compile(r"^(?:\+?1[ .-]?)?\(?555\)?[ .-]|555[ .-]?01[0-9]{2}$")
 SOCIAL_SECURITY = re.compile(r"(?<![0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9-])")
 IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
 
@@ -122,15 +131,21 @@ MEDIA = re.compile(
     r"|picture|figure|photo|file)\b",
     re.I,
 )
-# Asks to do something with a text, and ends without one.
+# Asks to do something with a text, and ends without one. What a program does with a given text needs none yet.
+GIVEN_TEXT = (
+    r"(?:text|passage|article|paragraph|sentences?|essay|poem|code|e-?mail|letter|story|document|data|list|words?|review"
+    r"|tweet|conversation|dialogue|report|website)\b"
+)
 ABOUT_INPUT = re.compile(
-    r"\b(?:summari[sz]e|translate|rewrite|edit|proofread|classify|categori[sz]e|paraphrase|analy[sz]e|correct|convert"
+    r"\b(?:(?:summari[sz]e|translate|rewrite|edit|proofread|classify|categori[sz]e|paraphrase|analy[sz]e|correct|convert"
     r"|shorten|simplify|explain|identify|find|extract|read|use|complete)\b[^.?!\n:]{0,80}"
-    r"\b(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph|sentences?|essay|poem"
-    r"|code|e-?mail|letter|story|document|data|list|words?|review|tweet|conversation|dialogue|report)\b"
+    rf"\b(?:the|this) (?:following|given|below|above|provided) {GIVEN_TEXT}"
+    r"|(?:display|print|describe|determine|improve|arrange|sort|rank|evaluate|count|compare|combine|transform|change|fix"
+    rf"|debug|answer)\b[^.?!\n:]{{0,80}}\bthe (?:following|below|above) {GIVEN_TEXT})"
     r"[^\n:\"'\u201c]{0,40}\s*$",
     re.I,
 )
+ASKS_FOR_PROGRAM = re.compile(r"\b(?:function|algorithm|program|script|query|method|regex|regular expression)\b", re.I)
 SAYS_SAME_AGAIN = re.compile(r"(.{12,80}?)\1{3,}", re.S)
 ENDS_WELL = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:;)\]}>\"'\u201d\u2019\u00bb`*_|=%$\u20ac\u00a3\u00b0\d]\s*$")
 # A hashtag, or who said what was quoted.

@@ -127,7 +127,7 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         "warning",
         in_answers.refused_answer,
         "teaches to refuse; keep only where that is meant",
-        any_case=r"sorry,? (?:but )?i\b|(?:am|'m) (?:unable|not able) to|i apologi[sz]e|unfortunately,? i "
+        any_case=r"sorry[,.]? (?:but )?i\b|(?:am|'m) (?:unable|not able) to|i apologi[sz]e|unfortunately,? i "
         r"|i (?:cannot|can't|can not|won't|will not) (?:help|assist|provide|fulfil|answer|comply|do that)",
     ),
     row(
@@ -151,7 +151,8 @@ RECORD_CHECKS: tuple[RecordCheck, ...] = (
         in_answers.missing_input,
         "asks about a text that the row does not have; add it, or drop the row",
         any_case=r"(?:the|this) (?:following|given|below|above|provided) (?:text|passage|article|paragraph"
-        r"|sentence|essay|poem|code|e-?mail|letter|story|document|data|list|word|review|tweet|conversation|dialogue|report)",
+        r"|sentence|essay|poem|code|e-?mail|letter|story|document|data|list|word|review|tweet|conversation|dialogue|report"
+        r"|website)",
     ),
     row("no_words", "warning", in_answers.no_words, "the answer has no letter and no digit; write one or drop the row"),
     row("other_script", "warning", in_answers.other_script, "the answer is in another script than the question"),

@@ -35,7 +35,7 @@ class RecordMarks:
     has_sketch: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, texts: list[RecordText], rows: list[int], *, near: bool) -> RecordMarks:
+    def of(cls, texts: list[RecordText], *, near: bool) -> RecordMarks:
         answers = [key_bytes(text.answer) for text in texts]
         # Texts without a prompt ask what they say.
         questions = [key_bytes(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
@@ -43,7 +43,7 @@ class RecordMarks:
         return cls(
             np.frombuffer(b"".join(map(key_digest, questions)), np.uint64),
             np.frombuffer(b"".join(map(key_digest, answers)), np.uint64),
-            np.asarray(rows, np.int64),
+            np.asarray([text.place.row for text in texts], np.int64),
             np.asarray([len(text.prompt) for text in texts], np.int32),
             np.asarray([len(text.answer) for text in texts], np.int32),
             *wordings,

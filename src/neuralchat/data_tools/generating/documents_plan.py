@@ -62,7 +62,9 @@ AskedOfDocuments = AskedPassage | AskedWordings | AskedCritic
 
 
 class DocumentsPlan:
-    """A RequestPlan: a request for each passage; for each fact a critic, if wanted, then its wordings."""
+    """A RequestPlan: a request for each passage; for each fact a critic, if wanted, then its wordings. `barren`:
+    passages in a row of which no fact was taken.
+    """
 
     def __init__(
         self,
@@ -78,7 +80,14 @@ class DocumentsPlan:
         self.drafts: deque[Draft] = deque()
         self.accepted: deque[AskedWordings] = deque()
         self.places: dict[str, int] = {}
-        self.facts = 0
+        self.facts = self.barren = 0
+
+    @property
+    def why_given_up(self) -> str | None:
+        if self.barren < self.settings.patience:
+            return None
+        left = f", {len(self.passages)} were not asked about" if self.passages else ""
+        return f"of {self.barren} passages in a row nothing was taken (--patience){left}; a larger teacher may help"
 
     def next_request(self, *, is_replayed: bool) -> tuple[TeacherRequest, AskedOfDocuments] | None:
         settings = self.settings
@@ -91,7 +100,8 @@ class DocumentsPlan:
                 asked.draft.question, asked.draft.answer, self.grounded.wordings - 1, settings.language
             )
             return TeacherRequest("wordings", prompt, min(WORDINGS_TOKENS, settings.answer_tokens)), asked
-        if self.passages and (is_replayed or len(self.made.rows) < settings.count):
+        is_wanted = len(self.made.rows) < settings.count and self.barren < settings.patience
+        if self.passages and (is_replayed or is_wanted):
             passage = self.passages.popleft()
             prompt = questions_prompt(passage.text, self.grounded.per_passage, settings.language)
             return (
@@ -101,6 +111,14 @@ class DocumentsPlan:
         return None
 
     def take(self, number: int, asked: AskedOfDocuments, reply: TeacherReply) -> None:
+        taken = len(self.made.rows) + len(self.drafts)
+        self.take_reply(number, asked, reply)
+        if len(self.made.rows) + len(self.drafts) > taken:
+            self.barren = 0
+        elif isinstance(asked, AskedPassage):
+            self.barren += 1
+
+    def take_reply(self, number: int, asked: AskedOfDocuments, reply: TeacherReply) -> None:
         if isinstance(asked, AskedCritic):
             if passes_critic(self.made, asked.draft, number, reply, self.settings.least_score or 0):
                 self.accept_fact(asked.draft)

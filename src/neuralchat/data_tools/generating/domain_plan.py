@@ -54,7 +54,8 @@ SELF_INSTRUCT = "self-instruct"
 class DomainSettings:
     """`turns`: how often the user speaks in a record. `least_score`: of the critic; None for no critic.
 
-    `patience`: after so many lists without a task that is taken, nothing more is asked for.
+    `patience`: after so many lists (or passages) in a row of which nothing is taken, nothing more is asked for; and
+    after the answers to as many lists of which none became a record.
     """
 
     domain: str
@@ -86,14 +87,16 @@ AskedOfDomain = AskedList | AskedAnswer | AskedCritic
 
 
 class DomainPlan:
-    """A RequestPlan. `teacher`: its name, for provenance. `barren`: lists in a row that brought nothing new."""
+    """A RequestPlan. `teacher`: its name, for provenance. `barren`: lists in a row that brought nothing new.
+    `fruitless`: answers in a row that became no record, which a teacher can go on with for ever.
+    """
 
     def __init__(self, seeds: Sequence[ShownTask], settings: DomainSettings, made: MadeRecords, teacher: str) -> None:
         self.seeds, self.settings, self.made, self.teacher = seeds, settings, made, teacher
         self.candidates: deque[TaskCandidate] = deque()
         self.drafts: deque[Draft] = deque()
         self.machine: list[ShownTask] = []
-        self.lists_asked = self.barren = 0
+        self.lists_asked = self.barren = self.fruitless = 0
         self.on_way = {AskedList: 0, AskedAnswer: 0, AskedCritic: 0}
         for seed in seeds:
             made.note_text(seed.id, seed.instruction)
@@ -101,6 +104,18 @@ class DomainPlan:
     @property
     def is_barren(self) -> bool:
         return self.barren >= self.settings.patience
+
+    @property
+    def is_fruitless(self) -> bool:
+        return self.fruitless >= self.settings.patience * EXPECTED_PER_LIST
+
+    @property
+    def why_given_up(self) -> str | None:
+        if self.is_barren:
+            return f"{self.barren} requests in a row brought no new task (--patience); another --seed or --domain may"
+        if self.is_fruitless:
+            return f"{self.fruitless} answers in a row became no record (--patience); a larger teacher may help"
+        return None
 
     def next_request(self, *, is_replayed: bool) -> tuple[TeacherRequest, AskedOfDomain] | None:
         made = self.made_request(is_replayed)
@@ -110,6 +125,8 @@ class DomainPlan:
 
     def made_request(self, is_replayed: bool) -> tuple[TeacherRequest, AskedOfDomain] | None:
         settings = self.settings
+        if self.is_fruitless and not is_replayed:
+            return None
         if self.drafts:
             draft = self.drafts.popleft()
             return critic_request(settings.domain, draft, settings.answer_tokens), AskedCritic(draft)
@@ -143,6 +160,14 @@ class DomainPlan:
 
     def take(self, number: int, asked: AskedOfDomain, reply: TeacherReply) -> None:
         self.on_way[type(asked)] -= 1
+        rows, drafts = len(self.made.rows), len(self.drafts)
+        self.take_reply(number, asked, reply)
+        if len(self.made.rows) > rows:
+            self.fruitless = 0
+        elif isinstance(asked, AskedCritic) or (isinstance(asked, AskedAnswer) and len(self.drafts) == drafts):
+            self.fruitless += 1
+
+    def take_reply(self, number: int, asked: AskedOfDomain, reply: TeacherReply) -> None:
         if isinstance(asked, AskedCritic):
             if passes_critic(self.made, asked.draft, number, reply, self.settings.least_score or 0):
                 self.accept(asked.draft)

@@ -36,7 +36,11 @@ def add_generate_flags(generate: FlagParser) -> None:
         "--blacklist", type=comma_words, default=(), metavar="WORD,...", help="no task may have one of these words"
     )
     generate.add_argument(
-        "--patience", type=int, default=20, metavar="N", help="end after N requests in a row without a new task"
+        "--patience",
+        type=int,
+        default=20,
+        metavar="N",
+        help="end after N lists in a row without a new task (N passages, 4 N answers: without a record)",
     )
     generate.add_argument(
         "--seed", type=int, default=0, metavar="N", help="which seed tasks are shown, and drawn words"

@@ -223,9 +223,7 @@ def why_ended(plan: DomainPlan | DocumentsPlan, pipeline: Pipeline[Any], made: M
         return str(pipeline.ended_by)
     if len(made.rows) >= plan.settings.count:
         return f"--count {plan.settings.count} is reached"
-    if isinstance(plan, DomainPlan) and plan.is_barren:
-        return f"{plan.barren} requests in a row brought no new task (--patience); another --seed or --domain may"
-    return "there is nothing more to ask"
+    return plan.why_given_up or "there is nothing more to ask"
 
 
 def told_outcome(options: argparse.Namespace, outcome: GenerationOutcome, output: Path) -> int:

@@ -99,7 +99,7 @@ class Statistics:
         self.roles.update(turn.role for turn in record.turns)
         self.scripts[main_script(text.answer)] += 1
         self.having.update(name for name, has in HAVING.items() if has(record))
-        for name, length in lengths_of(text).items():
+        for name, length in lengths_of(record, text).items():
             self.measure(name, length)
         for name, held in row.value.items():
             if not is_absent(held) and (name in self.fields or len(self.fields) < MOST_FIELDS):
@@ -134,10 +134,10 @@ HAVING: Mapping[str, Callable[[Record], bool]] = {
 }
 
 
-def lengths_of(text: RecordText) -> dict[str, int]:
+def lengths_of(record: Record, text: RecordText) -> dict[str, int]:
     """In characters and words; turns without the system's."""
     return {
-        "turns": sum(turn.role != "system" for turn in text.record.turns),
+        "turns": sum(turn.role != "system" for turn in record.turns),
         "prompt characters": len(text.prompt),
         "answer characters": len(text.answer),
         "answer words": len(text.answer.split()),
