@@ -131,16 +131,16 @@ def difference_plot(rows: Sequence[Compared]) -> str:
     for number, row in enumerate(rows):
         y, style = ROW_HEIGHT * number + 18, f"interval {style_of(row)}"
         low, high = row.interval
-        parts.append(f'<text class="name" x="{names_width - 8}" y="{y + 4}">{escape(fitting(row.title))}</text>')
+        parts.append(f'<text class="name" x="{names_width - 8}" y="{y + 4}">{escape(name_of_row(row.title))}</text>')
         parts.append(f'<line class="{style}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{style}" cx="{place(row.difference)}" cy="{y}" r="4.5"/>')
     return "".join([*parts, "</svg>"])
 
 
-def fitting(name: str) -> str:
+def name_of_row(name: str) -> str:
     """A name cut to what has room beside a plot.
 
-    >>> fitting("right answers"), len(fitting("x" * 99))
+    >>> name_of_row("right answers"), len(name_of_row("x" * 99))
     ('right answers', 38)
     """
     most = (MOST_NAMES_WIDTH - 8) // LETTER_WIDTH
