@@ -173,6 +173,11 @@ def causes(model: Any, bot: Chatbot, asked: dict[str, Any], answers: Sequence[An
             model, asked["prompts"], given
         )
     with rounded_activations(model):
+        # One other bit before a rounding is a whole step after it: no two programs round alike through thirty layers.
+        # What rounding turns in torch alone is how much it may turn in llama.cpp.
+        found["llama.cpp with the stored values as f32, as torch with rounded activations chooses"] = chosen(
+            model, asked["prompts"], unrounded
+        )
         found["llama.cpp with q8_0, as torch with stored weights and rounded activations chooses"] = chosen(
             model, asked["prompts"], answers
         )

@@ -290,6 +290,12 @@ def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
             raise
 
 
+def remove_if_empty(path: Path) -> None:
+    """The directory, unless there is something in it."""
+    with suppress(OSError):
+        path.rmdir()
+
+
 def move(source: Path, target: Path) -> None:
     """Give a directory its name."""
     os.rename(source, target)

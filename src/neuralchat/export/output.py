@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuralchat.errors import RunDirectoryError, system_error_in, system_error_line
-from neuralchat.files import WRITING, make_directory
+from neuralchat.files import WRITING, make_directory, remove_if_empty
 from neuralchat.runs.directory import is_plain, why_unwritable
 from neuralchat.working_directories import place_files, undo_abandoned, working_directory_in
 
@@ -27,11 +27,13 @@ def check_output(output: Path, flag: str = "--output") -> None:
 
 @contextmanager
 def placed_files(output: Path, *, last: str, what: str, flag: str = "--output") -> Iterator[Path]:
-    """A working directory, whose files are in `output` when the block has ended well; otherwise none is.
+    """A working directory, whose files are in `output` when the block has ended well; otherwise none is, and a
+    directory that was made for them is gone.
 
     `last`: the file that makes a model of the directory, which comes last. Killed on the way, it leaves no model, and
     the next export into `output` deletes what it left. Raises RunDirectoryError; `what` is what is then missing.
     """
+    is_new = not output.exists()
     try:
         make_directory(output)
         with working_directory_in(output, EXPORT_PREFIX) as work:
@@ -40,7 +42,9 @@ def placed_files(output: Path, *, last: str, what: str, flag: str = "--output") 
                 raise RunDirectoryError(f"{flag} {output} is not empty any more; name a directory that is new")
             names = sorted((file.name for file in work.iterdir()), key=lambda name: (name == last, name))
             place_files(work, output, names)
-    except Exception as error:
+    except BaseException as error:
+        if is_new:
+            remove_if_empty(output)
         if (refused := system_error_in(error)) is None:
             raise
         raise RunDirectoryError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,24 @@ def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: P
     assert "no difference can be seen" in text
     assert "prefers-color-scheme: dark" in text
     assert text.count("<svg") == 1
+
+
+def test_green_is_for_answers_that_are_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run_evaluate([{"instruction": "a", "output": "b"}], ["no"], ["no"], "--report", str(page))
+    assert 'class="after"' not in page.read_text(encoding="utf-8")
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--report", str(page))
+    assert page.read_text(encoding="utf-8").count('class="after"') == 1
+
+
+def test_a_long_name_has_room_beside_the_plot(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    """Names end at their place and go to the left."""
+    page, file = tmp_path / "page.html", tmp_path / "scoring.py"
+    name = "answers_are_short_enough_to_be_said"
+    file.write_text(f"def {name}(question, answer, expected):\n    return len(answer) < 2\n")
+    run_evaluate(QUESTIONS, ["8", "no"], ["no", "é"], "--run_code", f"{file}:{name}", "--report", str(page))
+    [end] = re.findall(rf'<text class="name" x="(\d+)" y="\d+">{name}</text>', page.read_text(encoding="utf-8"))
+    assert int(end) >= 6.5 * len(name)
 
 
 def test_records_of_one_document_belong_together(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from neuralchat.errors import RunDirectoryError
 from neuralchat.export import merge as merging
 from neuralchat.export.merge import merge
+from neuralchat.export.output import placed_files
 from neuralchat.files import write_file
 
 RUN = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
@@ -71,4 +72,21 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_model(
     bot = SimpleNamespace(tokenizer=SimpleNamespace(save_pretrained=lambda directory: None))
     with pytest.raises(RunDirectoryError, match=r"whole cannot be written: .*No space left on device; there is no"):
         merging.write_merged(output, SimpleNamespace(), Model(), bot, {})
-    assert list(output.iterdir()) == []
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_ctrl_c_leaves_no_directory_that_was_made_for_the_files(tmp_path: Path, is_new: bool) -> None:
+    output = tmp_path / "whole"
+    if not is_new:
+        output.mkdir()
+
+    def interrupted() -> None:
+        with placed_files(output, last="a", what="model") as work:
+            (work / "a").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert output.exists() is not is_new
+    assert is_new or list(output.iterdir()) == []

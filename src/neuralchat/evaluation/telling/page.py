@@ -20,7 +20,9 @@ RIGHT, SIMILAR = "right", "rouge_l"
 WHAT_IS_ASKED = {QUESTIONS: "questions", HELD_OUT: "held-out records", GENERAL: "general questions"}
 # Of systems in the title of the page.
 MOST_NAMES = 3
-PLOT_WIDTH, ROW_HEIGHT, NAMES_WIDTH = 560, 26, 150
+PLOT_WIDTH, ROW_HEIGHT = 560, 26
+# Of the names beside a plot; a letter of it is about so wide.
+LEAST_NAMES_WIDTH, MOST_NAMES_WIDTH, LETTER_WIDTH = 150, 280, 7
 GROUPS = {
     (True, False): "lost: right before, wrong after",
     (False, False): "wrong before and after",
@@ -114,8 +116,10 @@ def difference_plot(rows: Sequence[Compared]) -> str:
     widest = max(abs(end) for row in rows for end in row.interval)
     reach = min(1.0, 1.1 * widest) or 1.0
     height = ROW_HEIGHT * len(rows) + 30
-    middle = (PLOT_WIDTH + NAMES_WIDTH) / 2
-    half = (PLOT_WIDTH - NAMES_WIDTH) / 2 - 20
+    longest = LETTER_WIDTH * max(len(row.title) for row in rows) + 8
+    names_width = min(MOST_NAMES_WIDTH, max(LEAST_NAMES_WIDTH, longest))
+    middle = (PLOT_WIDTH + names_width) / 2
+    half = (PLOT_WIDTH - names_width) / 2 - 20
 
     def place(share: float) -> float:
         return round(middle + max(-1.0, min(1.0, share / reach)) * half, 1)
@@ -127,10 +131,20 @@ def difference_plot(rows: Sequence[Compared]) -> str:
     for number, row in enumerate(rows):
         y, style = ROW_HEIGHT * number + 18, f"interval {style_of(row)}"
         low, high = row.interval
-        parts.append(f'<text class="name" x="{NAMES_WIDTH - 8}" y="{y + 4}">{escape(row.title)}</text>')
+        parts.append(f'<text class="name" x="{names_width - 8}" y="{y + 4}">{escape(name_of_row(row.title))}</text>')
         parts.append(f'<line class="{style}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{style}" cx="{place(row.difference)}" cy="{y}" r="4.5"/>')
     return "".join([*parts, "</svg>"])
+
+
+def name_of_row(name: str) -> str:
+    """A name cut to what has room beside a plot.
+
+    >>> name_of_row("right answers"), len(name_of_row("x" * 99))
+    ('right answers', 38)
+    """
+    most = (MOST_NAMES_WIDTH - 8) // LETTER_WIDTH
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def signed(points: float) -> str:
@@ -202,7 +216,8 @@ def sample_of(part: PartOutcome, place: int) -> dict[str, Any]:
                 "name": side.system.name,
                 "mark": "" if right is None else ("right" if right else "wrong"),
                 "text": answer.text.strip() or "(nothing)",
-                "style": "before" if side.is_base or right == 0 else "after",
+                # Green says right: where nothing was checked, no answer is.
+                "style": "after" if right and not side.is_base else "before",
             }
         )
     return {"question": item.question, "answers": answers, "expects": expects, "expected": expected}
