@@ -147,7 +147,7 @@ def checks_that_see(row: dict[str, Any]) -> set[str]:
         (answered("It looks old.", "How would you improve the following website?"), "missing_input"),
         (
             answered(
-                "<!DOCTYPE html>\n<html>\n<body>\n<p>Our shop has all of the parts that a desktop may need, and is",
+                "<!DOCTYPE html>\n<html>\n<body>\n<p>Our shop has all of the parts that a desktop may need one day",
                 "Write the page of a shop.",
             ),
             "cut_ending",
