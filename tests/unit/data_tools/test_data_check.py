@@ -147,7 +147,7 @@ def checks_that_see(row: dict[str, Any]) -> set[str]:
         (answered("It looks old.", "How would you improve the following website?"), "missing_input"),
         (
             answered(
-                "<!DOCTYPE html>\n<html>\n<body>\n<p>Our shop has all of the parts that a desktop may need, and is",
+                "<!DOCTYPE html>\n<html>\n<body>\n<p>Our shop has all of the parts that a desktop may need one day",
                 "Write the page of a shop.",
             ),
             "cut_ending",
@@ -212,6 +212,16 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], w
     file.write_text(json.dumps([DEFECTS["refusal"]]))
     assert main(["data", "check", *(word.format(file=file) for word in words)]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_page_shows_findings_and_draws_lengths(tmp_path: Path) -> None:
+    file, page = tmp_path / "a.json", tmp_path / "page.html"
+    file.write_text(json.dumps([*CLEAN[:60], answered("<b onclick='x'>It is so.</b> I write to a@posteo.de of it.")]))
+    assert main(["data", "check", str(file), "--fail_on", "never", "--page", str(page)]) == 0
+    content = page.read_text()
+    assert content.count("<svg") >= 2
+    assert "personal_data" in content
+    assert "<b onclick" not in content
 
 
 def test_the_page_names_every_check_and_its_example_runs(

@@ -53,8 +53,7 @@ def texts_of_block(block: RowBlock, read: FoundInReading, columns: Columns) -> I
         yield from map(record_text, records_of_rows(name, block.rows(), read, columns, kind))
         return
     for row in block.rows():
-        plain = plain_fields_of(row, kind, columns) if isinstance(row, RawRow) else None
-        if plain is None:
+        if not isinstance(row, RawRow) or (plain := plain_fields_of(row, kind, columns)) is None:
             yield from map(record_text, records_of_rows(name, iter((row,)), read, columns, kind))
             continue
         question, context, answer = plain

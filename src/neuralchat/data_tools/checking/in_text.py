@@ -82,8 +82,8 @@ def personal(text: RecordText) -> str | None:
     for number in patterns.PHONE.finditer(whole):
         if not patterns.EXAMPLE_PHONE.search(number[0]):
             return f"a phone number, {number[0][:3]}..."
-    if number := patterns.SOCIAL_SECURITY.search(whole):
-        return f"a social security number, {number[0][:3]}..."
+    if security := patterns.SOCIAL_SECURITY.search(whole):
+        return f"a social security number, {security[0][:3]}..."
     password = patterns.PASSWORD.search(whole)
     if password and not patterns.ASKS_FOR_PASSWORD.search(text.asked):
         return f"a password, {password[0][:3]}..."

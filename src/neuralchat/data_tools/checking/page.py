@@ -41,7 +41,7 @@ def render_check(files: Sequence[str], read: RecordReport, findings: RowFindings
             }
             for check, found in findings.ordered()
         ],
-        check_plots=check_plots(looked),
+        plots=check_plots(looked),
     )
     return without_remembered(visible(page))
 

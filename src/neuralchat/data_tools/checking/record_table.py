@@ -36,13 +36,16 @@ class RecordMarks:
 
     @classmethod
     def of(cls, texts: list[RecordText], *, near: bool) -> RecordMarks:
-        answers = [key_bytes(text.answer) for text in texts]
-        # Texts without a prompt ask what they say.
-        questions = [key_bytes(text.prompt) or answer for text, answer in zip(texts, answers, strict=True)]
+        questions, answers = bytearray(), bytearray()
+        for text in texts:
+            answer = key_bytes(text.answer)
+            answers += key_digest(answer)
+            # Texts without a prompt ask what they say.
+            questions += key_digest(key_bytes(text.prompt) or answer)
         wordings = sketches_of([text.whole for text in texts] if near else ())
         return cls(
-            np.frombuffer(b"".join(map(key_digest, questions)), np.uint64),
-            np.frombuffer(b"".join(map(key_digest, answers)), np.uint64),
+            np.frombuffer(questions, np.uint64),
+            np.frombuffer(answers, np.uint64),
             np.asarray([text.place.row for text in texts], np.int64),
             np.asarray([len(text.prompt) for text in texts], np.int32),
             np.asarray([len(text.answer) for text in texts], np.int32),

@@ -15,7 +15,7 @@ from neuralchat.console.tables import Page, Table
 from neuralchat.data.record_files import readable
 from neuralchat.data.records import Record
 from neuralchat.data_tools.checking.record_table import question_digest
-from neuralchat.data_tools.checking.record_text import RecordText, record_text
+from neuralchat.data_tools.checking.record_text import record_text
 from neuralchat.data_tools.moving.as_kind import with_context_in_text
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.source_rows import (
@@ -142,10 +142,10 @@ class DifferenceTexts:
         self.new = dict(records_at(sides[1], {seen.number for seen in wanted_new}))
 
 
-def records_at(source: SourceRows, numbers: set[int]) -> Iterator[tuple[int, RecordText]]:
+def records_at(source: SourceRows, numbers: set[int]) -> Iterator[tuple[int, Record]]:
     for number, row in enumerate(source.again() if numbers else ()):
         if number in numbers:
-            yield number, record_text(row.record)
+            yield number, row.record
 
 
 def told_differences(options: argparse.Namespace, found: Differences, texts: DifferenceTexts) -> list[str | Table]:
@@ -175,13 +175,15 @@ def told_rest(count: int) -> list[str]:
     return [f"  ... and {more:,} more"] if more > 0 else []
 
 
-def told_record(seen: Seen, text: RecordText) -> list[str]:
+def told_record(seen: Seen, record: Record) -> list[str]:
+    text = record_text(record)
     asked = [f"  {place_told(seen)}: {beginning_shown(text.prompt)}"] if text.prompt else [f"  {place_told(seen)}:"]
     return [*asked, f"    {beginning_shown(text.answer)}"]
 
 
 def told_change(before: Seen, after: Seen, texts: DifferenceTexts) -> list[str]:
-    old, new = texts.old[before.number], texts.new[after.number]
+    old_record, new_record = texts.old[before.number], texts.new[after.number]
+    old, new = record_text(old_record), record_text(new_record)
     lines = [f"  {place_told(before)} -> {place_told(after)}: {beginning_shown(new.prompt)}"]
     if old.prompt != new.prompt:
         lines += [f"    - {beginning_shown(old.prompt)}", f"    + {beginning_shown(new.prompt)}"]
@@ -191,7 +193,7 @@ def told_change(before: Seen, after: Seen, texts: DifferenceTexts) -> list[str]:
             f"    + {from_difference(new.answer, old.answer)}",
         ]
     if (old.prompt, old.answer) == (new.prompt, new.answer):
-        lines.append(f"    {hidden_change(old.record, new.record)}")
+        lines.append(f"    {hidden_change(old_record, new_record)}")
     return lines
 
 
@@ -230,7 +232,8 @@ def report_of_differences(options: argparse.Namespace, found: Differences, texts
     def row(seen: Seen) -> int:
         return int(seen.source.rpartition(" row ")[2])
 
-    def alone(seen: Seen, text: RecordText) -> dict[str, Any]:
+    def alone(seen: Seen, record: Record) -> dict[str, Any]:
+        text = record_text(record)
         return {"row": row(seen), "prompt": text.prompt, "answer": text.answer}
 
     return {

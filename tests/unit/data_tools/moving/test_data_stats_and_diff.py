@@ -125,6 +125,14 @@ def test_differences_by_instruction(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["data", "diff", files[0], files[0], "--exit_code"]) == 0
 
 
+def test_what_differs_beside_prompt_and_answer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"instruction": "Which colour has the sign?", "output": "It is red."}
+    old = written(tmp_path / "old.jsonl", [{**row, "facts": ["red"]}])
+    new = written(tmp_path / "new.jsonl", [{**row, "facts": ["It is red"]}])
+    assert main(["data", "diff", old, new]) == 0
+    assert "    other facts" in capsys.readouterr().out
+
+
 def test_an_input_that_moved_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = written(tmp_path / "old.jsonl", [{"instruction": "Add.", "input": "1, 2", "output": "3"}])
     new = str(tmp_path / "new.jsonl")
