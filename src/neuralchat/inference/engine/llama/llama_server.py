@@ -85,14 +85,14 @@ class LlamaServer:
 
     def piece(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> AnswerPiece:
         """The next ids after `ids`, at most `count`, fewer where a token ends the text. Raises LlamaServerError."""
-        body = asked(ids, count, slot, settings) | {"response_fields": WANTED}
+        body = llama_body(ids, count, slot, settings) | {"response_fields": WANTED}
         try:
             answer = self.http.post("/completion", content=json.dumps(body))
             told = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
         if answer.status_code != httpx.codes.OK or not isinstance(told.get("tokens"), list):
-            raise refused(told, answer.status_code)
+            raise llama_refusal(told, answer.status_code)
         return AnswerPiece(told["tokens"], int(told.get("timings/cache_n") or 0))
 
     def stream(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> Iterator[AnswerPiece]:
@@ -100,16 +100,16 @@ class LlamaServer:
 
         Raises TokenLeftOutError behind the last id that is known, and LlamaServerError.
         """
-        body = asked(ids, count, slot, settings) | {"stream": True, "timings_per_token": True}
+        body = llama_body(ids, count, slot, settings) | {"stream": True, "timings_per_token": True}
         said = 0
         try:
             with self.http.stream("POST", "/completion", content=json.dumps(body)) as answer:
                 if answer.status_code != httpx.codes.OK:
                     answer.read()
-                    raise refused(answer.json(), answer.status_code)
-                for told in frames_of(answer):
+                    raise llama_refusal(answer.json(), answer.status_code)
+                for told in stream_frames(answer):
                     if "error" in told:
-                        raise refused(told, answer.status_code)
+                        raise llama_refusal(told, answer.status_code)
                     new = told["tokens_predicted"] - said
                     # Frames that tell of no token hold a number for one all the same.
                     if new and new != len(told["tokens"]):
@@ -127,7 +127,7 @@ class LlamaServer:
         self.closing.close()
 
 
-def asked(ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def llama_body(ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **settings,
         "prompt": list(ids),
@@ -138,12 +138,12 @@ def asked(ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]
     }
 
 
-def frames_of(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+def stream_frames(answer: httpx.Response) -> Iterator[dict[str, Any]]:
     for line in answer.iter_lines():
         if line.startswith(FRAME):
             yield json.loads(line[len(FRAME) :])
 
 
-def refused(told: Mapping[str, Any], status: int) -> LlamaServerError:
+def llama_refusal(told: Mapping[str, Any], status: int) -> LlamaServerError:
     reason = told.get("error", {}).get("message") if isinstance(told.get("error"), dict) else None
     return LlamaServerError(f"llama.cpp refuses: {str(reason or status)[:200]}")
