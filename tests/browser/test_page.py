@@ -180,7 +180,7 @@ def test_errors_are_told_in_words(page: Page, backend: Backend, ask: Ask) -> Non
     for question, words in (
         ("too long", "the prompt has 5000 tokens, the model has positions for 2048"),
         ("busy", "The server is busy; ask again in 7 seconds. 8 requests are waiting"),
-        ("break", "The model cannot answer just now; ask again in a moment. the engine has crashed"),
+        ("break", "The model cannot answer just now; ask again in a moment. The engine has crashed"),
     ):
         ask(question)
         expect(page.locator(".problem").last).to_contain_text(words)

@@ -6,11 +6,13 @@ import functools
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engines.llama_cpp import apart
 from support.small_models import save_checkpoint
 
 from neuralchat.data.records import Turn
@@ -18,7 +20,9 @@ from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.engine.choosing import started_llama, wants_llama
 from neuralchat.inference.engine.interface import Ended, Engine, Request, UnknownModelError, tokens_of
-from neuralchat.inference.engine.llama.llama_engine import LlamaSizes, llama_engine, piece_size
+from neuralchat.inference.engine.llama.exported import exported_model
+from neuralchat.inference.engine.llama.llama_engine import LlamaEngine, LlamaSizes, llama_engine
+from neuralchat.inference.engine.llama.llama_server import AnswerPiece, LlamaServer, TokenLeftOutError
 from neuralchat.inference.engine.process import EngineStartError, ProcessEngine
 from neuralchat.inference.engine_chatbot import EngineChatbot
 from neuralchat.inference.origin import origin_of
@@ -81,6 +85,31 @@ def test_seeds_repeat_and_differ(engine: Engine) -> None:
         return ids_of(engine, sampling=Sampling(max_new_tokens=12, temperature=1.5, top_k=50, seed=seed))[0]
 
     assert drawn(7) == drawn(7) != drawn(8)
+
+
+def streamed_and_whole(file: str, count: int, pipe: Any) -> None:
+    """For some seeds: (ids of a stream as far as it went, ids of one answer without a stream)."""
+    server = LlamaServer(Path(file), positions=256, slots=1, threads=1)
+    for seed in range(6):
+        settings = {"temperature": 1.5, "seed": seed, "samplers": ["temperature"]}
+        ids = []
+        with suppress(TokenLeftOutError):
+            for piece in server.stream((5, 9, 30), count, 0, settings):
+                ids += piece.ids
+        pipe.send((ids, server.piece((5, 9, 30), count, 0, settings).ids))
+
+
+@needs_llama
+def test_streams_say_what_is_said_without_them(checkpoint: Path, cache_of_the_session: None) -> None:
+    """Random weights say half of characters too: there a stream ends, with the ids before."""
+    origin = origin_of(checkpoint)
+    file = exported_model(origin, Voice.of(origin)).file
+    with apart(streamed_and_whole, str(file), 24) as (pipe, _):
+        found = [pipe.recv() for _ in range(6)]
+    assert all(whole[: len(ids)] == ids for ids, whole in found)
+    assert {len(whole) for _, whole in found} == {24}
+    assert any(ids for ids, _ in found)
+    assert any(len(ids) < 24 for ids, _ in found)
 
 
 @needs_llama
@@ -157,15 +186,58 @@ def test_a_process_that_dies_while_it_loads_is_not_started_again() -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 4, 5, 9, 40])
-def test_pieces_make_up_an_answer(room: int) -> None:
-    said, sizes = 0, []
-    while said < room:
-        sizes.append(piece_size(said, room))
-        said += sizes[-1]
-    assert said == room
-    assert sizes[0] == 1
-    assert max(sizes) <= 4
+class ScriptedServer:
+    """Says 0, 1, 2, ... behind any prompt; streams stop before each id of `left_out`, as llama.cpp leaves them out."""
+
+    def __init__(self, left_out: Sequence[int] = ()) -> None:
+        self.left_out, self.asked, self.seeds = left_out, [], []
+
+    def piece(self, ids: Sequence[int], count: int, slot: int, settings: Any) -> AnswerPiece:
+        said = len(ids) - len(SCRIPTED_PROMPT)
+        self.asked.append((said, count))
+        self.seeds.append(settings["seed"])
+        return AnswerPiece(list(range(said, said + count)), 1)
+
+    def stream(self, ids: Sequence[int], count: int, slot: int, settings: Any) -> Iterator[AnswerPiece]:
+        for id_ in self.piece(ids, count, slot, settings).ids:
+            if id_ in self.left_out:
+                raise TokenLeftOutError("left out")
+            yield AnswerPiece([id_], 1)
+
+    def close(self) -> None:
+        pass
+
+
+SCRIPTED_PROMPT = (90, 91, 92)
+
+
+def scripted(server: ScriptedServer, count: int) -> list[int]:
+    sizes = LlamaSizes(positions=512, rows=400, memory_tokens=512, most_running=1, most_waiting=1)
+    engine = LlamaEngine("small", server, sizes)  # type: ignore[arg-type]
+    request = Request(prompt_ids=SCRIPTED_PROMPT, model="small", sampling=Sampling(max_new_tokens=count))
+    *tokens, ended = tokens_of(engine, request)
+    assert isinstance(ended, Ended)
+    assert (ended.reason, ended.cached_tokens) == ("length", 1)
+    engine.close()
+    return [token.id for token in tokens if not isinstance(token, Ended)]
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+def test_an_answer_is_asked_for_as_few_streams(count: int) -> None:
+    """A slot stands still wherever one follows another."""
+    server = ScriptedServer()
+    assert scripted(server, count) == list(range(count))
+    assert len(server.asked) == -(-count // 64)
+
+
+@pytest.mark.parametrize("left_out", [[0], [7], [64, 65, 66], [70, 73], [99]])
+def test_tokens_that_streams_leave_out_are_asked_for_again_with_the_same_dice(left_out: list[int]) -> None:
+    server = ScriptedServer(left_out)
+    assert scripted(server, 100) == list(range(100))
+    began = [said for said, _ in server.asked]
+    first = left_out[0] // 64 * 64
+    assert began.count(first) == 2
+    assert {server.seeds[at] for at, said in enumerate(began) if said == first} == {server.seeds[began.index(first)]}
 
 
 def test_without_the_package_the_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,20 @@
 """The engine interface over llama.cpp's server: one whole model, several answers at a time.
 
-An answer is asked for in small pieces, each with the prompt and all that came before: what llama.cpp has in its memory
-is not computed again, ids come as they are (its streams leave out tokens that are no whole character), end tokens are
-ours to see, and whoever leaves is gone after a piece. Nothing hangs on when a piece comes, so seeds mean what they say.
+An answer is asked for as streams of many tokens, each with the prompt and all that came before: what llama.cpp has in
+its memory is not computed again, end tokens are ours to see, and whoever leaves is gone after a token. A slot waits for
+a step of the others wherever one stream follows another, so there are few of them. Streams leave out ids of tokens that
+end within a character: from such a one on, the answer is asked for in small pieces, which leave out nothing. Nothing
+hangs on when a token comes, so seeds mean what they say.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,15 +32,21 @@ from neuralchat.inference.engine.interface import (
     UnknownModelError,
 )
 from neuralchat.inference.engine.jobs import CLOSED, Job, Outcome, Reason, reason
-from neuralchat.inference.engine.llama.llama_server import CONTEXT_STEP, LlamaServer
+from neuralchat.inference.engine.llama.llama_server import (
+    CONTEXT_STEP,
+    AnswerPiece,
+    LlamaServer,
+    LlamaServerError,
+    TokenLeftOutError,
+)
 
-# Tokens of the first pieces of an answer, so that its first words come at once, and of all others.
-FIRST_PIECES, LATER_PIECES = (1, 1, 2), 4
+# Tokens of a stream, which may have to be drawn anew where one of them is left out, and of a piece.
+STREAM_TOKENS, PIECE_TOKENS = 64, 4
 MOST_SLOTS, MOST_POSITIONS = 8, 8192
 ONE_MODEL = "the engine llamacpp has one model and no adapters beside it; take --engine torch for several"
 # In the order of transformers' generate.
 SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
-# llama.cpp draws a seed of its own for the last one.
+# llama.cpp draws a seed of its own for this one.
 SEEDS = (1 << 32) - 1
 
 
@@ -144,7 +154,7 @@ class LlamaEngine:
         self.server.close()
 
     def cancelled(self, job: Job) -> None:
-        """One that waits ends now; one that runs, after its piece."""
+        """One that waits ends now; one that runs, after its token."""
         with self.lock:
             if job not in self.waiting:
                 return
@@ -174,27 +184,49 @@ class LlamaEngine:
         outcome.tell()
 
     def outcome(self, job: Job, slot: Slot) -> Outcome:
-        """All pieces of one answer."""
-        request, ids = job.request, list(job.request.prompt_ids)
-        settings, cached, how = llama_settings(request, self.sizes.context), 0, None
+        """All tokens of one answer."""
+        ids, cached, how = list(job.request.prompt_ids), 0, None
         self.counts.prompt += len(ids)
         try:
-            while how is None:
-                if job.cancelled:
-                    return Outcome(job, "cancelled", cached_tokens=cached)
-                said = len(ids) - len(request.prompt_ids)
-                piece = self.server.piece(
-                    ids, piece_size(said, job.room), slot.number, settings | {"seed": seed_of(request, said)}
-                )
-                if not said:
-                    cached = piece.cached
-                    self.counts.cached += cached
-                how = self.told(job, ids, piece.ids)
-                slot.ids = ids
+            with closing(self.pieces(job, slot, ids)) as pieces:
+                while how is None:
+                    if job.cancelled:
+                        return Outcome(job, "cancelled", cached_tokens=cached)
+                    first = len(ids) == len(job.request.prompt_ids)
+                    piece = next(pieces)
+                    if first:
+                        cached = piece.cached
+                        self.counts.cached += cached
+                    how = self.told(job, ids, piece.ids)
+                    slot.ids = ids
         except Exception as error:
             slot.ids = ()
             return Outcome(job, "failed", reason(error), cached)
         return Outcome(job, how, cached_tokens=cached)
+
+    def pieces(self, job: Job, slot: Slot, ids: list[int]) -> Generator[AnswerPiece]:
+        """What comes after `ids`, which whoever reads this appends to them; without an end."""
+        settings, prompt, whole = llama_settings(job.request, self.sizes.context), len(job.request.prompt_ids), True
+        seed = job.request.sampling.seed
+        if seed is None:
+            seed = secrets.randbelow(SEEDS)
+        while True:
+            began = len(ids)
+            seeded, room = settings | {"seed": seed_of(seed, began - prompt)}, job.room - (began - prompt)
+            try:
+                if whole:
+                    yield from self.server.stream(ids, min(STREAM_TOKENS, room), slot.number, seeded)
+                else:
+                    yield self.server.piece(ids, min(PIECE_TOKENS, room), slot.number, seeded)
+                if len(ids) == began:
+                    raise LlamaServerError("llama.cpp gave no token")
+            except TokenLeftOutError:
+                whole, known = False, ids[began:]
+                count = min(len(known) + PIECE_TOKENS, room)
+                # The same dice fall as before: others would make such tokens rarer than they are.
+                again = self.server.piece(ids[:began], count, slot.number, seeded)
+                if again.ids[: len(known)] == known:
+                    yield AnswerPiece(again.ids[len(known) :], again.cached)
 
     def told(self, job: Job, ids: list[int], new: Sequence[int]) -> Reason | None:
         """Why the answer is over with the new ids, if it is."""
@@ -207,8 +239,6 @@ class LlamaEngine:
             if len(ids) - len(job.request.prompt_ids) >= job.room:
                 return "length"
         # llama.cpp takes more tokens for ends of a text than ours; there the answer goes on.
-        if not new:
-            raise ValueError("llama.cpp gave no token")
         return None
 
 
@@ -244,21 +274,9 @@ def llama_settings(request: Request, context: int) -> dict[str, Any]:
     }
 
 
-def piece_size(said: int, room: int) -> int:
-    """How many tokens to ask for after `said` ones."""
-    done = 0
-    for size in FIRST_PIECES:
-        if said == done:
-            return min(size, room - said)
-        done += size
-    return min(LATER_PIECES, room - said)
-
-
-def seed_of(request: Request, said: int) -> int:
-    """Each piece draws from a seed of its own, which follows from that of the answer."""
-    if request.sampling.seed is None:
-        return SEEDS
-    return (request.sampling.seed * 1_000_003 + said * 7919 + 12_345) % SEEDS
+def seed_of(seed: int, said: int) -> int:
+    """Each stream or piece draws from a seed of its own, which follows from that of the answer."""
+    return (seed * 1_000_003 + said * 7919 + 12_345) % SEEDS
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:

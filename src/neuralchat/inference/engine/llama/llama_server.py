@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,16 @@ INSTALL = "the engine llamacpp needs the package xllamacpp: pip install 'neuralc
 # llama.cpp rounds contexts up to such.
 CONTEXT_STEP = 256
 WANTED = ["tokens", "stop_type", "timings/cache_n"]
+# What the lines of a stream begin with that say something.
+FRAME = "data: "
 
 
 class LlamaServerError(NeuralChatError):
     """llama.cpp could not compute a piece of an answer."""
+
+
+class TokenLeftOutError(NeuralChatError):
+    """llama.cpp's streams never tell the ids of tokens that end within a character."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +85,65 @@ class LlamaServer:
 
     def piece(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> AnswerPiece:
         """The next ids after `ids`, at most `count`, fewer where a token ends the text. Raises LlamaServerError."""
-        body = {
-            **settings,
-            "prompt": list(ids),
-            "n_predict": count,
-            "id_slot": slot,
-            "cache_prompt": True,
-            "return_tokens": True,
-            "response_fields": WANTED,
-        }
+        body = llama_body(ids, count, slot, settings) | {"response_fields": WANTED}
         try:
             answer = self.http.post("/completion", content=json.dumps(body))
             told = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
         if answer.status_code != httpx.codes.OK or not isinstance(told.get("tokens"), list):
-            reason = told.get("error", {}).get("message") if isinstance(told.get("error"), dict) else None
-            raise LlamaServerError(f"llama.cpp refuses: {str(reason or answer.status_code)[:200]}")
+            raise llama_refusal(told, answer.status_code)
         return AnswerPiece(told["tokens"], int(told.get("timings/cache_n") or 0))
+
+    def stream(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> Iterator[AnswerPiece]:
+        """The same, each id as it comes; whoever stops reading stops llama.cpp.
+
+        Raises TokenLeftOutError behind the last id that is known, and LlamaServerError.
+        """
+        body = llama_body(ids, count, slot, settings) | {"stream": True, "timings_per_token": True}
+        said = 0
+        try:
+            with self.http.stream("POST", "/completion", content=json.dumps(body)) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    answer.read()
+                    raise llama_refusal(answer.json(), answer.status_code)
+                for told in stream_frames(answer):
+                    if "error" in told:
+                        raise llama_refusal(told, answer.status_code)
+                    new = told["tokens_predicted"] - said
+                    # Frames that tell of no token hold a number for one all the same.
+                    if new and new != len(told["tokens"]):
+                        raise TokenLeftOutError(f"{new} tokens came, {len(told['tokens'])} are known")
+                    if new:
+                        said += new
+                        yield AnswerPiece(told["tokens"], int(told.get("timings", {}).get("cache_n") or 0))
+                    if told["stop"]:
+                        return
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
+        raise LlamaServerError("llama.cpp did not answer to the end")
 
     def close(self) -> None:
         self.closing.close()
+
+
+def llama_body(ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **settings,
+        "prompt": list(ids),
+        "n_predict": count,
+        "id_slot": slot,
+        "cache_prompt": True,
+        "return_tokens": True,
+    }
+
+
+def stream_frames(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in answer.iter_lines():
+        if line.startswith(FRAME):
+            yield json.loads(line[len(FRAME) :])
+
+
+def llama_refusal(told: Mapping[str, Any], status: int) -> LlamaServerError:
+    reason = told.get("error", {}).get("message") if isinstance(told.get("error"), dict) else None
+    return LlamaServerError(f"llama.cpp refuses: {str(reason or status)[:200]}")

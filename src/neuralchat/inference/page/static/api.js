@@ -16,7 +16,8 @@ export class ServerError extends Error {
 function wordsOf(status, said, retryAfter) {
   const seconds = Number.parseInt(retryAfter ?? "", 10);
   const later = Number.isFinite(seconds) ? `in ${seconds} second${seconds === 1 ? "" : "s"}` : "in a moment";
-  const detail = said ? ` ${said}` : "";
+  // Behind a sentence of the page's own.
+  const detail = said ? ` ${said[0].toUpperCase()}${said.slice(1)}` : "";
   if (status === 401 || status === 403) return `The server wants a key.${detail}`;
   if (status === 429) return `The server is busy; ask again ${later}.${detail}`;
   if (status === 503) return `The model cannot answer just now; ask again ${later}.${detail}`;
