@@ -104,7 +104,7 @@ def loss_and_gradients(trained: dict[str, Any], loss: torch.Tensor) -> dict[str,
     return {"loss": loss.detach().reshape(1), **found}
 
 
-def differences(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> tuple[float, float]:
+def relative_errors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> tuple[float, float]:
     """Relative differences in norm: of the loss, and of the whole gradient."""
     names = [name for name in expected if name != "loss"]
     loss_error = float((found["loss"] - expected["loss"]).abs() / expected["loss"].abs())
@@ -114,13 +114,13 @@ def differences(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor
 
 
 def worst_difference(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
-    return max(differences(expected, found))
+    return max(relative_errors(expected, found))
 
 
 def compare(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], tolerance: float) -> float:
     """The larger of their differences. Raises PackingError where it is above `tolerance` or a gradient is missing."""
     missing = [name for name in expected if name not in found]
-    loss_error, gradient_error = differences(expected, found)
+    loss_error, gradient_error = relative_errors(expected, found)
     # Not by the larger: a maximum may pass over what is not a number.
     if missing or not (loss_error <= tolerance and gradient_error <= tolerance):
         raise PackingError(
