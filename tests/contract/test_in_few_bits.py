@@ -7,9 +7,11 @@ import shutil
 
 import pytest
 import torch
+from support.notes import kept_notes
 from support.runs import ROWS, Desk, digest, metrics, stable_metrics
 from support.small_models import save_checkpoint
 
+from neuralchat.inference import loading
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.models.layers.quantized_linear import QuantizedLinear
 
@@ -81,8 +83,6 @@ def test_a_run_and_its_checkpoints_are_used_in_their_bits(desk: Desk, bits: str)
     manifest = json.loads((run / "neuralchat.json").read_text())
     assert manifest["precision"]["bits"] == int(bits)
     assert manifest["arguments"]["bits"] == int(bits)
-    for place in (run, run / "checkpoint-4"):
-        assert is_in_bits(Chatbot.load(place))
     status, said = desk.run("eval", run.name, "--questions", "records.json", "--max_new_tokens", "3")
     assert status == 0, said
     # The answers before training were those of the base model in these bits.
@@ -94,11 +94,31 @@ def test_a_run_and_its_checkpoints_are_used_in_their_bits(desk: Desk, bits: str)
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_merged(desk: Desk, bits: str) -> None:
+def test_written_out_for_answers_where_memory_has_room(desk: Desk, bits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said in a line, and of the same numbers."""
+    ids = torch.arange(3, 20)[None]
+    for place in (f"run-{bits}", f"run-{bits}/checkpoint-4"):
+        with kept_notes() as said:
+            bot = Chatbot.load(desk.directory / place)
+        assert not is_in_bits(bot)
+        assert f"its weights in {bits} bits, 0.0 GiB in float32, are written out once" in "\n".join(said)
+        with monkeypatch.context() as patch, kept_notes() as said:
+            patch.setattr(loading, "WRITTEN_OUT_SHARE", 0.0)
+            in_bits = Chatbot.load(desk.directory / place)
+        assert is_in_bits(in_bits)
+        assert "are more than half of the free memory" in "\n".join(said)
+        with torch.no_grad():
+            expected, found = (one.model(input_ids=ids).logits for one in (in_bits, bot))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_merged(desk: Desk, bits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run, whole = desk.directory / f"run-{bits}", desk.directory / f"whole-{bits}"
     status, said = desk.run("merge", run.name, "--output", whole.name)
     assert status == 0, said
     assert "merging moves no logit by more than" in said
+    monkeypatch.setattr(loading, "WRITTEN_OUT_SHARE", 0.0)
     bot, merged = Chatbot.load(run), Chatbot.load(whole)
     assert is_in_bits(bot)
     assert not is_in_bits(merged)
@@ -106,6 +126,15 @@ def test_merged(desk: Desk, bits: str) -> None:
     with torch.no_grad():
         expected, found = (one.model(input_ids=ids).logits for one in (bot, merged))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_combined_with_one_of_other_bits_is_told(desk: Desk) -> None:
+    status, said = desk.run("export", "run-8", "--merge", "both", "--with", "run-4=0.5")
+    assert status == 0, said
+    assert "run-4 was trained on the base model in 4 bits, run-8 in 8 bits; they are combined on that of run-8" in said
+    status, said = desk.run("export", "run-8", "--merge", "same", "--with", "run-8=0.5")
+    assert status == 0, said
+    assert "they are combined on" not in said
 
 
 def test_the_adapter_alone_says_what_it_was_trained_on(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from neuralchat.console import put
+from neuralchat.console import note, put
 from neuralchat.errors import AdapterError, ArgumentsError, problem_list
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.loading import checked_weights, knows_base
@@ -75,6 +75,13 @@ def others_of(options: argparse.Namespace, origin: Origin) -> Others | None:
     ]
     if problems:
         raise AdapterError(problem_list("these adapters cannot be combined:", problems))
+    for other in others:
+        if other.bits != origin.bits and "adapter" not in (origin.kind, other.kind):
+            note(
+                f"{other.name} was trained on the base model {bits_told(other.bits)}, {origin.name} "
+                f"{bits_told(origin.bits)}; they are combined on that of {origin.name}, so {other.name} "
+                "does not answer quite as it did alone"
+            )
     how = options.combine or "cat"
     return Others(
         origins=others,
@@ -83,6 +90,10 @@ def others_of(options: argparse.Namespace, origin: Origin) -> Others | None:
         how=how,
         density=(DENSITY if options.density is None else options.density) if WAYS_TO_COMBINE[how][1] else None,
     )
+
+
+def bits_told(bits: int | None) -> str:
+    return "as it is" if bits is None else f"in {bits} bits"
 
 
 def flag_problems(options: argparse.Namespace) -> list[str]:

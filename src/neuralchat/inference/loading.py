@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from neuralchat.config.methods import METHODS, trained_file
-from neuralchat.console import note
+from neuralchat.console import gib, inform, note
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, ModelError, RunDirectoryError, TemplateError
@@ -19,6 +20,7 @@ from neuralchat.inference.origin import Origin
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.files import PICKLED, check_adapter_files, load_adapter, missing_weights
 from neuralchat.models.families.architecture import is_encoder_decoder
+from neuralchat.models.layers.quantized_linear import dequantize_linears, quantized_numbers
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
 from neuralchat.models.loading.base_model import (
     grow_embeddings,
@@ -32,6 +34,8 @@ from neuralchat.models.loading.base_model import (
 from neuralchat.models.loading.precision import Precision, has_bf16_units
 
 TEMPLATES = ("alpaca", "chat")
+# Of the memory that is free, what weights in few bits may take once they are written out.
+WRITTEN_OUT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def load(
     if adapter is not None and origin.directory is not None:
         check_new_tokens(model, origin.directory, adapter, len(tokenizer))
         model = with_adapter(model, origin.directory, len(tokenizer))
+    if origin.bits is not None:
+        write_out_for_answers(model, origin.bits)
     check_finite(model, source.name)
     return model.eval(), tokenizer, parts.template
 
@@ -207,6 +213,21 @@ def check_finite(model: Any, name: str) -> None:
         scores = base.eval()(input_ids=ids, **decoder).logits
     if not bool(torch.isfinite(scores).all()):
         raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
+
+
+def write_out_for_answers(model: Any, bits: int) -> None:
+    """Give layers in few bits a matrix of the numbers that they compute with, if memory has room for all of them.
+
+    A layer writes its matrix for each product: cheap beside a long row of training, not beside a single token.
+    """
+    dtype = base_model_of(model).dtype
+    size = quantized_numbers(model) * dtype.itemsize
+    told = f"its weights in {bits} bits, {gib(size)} in {str(dtype).removeprefix('torch.')},"
+    if size > WRITTEN_OUT_SHARE * psutil.virtual_memory().available:
+        inform(f"{told} are more than half of the free memory: they are written out for each token, which takes longer")
+        return
+    dequantize_linears(model, dtype)
+    inform(f"{told} are written out once, so that answers take less time; the numbers stay the same")
 
 
 def chat_precision(origin: Origin, config: Any, bf16: bool | None = None) -> Precision:

@@ -60,6 +60,11 @@ def quantize_linear(layer: nn.Linear, bits: int, weight: Tensor, compute: torch.
     return layer.weight
 
 
+def quantized_numbers(model: nn.Module) -> int:
+    """How many weights of a model are kept in few bits."""
+    return sum(module.weight.numel() for module in model.modules() if is_quantized(module))
+
+
 def dequantize_linears(model: nn.Module, dtype: torch.dtype) -> int:
     """Give every quantized layer of `model` the numbers that its codes stand for, as nn.Linear; returns how many."""
     count = 0

@@ -14,7 +14,7 @@ import torch
 from neuralchat.console import inform, note
 from neuralchat.errors import ModelError, NeuralChatError, is_panic
 from neuralchat.models.families.architecture import is_encoder_decoder
-from neuralchat.models.layers.quantized_linear import is_quantized, quantize_linear
+from neuralchat.models.layers.quantized_linear import is_quantized, quantize_linear, quantized_numbers
 from neuralchat.models.loading.checkpoint_files import (
     check_base_directory,
     check_declared,
@@ -242,7 +242,7 @@ def quantizing(precision: Precision, directory: Path) -> Any:
 def check_quantized(name: str, model: torch.nn.Module, bits: int) -> None:
     """Tell how much of a model is in few bits. Raises ModelError where nothing is."""
     total = sum(parameter.numel() for parameter in model.parameters())
-    kept = sum(parameter.numel() for module in model.modules() if is_quantized(module) for parameter in [module.weight])
+    kept = quantized_numbers(model)
     if not kept:
         raise ModelError(nothing_to_quantize(f"model '{name}'", bits))
     inform(f"{kept / total:.0%} of the weights in {bits} bits; embeddings, head and small weights as they are")
