@@ -40,4 +40,11 @@ class Questions:
                 yield text
 
     def read(self, prompt: str) -> str:
-        return self.editor.read(prompt) if self.editor is not None else input(prompt)
+        if self.editor is not None:
+            return self.editor.read(prompt)
+        if self.on_terminal and sys.stdout is not None:
+            return input(prompt)
+        # `input` asks for both streams, of which the one or the other may have been closed before the command.
+        if sys.stdin is None or not (line := sys.stdin.readline()):
+            raise EOFError
+        return line

@@ -13,7 +13,7 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from support.fuzzing import only_problem, rows_of, values_of
 
@@ -46,6 +46,8 @@ def test_json_array_over_any_block_boundary(
 
 
 @given(objects=st.lists(OBJECTS, min_size=1, max_size=8), block=BLOCKS, mark=st.booleans(), last=st.booleans())
+# The first block ends with the first line.
+@example(objects=[{"": [{}]}, {}], block=11, mark=False, last=False)
 def test_json_lines_over_any_block_boundary(objects: list[dict[str, Any]], block: int, mark: bool, last: bool) -> None:
     lines = "\n".join(json.dumps(value) for value in objects) + ("\n" if last else "")
     content = lines.encode("utf-8-sig" if mark else "utf-8")

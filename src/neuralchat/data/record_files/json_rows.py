@@ -112,7 +112,9 @@ def is_line_by_line(text: JsonText, start: int, fields: Collection[str]) -> bool
     )
     if is_record(value, fields) or not holds_records:
         return True
-    # What follows is looked for at last: white space in front of it may be cut off.
+    # What follows may not have been read yet.
+    while not text.text[after:].strip() and len(text.text) - after <= rows.MAX_ROW_BYTES and not text.ended:
+        text.grow()
     return bool(text.text[after:].strip())
 
 
