@@ -118,6 +118,8 @@ def test_merged(desk: Desk, bits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     status, said = desk.run("merge", run.name, "--output", whole.name)
     assert status == 0, said
     assert "merging moves no logit by more than" in said
+    # Merged from its exact numbers, not from rounded ones.
+    assert "written out" not in said
     monkeypatch.setattr(loading, "WRITTEN_OUT_SHARE", 0.0)
     bot, merged = Chatbot.load(run), Chatbot.load(whole)
     assert is_in_bits(bot)

@@ -37,7 +37,9 @@ def export_gguf(options: argparse.Namespace) -> int:
     output = Path(options.output) if options.output else Path(f"{name}-{kind.name}")
     check_output(output)
     with waiting("loading the model"):
-        bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
+        bot = Chatbot.load(
+            options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model, keep_bits=True
+        )
     # Before anything is computed.
     architecture = architecture_of(base_model_of(bot.model).config)
     if others is not None:

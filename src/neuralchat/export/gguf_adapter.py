@@ -42,7 +42,9 @@ def export_gguf_adapter(options: argparse.Namespace) -> int:
     output = Path(options.output) if options.output else Path(f"{name}-lora-{kind.name}")
     check_output(output)
     with waiting("loading the model"):
-        bot = Chatbot.load(options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
+        bot = Chatbot.load(
+            options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model, keep_bits=True
+        )
     template = checked_template(bot.voice)
     file = f"{name}-lora-{kind.name}.gguf"
     with placed_files(output, last=file, what="GGUF file", flag="--output") as work:

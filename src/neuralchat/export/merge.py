@@ -39,7 +39,7 @@ def merge(options: argparse.Namespace) -> int:
     # Before anything is loaded.
     check_mergeable(origin.method)
     others = others_of(options, origin)
-    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model)
+    bot = Chatbot.load(run, trust_remote_code=options.trust_remote_code, base_model=options.base_model, keep_bits=True)
     manifest = manifest_of(origin, bot.template)
     if others is not None:
         combine(bot, others)

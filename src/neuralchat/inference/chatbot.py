@@ -75,6 +75,7 @@ class Chatbot:
         trust_remote_code: bool = False,
         base_model: str | os.PathLike[str] | None = None,
         bf16: bool | None = None,
+        keep_bits: bool = False,
     ) -> Chatbot:
         """The chatbot of a finished run, a checkpoint of a run, a PEFT adapter from elsewhere, or a base model.
 
@@ -82,12 +83,13 @@ class Chatbot:
         of what does not say its own: an adapter from elsewhere, a base model. Whether code of the base model may run is
         the caller's word, never that of a directory. `base_model`: where the base model of a run, checkpoint or adapter
         lies now, if it has moved. `bf16`: whether its weights are held in bf16 (where this machine multiplies it well)
-        or in fp32; None: as in training, or as the base model says. Raises RunDirectoryError, AdapterError, ModelError
-        or TemplateError.
+        or in fp32; None: as in training, or as the base model says. `keep_bits`: whether what is in 8 or 4 bits stays
+        so although memory has room for faster answers. Raises RunDirectoryError, AdapterError, ModelError or
+        TemplateError.
         """
         with secrets_hidden_in_errors(os.environ, path_or_name, base_model), quiet_libraries(), generators_kept():
             origin = origin_of(path_or_name, base_model)
-            parts = load(origin, template=template, trust_remote_code=trust_remote_code, bf16=bf16)
+            parts = load(origin, template=template, trust_remote_code=trust_remote_code, bf16=bf16, keep_bits=keep_bits)
         return cls(*parts, name=origin.name)
 
     @property

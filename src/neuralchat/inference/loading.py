@@ -65,9 +65,17 @@ def load_text_parts(origin: Origin, *, template: str | None, trust_remote_code: 
 
 
 def load(
-    origin: Origin, *, template: str | None, trust_remote_code: bool, bf16: bool | None = None
+    origin: Origin,
+    *,
+    template: str | None,
+    trust_remote_code: bool,
+    bf16: bool | None = None,
+    keep_bits: bool = False,
 ) -> tuple[Any, Any, Template]:
-    """(model in evaluation mode, tokenizer, template). Raises as `load_text_parts` does. `bf16`: see chat_precision."""
+    """(model in evaluation mode, tokenizer, template). Raises as `load_text_parts` does. `bf16`: see chat_precision.
+
+    `keep_bits`: weights in few bits stay so, for those who want their exact numbers and no answers.
+    """
     parts = load_text_parts(origin, template=template, trust_remote_code=trust_remote_code)
     source = replace(origin.source, trust_remote_code=trust_remote_code)
     tokenizer, config, adapter = parts.tokenizer, parts.config, parts.adapter
@@ -80,7 +88,7 @@ def load(
     if adapter is not None and origin.directory is not None:
         check_new_tokens(model, origin.directory, adapter, len(tokenizer))
         model = with_adapter(model, origin.directory, len(tokenizer))
-    if origin.bits is not None:
+    if origin.bits is not None and not keep_bits:
         write_out_for_answers(model, origin.bits)
     check_finite(model, source.name)
     return model.eval(), tokenizer, parts.template
