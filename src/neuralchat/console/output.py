@@ -57,23 +57,32 @@ class Sturdy:
             self.stream.write(text)
         except UnicodeEncodeError:
             self.attempt(lambda: self.stream.write(spelled_out(text, self.stream.encoding)))
-        except (OSError, ValueError, RuntimeError) as error:
+        except RuntimeError:
+            self.write_beneath(text)
+        except (OSError, ValueError) as error:
             self.lose(error)
         return len(text)
 
     def flush(self) -> None:
         self.attempt(self.stream.flush)
 
+    def write_beneath(self, text: str) -> None:
+        """A signal came while a line was being written, and its handler has something to say as well: the buffer takes
+        nothing then, and drops it.
+        """
+        with suppress(OSError, ValueError, AttributeError):
+            os.write(self.stream.fileno(), text.encode(self.stream.encoding or "utf-8", "backslashreplace"))
+
     def attempt(self, work: Any) -> None:
         try:
             work()
-        except (OSError, ValueError, RuntimeError) as error:
+        except RuntimeError:
+            # As above; whoever was interrupted flushes what is left.
+            return
+        except (OSError, ValueError) as error:
             self.lose(error)
 
     def lose(self, error: Exception) -> None:
-        if isinstance(error, RuntimeError):
-            # A signal came in the midst of a line, and its handler had something to say as well.
-            return
         is_first, self.lost = self.lost is None, self.lost or error
         with suppress(OSError, ValueError):
             # What is still on its way, and what Python flushes at its end, would fail again.

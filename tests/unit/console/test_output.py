@@ -8,12 +8,14 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from neuralchat import secrets
-from neuralchat.console.output import OutputLostError, Sturdy, put, shown_text, sturdy_streams
+from neuralchat.console.output import OutputLostError, put, shown_text, sturdy_streams
 from neuralchat.console.terminal import visible
 
 ESCAPES = {
@@ -110,10 +112,35 @@ def test_what_was_lost_is_told_on_standard_error(
     assert "standard output was not written to its end: No space left on device" in capsys.readouterr().err
 
 
-def test_a_line_of_a_signal_handler_within_another_is_lost_and_nothing_else() -> None:
-    stream = Sturdy(Broken(RuntimeError("reentrant call inside")))
-    stream.write("a")
-    assert stream.lost is None
+class Interrupted(io.RawIOBase):
+    """A file in whose first write a signal comes, as the system's call is over and the buffer's is not."""
+
+    def __init__(self, descriptor: int, handler: Callable[[], None]) -> None:
+        self.descriptor, self.handler, self.came = descriptor, handler, False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def write(self, block: Any) -> int:
+        count = os.write(self.descriptor, block)
+        if not self.came:
+            self.came = True
+            self.handler()
+        return count
+
+
+def test_a_line_of_a_signal_handler_within_another_is_seen() -> None:
+    reader, writer = os.pipe()
+    raw = Interrupted(writer, lambda: put("stopping", stream))
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", line_buffering=True)
+    put("step 1", stream)
+    put("step 2", stream)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as file:
+        assert file.read() == "step 1\nstopping\nstep 2\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
