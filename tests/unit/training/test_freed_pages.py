@@ -1,4 +1,4 @@
-"""When freed pages are given back: before a micro-batch that is larger than all before it, of either layout."""
+"""When freed pages are given back: before a micro-batch that is clearly larger than the last such one, of either layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from neuralchat.training.step import GradientSum
 from neuralchat.training.stopping import StopSignals
 
 # Lengths of the examples of each micro-batch, and those of the tokens computed at once before which pages go.
-SMALL_BEFORE_LARGE = [[9], [5, 4], [30], [9, 8], [31]]
+SMALL_BEFORE_LARGE = [[9], [6, 3], [30], [9, 8], [31]]
 
 
 def example(length: int) -> Example:
@@ -30,12 +30,14 @@ def example(length: int) -> Example:
     ("packed", "before"),
     [
         # 9, 9, 30, 17, 31 tokens.
-        (True, [9, 30, 31]),
-        # 9, 2 x 5, 30, 2 x 9, 31 with padding.
-        (False, [9, 10, 30, 31]),
+        (True, [9, 30]),
+        # 9, 2 x 6, 30, 2 x 9, 31 with padding.
+        (False, [9, 12, 30]),
     ],
 )
-def test_before_larger_micro_batches_only(monkeypatch: pytest.MonkeyPatch, packed: bool, before: list[int]) -> None:
+def test_before_much_larger_micro_batches_only(
+    monkeypatch: pytest.MonkeyPatch, packed: bool, before: list[int]
+) -> None:
     model = add_adapter(small_model(), TuningArguments())
     if packed:
         assert take_packed_rows(model)
