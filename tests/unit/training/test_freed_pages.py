@@ -1,4 +1,4 @@
-"""When freed pages are given back: before a micro-batch that is clearly larger than the last such one, of either layout."""
+"""When freed pages are given back: before a micro-batch that is clearly larger than the last such one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def example(length: int) -> Example:
         (False, [9, 12, 30]),
     ],
 )
-def test_before_much_larger_micro_batches_only(
-    monkeypatch: pytest.MonkeyPatch, packed: bool, before: list[int]
-) -> None:
+def test_before_larger_micro_batches_only(monkeypatch: pytest.MonkeyPatch, packed: bool, before: list[int]) -> None:
     model = add_adapter(small_model(), TuningArguments())
     if packed:
         assert take_packed_rows(model)
