@@ -23,7 +23,7 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         "files.py": ANYTHING,
         # What it does for several files at once.
         "working_directories.py": ANYTHING,
-        # /dev/null, so that what is printed goes nowhere; and what a signal handler says, beneath the buffer of a stream.
+        # /dev/null, so that what is printed goes nowhere; what a signal handler says, beneath the stream.
         "console/output.py": {"os.open", "os.write"},
         "data/templates/limits.py": {"os.open"},
         # Memory of this process alone, no file.
