@@ -16,6 +16,7 @@ import pytest
 from support.forks import run_forked
 from support.runs import ROWS
 from support.strangers.runs import OBEYED, Stranger
+from support.strangers.victims import VICTIM
 from support.strangers.watching import Watch, captured
 
 LONG = os.environ.get("NEURALCHAT_LONG") == "1"
@@ -37,7 +38,6 @@ FLAGS = [
     "--compile_kernels",
     "false",
 ]
-VICTIM = "the victim's own text"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.strangers.victims import VICTIM, names_in
 
 from neuralchat.files import (
     append_line,
@@ -21,25 +22,6 @@ from neuralchat.files import (
     write_file,
     write_new_file,
 )
-
-VICTIM = "the victim's own text"
-
-
-@pytest.fixture
-def victim(tmp_path: Path) -> Path:
-    path = tmp_path / "victim"
-    path.write_text(VICTIM)
-    return path
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "place").mkdir()
-    return tmp_path / "place"
-
-
-def names(path: Path) -> list[str]:
-    return sorted(found.name for found in path.iterdir())
 
 
 def link(path: Path, target: Path) -> None:
@@ -74,7 +56,7 @@ def test_what_somebody_put_in_the_place_of_a_file_makes_way(
     assert (place / "file").read_text().strip() == "ours"
     assert not (place / "file").is_symlink()
     assert (place / "file").stat().st_nlink == 1
-    assert names(place) == ["file"]
+    assert names_in(place) == ["file"]
 
 
 @WRITERS
@@ -82,7 +64,7 @@ def test_a_directory_in_the_place_of_a_file_is_told(write: Callable, place: Path
     (place / "file").mkdir()
     with pytest.raises(OSError, match=r"is a directory, not a file|Is a directory"):
         write(place / "file", "ours")
-    assert names(place) == ["file"]
+    assert names_in(place) == ["file"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -101,7 +83,7 @@ def test_modes_come_from_the_umask(umask: int, mode: int, place: Path) -> None:
     finally:
         os.umask(before)
     assert {(place / name).stat().st_mode & 0o777 for name in (*"abcd", "weights/e")} == {mode}
-    assert names(place / "weights") == ["e"]
+    assert names_in(place / "weights") == ["e"]
     assert {(place / name).stat().st_mode & 0o777 for name in ("deep", "deep/private")} == {0o700}
 
 
@@ -126,7 +108,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside(place: Path, monk
     with pytest.raises(OSError, match="no space left"):
         write_file(place / "file", "new")
     assert (place / "file").read_text() == "old"
-    assert names(place) == ["file"]
+    assert names_in(place) == ["file"]
 
 
 def test_many_writers_at_once_leave_one_whole_file(place: Path) -> None:
@@ -137,7 +119,7 @@ def test_many_writers_at_once_leave_one_whole_file(place: Path) -> None:
     workers = [subprocess.Popen([sys.executable, "-c", code, str(place / "file"), letter]) for letter in "abc"]
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
     assert (place / "file").read_text() in {letter * 5000 for letter in "abc"}
-    assert names(place) == ["file"]
+    assert names_in(place) == ["file"]
 
 
 @pytest.mark.parametrize("trap", [pipe, lambda path, _: path.symlink_to("/dev/zero")])
@@ -157,7 +139,7 @@ def test_what_is_too_large_is_not_read(victim: Path) -> None:
 def test_of_a_link_the_link_is_deleted(trap: Callable, place: Path, victim: Path) -> None:
     trap(place / "tree", victim)
     remove_tree(place / "tree")
-    assert names(place) == []
+    assert names_in(place) == []
     assert victim.read_text() == VICTIM
 
 
@@ -169,5 +151,5 @@ def test_links_inside_of_a_tree_are_not_gone_into(place: Path, tmp_path: Path) -
     (place / "other").symlink_to(tmp_path / "mine")
     for name in ("tree", "other", "nothing"):
         remove_tree(place / name)
-    assert names(place) == []
+    assert names_in(place) == []
     assert (tmp_path / "mine" / "notes").read_text() == VICTIM

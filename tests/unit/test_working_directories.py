@@ -12,28 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.strangers.victims import VICTIM, names_in
 
 from neuralchat import working_directories
 from neuralchat.working_directories import place_files, sweep_abandoned, undo_abandoned, working_directory_in
-
-VICTIM = "the victim's own text"
-
-
-@pytest.fixture
-def victim(tmp_path: Path) -> Path:
-    path = tmp_path / "victim"
-    path.write_text(VICTIM)
-    return path
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "place").mkdir()
-    return tmp_path / "place"
-
-
-def names(path: Path) -> list[str]:
-    return sorted(found.name for found in path.iterdir())
 
 
 @pytest.mark.parametrize("years", [-30, 0, 30])
@@ -54,16 +36,16 @@ def test_a_killed_process_leaves_what_the_next_one_sweeps(place: Path, years: in
     assert sweep_abandoned(place, ".work-") == []
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    assert len(names(place)) == 1
+    assert len(names_in(place)) == 1
     assert len(sweep_abandoned(place, ".work-")) == 1
-    assert names(place) == []
+    assert names_in(place) == []
 
 
 def test_a_working_directory_is_private_and_goes(place: Path) -> None:
     with working_directory_in(place, ".work-") as work:
         assert work.stat().st_mode & 0o777 == 0o700
         (work / "file").write_text("x")
-    assert names(place) == []
+    assert names_in(place) == []
 
 
 def test_a_working_directory_that_is_swept_before_it_is_locked_is_made_anew(
@@ -103,18 +85,18 @@ def left_by_a_killed_process(place: Path, placed: list[str], inside: list[str]) 
 def test_what_a_killed_process_had_begun_to_place_is_undone(place: Path, placed: list[str]) -> None:
     left_by_a_killed_process(place, placed, ["last"])
     undo_abandoned(place, ".work-")
-    assert names(place) == []
+    assert names_in(place) == []
 
 
 def test_what_was_placed_whole_or_is_of_others_stays(place: Path) -> None:
     left_by_a_killed_process(place, ["one", "two"], [])
     undo_abandoned(place, ".work-")
-    assert {"one", "two"} <= set(names(place))
+    assert {"one", "two"} <= set(names_in(place))
     (place / ".work-7-abcd" / "last").write_text("x")
     (place / ".work-7-abcd" / ".placed.json").write_text(json.dumps(["one", "two", "last"]))
     (place / "notes").write_text("mine")
     undo_abandoned(place, ".work-")
-    assert {"one", "two", "notes", ".work-7-abcd"} == set(names(place))
+    assert {"one", "two", "notes", ".work-7-abcd"} == set(names_in(place))
 
 
 def test_what_a_living_process_places_is_not_undone(place: Path) -> None:
@@ -123,7 +105,7 @@ def test_what_a_living_process_places_is_not_undone(place: Path) -> None:
         (work / "last").write_text("x")
         (work / ".placed.json").write_text(json.dumps(["one", "last"]))
         undo_abandoned(place, ".work-")
-        assert names(place) == [work.name, "one"]
+        assert names_in(place) == [work.name, "one"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +115,7 @@ def test_word_of_what_was_placed_leads_nowhere_else(place: Path, victim: Path, c
     work = left_by_a_killed_process(place, [], ["last"])
     (work / ".placed.json").write_text(content)
     undo_abandoned(place, ".work-")
-    assert names(place) == []
+    assert names_in(place) == []
     assert victim.read_text() == VICTIM
 
 
@@ -143,5 +125,5 @@ def test_placing_that_fails_leaves_nothing(place: Path) -> None:
             (work / name).write_text("x")
         with pytest.raises(FileNotFoundError):
             place_files(work, place, ["one", "two", "three"])
-        assert names(place) == [work.name]
-    assert names(place) == []
+        assert names_in(place) == [work.name]
+    assert names_in(place) == []
