@@ -19,8 +19,6 @@ LIBRARY_WARNINGS = {
     "fan_in_fan_out is set to False but the target module is `Conv1D`": UserWarning,
     # A merge gives head and embedding a matrix each, and compares logits.
     "Model has `tie_word_embeddings=True` and a tied layer is part of the adapter": UserWarning,
-    # --dataloader_num_workers above what this process may use is told in words of our own (planning/cautions.py).
-    "This DataLoader will create": UserWarning,
     # Of experts that are parameters: PEFT looks for their ranks among modules too, and warns that it finds none there.
     "The following rank_pattern keys did not match": RuntimeWarning,
     "The following alpha_pattern keys did not match": RuntimeWarning,

@@ -25,7 +25,8 @@ from neuralchat.console import inform
 from neuralchat.console.live import LiveProgress
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.general_plan import GeneralPlan
-from neuralchat.data.step_shares import StepLoader, StepShares
+from neuralchat.data.step_loader import StepLoader
+from neuralchat.data.step_shares import StepShares
 from neuralchat.distributed.collectives import all_gather_object
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.distributed.machine_load import read_load

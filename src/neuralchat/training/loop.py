@@ -26,7 +26,8 @@ from transformers.trainer_utils import SaveStrategy
 from neuralchat.checkpointing.checkpointer import Checkpointer
 from neuralchat.checkpointing.rng import rng_state, set_rng_state
 from neuralchat.console.live import LiveProgress
-from neuralchat.data.step_shares import StepLoader, StepShare
+from neuralchat.data.step_loader import StepLoader
+from neuralchat.data.step_shares import StepShare
 from neuralchat.distributed.collectives import all_reduce_sum
 from neuralchat.models.compat.trainer import CallbackHandler
 from neuralchat.preparation.optimizer import steps_by_metric

@@ -8,7 +8,6 @@ import pytest
 from huggingface_hub import utils as hub
 from support.families import family_model
 from support.small_models import small_model
-from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from neuralchat.models.quiet import LIBRARY_WARNINGS, quiet_libraries
@@ -54,7 +53,6 @@ def adapt_models_that_warn() -> None:
 
     for family, targets in (("llama", None), ("gpt2", ["c_attn"]), ("llama", ["embed_tokens", "lm_head"])):
         get_peft_model(small_model(family), LoraConfig(task_type="CAUSAL_LM", target_modules=targets))
-    DataLoader([1], num_workers=1000)
     experts = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj"]}
     patterns = {"rank_pattern": {"nothing": 4}, "alpha_pattern": {"nothing": 4}}
     get_peft_model(family_model("qwen3_moe"), LoraConfig(task_type="CAUSAL_LM", **experts, **patterns))

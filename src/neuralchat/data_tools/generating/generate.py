@@ -26,7 +26,7 @@ from neuralchat.data_tools.generating.seed_tasks import ShownTask, package_seeds
 from neuralchat.data_tools.generating.teaching.exchange import AskedTeacher
 from neuralchat.data_tools.generating.teaching.journal import Journal, journal_of
 from neuralchat.data_tools.generating.teaching.local_teacher import LocalTeacher
-from neuralchat.data_tools.generating.teaching.pipeline import Pipeline
+from neuralchat.data_tools.generating.teaching.pipeline import WINDOW, Pipeline
 from neuralchat.data_tools.generating.teaching.server_teacher import Manners, ServerTeacher, connected_bot
 from neuralchat.data_tools.generating.teaching.spending import Spending, SpendingLimits
 from neuralchat.errors import DataError
@@ -168,7 +168,7 @@ class LocalSource:
         self.name = self.bot.name or str(options.teacher)
 
     def teacher(self, sampling: Sampling, journal: Journal, spending: Spending) -> AskedTeacher:
-        return LocalTeacher(self.bot, self.name, sampling, journal, spending)
+        return LocalTeacher(self.bot, self.name, sampling, journal, spending, most_on_way=WINDOW)
 
 
 @contextmanager

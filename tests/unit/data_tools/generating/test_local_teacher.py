@@ -1,60 +1,152 @@
-"""A model on this machine as a teacher: what waits is answered together, and the journal is that of an endpoint."""
+"""A model on this machine as a teacher: requests are computed together, and the journal is that of an endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engines.scripted import ScriptedEngine
 from support.teachers.scripted_teacher import answer_to
 
 from neuralchat.cli import main
 from neuralchat.data.records import Turn
+from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.generation.answering import Answer
+from neuralchat.inference.engine.interface import Ended, Request
 from neuralchat.inference.sampling import Sampling
 
+END = 0
+PAUSE_S = 0.01
 
-def local_answer(text: str) -> Answer:
-    return Answer(text, tuple(range(len(text) // 4)), True)
+
+@dataclass
+class LetterPrompt:
+    ids: list[int]
+    max_new_tokens: int
+
+
+class LetterVoice:
+    """A token is a letter."""
+
+    end_ids = (END,)
+
+    def words(self, ids: Sequence[int], *, finished: bool) -> str:
+        assert finished
+        return "".join(map(chr, ids))
 
 
 class ScriptedModel:
-    """In the place of a Chatbot. `groups`: how many were answered together, each time."""
+    """In the place of a Chatbot. `at_once`: how many answers were being computed when one began, each time."""
 
     name = "model-1"
+    voice = LetterVoice()
 
-    def __init__(self) -> None:
-        self.groups: list[int] = []
+    def __init__(self, before_answer: Callable[[ScriptedModel, int], Iterator[float]] | None = None) -> None:
+        self.at_once: list[int] = []
+        self.over = 0
+        self.before_answer = before_answer
+        self.engine = ScriptedEngine(None, names=("base", "model-1"))
+        self.engine.say = self.say
 
-    def question_problem(self, turns: Sequence[Turn], sampling: Sampling) -> str | None:
-        return "it is too long" if "[classification]" in turns[0].content[-200:] else None
+    def prompt(self, turns: Sequence[Turn], sampling: Sampling) -> LetterPrompt:
+        text = turns[0].content
+        if "[classification]" in text[-200:]:
+            raise ArgumentsError("it is too long")
+        return LetterPrompt(list(map(ord, text)), 100_000)
 
-    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Any]:
-        self.groups.append(len(conversations))
-        return [local_answer(answer_to(turns[0].content)) for turns in conversations]
+    @contextmanager
+    def many(self, count: int) -> Iterator[ScriptedEngine]:
+        self.engine.room = count
+        yield self.engine
+        self.engine.close(drain=False)
 
-    def tokenizer(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [0] * (len(text) // 4)}
+    def say(self, request: Request) -> Iterator[int | float | Ended]:
+        assert request.model == "model-1"
+        self.at_once.append(len(self.engine.running))
+        number = len(self.at_once)
+        yield PAUSE_S
+        if self.before_answer is not None:
+            yield from self.before_answer(self, number)
+        yield from map(ord, answer_to("".join(map(chr, request.prompt_ids))))
+        self.over += 1
+        yield END
 
 
-def test_requests_are_answered_together_and_a_second_run_asks_nothing(
+def generate(monkeypatch: pytest.MonkeyPatch, model: ScriptedModel, output: Path) -> int:
+    monkeypatch.setattr(Chatbot, "load", lambda _name: model)
+    return main(["data", "generate", "--teacher", "run", "--output", str(output), "--count", "12"])
+
+
+def replies_in(output: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, Path(f"{output}.journal").read_text().splitlines())
+    return [line for line in lines if "reply" in line]
+
+
+def test_requests_are_computed_together_and_a_second_run_asks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = ScriptedModel()
-    monkeypatch.setattr(Chatbot, "load", lambda _name: model)
-    words = ["data", "generate", "--teacher", "run", "--output", str(tmp_path / "a.jsonl"), "--count", "12"]
-    assert main(words) == 0
-    whole = (tmp_path / "a.jsonl").read_bytes()
+    model, output = ScriptedModel(), tmp_path / "a.jsonl"
+    assert generate(monkeypatch, model, output) == 0
+    whole = output.read_bytes()
     assert whole.count(b"\n") >= 12
     assert b'"teacher": "model-1"' in whole
-    assert max(model.groups) > 4
-    groups = len(model.groups)
-    assert main(words) == 0
-    assert (tmp_path / "a.jsonl").read_bytes() == whole
-    assert len(model.groups) == groups
+    assert max(model.at_once) > 4
+    seeds = [ticket.request.sampling.seed for ticket in model.engine.tickets]
+    # Equal questions would be drawn alike otherwise.
+    assert len(set(seeds)) == len(seeds)
+    again = ScriptedModel()
+    assert generate(monkeypatch, again, output) == 0
+    assert output.read_bytes() == whole
+    assert again.engine.tickets == []
     assert "tokens" in capsys.readouterr().out
+
+
+def test_what_has_been_computed_when_it_is_stopped_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_when_others_are_over(model: ScriptedModel, number: int) -> Iterator[float]:
+        # The first is the one that the program waits for.
+        while number == 1 and not (model.over > 1 and len(model.engine.running) == 1):
+            yield PAUSE_S
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            while True:
+                yield PAUSE_S
+
+    undisturbed, stopped = tmp_path / "undisturbed.jsonl", tmp_path / "stopped.jsonl"
+    assert generate(monkeypatch, ScriptedModel(), undisturbed) == 0
+    model = ScriptedModel(stop_when_others_are_over)
+    assert generate(monkeypatch, model, stopped) == 130
+    kept = len(replies_in(stopped))
+    assert kept == model.over
+    again = ScriptedModel()
+    assert generate(monkeypatch, again, stopped) == 0
+    assert stopped.read_bytes() == undisturbed.read_bytes()
+    assert len(again.engine.tickets) <= len(replies_in(stopped)) - kept
+
+
+def test_a_request_whose_answer_fails_is_left_out_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, output = ScriptedModel(), tmp_path / "a.jsonl"
+    said = model.engine.say
+
+    def say(request: Request) -> Iterator[int | float | Ended]:
+        if len(model.engine.tickets) == 3:
+            yield Ended("failed", "no memory is left")
+        yield from said(request)
+
+    model.engine.say = say
+    assert generate(monkeypatch, model, output) == 0
+    lines = [json.loads(line) for line in Path(f"{output}.journal").read_text().splitlines()]
+    failed = [line for line in lines if "failed" in line]
+    assert "no memory is left" in failed[0]["why"]
+    assert [line["given_up"] for line in lines if "given_up" in line] == [line["failed"] for line in failed]
 
 
 def test_a_local_teacher_has_no_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

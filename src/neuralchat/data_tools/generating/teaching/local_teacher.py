@@ -1,86 +1,115 @@
-"""A model on this machine as a teacher: all requests that wait are answered together."""
+"""A model on this machine as a teacher: requests are computed together, each is written down as it ends."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import queue
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 from neuralchat.data.records import Turn
 from neuralchat.data_tools.generating.teaching.exchange import TeacherReply, TeacherRequest
 from neuralchat.data_tools.generating.teaching.journal import Journal
 from neuralchat.data_tools.generating.teaching.spending import Spending
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, NeuralChatError, TemplateError
+from neuralchat.inference.engine.interface import Ended, Event, Request
 from neuralchat.inference.sampling import Sampling
 
 if TYPE_CHECKING:
     from neuralchat.inference.chatbot import Chatbot
 
+# Digits of a request's key, the seed of its draws: they hang neither on what is computed beside it nor on a resume.
+SEED_DIGITS = 15
+
 
 @dataclasses.dataclass
 class LocalReply:
-    """Computed, with all that wait, when the first of them is looked at."""
-
     teacher: LocalTeacher
     number: int
-    request: TeacherRequest
+    bound: tuple[int, int]
+    asked: Request | None = None
+    heard: list[Event] = dataclasses.field(default_factory=list)
     reply: TeacherReply | None = None
+    failure: NeuralChatError | None = None
 
     def result(self) -> TeacherReply:
-        if self.reply is None:
-            self.teacher.answer_waiting()
+        while not self.done():
+            self.teacher.settle(self.teacher.over.get())
+        if self.failure is not None:
+            raise self.failure
         assert self.reply is not None
         return self.reply
 
     def done(self) -> bool:
-        return self.reply is not None
+        return self.reply is not None or self.failure is not None
+
+    def hear(self, event: Event) -> None:
+        """Called by a thread of the engine."""
+        self.heard.append(event)
+        if isinstance(event, Ended):
+            self.teacher.over.put(self)
 
 
 class LocalTeacher:
     """Costs nothing; its tokens are counted."""
 
-    def __init__(self, bot: Chatbot, name: str, sampling: Sampling, journal: Journal, spending: Spending) -> None:
+    def __init__(
+        self, bot: Chatbot, name: str, sampling: Sampling, journal: Journal, spending: Spending, *, most_on_way: int
+    ) -> None:
         self.bot, self.name, self.sampling = bot, name, sampling
         self.journal, self.spending = journal, spending
-        self.waiting: list[LocalReply] = []
+        # Answers that have ended and are not in the journal yet.
+        self.over: queue.SimpleQueue[LocalReply] = queue.SimpleQueue()
+        self.resources = ExitStack()
+        self.engine = self.resources.enter_context(bot.many(most_on_way))
 
     def close(self) -> None:
-        self.waiting = []
+        """What is half computed is left."""
+        try:
+            with suppress(queue.Empty):
+                while True:
+                    self.settle(self.over.get_nowait())
+        finally:
+            self.resources.close()
 
     def submit(self, number: int, key: str, request: TeacherRequest, processed: int) -> LocalReply:
-        bound = (request.most_prompt_tokens, request.answer_tokens)
-        self.spending.reserve(bound)
-        self.journal.sent(number, key, processed, bound)
-        reply = LocalReply(self, number, request)
-        self.waiting.append(reply)
+        reply = LocalReply(self, number, (request.most_prompt_tokens, request.answer_tokens))
+        self.spending.reserve(reply.bound)
+        self.journal.sent(number, key, processed, reply.bound)
+        sampling = dataclasses.replace(self.sampling, max_new_tokens=request.answer_tokens)
+        if sampling.temperature > 0:
+            sampling = dataclasses.replace(sampling, seed=int(key[:SEED_DIGITS], 16))
+        try:
+            prompt = self.bot.prompt([Turn("user", request.prompt)], sampling)
+            reply.asked = Request(
+                prompt_ids=tuple(prompt.ids),
+                model=self.engine.models()[-1],
+                sampling=dataclasses.replace(sampling, max_new_tokens=prompt.max_new_tokens),
+                end_ids=frozenset(self.bot.voice.end_ids),
+            )
+            self.engine.submit(reply.asked, reply.hear)
+        except (ArgumentsError, TemplateError) as error:
+            self.keep(reply, TeacherReply("", problem=str(error)))
         return reply
 
-    def answer_waiting(self) -> None:
-        """Requests of one length of answer are answered together."""
-        waiting, self.waiting = self.waiting, []
-        for answer_tokens in sorted({each.request.answer_tokens for each in waiting}):
-            group = [each for each in waiting if each.request.answer_tokens == answer_tokens]
-            sampling = dataclasses.replace(self.sampling, max_new_tokens=answer_tokens)
-            for each, reply in zip(group, self.replies([each.request for each in group], sampling), strict=True):
-                each.reply = reply
-                self.journal.replied(each.number, reply)
-                bound = (each.request.most_prompt_tokens, each.request.answer_tokens)
-                self.spending.settle(bound, (reply.prompt_tokens, reply.answer_tokens))
+    def settle(self, reply: LocalReply) -> None:
+        """What became of a request whose answer has ended."""
+        *tokens, ended = reply.heard
+        assert reply.asked is not None
+        assert isinstance(ended, Ended)
+        if ended.reason not in ("stop", "length"):
+            reply.failure = NeuralChatError(f"the answer could not be computed: {ended.error or ended.reason}")
+            self.journal.failed(reply.number, str(reply.failure), may_be_paid=False)
+            self.spending.settle(reply.bound, None)
+            return
+        finished = ended.reason == "stop"
+        ids = [token.id for token in tokens if not isinstance(token, Ended)]
+        said = [id_ for id_ in ids if id_ not in reply.asked.end_ids]
+        text = self.bot.voice.words(said, finished=finished)
+        self.keep(reply, TeacherReply(text, finished, len(reply.asked.prompt_ids), len(ids)))
 
-    def replies(self, requests: Sequence[TeacherRequest], sampling: Sampling) -> list[TeacherReply]:
-        asked: list[Any] = [[Turn("user", request.prompt)] for request in requests]
-        problems = [self.bot.question_problem(turns, sampling) for turns in asked]
-        fitting = [turns for turns, problem in zip(asked, problems, strict=True) if problem is None]
-        try:
-            answers = iter(self.bot.answers(fitting, sampling) if fitting else ())
-        except ArgumentsError as error:
-            return [TeacherReply("", problem=str(error)) for _ in requests]
-        found = []
-        for turns, problem in zip(asked, problems, strict=True):
-            if problem is not None:
-                found.append(TeacherReply("", problem=problem))
-                continue
-            answer = next(answers)
-            prompt_tokens = len(self.bot.tokenizer(turns[0].content)["input_ids"])
-            found.append(TeacherReply(answer.text, answer.finished, prompt_tokens, len(answer.token_ids)))
-        return found
+    def keep(self, reply: LocalReply, said: TeacherReply) -> None:
+        # On the disk before anybody makes something of it.
+        self.journal.replied(reply.number, said)
+        self.spending.settle(reply.bound, (said.prompt_tokens, said.answer_tokens))
+        reply.reply = said

@@ -1,0 +1,182 @@
+"""The shares of optimizer steps in their order, computed here or read ahead by processes.
+
+Each process has pipes of its own and shares no lock, so one that is killed in the midst of whatever it does leaves
+nothing that others wait for. (torch's DataLoader has an event and a queue for all its workers: where one dies holding
+the lock of either, training waits for ever.)
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
+from typing import Any
+
+import torch
+
+from neuralchat.console import note
+from neuralchat.data.step_shares import StepShare, StepShares
+from neuralchat.errors import DataError
+
+# Of processes in a row before the same step.
+MOST_DEATHS = 3
+# They reach all processes of a terminal, but the one that trains decides when it ends.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# Shares that each process has ready, where nothing is said: as many as torch's loaders.
+DEFAULT_PREFETCH = 2
+
+
+class ReaderDiedError(Exception):
+    """A process that read ahead is gone."""
+
+
+class Reader:
+    """A process that computes the shares it is asked for, in that order. It is forked, so it has a copy of `shares`.
+
+    `others`: those that live already, whose ends of pipes it must not hold open.
+    """
+
+    def __init__(self, shares: StepShares, others: Sequence[Reader]) -> None:
+        context = multiprocessing.get_context("fork")
+        numbers, self.numbers = context.Pipe(duplex=False)
+        self.answers, answers = context.Pipe(duplex=False)
+        ends = [end for reader in (*others, self) for end in (reader.numbers, reader.answers)]
+        self.process = context.Process(target=read_shares, args=(shares, numbers, answers, ends), daemon=True)
+        # Until it ignores them, see read_shares.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        # Held by the process alone, so that its death is the end of both.
+        numbers.close()
+        answers.close()
+        self.asked: deque[int] = deque()
+
+    def ask(self, step: int) -> None:
+        self.asked.append(step)
+        # Of one that has died the answer tells it.
+        with suppress(BrokenPipeError):
+            self.numbers.send(step)
+
+    def next_share(self) -> StepShare:
+        """That of the first step in `asked`. Raises ReaderDiedError, and what reading the records has raised."""
+        try:
+            share = self.answers.recv()
+        except (EOFError, OSError) as error:
+            raise ReaderDiedError from error
+        self.asked.popleft()
+        if isinstance(share, Exception):
+            raise share
+        return share
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.numbers.close()
+        self.answers.close()
+
+
+def read_shares(shares: StepShares, numbers: Connection, answers: Connection, ends: Sequence[Connection]) -> None:
+    """What the process does until nobody asks any more, which is also when the one that trains is gone."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    torch.set_num_threads(1)
+    for end in ends:
+        end.close()
+    with suppress(EOFError, OSError):
+        while True:
+            step = numbers.recv()
+            try:
+                answer: Any = shares[step]
+            except Exception as error:
+                answer = sendable(error)
+            answers.send(answer)
+
+
+def sendable(error: Exception) -> Exception:
+    """`error`, or one of its words where another process could not make it again."""
+    try:
+        # In the way of pickles: from what the class is called with.
+        copy.copy(error)
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def kill_all(readers: list[Reader]) -> None:
+    while readers:
+        readers.pop().kill()
+
+
+class StepLoader:
+    """`workers`: processes that read ahead, with `prefetch` shares ready each. `persistent`: they outlive a pass."""
+
+    def __init__(
+        self, shares: StepShares, *, workers: int = 0, persistent: bool = False, prefetch: int | None = None
+    ) -> None:
+        self.shares = shares
+        self.workers, self.persistent = workers, persistent
+        self.prefetch = prefetch or DEFAULT_PREFETCH
+        self.readers: list[Reader] = []
+        # They ignore the signal by which a program that ends takes leave of its children, and it would wait for them.
+        Finalize(self, kill_all, args=(self.readers,), exitpriority=0)
+
+    def set_micro_batch_tokens(self, micro_batch_tokens: int) -> None:
+        """From the next pass on. Processes have copies of the shares, made when they start: others replace them."""
+        self.shares.micro_batch_tokens = micro_batch_tokens
+        kill_all(self.readers)
+
+    def steps(self, first: int, end: int) -> Iterator[StepShare]:
+        """The shares of optimizer steps [first, end). Takes one number from torch's generator, as torch's loaders do.
+
+        A process that is killed is replaced; raises DataError where that happens again and again.
+        """
+        torch.empty((), dtype=torch.int64).random_()
+        return self.read_ahead(first, end) if self.workers else (self.shares[step] for step in range(first, end))
+
+    def read_ahead(self, first: int, end: int) -> Iterator[StepShare]:
+        # Of a pass that was left before its end, answers are on their way still.
+        if any(reader.asked for reader in self.readers):
+            kill_all(self.readers)
+        while len(self.readers) < self.workers:
+            self.readers.append(Reader(self.shares, self.readers))
+        try:
+            for place in range(self.workers):
+                self.ask_ahead(place, first + place, end)
+            for step in range(first, end):
+                place = (step - first) % self.workers
+                share = self.share_of(place, step, end)
+                self.ask_ahead(place, step + self.workers, end)
+                yield share
+        finally:
+            if not self.persistent:
+                kill_all(self.readers)
+
+    def ask_ahead(self, place: int, step: int, end: int) -> None:
+        """A reader is asked for every so many-th step, from `step` on, as far as it may be ahead."""
+        asked = self.readers[place].asked
+        for later in range(step, min(end, step + self.prefetch * self.workers), self.workers):
+            if not asked or later > asked[-1]:
+                self.readers[place].ask(later)
+
+    def share_of(self, place: int, step: int, end: int) -> StepShare:
+        for _ in range(MOST_DEATHS):
+            try:
+                return self.readers[place].next_share()
+            except ReaderDiedError:
+                note("a process that read ahead was killed; another takes its place")
+                self.readers[place].kill()
+                others = [reader for reader in self.readers if reader is not self.readers[place]]
+                self.readers[place] = Reader(self.shares, others)
+                self.ask_ahead(place, step, end)
+        raise DataError(
+            f"the processes that read ahead are killed again and again before step {step + 1}; is memory short? "
+            "--dataloader_num_workers 0 does without them"
+        )

@@ -1,0 +1,219 @@
+"""Shares come in the plan's order whoever computes them, and whatever happens to the processes that read ahead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from neuralchat.data.batch_plan import BatchPlan
+from neuralchat.data.layout import Layout
+from neuralchat.data.step_loader import Reader, StepLoader
+from neuralchat.data.step_shares import StepShare, StepShares
+from neuralchat.data.tokenization import Example
+from neuralchat.errors import DataError
+
+
+def examples_of(lengths: list[int]) -> Any:
+    return [Example(np.full(n, i, dtype=np.int32), np.arange(n) > 0, f"row {i}") for i, n in enumerate(lengths)]
+
+
+def shares_of(count: int, kind: type[StepShares] = StepShares, *, length: int = 3) -> StepShares:
+    plan = BatchPlan("f", (length,) * count, seed=1, units_per_step=4)
+    examples = examples_of([length] * count)
+    return kind(examples, plan, rank=0, world_size=1, micro_batch_tokens=10 * length, layout=Layout())
+
+
+def sources(share: StepShare) -> list[tuple[str, ...]]:
+    return [batch.sources for batch in share.packed]
+
+
+def wait_for(is_so: Callable[[], bool], *, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_does_not_depend_on_workers(workers: int) -> None:
+    """Every epoch has an order of its own, the plan's, also with workers that live on over epochs."""
+    shares = shares_of(12)
+    plan = shares.plan
+    loader = StepLoader(shares, workers=workers, persistent=bool(workers))
+    orders = []
+    for epoch in (0, 1):
+        first = epoch * plan.steps
+        found = loader.steps(first, first + plan.steps)
+        orders.append([sorted(batch.sources) for share in found for batch in share.packed])
+        expected = [sorted(f"row {i}" for unit in plan.step(epoch, step) for i in unit) for step in range(plan.steps)]
+        assert orders[-1] == expected
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_smaller_micro_batches_hold_from_the_next_pass_on(workers: int) -> None:
+    """Workers that live on over epochs, too, have the new size."""
+    plan = BatchPlan("f", (6,) * 4, seed=1, units_per_step=4)
+    shares = StepShares(examples_of([6] * 4), plan, rank=0, world_size=1, micro_batch_tokens=24, layout=None)
+    loader = StepLoader(shares, workers=workers, persistent=bool(workers))
+    assert [share.micro_batches for share in loader.steps(0, 1)] == [1]
+    loader.set_micro_batch_tokens(12)
+    assert [share.micro_batches for share in loader.steps(1, 2)] == [2]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_pass_draws_what_a_loader_of_torch_draws(persistent: bool) -> None:
+    """Runs that were begun with one go on to the bit."""
+    torch.manual_seed(3)
+    list(DataLoader([1, 2], batch_size=None))
+    expected = torch.rand(1)
+    for workers in (0, 1):
+        loader = StepLoader(shares_of(8), workers=workers, persistent=persistent)
+        for _ in range(2):
+            torch.manual_seed(3)
+            list(loader.steps(0, 2))
+            assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_end_with_their_pass_or_live_on(persistent: bool) -> None:
+    loader = StepLoader(shares_of(16), workers=2, persistent=persistent)
+    known = []
+    for _ in range(2):
+        shares = loader.steps(0, 4)
+        next(shares)
+        known.append([reader.process.pid for reader in loader.readers])
+        list(shares)
+        assert len(loader.readers) == (2 if persistent else 0)
+    assert (known[0] == known[1]) is persistent
+    if not persistent:
+        assert not any(psutil.pid_exists(pid) for pids in known for pid in pids)
+
+
+def test_a_pass_that_is_left_is_not_mixed_up_with_the_next() -> None:
+    loader = StepLoader(shares_of(16), workers=2, persistent=True)
+    left = loader.steps(0, 4)
+    next(left)
+    assert [sources(share) for share in loader.steps(1, 3)] == [sources(loader.shares[1]), sources(loader.shares[2])]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_worker_that_is_killed_is_replaced(persistent: bool, said: list[str]) -> None:
+    """No share is left out or given twice, and no random number is drawn that an undisturbed run does not draw."""
+    orders, randoms = [], []
+    for victim in (None, 0, 1):
+        shares = shares_of(48)
+        loader, order = StepLoader(shares, workers=2, persistent=persistent, prefetch=1), []
+        torch.manual_seed(3)
+        for number, share in enumerate(loader.steps(0, shares.plan.steps)):
+            order.append(sources(share))
+            if number == 3 and victim is not None:
+                loader.readers[victim].process.kill()
+        orders.append(order)
+        randoms.append(torch.rand(1).item())
+    assert len(orders[0]) == 12
+    assert orders[1] == orders[2] == orders[0]
+    assert len(set(randoms)) == 1
+    assert len([text for text in said if "was killed" in text]) == 2
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_workers_that_are_killed_in_the_midst_of_an_answer_are_replaced(both: bool) -> None:
+    """An answer that no pipe holds is half sent for as long as nobody reads it."""
+    shares = shares_of(32, length=50_000)
+    loader = StepLoader(shares, workers=2)
+    found = loader.steps(0, 8)
+    order = [sources(next(found))]
+
+    def is_sending(reader: Reader) -> bool:
+        return reader.answers.poll() and psutil.Process(reader.process.pid).status() == psutil.STATUS_SLEEPING
+
+    for reader in loader.readers[: 1 + both]:
+        wait_for(lambda reader=reader: is_sending(reader))
+        reader.process.kill()
+        reader.process.join()
+    order += [sources(share) for share in found]
+    assert order == [sources(shares[step]) for step in range(8)]
+
+
+class Deadly(StepShares):
+    def __getitem__(self, index: int) -> StepShare:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_workers_that_are_killed_again_and_again_end_it() -> None:
+    with pytest.raises(DataError, match="before step 3; is memory short\\? --dataloader_num_workers 0"):
+        list(StepLoader(shares_of(12, Deadly), workers=2).steps(0, 3))
+
+
+class Unreadable(StepShares):
+    def __getitem__(self, index: int) -> StepShare:
+        if index == 1:
+            raise DataError("line 7 of a.json is gone")
+        return super().__getitem__(index)
+
+
+def test_what_reading_raises_is_raised_where_it_is_asked_for() -> None:
+    loader = StepLoader(shares_of(12, Unreadable), workers=2)
+    shares = loader.steps(0, 3)
+    next(shares)
+    with pytest.raises(DataError, match=r"line 7 of a\.json is gone"):
+        next(shares)
+    assert loader.readers == []
+
+
+SIGNALLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def test_workers_leave_signals_to_the_process_that_trains() -> None:
+    shares = shares_of(32)
+    loader = StepLoader(shares, workers=2, prefetch=1)
+    found = loader.steps(0, 8)
+    order = [sources(next(found))]
+    # The second has hardly begun.
+    for reader in loader.readers:
+        for number in SIGNALLED:
+            os.kill(reader.process.pid, number)
+    before = [reader.process.pid for reader in loader.readers]
+    order += [sources(next(found)) for _ in range(6)]
+    assert order == [sources(shares[step]) for step in range(7)]
+    assert [reader.process.pid for reader in loader.readers] == before
+
+
+PROGRAM = """
+import sys
+from unit.data.test_step_loader import StepLoader, shares_of
+loader = StepLoader(shares_of(16), workers=2, persistent=True)
+shares = loader.steps(0, 4)
+next(shares)
+print(*(reader.process.pid for reader in loader.readers), flush=True)
+if sys.argv[1] == "wait":
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["wait", "end"])
+def test_workers_end_with_the_program(how: str) -> None:
+    """Killed, or at its end in the midst of a pass."""
+    command = [sys.executable, "-c", PROGRAM, how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="tests") as program:
+        assert program.stdout is not None
+        workers = [int(word) for word in program.stdout.readline().split()]
+        assert len(workers) == 2
+        if how == "wait":
+            program.kill()
+        assert program.wait(60) == (-signal.SIGKILL if how == "wait" else 0)
+        wait_for(lambda: not any(map(psutil.pid_exists, workers)))
