@@ -172,11 +172,12 @@ def test_weights_are_handed_over_one_by_one_while_they_are_read(tmp_path: Path) 
     there: list[int] = []
     loaded: list[Any] = []
 
-    def choose(model: Any) -> list[str]:
+    def choose(model: Any) -> dict[str, int]:
         loaded.append(model)
-        return [path for path, module in model.named_modules() if path.endswith("up_proj")]
+        return {path: index for index, path in enumerate(dict(model.named_modules())) if path.endswith("up_proj")}
 
-    def store(layer: torch.nn.Module, weight: torch.Tensor) -> torch.nn.Parameter:
+    def store(layer: torch.nn.Module, weight: torch.Tensor, index: int) -> torch.nn.Parameter:
+        assert layer is list(loaded[0].modules())[index]
         there.append(sum(not parameter.is_meta for parameter in loaded[0].parameters()))
         return torch.nn.Parameter(-weight, requires_grad=False)
 

@@ -229,7 +229,7 @@ def write_out_for_answers(model: Any, bits: int) -> None:
     A layer writes its matrix for each product: cheap beside a long row of training, not beside a single token.
     """
     dtype = base_model_of(model).dtype
-    size = quantized_numbers(model) * dtype.itemsize
+    size = sum(quantized_numbers(model).values()) * dtype.itemsize
     told = f"its weights in {bits} bits, {gib(size)} in {str(dtype).removeprefix('torch.')},"
     if size > WRITTEN_OUT_SHARE * psutil.virtual_memory().available:
         inform(f"{told} are more than half of the free memory: they are written out for each token, which takes longer")

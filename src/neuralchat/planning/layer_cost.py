@@ -27,7 +27,7 @@ from neuralchat.models.layers.quantized_linear import quantize_linear
 from neuralchat.models.loading.base_model import parameter_counts
 from neuralchat.models.loading.precision import Precision, widen_small_weights
 from neuralchat.models.losses.loss_sum import packed_loss_sum, padded_loss_sum
-from neuralchat.models.quantization.choosing import quantizable_layers
+from neuralchat.models.quantization.choosing import bits_of_layers
 from neuralchat.planning.pass_cost import PassCost, measure_pass, size_rule
 
 # What counts layers in a configuration; those of an encoder-decoder model have two numbers.
@@ -85,9 +85,9 @@ def measured_cost(config: Any, tuning: TuningArguments, precision: Precision, ex
     kind: Any = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
     model = kind.from_config(config, dtype=precision.storage).requires_grad_(False)
     if precision.bits is not None:
-        for path in quantizable_layers(model):
+        for path, bits in bits_of_layers(model, precision.bits).items():
             layer = model.get_submodule(path)
-            quantize_linear(layer, precision.bits, layer.weight, precision.compute)
+            quantize_linear(layer, bits, layer.weight, precision.compute)
     if precision.widens:
         widen_small_weights(model, precision.compute)
     model = add_adapter(model, tuning, tell=lambda _text: None)

@@ -24,8 +24,8 @@ from neuralchat.models.adapters.build import add_adapter
 from neuralchat.models.adapters.rehearsal import skeleton_of
 from neuralchat.models.loading.base_model import ModelSource, load_config, parameter_counts
 from neuralchat.models.loading.precision import Precision, choose_precision
-from neuralchat.models.quantization.choosing import nothing_to_quantize
-from neuralchat.models.quantization.formats import BIT_FORMATS
+from neuralchat.models.quantization.choosing import QuantizableWeights, nothing_to_quantize
+from neuralchat.models.quantization.formats import kinds_of_numbers
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.planning.forecast import TimeForecast, ring
 from neuralchat.planning.layer_cost import (
@@ -41,7 +41,7 @@ from neuralchat.planning.planned_memory import (
     frozen_bytes,
     parts_text,
     planned_memory,
-    quantizable_weights,
+    quantizable_of,
     remedies,
 )
 from neuralchat.planning.process_memory import settled_resident_bytes
@@ -154,8 +154,8 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     )
     whole = tuning.method.trains_base
     precision, notice = choose_precision(bf16=question.bf16, trains_base=whole, bits=question.bits)
-    quantizable = 0 if whole else quantizable_weights(config)
-    if question.bits is not None and not quantizable:
+    quantizable = QuantizableWeights() if whole else quantizable_of(config)
+    if question.bits is not None and not quantizable.count:
         what = "a model whose weights are all trained" if whole else f"a {config.model_type} model"
         raise ArgumentsError(nothing_to_quantize(what, question.bits))
     with torch.device("meta"):
@@ -203,7 +203,7 @@ def make_plan(question: PlanQuestion) -> ModelPlan:
     )
 
 
-def plan_of_a_far_larger_model(plan: ModelPlan, *, whole: bool, quantizable: int) -> ModelPlan:
+def plan_of_a_far_larger_model(plan: ModelPlan, *, whole: bool, quantizable: QuantizableWeights) -> ModelPlan:
     """What can be said of a model of which not even a few layers are measured here: its weights and what is trained."""
     frozen, precision = 0 if whole else plan.parameters, plan.precision
     weights = frozen_bytes(frozen, quantizable, precision.storage.itemsize, precision.bits)
@@ -262,7 +262,7 @@ def named_config(name: str | None, parameters: str | None, shape: str | None = N
 
 
 def plan_lines(question: PlanQuestion, plan: ModelPlan) -> list[Part]:
-    dtype = kinds_of_numbers(plan.precision)
+    dtype = weight_numbers(plan.precision)
     fits = "it fits" if plan.fits else "it does not fit"
     what = "this machine has" if question.memory_gib is None else "the machine has"
     lines: list[Part] = [
@@ -294,13 +294,13 @@ def plan_lines(question: PlanQuestion, plan: ModelPlan) -> list[Part]:
     return [*lines, *cluster_part(question, plan.cluster)]
 
 
-def kinds_of_numbers(precision: Precision) -> str:
+def weight_numbers(precision: Precision) -> str:
     """
-    >>> kinds_of_numbers(Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4))
-    'nf4 and bfloat16'
+    >>> weight_numbers(Precision(storage=torch.bfloat16, compute=torch.bfloat16, bits=4))
+    'nf4, int8 and bfloat16'
     """
     dtype = str(precision.storage).removeprefix("torch.")
-    return dtype if precision.bits is None else f"{BIT_FORMATS[precision.bits].name} and {dtype}"
+    return dtype if precision.bits is None else f"{kinds_of_numbers(precision.bits)} and {dtype}"
 
 
 def cluster_part(question: PlanQuestion, rows: Sequence[tuple[int, float, float]]) -> list[Part]:

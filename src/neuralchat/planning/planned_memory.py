@@ -13,7 +13,7 @@ from neuralchat.config.arguments import TuningArguments
 from neuralchat.console import gib
 from neuralchat.models.adapters.rehearsal import skeleton_of
 from neuralchat.models.loading.precision import Precision, has_bf16_units
-from neuralchat.models.quantization.choosing import quantizable_layers
+from neuralchat.models.quantization.choosing import QuantizableWeights, quantizable_weights
 from neuralchat.models.quantization.formats import BIT_FORMATS
 from neuralchat.planning.layer_cost import TokenCost, hidden_bytes, layer_count
 from neuralchat.planning.memory import SMALLEST_MICRO_BATCH_TOKENS
@@ -43,7 +43,7 @@ class PlannedMemory:
     hidden_bytes: int
     # What a process takes that has neither weights nor tokens yet.
     program_bytes: int
-    quantizable: int = 0
+    quantizable: QuantizableWeights = QuantizableWeights()
     bits: int | None = None
     recomputes: bool = False
     trains_base: bool = False
@@ -74,20 +74,19 @@ class PlannedMemory:
         return sum(self.parts().values())
 
 
-def frozen_bytes(frozen: int, quantizable: int, bytes_per_weight: int, bits: int | None) -> int:
+def frozen_bytes(frozen: int, quantizable: QuantizableWeights, bytes_per_weight: int, bits: int | None) -> int:
     """
-    >>> frozen_bytes(100, 80, 2, None), frozen_bytes(100, 80, 2, 8)
+    >>> frozen_bytes(100, QuantizableWeights(80), 2, None), frozen_bytes(100, QuantizableWeights(80), 2, 8)
     (200, 120)
     """
     if bits is None:
         return frozen * bytes_per_weight
-    return int(quantizable * BIT_FORMATS[bits].bytes_per_weight) + (frozen - quantizable) * bytes_per_weight
+    return quantizable.bytes_in(bits) + (frozen - quantizable.count) * bytes_per_weight
 
 
-def quantizable_weights(config: Any) -> int:
-    """How many weights of a model of this configuration --bits is for."""
-    model = skeleton_of(config)
-    return sum(model.get_submodule(path).weight.numel() for path in quantizable_layers(model))
+def quantizable_of(config: Any) -> QuantizableWeights:
+    """Which weights of a model of this configuration --bits is for."""
+    return quantizable_weights(skeleton_of(config))
 
 
 def planned_memory(
@@ -97,12 +96,12 @@ def planned_memory(
     cost: TokenCost,
     *,
     parameters: tuple[int, int],
-    quantizable: int,
+    quantizable: QuantizableWeights,
     longest_example_tokens: int,
     program_bytes: int,
     recomputes: bool,
 ) -> PlannedMemory:
-    """`parameters`: (trained, all). `quantizable`: of `quantizable_weights`, which need not be asked without --bits."""
+    """`parameters`: (trained, all). `quantizable`: of `quantizable_of`, which need not be asked without --bits."""
     trained, total = parameters
     whole = tuning.method.trains_base
     return PlannedMemory(
@@ -116,7 +115,7 @@ def planned_memory(
         longest_example_tokens=longest_example_tokens,
         layers=layer_count(config),
         program_bytes=program_bytes,
-        quantizable=0 if whole else quantizable,
+        quantizable=QuantizableWeights() if whole else quantizable,
         bits=precision.bits,
         hidden_bytes=hidden_bytes(config, precision),
         recomputes=recomputes,
@@ -145,7 +144,7 @@ def half_weights(planned: PlannedMemory, _limit: int) -> tuple[str, PlannedMemor
 def weights_in_few_bits(planned: PlannedMemory, limit: int) -> tuple[str, PlannedMemory] | None:
     """Eight where they are enough, else four."""
     found = None
-    for bits in BIT_FORMATS if planned.quantizable and planned.bits is None else ():
+    for bits in BIT_FORMATS if planned.quantizable.count and planned.bits is None else ():
         found = f"--bits {bits}", replace(planned, bits=bits)
         if found[1].peak_bytes <= limit:
             break

@@ -6,7 +6,7 @@ import torch
 
 from neuralchat.console import clock, show_plan
 from neuralchat.data.batch_plan import BatchPlan
-from neuralchat.models.quantization.formats import BIT_FORMATS
+from neuralchat.models.quantization.formats import kinds_of_numbers
 from neuralchat.planning.forecast import TimeForecast
 from neuralchat.preparation.session import Session
 
@@ -51,7 +51,7 @@ def learned(session: Session) -> str:
 
 def in_bits(session: Session) -> str:
     bits = session.precision.bits
-    return "" if bits is None else f"{BIT_FORMATS[bits].name} and "
+    return "" if bits is None else f"{kinds_of_numbers(bits)} and "
 
 
 def many(count: int, thing: str) -> str:

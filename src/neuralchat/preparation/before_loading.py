@@ -12,6 +12,7 @@ from neuralchat.distributed.collectives import local_size
 from neuralchat.distributed.hardware import read_machine
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.models.loading.precision import Precision
+from neuralchat.models.quantization.choosing import QuantizableWeights
 from neuralchat.planning.layer_cost import (
     NO_COST,
     estimated_cost,
@@ -19,7 +20,7 @@ from neuralchat.planning.layer_cost import (
     measurable_bytes,
     weights_of_measured_layers,
 )
-from neuralchat.planning.planned_memory import parts_text, planned_memory, quantizable_weights, remedies
+from neuralchat.planning.planned_memory import parts_text, planned_memory, quantizable_of, remedies
 from neuralchat.planning.process_memory import settled_resident_bytes
 from neuralchat.preparation.run_data import RunData
 
@@ -47,10 +48,11 @@ def check_fits(run: RunData, precision: Precision, *, recomputes: bool, may_reco
         recomputes=recomputes,
     )
     # Counted on a model without weights, which takes a moment to build: not for every run that has room.
-    quantizable = 0 if precision.bits is None else quantizable_weights(run.config)
+    quantizable = QuantizableWeights() if precision.bits is None else quantizable_of(run.config)
     if plan_with(NO_COST, quantizable=quantizable).peak_bytes <= NEARLY_FULL * limit:
         return
-    quantizable = quantizable or quantizable_weights(run.config)
+    if precision.bits is None:
+        quantizable = quantizable_of(run.config)
     if weights_of_measured_layers(run.config, precision) <= measurable_bytes():
         planned = plan_with(extrapolated_cost(run.config, tuning, precision, longest), quantizable=quantizable)
     else:

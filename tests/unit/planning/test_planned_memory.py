@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from neuralchat.models.quantization.choosing import QuantizableWeights
 from neuralchat.planning.planned_memory import PlannedMemory, remedies
 
 GIB = 1 << 30
@@ -50,7 +51,7 @@ def test_all_weights_or_an_adapter() -> None:
 
 def test_few_bits_are_told_where_linear_layers_can_have_them() -> None:
     """8 bits where they are enough, else 4: of 4 GiB of weights 3/4 are linear layers."""
-    partly = replace(PLANNED, quantizable=GIB * 3 // 4)
+    partly = replace(PLANNED, quantizable=QuantizableWeights(count=GIB * 3 // 4))
     assert told(partly, 7.5)[-2:] == ["--bf16 True", "--bits 8"]
     assert told(partly, 6.2)[-1] == "--bits 4"
     assert replace(partly, bits=8).parts()["weights"] == GIB * 3 // 4 + GIB

@@ -7,7 +7,7 @@ are taken off again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,19 +23,19 @@ METHOD = "neuralchat"
 class QuantizingLoad(QuantizationConfigMixin):
     """What from_pretrained takes as its quantization_config.
 
-    `choose`: (model without weights) -> paths of its layers whose weight is to be stored in another way.
-    `store`: (layer, its weight [O, I]) -> the parameter that the layer has from there on.
+    `choose`: (model without weights) -> how layers are to be stored whose weight is stored in another way, by path.
+    `store`: (layer, its weight [O, I], how it is to be stored) -> the parameter that the layer has from there on.
     """
 
     def __init__(
         self,
-        choose: Callable[[Any], Collection[str]],
-        store: Callable[[nn.Module, Tensor], nn.Parameter],
+        choose: Callable[[Any], Mapping[str, Any]],
+        store: Callable[[nn.Module, Tensor, Any], nn.Parameter],
     ) -> None:
         self.quant_method = METHOD  # type: ignore[assignment]
         self.choose = choose
         self.store = store
-        self.chosen: Collection[str] = ()
+        self.chosen: Mapping[str, Any] = {}
 
 
 @register_quantizer(METHOD)
@@ -45,7 +45,8 @@ class QuantizerOfLoad(HfQuantizer):
     quantization_config: QuantizingLoad
 
     def _process_model_before_weight_loading(self, model: Any, **_kwargs: Any) -> None:
-        self.quantization_config.chosen = frozenset(f"{path}.weight" for path in self.quantization_config.choose(model))
+        chosen = self.quantization_config.choose(model)
+        self.quantization_config.chosen = {f"{path}.weight": way for path, way in chosen.items()}
 
     def param_needs_quantization(self, model: Any, param_name: str, **_kwargs: Any) -> bool:  # noqa: ARG002
         return param_name in self.quantization_config.chosen
@@ -85,5 +86,5 @@ class StoreWeight(ConversionOps):
         for name, value in input_dict.items():
             weight = value[0] if isinstance(value, list) else value
             layer = kwargs["model"].get_submodule(name.rpartition(".")[0])
-            found[name] = [self.config.store(layer, weight)]
+            found[name] = [self.config.store(layer, weight, self.config.chosen[name])]
         return found

@@ -60,9 +60,13 @@ def quantize_linear(layer: nn.Linear, bits: int, weight: Tensor, compute: torch.
     return layer.weight
 
 
-def quantized_numbers(model: nn.Module) -> int:
-    """How many weights of a model are kept in few bits."""
-    return sum(module.weight.numel() for module in model.modules() if is_quantized(module))
+def quantized_numbers(model: nn.Module) -> dict[int, int]:
+    """How many weights of a model are kept in few bits: by the number of bits."""
+    layers = [module for module in model.modules() if is_quantized(module)]
+    counts: dict[int, int] = dict.fromkeys((layer.quantized.bits for layer in layers), 0)
+    for layer in layers:
+        counts[layer.quantized.bits] += layer.weight.numel()
+    return counts
 
 
 def dequantize_linears(model: nn.Module, dtype: torch.dtype) -> int:

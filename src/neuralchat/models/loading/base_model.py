@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
 from neuralchat.models.loading.precision import Precision, widen_small_weights
 from neuralchat.models.loading.read_pages import forget_read_pages
 from neuralchat.models.loading.tokenizer_cost import check_tokenizer_cost
-from neuralchat.models.quantization.choosing import nothing_to_quantize, quantizable_layers
+from neuralchat.models.quantization.choosing import bits_of_layers, nothing_to_quantize
 from neuralchat.paths import nearest_path
 
 # What tokenizers of all kinds leave behind, as patterns of names.
@@ -230,13 +231,13 @@ def quantizing(precision: Precision, directory: Path) -> Any:
     # There no two weights lie in one place.
     read_once = all(file.suffix == ".safetensors" for file in weight_files(directory))
 
-    def store(layer: Any, weight: torch.Tensor) -> torch.nn.Parameter:
-        kept = quantize_linear(layer, bits, weight, precision.compute)
+    def store(layer: Any, weight: torch.Tensor, layer_bits: int) -> torch.nn.Parameter:
+        kept = quantize_linear(layer, layer_bits, weight, precision.compute)
         if read_once:
             forget_read_pages(weight)
         return kept
 
-    return QuantizingLoad(quantizable_layers, store)
+    return QuantizingLoad(partial(bits_of_layers, bits=bits), store)
 
 
 def check_quantized(name: str, model: torch.nn.Module, bits: int) -> None:
@@ -245,7 +246,8 @@ def check_quantized(name: str, model: torch.nn.Module, bits: int) -> None:
     kept = quantized_numbers(model)
     if not kept:
         raise ModelError(nothing_to_quantize(f"model '{name}'", bits))
-    inform(f"{kept / total:.0%} of the weights in {bits} bits; embeddings, head and small weights as they are")
+    shares = " and ".join(f"{count / total:.0%} of the weights in {own} bits" for own, count in sorted(kept.items()))
+    inform(f"{shares}; embeddings, head and small weights as they are")
 
 
 def numbers_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

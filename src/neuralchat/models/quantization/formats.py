@@ -17,6 +17,9 @@ class QuantizedWeight(Protocol):
     """A weight [O, I] as it is kept."""
 
     @property
+    def bits(self) -> int: ...
+
+    @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
@@ -27,21 +30,34 @@ class QuantizedWeight(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """`quantize`: (weight [O, I] in fp32 or bf16) -> how it is kept. `name`: as people call it."""
+    """`quantize`: (weight [O, I] in fp32 or bf16) -> how it is kept. `name`: as people call it. `finer_bits`: those of
+    small layers that suffer most from rounding (choosing.py).
+    """
 
     bits: int
     name: str
     quantize: Callable[..., Any]
     # With its scales, of wide rows.
     bytes_per_weight: float
+    finer_bits: int
 
 
 BIT_FORMATS = {
     row.bits: row
     for row in (
-        Format(bits=8, name="int8", quantize=Int8Weight.of, bytes_per_weight=1.0),
+        Format(bits=8, name="int8", quantize=Int8Weight.of, bytes_per_weight=1.0, finer_bits=8),
         Format(
-            bits=4, name="nf4", quantize=Nf4Weight.of, bytes_per_weight=0.5 + 1 / BLOCK + 4 / (BLOCK * GROUP)
+            bits=4, name="nf4", quantize=Nf4Weight.of, bytes_per_weight=0.5 + 1 / BLOCK + 4 / (BLOCK * GROUP),
+            finer_bits=8,
         ),
     )
 }  # fmt: skip
+
+
+def kinds_of_numbers(bits: int) -> str:
+    """
+    >>> kinds_of_numbers(4), kinds_of_numbers(8)
+    ('nf4, int8', 'int8')
+    """
+    row = BIT_FORMATS[bits]
+    return ", ".join(dict.fromkeys((row.name, BIT_FORMATS[row.finer_bits].name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class Int8Weight:
 
     codes: Tensor
     scales: Tensor
+    bits: ClassVar[int] = 8
 
     @classmethod
     def of(cls, weight: Tensor, *, compile_kernels: bool = True) -> Int8Weight:

@@ -8,6 +8,7 @@ nearer to them (an eighth of the error).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ class Nf4Weight:
     scale_codes: Tensor
     group_scales: Tensor
     offset: Tensor
+    bits: ClassVar[int] = 4
 
     @classmethod
     def of(cls, weight: Tensor, *, compile_kernels: bool = True) -> Nf4Weight:

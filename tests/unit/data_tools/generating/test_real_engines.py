@@ -68,8 +68,8 @@ def test_all_is_asked_written_down_and_refused_for_a_reason(
     assert told["records"] == 0
     assert told["tokens"]["answers"] <= 12 * told["requests"]
     assert told["tokens"]["prompts"] > 500 * told["requests"] > 1000
-    # A list that holds nothing brings one refusal at least.
-    assert sum(found["count"] for found in told["refused"].values()) >= told["requests"]
+    # A list that holds nothing brings one refusal at least; a task that is taken is refused when its answer is.
+    assert told["requests"] <= 2 * sum(found["count"] for found in told["refused"].values())
     assert all(found["because"] and found["examples"] for found in told["refused"].values())
     assert "requests in a row brought no new task" in told["ended"]
     shown = capsys.readouterr().out

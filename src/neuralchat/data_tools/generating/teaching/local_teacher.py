@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import queue
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
@@ -17,9 +18,6 @@ from neuralchat.inference.sampling import Sampling
 
 if TYPE_CHECKING:
     from neuralchat.inference.chatbot import Chatbot
-
-# Digits of a request's key, the seed of its draws: they hang neither on what is computed beside it nor on a resume.
-SEED_DIGITS = 15
 
 
 @dataclasses.dataclass
@@ -78,7 +76,7 @@ class LocalTeacher:
         self.journal.sent(number, key, processed, reply.bound)
         sampling = dataclasses.replace(self.sampling, max_new_tokens=request.answer_tokens)
         if sampling.temperature > 0:
-            sampling = dataclasses.replace(sampling, seed=int(key[:SEED_DIGITS], 16))
+            sampling = dataclasses.replace(sampling, seed=seed_of_request(sampling.seed, number, request))
         try:
             prompt = self.bot.prompt([Turn("user", request.prompt)], sampling)
             reply.asked = Request(
@@ -113,3 +111,14 @@ class LocalTeacher:
         self.journal.replied(reply.number, said)
         self.spending.settle(reply.bound, (said.prompt_tokens, said.answer_tokens))
         reply.reply = said
+
+
+def seed_of_request(seed: int | None, number: int, request: TeacherRequest) -> int:
+    """Of the draws of one answer: what is computed beside it, and what was computed by an earlier run, change nothing.
+
+    >>> request = TeacherRequest("tasks", "List tasks.", 12)
+    >>> seed_of_request(1, 7, request) == seed_of_request(1, 7, request) != seed_of_request(1, 8, request)
+    True
+    """
+    asked = repr((seed, number, request.purpose, request.prompt)).encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.sha256(asked).digest()[:7])
