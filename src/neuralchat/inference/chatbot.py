@@ -14,6 +14,7 @@ from neuralchat.console import note
 from neuralchat.data.records import Turn
 from neuralchat.data.templates.template import Template
 from neuralchat.errors import ArgumentsError, TemplateError
+from neuralchat.inference.engine.interface import Engine, Request
 from neuralchat.inference.generation.answering import Answer, TextStream, generate
 from neuralchat.inference.generation.seeding import RandomState, generators_kept
 from neuralchat.inference.generation.streaming import pieces_of
@@ -31,7 +32,6 @@ from neuralchat.secrets import secrets_hidden_in_errors
 
 if TYPE_CHECKING:
     from neuralchat.config.config import FinetuneConfig
-    from neuralchat.inference.engine.interface import Engine
 
 # Of a question: a tokenizer takes 250 times the memory of the text.
 MOST_CHARACTERS = 1 << 20
@@ -285,7 +285,6 @@ class Chatbot:
         seed gives others than `predict`. Raises ArgumentsError where a question is too long, or for beams.
         """
         from neuralchat.inference.engine.asking import whole_answers
-        from neuralchat.inference.engine.interface import Request
 
         self.close_stream()
         chosen = sampling_from(sampling)
@@ -293,17 +292,17 @@ class Chatbot:
         if not prompts:
             return []
         with quiet_libraries(), self.many(len(prompts)) as engine:
-            requests = [
-                Request(
-                    prompt_ids=tuple(prompt.ids),
-                    model=engine.models()[-1],
-                    sampling=dataclasses.replace(chosen, max_new_tokens=prompt.max_new_tokens),
-                    end_ids=frozenset(self.voice.end_ids),
-                )
-                for prompt in prompts
-            ]
-            answers = whole_answers(engine, requests)
+            answers = whole_answers(engine, [self.engine_request(engine, prompt, chosen) for prompt in prompts])
         return [self.voice.words(ids, finished=finished) for ids, finished in answers]
+
+    def engine_request(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> Request:
+        """How an engine of `many` is asked for the answer to a prompt."""
+        return Request(
+            prompt_ids=tuple(prompt.ids),
+            model=engine.models()[-1],
+            sampling=dataclasses.replace(sampling, max_new_tokens=prompt.max_new_tokens),
+            end_ids=frozenset(self.voice.end_ids),
+        )
 
     def many(self, count: int) -> AbstractContextManager[Engine]:
         """An engine that takes so many requests at a time."""

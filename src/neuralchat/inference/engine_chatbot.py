@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.engine.asking import AnswerFailedError
-from neuralchat.inference.engine.interface import Ended, Engine, Request, tokens_of
+from neuralchat.inference.engine.interface import Ended, Engine, Event, tokens_of, whole_answer
 from neuralchat.inference.generation.answering import Answer, TextStream
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.voice import Voice
@@ -40,23 +38,13 @@ class EngineChatbot(Chatbot):
         return [self.one(prompt, sampling, stream) for prompt in prompts]
 
     def one(self, prompt: Prompt, sampling: Sampling, stream: TextStream | None) -> Answer:
-        request = Request(
-            prompt_ids=tuple(prompt.ids),
-            model=self.engine.models()[-1],
-            sampling=dataclasses.replace(sampling, max_new_tokens=prompt.max_new_tokens),
-            end_ids=frozenset(self.voice.end_ids),
-        )
-        ids: list[int] = []
-        finished = False
+        request = self.engine_request(self.engine, prompt, sampling)
+        events: list[Event] = []
         for event in tokens_of(self.engine, request):
-            if isinstance(event, Ended):
-                if event.reason not in ("stop", "length"):
-                    raise AnswerFailedError(f"the answer could not be computed: {event.error or event.reason}")
-                finished = event.reason == "stop"
-            elif event.id not in request.end_ids:
-                ids.append(event.id)
-                if stream is not None:
-                    stream.add(event.id)
+            events.append(event)
+            if stream is not None and not isinstance(event, Ended) and event.id not in request.end_ids:
+                stream.add(event.id)
+        ids, finished = whole_answer(request, events)
         if stream is not None:
             stream.finished = finished
             stream.end()

@@ -7,17 +7,12 @@ from contextlib import contextmanager
 from threading import Semaphore
 from typing import Any
 
-from neuralchat.errors import NeuralChatError
 from neuralchat.inference.engine.building import EngineSettings, engine_around
-from neuralchat.inference.engine.interface import Ended, Engine, Event, Request
+from neuralchat.inference.engine.interface import Ended, Engine, Event, Request, whole_answer
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.compat.transformers import attention_of
 
 BASE, TUNED = "base", "tuned"
-
-
-class AnswerFailedError(NeuralChatError):
-    """An answer that an engine could not compute to its end."""
 
 
 @contextmanager
@@ -61,12 +56,3 @@ def whole_answers(engine: Engine, requests: Sequence[Request]) -> list[tuple[lis
         for ticket in tickets:
             ticket.cancel()
     return [whole_answer(request, events) for request, events in zip(requests, heard, strict=True)]
-
-
-def whole_answer(request: Request, events: Sequence[Event]) -> tuple[list[int], bool]:
-    *tokens, ended = events
-    assert isinstance(ended, Ended)
-    if ended.reason not in ("stop", "length"):
-        raise AnswerFailedError(f"an answer could not be computed: {ended.error or ended.reason}")
-    ids = [token.id for token in tokens if not isinstance(token, Ended)]
-    return [id_ for id_ in ids if id_ not in request.end_ids], ended.reason == "stop"

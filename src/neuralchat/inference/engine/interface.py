@@ -7,7 +7,7 @@ since an answer comes token by token and many are computed at a time; `tokens_of
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -25,6 +25,10 @@ class EngineBusyError(NeuralChatError):
 
 class EngineDownError(NeuralChatError):
     """The engine is closed, has crashed, or begins anew."""
+
+
+class AnswerFailedError(NeuralChatError):
+    """An answer that an engine could not compute to its end."""
 
 
 class UnknownModelError(NeuralChatError):
@@ -129,3 +133,18 @@ def tokens_of(engine: Engine, request: Request) -> Iterator[Event]:
                 return
     finally:
         ticket.cancel()
+
+
+def whole_answer(request: Request, events: Sequence[Event]) -> tuple[list[int], bool]:
+    """(ids without the end token, whether one came) of all events of an answer. Raises AnswerFailedError.
+
+    >>> request = Request(prompt_ids=(1,), model="base", end_ids=frozenset([2]))
+    >>> whole_answer(request, [Token(7), Token(2), Ended("stop")])
+    ([7], True)
+    """
+    *tokens, ended = events
+    assert isinstance(ended, Ended)
+    if ended.reason not in ("stop", "length"):
+        raise AnswerFailedError(f"the answer could not be computed: {ended.error or ended.reason}")
+    ids = [token.id for token in tokens if not isinstance(token, Ended)]
+    return [id_ for id_ in ids if id_ not in request.end_ids], ended.reason == "stop"

@@ -47,6 +47,7 @@ class ScriptedModel:
 
     name = "model-1"
     voice = LetterVoice()
+    engine_request = Chatbot.engine_request
 
     def __init__(self, before_answer: Callable[[ScriptedModel, int], Iterator[float]] | None = None) -> None:
         self.at_once: list[int] = []
@@ -92,12 +93,16 @@ def replies_in(output: Path) -> list[dict[str, Any]]:
 def test_requests_are_computed_together_and_a_second_run_asks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, output = ScriptedModel(), tmp_path / "a.jsonl"
+    def wait_for_two(model: ScriptedModel, _number: int) -> Iterator[float]:
+        while len(model.at_once) < 2:
+            yield PAUSE_S
+
+    model, output = ScriptedModel(wait_for_two), tmp_path / "a.jsonl"
     assert generate(monkeypatch, model, output) == 0
     whole = output.read_bytes()
     assert whole.count(b"\n") >= 12
     assert b'"teacher": "model-1"' in whole
-    assert max(model.at_once) > 4
+    assert max(model.at_once) >= 2
     seeds = [ticket.request.sampling.seed for ticket in model.engine.tickets]
     # Equal questions would be drawn alike otherwise.
     assert len(set(seeds)) == len(seeds)
@@ -113,8 +118,10 @@ def test_what_has_been_computed_when_it_is_stopped_is_not_computed_again(
 ) -> None:
     def stop_when_others_are_over(model: ScriptedModel, number: int) -> Iterator[float]:
         # The first is the one that the program waits for.
-        while number == 1 and not (model.over > 1 and len(model.engine.running) == 1):
+        others = model.engine.tickets[1:]
+        while number == 1 and not (others and all(ticket.ended.is_set() for ticket in others)):
             yield PAUSE_S
+            others = model.engine.tickets[1:]
         if number == 1:
             os.kill(os.getpid(), signal.SIGINT)
             while True:

@@ -13,7 +13,7 @@ from neuralchat.data_tools.generating.teaching.exchange import TeacherReply, Tea
 from neuralchat.data_tools.generating.teaching.journal import Journal
 from neuralchat.data_tools.generating.teaching.spending import Spending
 from neuralchat.errors import ArgumentsError, NeuralChatError, TemplateError
-from neuralchat.inference.engine.interface import Ended, Event, Request
+from neuralchat.inference.engine.interface import AnswerFailedError, Ended, Event, Request, whole_answer
 from neuralchat.inference.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -79,12 +79,7 @@ class LocalTeacher:
             sampling = dataclasses.replace(sampling, seed=seed_of_request(sampling.seed, number, request))
         try:
             prompt = self.bot.prompt([Turn("user", request.prompt)], sampling)
-            reply.asked = Request(
-                prompt_ids=tuple(prompt.ids),
-                model=self.engine.models()[-1],
-                sampling=dataclasses.replace(sampling, max_new_tokens=prompt.max_new_tokens),
-                end_ids=frozenset(self.bot.voice.end_ids),
-            )
+            reply.asked = self.bot.engine_request(self.engine, prompt, sampling)
             self.engine.submit(reply.asked, reply.hear)
         except (ArgumentsError, TemplateError) as error:
             self.keep(reply, TeacherReply("", problem=str(error)))
@@ -92,18 +87,15 @@ class LocalTeacher:
 
     def settle(self, reply: LocalReply) -> None:
         """What became of a request whose answer has ended."""
-        *tokens, ended = reply.heard
         assert reply.asked is not None
-        assert isinstance(ended, Ended)
-        if ended.reason not in ("stop", "length"):
-            reply.failure = NeuralChatError(f"the answer could not be computed: {ended.error or ended.reason}")
-            self.journal.failed(reply.number, str(reply.failure), may_be_paid=False)
+        try:
+            ids, finished = whole_answer(reply.asked, reply.heard)
+        except AnswerFailedError as error:
+            reply.failure = error
+            self.journal.failed(reply.number, str(error), may_be_paid=False)
             self.spending.settle(reply.bound, None)
             return
-        finished = ended.reason == "stop"
-        ids = [token.id for token in tokens if not isinstance(token, Ended)]
-        said = [id_ for id_ in ids if id_ not in reply.asked.end_ids]
-        text = self.bot.voice.words(said, finished=finished)
+        text = self.bot.voice.words(ids, finished=finished)
         self.keep(reply, TeacherReply(text, finished, len(reply.asked.prompt_ids), len(ids)))
 
     def keep(self, reply: LocalReply, said: TeacherReply) -> None:
