@@ -7,13 +7,13 @@ the lock of either, training waits for ever.)
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -103,8 +103,7 @@ def read_shares(shares: StepShares, numbers: Connection, answers: Connection, en
 def sendable(error: Exception) -> Exception:
     """`error`, or one of its words where another process could not make it again."""
     try:
-        # In the way of pickles: from what the class is called with.
-        copy.copy(error)
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

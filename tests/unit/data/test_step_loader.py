@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -173,6 +174,24 @@ def test_what_reading_raises_is_raised_where_it_is_asked_for() -> None:
     with pytest.raises(DataError, match=r"line 7 of a\.json is gone"):
         next(shares)
     assert loader.readers == []
+
+
+class OddError(Exception):
+    """Of words that it is not made from, and of a thing that stays where it is."""
+
+    def __init__(self, name: str, line: int) -> None:
+        super().__init__(f"{name}:{line} is gone")
+        self.lock = threading.Lock()
+
+
+class OddlyUnreadable(StepShares):
+    def __getitem__(self, index: int) -> StepShare:
+        raise OddError("a.json", 7)
+
+
+def test_an_error_that_cannot_be_sent_comes_as_its_words() -> None:
+    with pytest.raises(RuntimeError, match=r"OddError: a\.json:7 is gone"):
+        next(StepLoader(shares_of(12, OddlyUnreadable), workers=1).steps(0, 3))
 
 
 SIGNALLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
