@@ -27,8 +27,9 @@ from neuralchat.errors import DataError
 MOST_DEATHS = 3
 # They reach all processes of a terminal, but the one that trains decides when it ends.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-# Shares that each process has ready, where nothing is said: as many as torch's loaders.
-DEFAULT_PREFETCH = 2
+# Shares that each process has ready, where nothing is said: as many as torch's loaders. And at most: their numbers must
+# fit in a pipe, since a process that waits to send an answer takes none out of it.
+DEFAULT_PREFETCH, MOST_PREFETCH = 2, 1024
 
 
 class ReaderDiedError(Exception):
@@ -122,7 +123,7 @@ class StepLoader:
     ) -> None:
         self.shares = shares
         self.workers, self.persistent = workers, persistent
-        self.prefetch = prefetch or DEFAULT_PREFETCH
+        self.prefetch = min(prefetch or DEFAULT_PREFETCH, MOST_PREFETCH)
         self.readers: list[Reader] = []
         # They ignore the signal by which a program that ends takes leave of its children, and it would wait for them.
         Finalize(self, kill_all, args=(self.readers,), exitpriority=0)
@@ -166,16 +167,18 @@ class StepLoader:
                 self.readers[place].ask(later)
 
     def share_of(self, place: int, step: int, end: int) -> StepShare:
-        for _ in range(MOST_DEATHS):
+        deaths = 0
+        while True:
             try:
                 return self.readers[place].next_share()
-            except ReaderDiedError:
-                note("a process that read ahead was killed; another takes its place")
-                self.readers[place].kill()
-                others = [reader for reader in self.readers if reader is not self.readers[place]]
-                self.readers[place] = Reader(self.shares, others)
-                self.ask_ahead(place, step, end)
-        raise DataError(
-            f"the processes that read ahead are killed again and again before step {step + 1}; is memory short? "
-            "--dataloader_num_workers 0 does without them"
-        )
+            except ReaderDiedError as error:
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise DataError(
+                        f"the processes that read ahead are killed again and again before step {step + 1}; is memory "
+                        "short? --dataloader_num_workers 0 does without them"
+                    ) from error
+            note("a process that read ahead was killed; another takes its place")
+            self.readers.pop(place).kill()
+            self.readers.insert(place, Reader(self.shares, self.readers))
+            self.ask_ahead(place, step, end)

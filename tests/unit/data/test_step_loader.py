@@ -9,29 +9,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import torch
+from support.packed import numbered_examples
 from torch.utils.data import DataLoader
 
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.layout import Layout
 from neuralchat.data.step_loader import Reader, StepLoader
 from neuralchat.data.step_shares import StepShare, StepShares
-from neuralchat.data.tokenization import Example
 from neuralchat.errors import DataError
-
-
-def examples_of(lengths: list[int]) -> Any:
-    return [Example(np.full(n, i, dtype=np.int32), np.arange(n) > 0, f"row {i}") for i, n in enumerate(lengths)]
 
 
 def shares_of(count: int, kind: type[StepShares] = StepShares, *, length: int = 3) -> StepShares:
     plan = BatchPlan("f", (length,) * count, seed=1, units_per_step=4)
-    examples = examples_of([length] * count)
+    examples = numbered_examples([length] * count)
     return kind(examples, plan, rank=0, world_size=1, micro_batch_tokens=10 * length, layout=Layout())
 
 
@@ -66,7 +60,7 @@ def test_order_does_not_depend_on_workers(workers: int) -> None:
 def test_smaller_micro_batches_hold_from_the_next_pass_on(workers: int) -> None:
     """Workers that live on over epochs, too, have the new size."""
     plan = BatchPlan("f", (6,) * 4, seed=1, units_per_step=4)
-    shares = StepShares(examples_of([6] * 4), plan, rank=0, world_size=1, micro_batch_tokens=24, layout=None)
+    shares = StepShares(numbered_examples([6] * 4), plan, rank=0, world_size=1, micro_batch_tokens=24, layout=None)
     loader = StepLoader(shares, workers=workers, persistent=bool(workers))
     assert [share.micro_batches for share in loader.steps(0, 1)] == [1]
     loader.set_micro_batch_tokens(12)
@@ -100,6 +94,13 @@ def test_workers_end_with_their_pass_or_live_on(persistent: bool) -> None:
     assert (known[0] == known[1]) is persistent
     if not persistent:
         assert not any(psutil.pid_exists(pid) for pids in known for pid in pids)
+
+
+def test_more_may_be_asked_for_ahead_than_a_pipe_holds() -> None:
+    """While nobody reads answers, a process that sends them takes no more numbers."""
+    shares = shares_of(40_000)
+    found = StepLoader(shares, workers=2, prefetch=20_000).steps(0, shares.plan.steps)
+    assert [sources(next(found)) for _ in range(3)] == [sources(shares[step]) for step in range(3)]
 
 
 def test_a_pass_that_is_left_is_not_mixed_up_with_the_next() -> None:
@@ -212,10 +213,11 @@ def test_workers_leave_signals_to_the_process_that_trains() -> None:
     assert [reader.process.pid for reader in loader.readers] == before
 
 
+# Numbers in the place of shares.
 PROGRAM = """
 import sys
-from unit.data.test_step_loader import StepLoader, shares_of
-loader = StepLoader(shares_of(16), workers=2, persistent=True)
+from neuralchat.data.step_loader import StepLoader
+loader = StepLoader(range(16), workers=2, persistent=True)
 shares = loader.steps(0, 4)
 next(shares)
 print(*(reader.process.pid for reader in loader.readers), flush=True)
@@ -228,7 +230,7 @@ if sys.argv[1] == "wait":
 def test_workers_end_with_the_program(how: str) -> None:
     """Killed, or at its end in the midst of a pass."""
     command = [sys.executable, "-c", PROGRAM, how]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="tests") as program:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         workers = [int(word) for word in program.stdout.readline().split()]
         assert len(workers) == 2

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from support.packed import numbered_examples
 
 from neuralchat.data.step_shares import split_padded
-from neuralchat.data.tokenization import Example
-
-
-def examples_of(lengths: list[int]) -> Any:
-    return [Example(np.full(n, i, dtype=np.int32), np.arange(n) > 0, f"row {i}") for i, n in enumerate(lengths)]
 
 
 def test_padded_batches_stay_within_the_budget_with_their_padding() -> None:
-    examples = examples_of([9, 2, 5, 5, 30, 1])
+    examples = numbered_examples([9, 2, 5, 5, 30, 1])
     batches = split_padded(examples, 12)
     assert [[len(e.input_ids) for e in batch] for batch in batches] == [[30], [9], [5, 5], [2, 1]]
     assert sorted(e.source for batch in batches for e in batch) == sorted(e.source for e in examples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from support.teachers.scripted_teacher import answer_to
 
 from neuralchat.cli import main
 from neuralchat.data.records import Turn
+from neuralchat.data_tools.generating.teaching.exchange import TeacherReply
+from neuralchat.data_tools.generating.teaching.local_teacher import LocalReply
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.engine.interface import Ended, Request
@@ -43,14 +46,14 @@ class LetterVoice:
 
 
 class ScriptedModel:
-    """In the place of a Chatbot. `at_once`: how many answers were being computed when one began, each time."""
+    """In the place of a Chatbot. `before_answer`: (model, the how manieth answer) -> pauses before it comes."""
 
     name = "model-1"
     voice = LetterVoice()
     engine_request = Chatbot.engine_request
 
     def __init__(self, before_answer: Callable[[ScriptedModel, int], Iterator[float]] | None = None) -> None:
-        self.at_once: list[int] = []
+        self.begun = 0
         self.over = 0
         self.before_answer = before_answer
         self.engine = ScriptedEngine(None, names=("base", "model-1"))
@@ -70,8 +73,8 @@ class ScriptedModel:
 
     def say(self, request: Request) -> Iterator[int | float | Ended]:
         assert request.model == "model-1"
-        self.at_once.append(len(self.engine.running))
-        number = len(self.at_once)
+        self.begun += 1
+        number = self.begun
         yield PAUSE_S
         if self.before_answer is not None:
             yield from self.before_answer(self, number)
@@ -93,16 +96,29 @@ def replies_in(output: Path) -> list[dict[str, Any]]:
 def test_requests_are_computed_together_and_a_second_run_asks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wait_for_two(model: ScriptedModel, _number: int) -> Iterator[float]:
-        while len(model.at_once) < 2:
+    waits, on_way = threading.Event(), []
+    result = LocalReply.result
+
+    def result_with_others_on_way(reply: LocalReply) -> TeacherReply:
+        on_way.append(len(model.engine.running))
+        waits.set()
+        try:
+            return result(reply)
+        finally:
+            waits.clear()
+
+    def wait_for_the_program(_model: ScriptedModel, _number: int) -> Iterator[float]:
+        """Until it has asked for all that it may before it waits."""
+        while not waits.is_set():
             yield PAUSE_S
 
-    model, output = ScriptedModel(wait_for_two), tmp_path / "a.jsonl"
+    monkeypatch.setattr(LocalReply, "result", result_with_others_on_way)
+    model, output = ScriptedModel(wait_for_the_program), tmp_path / "a.jsonl"
     assert generate(monkeypatch, model, output) == 0
     whole = output.read_bytes()
     assert whole.count(b"\n") >= 12
     assert b'"teacher": "model-1"' in whole
-    assert max(model.at_once) >= 2
+    assert max(on_way) > 4
     seeds = [ticket.request.sampling.seed for ticket in model.engine.tickets]
     # Equal questions would be drawn alike otherwise.
     assert len(set(seeds)) == len(seeds)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import queue
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from neuralchat.data.records import Turn
@@ -13,7 +14,7 @@ from neuralchat.data_tools.generating.teaching.exchange import TeacherReply, Tea
 from neuralchat.data_tools.generating.teaching.journal import Journal
 from neuralchat.data_tools.generating.teaching.spending import Spending
 from neuralchat.errors import ArgumentsError, NeuralChatError, TemplateError
-from neuralchat.inference.engine.interface import AnswerFailedError, Ended, Event, Request, whole_answer
+from neuralchat.inference.engine.interface import AnswerFailedError, Ended, Engine, Event, Request, whole_answer
 from neuralchat.inference.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -58,8 +59,13 @@ class LocalTeacher:
         self.journal, self.spending = journal, spending
         # Answers that have ended and are not in the journal yet.
         self.over: queue.SimpleQueue[LocalReply] = queue.SimpleQueue()
+        self.most_on_way = most_on_way
         self.resources = ExitStack()
-        self.engine = self.resources.enter_context(bot.many(most_on_way))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Made when the first request needs it: the journal may have all replies."""
+        return self.resources.enter_context(self.bot.many(self.most_on_way))
 
     def close(self) -> None:
         """What is half computed is left."""
