@@ -135,3 +135,14 @@ def test_layouts_of_virtual_tokens() -> None:
     rows = examples((20, 9))
     together = packed_loss_sum(model, Layout(virtual_tokens_of(model)).pack(rows))
     assert together.item() == pytest.approx(sum(padded_loss_sum(model, [r], pad_id=0).item() for r in rows), rel=1e-3)
+
+
+def test_rows_of_many_lengths_stay_compiled() -> None:
+    """Uncompiled, the last row's scores alone would take 4 GiB."""
+    for length in (*range(300, 1500, 100), 16_384):
+        batch = pack(examples((length - 100, 60, 40)))
+        query, key, value = (torch.randn(1, heads, len(batch.input_ids), 16, device="cuda") for heads in (4, 2, 2))
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        flex_segments(query, key, value, batch.segments, 0.25, None, None)
+    assert torch.cuda.max_memory_allocated() - before < 1 << 30

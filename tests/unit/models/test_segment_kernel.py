@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
 
 from neuralchat.data.packing import Segment
 from neuralchat.models.attention import segments as segment_attention
-from neuralchat.models.attention.flex import flex_segments
+from neuralchat.models.attention.flex import block_mask, flex_segments
 from neuralchat.models.attention.segment_kernel import kernel_for
 
 # A prefix of 11 tokens with two segments on it, a segment of one token, one longer than a block of rows, one more.
@@ -110,3 +111,15 @@ def test_the_same_bits_whatever_the_number_of_threads() -> None:
         results.append([found, *torch.autograd.grad(found.square().sum(), tensors)])
     torch.set_num_threads(1)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(("leading", "window"), [(0, None), (5, None), (200, 300)])
+def test_blocks_are_those_that_torch_finds_in_the_whole_mask(leading: int, window: int | None) -> None:
+    """In a row of more queries than are looked at together."""
+    row = (Segment(0, 0, 0, 140), Segment(0, 140, 140, 700), Segment(700, 700, 700, 1_300))
+    found = block_mask(row, leading, window, torch.device("cpu"))
+    expected = create_block_mask(found.mask_mod, None, None, 1_300, leading + 1_300, device="cpu")
+    assert str(found) == str(expected)
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert torch.equal(found.to_dense(), expected.to_dense())
