@@ -220,7 +220,11 @@ class ProcessEngine:
                 return
             pause = min(2 * pause, LONGEST_PAUSE)
             note(f"{DIED} (status {self.child.process.exitcode})")
-            self.child = self.start()
+            with self.lock:
+                # Who closes would wait for the new one's models, and for ever.
+                if self.closing:
+                    return
+                self.child = self.start()
 
     def has_begun(self) -> bool:
         """Whether the engine was ready once; if not, what it has died of is kept for whoever waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
@@ -123,6 +124,9 @@ def ended_by_sigterm() -> Iterator[None]:
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        # They heed no SIGTERM, and Python waits for them when it ends: until a model that nobody wants is loaded.
+        for child in multiprocessing.active_children():
+            child.kill()
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, leave)
