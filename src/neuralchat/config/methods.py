@@ -165,7 +165,7 @@ ROWS = (
     ),
     Method(
         name="ptun",
-        learning_rate=5e-3,
+        learning_rate=2e-3,
         peft_type="P_TUNING",
         make_config=ptun_config,
         virtual_tokens=True,

@@ -59,7 +59,7 @@ def test_defaults_that_differ_from_transformers() -> None:
     assert (values.report_to, values.logging_nan_inf_filter, values.logging_steps) == ("none", False, 10)
 
 
-@pytest.mark.parametrize(("peft", "rate"), [("lora", 3e-4), ("ptun", 5e-3), ("prefix", 3e-2), ("llama_adapter", 2e-2)])
+@pytest.mark.parametrize(("peft", "rate"), [("lora", 3e-4), ("ptun", 2e-3), ("prefix", 3e-2), ("llama_adapter", 2e-2)])
 def test_learning_rate_follows_the_method_unless_given(peft: str, rate: float) -> None:
     assert parsed("--peft", peft).training.learning_rate == rate
     assert parsed("--peft", peft, "--learning_rate", "0.5").training.learning_rate == 0.5
