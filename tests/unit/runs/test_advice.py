@@ -48,7 +48,7 @@ def test_what_is_said_of_the_losses(results: RunResults, metrics: list[dict[str,
     assert said(results, metrics) == expected
 
 
-@pytest.mark.parametrize(("kept", "expected"), [(6, ["forgotten"]), (7, [])])
+@pytest.mark.parametrize(("kept", "expected"), [(7, ["forgotten"]), (8, [])])
 def test_what_is_said_of_general_questions(kept: int, expected: list[str]) -> None:
     asked = tuple({"right_before": number < 10, "right_after": number < kept} for number in range(12))
     results = RunResults(general_samples=asked)
