@@ -161,7 +161,10 @@ def test_general_questions_are_counted_by_themselves(
     rows = json.loads(output.read_text())["parts"][0]["kinds"]
     lost = {"kind": kinds[1], "asked": 1, "before": 1, "after": 0, "lost": 1, "gained": 0}
     assert (rows[0], sorted(row["kind"] for row in rows)) == (lost, sorted(kinds))
-    assert f'<td>{kinds[1]}</td><td>1</td><td>1</td><td>0</td><td class="worse">1</td><td></td>' in page.read_text()
+    assert (
+        f'<th scope="row">{kinds[1]}</th><td>1</td><td>1</td><td>0</td><td class="worse">1</td><td></td>'
+        in page.read_text()
+    )
 
 
 def test_flags_that_cannot_be_are_told_together(run_evaluate: Evaluate) -> None:

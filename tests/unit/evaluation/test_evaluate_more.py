@@ -56,25 +56,31 @@ def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: P
     assert "http" not in text.replace("http-equiv", "")
     assert "no difference can be seen" in text
     assert "prefers-color-scheme: dark" in text
-    assert text.count("<svg") == 1
+    # Of the picture every row is told in words.
+    pictures = re.findall(r'<svg role="img" aria-label="([^"]+)">', text)
+    told = r"right answers: \+0\.0 points \(-[\d.]+ to \+[\d.]+\), no difference can be seen"
+    assert re.fullmatch(told, pictures[0])
+    assert len(pictures) == text.count('role="img"')
 
 
-def test_green_is_for_answers_that_are_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
+def test_colours_say_what_is_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    """In words too; where nothing was checked, there are none of either."""
     page = tmp_path / "page.html"
+    of_answers = r'<div class="(right|wrong|unchecked)"><small>\w+(?: <b class="mark">(\w+)</b>)?</small>'
     run_evaluate([{"instruction": "a", "output": "b"}], ["no"], ["no"], "--report", str(page))
-    assert 'class="after"' not in page.read_text(encoding="utf-8")
+    assert re.findall(of_answers, page.read_text(encoding="utf-8")) == [("unchecked", "")] * 2
     run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--report", str(page))
-    assert page.read_text(encoding="utf-8").count('class="after"') == 1
+    found = re.findall(of_answers, page.read_text(encoding="utf-8"))
+    assert all(style == word for style, word in found)
+    assert [style for style, _ in found] == ["wrong", "wrong", "wrong", "right"]
 
 
-def test_a_long_name_has_room_beside_the_plot(run_evaluate: Evaluate, tmp_path: Path) -> None:
-    """Names end at their place and go to the left."""
-    page, file = tmp_path / "page.html", tmp_path / "scoring.py"
-    name = "answers_are_short_enough_to_be_said"
-    file.write_text(f"def {name}(question, answer, expected):\n    return len(answer) < 2\n")
-    run_evaluate(QUESTIONS, ["8", "no"], ["no", "é"], "--run_code", f"{file}:{name}", "--report", str(page))
-    [end] = re.findall(rf'<text class="name" x="(\d+)" y="\d+">{name}</text>', page.read_text(encoding="utf-8"))
-    assert int(end) >= 6.5 * len(name)
+def test_without_answers_there_is_no_heading_of_them(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run_evaluate([{"text": "Only its loss is measured."}], [], [], "--report", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert "loss on answers" in text
+    assert "Answers, the worst first" not in text
 
 
 def test_records_of_one_document_belong_together(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
