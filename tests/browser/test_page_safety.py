@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from support.chatbots.page_backend import Backend
-from support.pages.page_looks import CONTRAST
+from support.pages.page_looks import CONTRAST, PLACES
 
 Ask = Callable[..., None]
 HOSTILE = (
@@ -150,6 +150,14 @@ def test_a_narrow_screen(page: Page, ask: Ask) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#sidebar")).to_have_js_property("inert", True)
     expect(page.get_by_role("button", name="Conversations", exact=True)).to_be_focused()
+
+
+def test_a_question_from_right_to_left(page: Page, ask: Ask) -> None:
+    """The full stop of Hebrew is at the left."""
+    ask("\u05e9\u05dc\u05d5\u05dd.\nmain():")
+    text = page.locator(".question .text .raw, .question .text").last
+    assert text.evaluate(PLACES, [0, 4]) == "right to left"
+    assert text.evaluate(PLACES, [6, 12]) == "left to right"
 
 
 def test_the_policy_allows_nothing_inline(page: Page, backend: Backend) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from support.pages.page_looks import CONTRAST, SKIPPED_HEADINGS, SMALL_LETTERS, TOO_WIDE
+from support.pages.page_looks import CONTRAST, PLACES, SKIPPED_HEADINGS, SMALL_LETTERS, TOO_WIDE
 from support.pages.written_pages import (
+    ARABIC,
     QUESTION,
     check_page,
     evaluation_page,
@@ -80,12 +81,21 @@ def test_a_plot_alone_fills_its_panel(screen: Page) -> None:
         assert plot["width"] > 0.9 * panel["width"] > 900
 
 
+def test_each_line_has_its_own_direction(screen: Page) -> None:
+    """Code below Arabic begins at the left, Arabic at the right."""
+    screen.set_content(evaluation_page())
+    question = screen.locator(".question", has_text=ARABIC).first
+    assert question.evaluate(PLACES, [0, len(ARABIC) - 1]) == "right to left"
+    assert question.evaluate(PLACES, [len(ARABIC) + 1, len(ARABIC) + 5]) == "left to right"
+
+
 def test_what_is_folded_is_printed(screen: Page) -> None:
     screen.set_content(evaluation_page())
     folded = screen.locator("details:not([open]) .sample").first
     assert not folded.is_visible()
     screen.emulate_media(media="print", color_scheme="dark")
     assert folded.is_visible()
-    # Dark ink on paper, whatever the screen is like.
+    # Dark ink on white paper, whatever the screen is like.
     assert screen.evaluate("getComputedStyle(document.body).color") == "rgb(29, 36, 51)"
+    assert screen.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
     screen.emulate_media(media="screen")

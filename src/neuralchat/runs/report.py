@@ -195,7 +195,9 @@ def svg(curves: Sequence[Curve], *, title: str, from_zero: bool) -> str:
     for tick in x_ticks:
         parts.append(f'<text class="x" x="{place(tick, y_ticks[0])[0]}%" y="{HEIGHT + 20}">{tick:g}</text>')
     for curve in curves:
-        parts += curve_parts(curve, [place(x, y) for x, y in curve.points])
+        # Values of one curve above its points; of another beside it below, where they do not meet.
+        is_below = curve is not curves[0] and len(curves[0].points) < FEWEST_OF_A_LINE
+        parts += curve_parts(curve, [place(x, y) for x, y in curve.points], is_below=is_below)
     if several:
         parts += legend(curves)
     return "".join([*parts, "</svg>"])
@@ -210,7 +212,7 @@ def course(curve: Curve) -> str:
     return f"{curve.label} from {y:.3g} at {x:g} to {last_y:.3g} at {last_x:g}"
 
 
-def curve_parts(curve: Curve, placed: Sequence[tuple[float, float]]) -> list[str]:
+def curve_parts(curve: Curve, placed: Sequence[tuple[float, float]], *, is_below: bool) -> list[str]:
     """A line, with its points where they are few; of fewer than a line takes the points with their values."""
     is_line = len(placed) >= FEWEST_OF_A_LINE
     parts = []
@@ -224,14 +226,15 @@ def curve_parts(curve: Curve, placed: Sequence[tuple[float, float]]) -> list[str
         radius = 2.5 if is_line else 4
         parts += [f'<circle class="{curve.style}" cx="{x}%" cy="{y}" r="{radius}"/>' for x, y in placed]
     if not is_line:
-        parts += [point_label(x, y, value) for (x, y), (_, value) in zip(placed, curve.points, strict=True)]
+        moved = 17 if is_below else -6
+        parts += [point_label(x, y + moved, value) for (x, y), (_, value) in zip(placed, curve.points, strict=True)]
     return parts
 
 
 def point_label(x: float, y: float, value: float) -> str:
     """The value beside its point, on the side where there is room."""
     side, end = (8, "") if x < 50 else (-8, " end")
-    return f'<text class="value{end}" x="{x}%" dx="{side}" y="{round(y - 6, 1)}">{value:.3g}</text>'
+    return f'<text class="value{end}" x="{x}%" dx="{side}" y="{round(y, 1)}">{value:.3g}</text>'
 
 
 def legend(curves: Sequence[Curve]) -> list[str]:

@@ -59,3 +59,16 @@ SMALL_LETTERS = """
   return parseFloat(getComputedStyle(node).fontSize) * a < 11;
 }).map((node) => node.textContent)
 """
+
+# Which way two characters of a text lie, by their places in it.
+PLACES = """
+(node, places) => {
+  const [first, last] = places.map((place) => {
+    const range = document.createRange();
+    range.setStart(node.firstChild, place);
+    range.setEnd(node.firstChild, place + 1);
+    return range.getBoundingClientRect().left;
+  });
+  return first < last ? 'left to right' : 'right to left';
+}
+"""
