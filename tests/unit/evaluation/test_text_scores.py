@@ -97,9 +97,10 @@ def test_repetition_and_normalised() -> None:
     ("one", "other"),
     [
         ("The answer: “Paris”.", "answer paris"), (" The  Eiffel Tower! ", "eiffel tower"), ("A.", "a"),
-        ("(B)", "b"), ("1,000", "1000"), ("\u22125", "-5"), ("+5", "5"), (".5", "0.5"), ("3.5.", "3.5"), ("50 %", "50%"),
-        ("**Paris**", "paris"), ("`x`", "x"), ("_Paris_", "paris"), ("- Paris", "paris"), ("# Paris", "paris"),
-        ("don't", "don\u2019t"), ("well-known", "wellknown"), ("an apple", "apple"), ("C++.", "c++"), ("C#!", "c#"),
+        ("(B)", "b"), ("1,000", "1000"), ("\u22125", "-5"), ("+5", "5"), (".5", "0.5"), ("3.5.", "3.5"),
+        ("50 %", "50%"), ("**Paris**", "paris"), ("`x`", "x"), ("_Paris_", "paris"), ("- Paris", "paris"),
+        ("# Paris", "paris"), ("don't", "don\u2019t"), ("well-known", "wellknown"), ("an apple", "apple"),
+        ("C++.", "c++"), ("C#!", "c#"),
         ("The “Nile”", "nile"), ("x²", "X2"), ("The.", "the"), ("?", " ? "), ("Yes, the -5", "yes -5"),
     ],
 )  # fmt: skip
@@ -111,9 +112,9 @@ def test_answers_that_say_the_same(one: str, other: str) -> None:
     ("one", "other"),
     [
         ("A", "The"), ("A", ""), ("A", "an"), ("+", "-"), ("+", "?"), ("?", ""), ("-5", "5"), ("3.5", "35"),
-        ("C++", "C"), ("C#", "C"), ("C++", "C#"), ("1/2", "12"), ("3,5", "35"), ("3:45", "345"), ("50%", "50"), ("$5", "5"),
-        ("10-3", "103"), ("Vitamin A", "Vitamin"), ("A, B", "B"), ("AT&T", "ATT"), ("<", ">"), ("x = 5", "x 5"),
-        ("1.000", "1000"), ("-.5", ".5"), ("😀", "😢"), ("a_b", "ab"),
+        ("C++", "C"), ("C#", "C"), ("C++", "C#"), ("1/2", "12"), ("3,5", "35"), ("3:45", "345"), ("50%", "50"),
+        ("$5", "5"), ("10-3", "103"), ("Vitamin A", "Vitamin"), ("A, B", "B"), ("AT&T", "ATT"), ("<", ">"),
+        ("x = 5", "x 5"), ("1.000", "1000"), ("-.5", ".5"), ("😀", "😢"), ("a_b", "ab"),
     ],
 )  # fmt: skip
 def test_answers_that_do_not_say_the_same(one: str, other: str) -> None:
