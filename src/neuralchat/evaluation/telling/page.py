@@ -11,7 +11,8 @@ from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
 from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
-from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, probability, strength, value
+from neuralchat.evaluation.telling.terminal_tables import difference, measures_text, number_asked, strength, values
+from neuralchat.runs.differences import probability
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
@@ -84,9 +85,10 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "first": head.first,
         "second": head.second,
         "difference": text,
-        "interval": f"with 95 % confidence {interval.removesuffix(')')}",
+        "interval": interval.removesuffix(")"),
         "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
-        "adjusted_p": probability(head.adjusted_p),
+        "alone_p": probability(head.p),
+        "measures": as_sentence(measures_text(rows)),
         "strength": as_sentence(strength(head, detect)),
         "rows": [row_of_page(row) for row in rows],
         "plot": difference_plot([row for row in rows if row.share]),
@@ -94,12 +96,13 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
 
 
 def row_of_page(row: Compared) -> dict[str, str]:
+    before, after = values(row)
     return {
         "title": row.title,
-        "before": value(row, row.before),
-        "after": value(row, row.after),
+        "before": before,
+        "after": after,
         "difference": difference(row),
-        "p": probability(row.p),
+        "adjusted_p": probability(row.adjusted_p),
         "says": row.says,
         "style": style_of(row),
     }
