@@ -137,11 +137,13 @@ LOSS_MEASURE = Measure(LOSS, LOSS_TITLE, loss_score, better="lower")
 
 
 def measures_for(items: Sequence[Item], more: Sequence[Scorer] = ()) -> list[Measure]:
-    """Those that these items can be measured by, the headline first. `more`: scorers of the user's own."""
+    """Those that these items can be measured by, the headline first: what the user brought to score by (`more`), else
+    right answers, else the loss, else what there is.
+    """
     checks = [scorer for scorer in CHECKING if any(map(scorer.applies, items))]
     # Where all are checked in one way, that one says the same.
     left_out = {scorer.name for scorer in checks} if len(checks) < 2 else set()
-    rows = [*SCORERS[:1], *more, *SCORERS[1:]]
+    rows = [*more, *SCORERS]
     found = [measure_of(s) for s in rows if s.name not in left_out and any(map(s.applies, items))]
     if any(item.record is not None for item in items):
         place = sum(measure.name == RIGHT.name for measure in found) + len(more)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 MOST_DIGITS = 9
 
 
-def signed(number: float, digits: int) -> str:
+def signed_figure(number: float, digits: int) -> str:
     """Rounded, but what is not zero is not shown as zero.
 
-    >>> signed(12.34, 1), signed(-0.004, 1), signed(0.0, 1), signed(-0.0, 0)
+    >>> signed_figure(12.34, 1), signed_figure(-0.004, 1), signed_figure(0.0, 1), signed_figure(-0.0, 0)
     ('+12.3', '-0.004', '0.0', '0')
     """
     while digits < MOST_DIGITS and number and not round(number, digits):
@@ -32,13 +32,13 @@ def difference_text(
     '+0.100 (too few for an interval of 99.9 %)'
     """
     factor, unit = (100, " points") if share else (1, "")
-    told = f"{signed(factor * difference, digits)}{unit}"
+    told = f"{signed_figure(factor * difference, digits)}{unit}"
     if interval is None:
         return told
     level = "" if confidence is None else level_text(confidence)
     if not all(map(math.isfinite, interval)):
         return f"{told} (too few for an interval{level and f' of {level}'})"
-    low, high = (signed(factor * end, digits) for end in interval)
+    low, high = (signed_figure(factor * end, digits) for end in interval)
     return f"{told} ({low} to {high}{level and f', {level}'})"
 
 

@@ -60,7 +60,8 @@ class Side:
                 text = f"{mean:.0%} ({' to '.join(f'{end:.0%}' for end in interval)})"
             else:
                 text = f"{mean:.3f}"
-                if all(map(math.isfinite, interval)):
+                # One question, or all alike, tell no interval.
+                if all(map(math.isfinite, interval)) and interval.low < interval.high:
                     text += f" ({' to '.join(f'{end:.3f}' for end in interval)})"
             if name == LOSS:
                 text += f", perplexity {perplexity(mean):.2f}"
@@ -128,7 +129,7 @@ class PartOutcome:
                     "name": side.system.name,
                     "step": side.system.step,
                     "scores": {name: found.mean for name, found in side.means.items()},
-                    "intervals": {name: finite(found.interval) for name, found in side.means.items()},
+                    "intervals": {name: known_ends(found.interval) for name, found in side.means.items()},
                     **({"perplexity": perplexity(side.means[LOSS].mean)} if LOSS in side.means else {}),
                     **({"figures": dict(side.system.figures)} if side.system.figures else {}),
                 }
@@ -178,10 +179,10 @@ class EvaluationOutcome:
 
 
 def row_as_json(row: Compared) -> dict[str, Any]:
-    return {name: finite(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()}
+    return {name: known_ends(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()}
 
 
-def finite(interval: Sequence[float]) -> Sequence[float] | None:
+def known_ends(interval: Sequence[float]) -> Sequence[float] | None:
     """JSON knows no infinity: an interval of which nothing is known is null."""
     return interval if all(map(math.isfinite, interval)) else None
 

@@ -159,18 +159,18 @@ def signed(points: float) -> str:
 
 
 def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
-    """(title, SVG) of the headline and the loss of the checkpoints of a run."""
+    """(title, SVG) of the headline, right answers and the loss of the checkpoints of a run."""
     steps = [side for side in part.sides if side.system.step is not None]
     if len(steps) < 2:
         return []
     base = [side for side in part.sides if side.is_base]
     found = []
-    for name in dict.fromkeys((*list(steps[0].means)[:1], LOSS)):
+    for name in dict.fromkeys((*list(steps[0].means)[:1], RIGHT, LOSS)):
         points = [
-            (float(side.system.step or 0), side.means[name][1]) for side in (*base[:1], *steps) if name in side.means
+            (float(side.system.step or 0), side.means[name].mean) for side in (*base[:1], *steps) if name in side.means
         ]
         if len(points) > 1:
-            title = steps[0].means[name][0] if name in steps[0].means else name
+            title = steps[0].means[name].title if name in steps[0].means else name
             found.append((title, svg([Curve(title, points, "held-out")], from_zero=True)))
     return found
 

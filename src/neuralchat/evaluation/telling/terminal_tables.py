@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from neuralchat.console.tables import Page, Table
 from neuralchat.evaluation.comparison import LOSS, Compared
+from neuralchat.evaluation.scoring.scorers import RIGHT
 from neuralchat.evaluation.statistics import ALPHA, Interval
 from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text
 from neuralchat.runs.differences import difference_text, probability, share_text
@@ -20,10 +21,10 @@ def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
     title = f"\n{part}: {first.second} beside {first.first}, {number_asked(first)}"
     alike, told = [row for row in rows if is_alike(row)], [row for row in rows if not is_alike(row)]
     table = Table(
-        ("measure", "before", "after", "difference", "adjusted p", ""),
+        ("measure", "before (95 %)", "after (95 %)", "difference", "adjusted p", ""),
         [(row.title, *values(row), difference(row), probability(row.adjusted_p), row.says) for row in told],
     )
-    same = ", ".join(f"{row.title} {value(row, row.before)}" for row in alike)
+    same = ", ".join(f"{row.title} {values(row)[0]}" for row in alike)
     return Page(
         [
             title,
@@ -35,10 +36,10 @@ def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
 
 
 def runs_table(rows: Sequence[Compared]) -> Table:
-    """Several systems by their headline and their loss, each pair a row."""
-    shown = [row for row in rows if row.headline or row.measure == LOSS]
+    """Several systems by their headline, right answers and their loss, each pair a row."""
+    shown = [row for row in rows if row.headline or row.measure in (RIGHT.name, LOSS)]
     return Table(
-        ("measure", "first", "second", "first", "second", "difference", "adjusted p", ""),
+        ("measure", "first", "second", "first (95 %)", "second (95 %)", "difference", "adjusted p", ""),
         [
             (
                 row.title,
@@ -97,7 +98,7 @@ def values(row: Compared) -> tuple[str, str]:
     return value(row, row.before, row.before_interval), value(row, row.after, row.after_interval)
 
 
-def value(row: Compared, number: float, interval: Interval | None = None) -> str:
+def value(row: Compared, number: float, interval: Interval) -> str:
     if row.share:
         return f"{number * row.questions:.0f} of {row.questions} ({share_text(number, interval)})"
     if row.measure == LOSS:
@@ -117,7 +118,7 @@ def strength(row: Compared, detect: float) -> str:
         changed = row.differing / row.questions
         text = f"{row.differing or 'none'} of {row.questions} answers turned right or wrong; "
         if row.visible is None:
-            text += f"so few questions show no difference, {100 * detect:g} points take "
+            text += f"so few questions can show no difference at all, {100 * detect:g} points take "
         else:
             seen = f"a difference of {100 * row.visible:.0f} points (in 4 of 5 evaluations)"
             text += (
