@@ -60,18 +60,19 @@ def measured_merge(
     changed = int((found.argmax(-1) != expected.argmax(-1)).sum())
     if not allow_lossy and not difference <= MERGE_TOLERANCE.get(dtype, MERGE_TOLERANCE[torch.bfloat16]):
         raise AdapterError(
-            f"the merged model is another one than base model and adapter: its logits differ by {100 * difference:.2g} % "
-            f"of their size, and the likeliest next token at {changed} of {len(tried)} positions, more than rounding "
+            f"the merged model is another one than base model and adapter: its logits differ by "
+            f"{100 * difference:.2g} % of their size, and the likeliest next token at {changed} of {len(tried)} positions, more than rounding "
             "explains. Nothing was written; use the adapter as it is, or --allow_lossy"
         )
     told = f"merging moves no logit by more than {float((exact - expected).abs().max()):.1e}"
     if dtype != torch.float32:
         rounding = float((found - exact).abs().max())
         told += f"; storing and computing it in {str(dtype).removeprefix('torch.')} by up to {rounding:.2g}"
+    text = "made-up tokens" if ids is None else "general prompts"
     size = float(expected.square().mean().sqrt())
     return whole, (
         f"{told}, where they are about {size:.2g} in size: the logits differ by {100 * difference:.2g} % in all, the "
-        f"likeliest next token at {changed} of {len(tried)} positions of {'made-up tokens' if ids is None else 'general prompts'}"
+        f"likeliest next token at {changed} of {len(tried)} positions of {text}"
     )
 
 
