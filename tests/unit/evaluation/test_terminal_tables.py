@@ -27,16 +27,16 @@ FEW = "; {} are few, so that every figure is uncertain"
 @pytest.mark.parametrize(
     ("total", "lost", "gained", "told"),
     [
-        (7, 0, 0, "none of 7 answers turned right or wrong; only where more do can 7 questions show any, a difference "
+        (7, 0, 0, "right answers: none of 7 changed; only where more do can 7 questions show any, a difference "
          "of 88 points (in 4 of 5 evaluations), and 5 points take at least 166" + FEW.format(7)),
-        (5, 0, 5, "5 of 5 answers turned right or wrong; so few questions can show no difference at all, 5 points take "
+        (5, 0, 5, "right answers: 5 of 5 changed; so few questions can show no difference at all, 5 points take "
          "about 3,351" + FEW.format(5)),
-        (45, 45, 0, "45 of 45 answers turned right or wrong; where as many do, 45 questions show a difference of 42 "
+        (45, 45, 0, "right answers: 45 of 45 changed; where as many do, 45 questions show a difference of 42 "
          "points (in 4 of 5 evaluations), and 5 points take about 3,351"),
         # By hand: (2.0537 * sqrt(0.18) + 0.8416 * sqrt(0.18 - 0.0025))^2 / 0.0025 = 601.1.
-        (200, 8, 28, "36 of 200 answers turned right or wrong; where as many do, 200 questions show a difference of 9 "
+        (200, 8, 28, "right answers: 36 of 200 changed; where as many do, 200 questions show a difference of 9 "
          "points (in 4 of 5 evaluations), and 5 points take about 602"),
-        (1000, 1, 2, "3 of 1000 answers turned right or wrong; only where more do can 1000 questions show any, a "
+        (1000, 1, 2, "right answers: 3 of 1000 changed; only where more do can 1000 questions show any, a "
          "difference of 1 points (in 4 of 5 evaluations), and 5 points take at least 166"),
     ],
 )  # fmt: skip
@@ -51,7 +51,7 @@ def test_words_stand_beside_the_interval_and_the_p_that_say_so() -> None:
     assert "1 of 20 (5%, 1 to 24)  9 of 20 (45%, 26 to 66)" in page
     low, high = paired_shares(1, 9, 20, 0.96)
     raised = 2 * (1 + 10) / 2**10 / 0.8
-    [line] = [line.split("  ") for line in page.splitlines() if line.startswith("right answers")]
+    [line] = [line.split("  ") for line in page.splitlines() if line.startswith("right answers  ")]
     assert [cell.strip() for cell in line if cell][3:] == [
         f"+40.0 points (+{100 * low:.1f} to +{100 * high:.1f}, 96 %)", f"{raised:.3f}", "better",
     ]  # fmt: skip

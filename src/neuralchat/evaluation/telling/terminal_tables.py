@@ -116,7 +116,7 @@ def strength(row: Compared, detect: float) -> str:
     text = ""
     if row.share and row.needed is not None:
         changed = row.differing / row.questions
-        text = f"{row.differing or 'none'} of {row.questions} answers turned right or wrong; "
+        text = f"{row.title}: {row.differing or 'none'} of {row.questions} changed; "
         if row.visible is None:
             text += f"so few questions can show no difference at all, {100 * detect:g} points take "
         else:

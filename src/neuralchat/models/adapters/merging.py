@@ -61,8 +61,8 @@ def measured_merge(
     if not allow_lossy and not difference <= MERGE_TOLERANCE.get(dtype, MERGE_TOLERANCE[torch.bfloat16]):
         raise AdapterError(
             f"the merged model is another one than base model and adapter: its logits differ by "
-            f"{100 * difference:.2g} % of their size, and the likeliest next token at {changed} of {len(tried)} positions, more than rounding "
-            "explains. Nothing was written; use the adapter as it is, or --allow_lossy"
+            f"{100 * difference:.2g} % of their size, and the likeliest next token at {changed} of {len(tried)} "
+            "positions, more than rounding explains. Nothing was written; use the adapter as it is, or --allow_lossy"
         )
     told = f"merging moves no logit by more than {float((exact - expected).abs().max()):.1e}"
     if dtype != torch.float32:
