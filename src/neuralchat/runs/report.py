@@ -14,7 +14,7 @@ import jinja2
 from neuralchat.console import clock
 from neuralchat.console.terminal import visible
 from neuralchat.runs.directory import series
-from neuralchat.runs.summary import before_and_after, difference_text
+from neuralchat.runs.summary import before_and_after, difference_of_answers
 from neuralchat.secrets import without_remembered
 
 # Of the area of a plot: pixels. Along x all is in percent of its width, which is the reader's.
@@ -44,9 +44,9 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
         results=manifest["results"],
         counts=manifest["data"]["counts"],
         general=general_part(
-            manifest["results"].get("general_samples", ()), difference_text(differences.get("general_samples"))
+            manifest["results"].get("general_samples", ()), difference_of_answers(differences.get("general_samples"))
         ),
-        right=right_part(manifest["results"].get("samples", ()), difference_text(differences.get("samples"))),
+        right=right_part(manifest["results"].get("samples", ()), difference_of_answers(differences.get("samples"))),
         plots=plots(metrics),
         time_by_part=time_by_part(metrics),
         memory_by_part=memory_by_part(metrics),

@@ -93,7 +93,7 @@ def test_page_says_how_sure_right_answers_are() -> None:
         "samples": {"difference": 1.0, "interval": [0.6, 1.0], "p": 0.004, "seen": True}
     }
     page = render_report(manifest, METRICS)
-    assert "0 of 9 right before, 9 after (0 kept, 0 lost, 9 gained); +100 points (95 %: +60 to +100 points)" in page
+    assert "0 of 9 right before, 9 after (0 kept, 0 lost, 9 gained); +100 points (+60 to +100, 95 %), p 0.004" in page
 
 
 def test_page_without_held_out_records() -> None:

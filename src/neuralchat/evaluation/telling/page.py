@@ -11,7 +11,8 @@ from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
 from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
-from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, probability, strength, value
+from neuralchat.evaluation.telling.terminal_tables import difference, measures_text, number_asked, strength, values
+from neuralchat.runs.differences import probability
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
@@ -83,9 +84,10 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "first": head.first,
         "second": head.second,
         "difference": text,
-        "interval": f"with 95 % confidence {interval.removesuffix(')')}",
+        "interval": interval.removesuffix(")"),
         "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
-        "adjusted_p": probability(head.adjusted_p),
+        "alone_p": probability(head.p),
+        "measures": as_sentence(measures_text(rows)),
         "strength": as_sentence(strength(head, detect)),
         "rows": [row_of_page(row) for row in rows],
         "plot": difference_plot([row for row in rows if row.share]),
@@ -93,12 +95,13 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
 
 
 def row_of_page(row: Compared) -> dict[str, str]:
+    before, after = values(row)
     return {
         "title": row.title,
-        "before": value(row, row.before),
-        "after": value(row, row.after),
+        "before": before,
+        "after": after,
         "difference": difference(row),
-        "p": probability(row.p),
+        "adjusted_p": probability(row.adjusted_p),
         "says": row.says,
         "style": style_of(row),
     }
@@ -153,18 +156,18 @@ def signed(points: float) -> str:
 
 
 def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
-    """(title, SVG) of the headline and the loss of the checkpoints of a run."""
+    """(title, SVG) of the headline, right answers and the loss of the checkpoints of a run."""
     steps = [side for side in part.sides if side.system.step is not None]
     if len(steps) < 2:
         return []
     base = [side for side in part.sides if side.is_base]
     found = []
-    for name in dict.fromkeys((*list(steps[0].means)[:1], LOSS)):
+    for name in dict.fromkeys((*list(steps[0].means)[:1], RIGHT, LOSS)):
         points = [
-            (float(side.system.step or 0), side.means[name][1]) for side in (*base[:1], *steps) if name in side.means
+            (float(side.system.step or 0), side.means[name].mean) for side in (*base[:1], *steps) if name in side.means
         ]
         if len(points) > 1:
-            title = steps[0].means[name][0] if name in steps[0].means else name
+            title = steps[0].means[name].title if name in steps[0].means else name
             found.append((title, svg([Curve("held out", points, "training")], title=title, from_zero=True)))
     return found
 
