@@ -65,7 +65,7 @@ def test_the_verdict_is_beside_its_measure_on_a_telephone(screen: Page) -> None:
     screen.set_content(evaluation_page())
     screen.set_viewport_size({"width": 375, "height": 800})
     row = screen.locator(".compared tbody tr").first
-    for words in ("right answers", "17 of 40 (42%)", "37 of 40 (92%)", "points (", "better"):
+    for words in ("right answers", "17 of 40 (42%", "37 of 40 (92%", "points (", "better"):
         box = row.get_by_text(words).first.bounding_box()
         assert box is not None
         assert (box["x"] >= 0, box["x"] + box["width"] <= 375) == (True, True)
