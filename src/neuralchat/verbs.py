@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from neuralchat.cache import CACHE_KINDS
-from neuralchat.config.command.flag_parser import FlagParser
+from neuralchat.config.command.flag_parser import FlagParser, Once
 from neuralchat.config.facts import FALSE_WORDS, TRUE_WORDS
 from neuralchat.config.methods import METHODS
 from neuralchat.data_tools.verbs import DATA_VERBS
@@ -112,7 +112,7 @@ def add_serve(serve: FlagParser) -> None:
 
 def add_eval(scores: FlagParser) -> None:
     scores.add_path("runs", nargs="+", metavar="RUN", help=f"{WHAT_TO_LOAD}; several are compared with each other")
-    scores.add_path("--questions", help="records to ask; 'facts' or 'checks' say which answers are right")
+    scores.add_path("--questions", action=Once, help="records to ask; 'facts' or 'checks' say which answers are right")
     scores.add_argument(
         "--held_out", action="store_true", help="the run's own held-out records; so by default where nothing is named"
     )
@@ -133,16 +133,21 @@ def add_eval(scores: FlagParser) -> None:
         "--detect", type=float, default=5.0, metavar="POINTS", help="say how many questions show such a difference"
     )
     scores.add_path(
-        "--run_code", metavar="FILE.py:FUNCTION", help="score answers by your own function; runs the code of that file"
+        "--run_code",
+        action=Once,
+        metavar="FILE.py:FUNCTION",
+        help="score answers by your own function, which is the headline then; runs the code of that file",
     )
     scores.add_argument(
         "--judge_url",
+        action=Once,
         metavar="URL",
         help="let a model behind this OpenAI-compatible address say which answer is better; answers are sent there",
     )
     scores.add_argument("--judge_model", help="which model of it; its key is taken from NEURALCHAT_API_KEY")
     scores.add_argument(
         "--harness_tasks",
+        action=Once,
         metavar="TASK,...",
         help="tasks of lm-evaluation-harness too, by name or .yaml file; needs the package lm-eval",
     )
@@ -150,8 +155,10 @@ def add_eval(scores: FlagParser) -> None:
     scores.add_argument(
         "--harness_chat", action="store_true", help="ask such tasks in the run's prompt format, not as plain text"
     )
-    scores.add_path("--output", help="write all figures and every answer to this JSON file")
-    scores.add_path("--report", metavar="FILE.html", help="write a page: figures, pictures, answers beside each other")
+    scores.add_path("--output", action=Once, help="write all figures and every answer to this JSON file")
+    scores.add_path(
+        "--report", action=Once, metavar="FILE.html", help="write a page: figures, pictures, answers beside each other"
+    )
     scores.add_argument("--show", action="store_true", help="print the wrong answers")
     add_base_model(scores)
     add_sampling(scores)

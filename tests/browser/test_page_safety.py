@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from support.chatbots.page_backend import Backend
+from support.pages.page_looks import CONTRAST, PLACES
 
 Ask = Callable[..., None]
 HOSTILE = (
@@ -117,35 +118,6 @@ def test_everything_is_reached_by_the_keyboard(page: Page, ask: Ask) -> None:
     assert [name for name, seen in reached if not seen and name not in ("", "NeuralChat")] == []
 
 
-CONTRAST = """
-() => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const rgb = (color) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => {
-    const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const found = [];
-  for (const node of document.querySelectorAll('body *')) {
-    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    if (!text || !node.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
-    let ground = node;
-    while (ground && rgb(getComputedStyle(ground).backgroundColor)[3] < 255) ground = ground.parentElement;
-    const behind = rgb(getComputedStyle(ground ?? document.body).backgroundColor);
-    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind)].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    const name = `${node.className || node.tagName} ${node.textContent.trim().slice(0, 20)}`;
-    if (ratio < 4.5) found.push(`${name} ${ratio.toFixed(2)}`);
-  }
-  return found;
-}
-"""
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_words_can_be_read_in_light_and_dark(page: Page, ask: Ask, theme: str) -> None:
     page.emulate_media(color_scheme="dark" if theme == "light" else "light")
@@ -178,6 +150,14 @@ def test_a_narrow_screen(page: Page, ask: Ask) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#sidebar")).to_have_js_property("inert", True)
     expect(page.get_by_role("button", name="Conversations", exact=True)).to_be_focused()
+
+
+def test_a_question_from_right_to_left(page: Page, ask: Ask) -> None:
+    """The full stop of Hebrew is at the left."""
+    ask("\u05e9\u05dc\u05d5\u05dd.\nmain():")
+    text = page.locator(".question .text .raw, .question .text").last
+    assert text.evaluate(PLACES, [0, 4]) == "right to left"
+    assert text.evaluate(PLACES, [6, 12]) == "left to right"
 
 
 def test_the_policy_allows_nothing_inline(page: Page, backend: Backend) -> None:

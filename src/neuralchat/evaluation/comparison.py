@@ -6,28 +6,28 @@ evaluations (Holm). The headline is given most of that. Each pair stands by itse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from neuralchat.evaluation.answers import Answered
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import AnswerLoss
+from neuralchat.evaluation.power import needed_of_mean, questions_needed, visible_difference
 from neuralchat.evaluation.scoring.scorers import CHECKING, RIGHT, SCORERS, Scorer
 from neuralchat.evaluation.statistics import (
+    ALPHA,
+    CONFIDENCE,
     Interval,
+    Tested,
     bootstrap,
     effective_number,
     holm,
-    is_seen,
-    mcnemar,
-    needed_of_mean,
-    paired_shares,
-    questions_needed,
-    sign_flips,
-    visible_difference,
+    paired_share_test,
+    sign_flip_test,
     wilson,
 )
 
@@ -77,12 +77,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class Compared:
-    """A measure of two systems. Intervals are of 95 %; `difference` is that of `second` minus `first`.
+    """A measure of two systems; `difference` is that of `second` minus `first`.
 
-    `clusters`: how many, where questions belong together. `lost` and `gained`: of a share, the questions that only the
-    first, or only the second, has. `p`: of no difference; `adjusted_p`: for all measures of the pair (Holm). `needed`:
-    how many questions would show a difference of the size that was asked about; `visible`: of a share, the smallest one
-    that so many show.
+    `before_interval` and `after_interval` are of 95 %, `interval` of `confidence`: it is without zero just where
+    `adjusted_p` is below 5 % and `says` claims a difference. `p`: of no difference, were this measure alone;
+    `adjusted_p`: for all `measures` of the pair (Holm). `weight`: how much of what may be claimed falsely it was given.
+    `clusters`: how many, where questions belong together. `differing`: of how many questions the scores differ; `lost`
+    and `gained`: of a share, the questions that only the first, or only the second, has. `needed`: how many questions
+    would show a difference of the size that was asked about; `visible`: of a share, the smallest one that so many show,
+    None where they show none.
     """
 
     measure: str
@@ -98,14 +101,18 @@ class Compared:
     before_interval: Interval
     after_interval: Interval
     difference: float
-    interval: Interval
+    differing: int
     p: float
+    interval: Interval = Interval(-math.inf, math.inf)
+    confidence: float = CONFIDENCE
     lost: int | None = None
     gained: int | None = None
     needed: int | None = None
     visible: float | None = None
     headline: bool = False
     adjusted_p: float = 1.0
+    measures: int = 1
+    weight: float = 1.0
     says: str = NO_DIFFERENCE
 
 
@@ -130,11 +137,13 @@ LOSS_MEASURE = Measure(LOSS, LOSS_TITLE, loss_score, better="lower")
 
 
 def measures_for(items: Sequence[Item], more: Sequence[Scorer] = ()) -> list[Measure]:
-    """Those that these items can be measured by, the headline first. `more`: scorers of the user's own."""
+    """Those that these items can be measured by, the headline first: what the user brought to score by (`more`), else
+    right answers, else the loss, else what there is.
+    """
     checks = [scorer for scorer in CHECKING if any(map(scorer.applies, items))]
     # Where all are checked in one way, that one says the same.
     left_out = {scorer.name for scorer in checks} if len(checks) < 2 else set()
-    rows = [*SCORERS[:1], *more, *SCORERS[1:]]
+    rows = [*more, *SCORERS]
     found = [measure_of(s) for s in rows if s.name not in left_out and any(map(s.applies, items))]
     if any(item.record is not None for item in items):
         place = sum(measure.name == RIGHT.name for measure in found) + len(more)
@@ -142,10 +151,16 @@ def measures_for(items: Sequence[Item], more: Sequence[Scorer] = ()) -> list[Mea
     return found
 
 
-def compared(
-    items: Sequence[Item], measure: Measure, first: Measured, second: Measured, *, detect: float
-) -> Compared | None:
-    """None where no item has been measured in both. `detect`: the size of a difference that one wants to see."""
+class Tried(NamedTuple):
+    """A row that does not say anything yet, its test, and of a mean how much one question moves the difference."""
+
+    row: Compared
+    test: Tested
+    deviation: float | None
+
+
+def compared(items: Sequence[Item], measure: Measure, first: Measured, second: Measured) -> Tried | None:
+    """None where no item has been measured in both."""
     one, two = measure.score(items, first), measure.score(items, second)
     places = sorted(one.values.keys() & two.values.keys())
     if not places:
@@ -154,26 +169,16 @@ def compared(
     keys = [items[place].cluster for place in places]
     clusters = None if None in keys else keys
     differences, total = after - before, float(weights.sum())
-    known: dict[str, Any] = {}
+    lost, gained = int((differences < 0).sum()), int((differences > 0).sum())
+    if measure.share and clusters is None:
+        test = paired_share_test(lost, gained, len(places))
+    else:
+        test = sign_flip_test(differences, weights, clusters)
     if measure.share:
-        lost, gained = int((differences < 0).sum()), int((differences > 0).sum())
-        changed = (lost + gained) / len(places)
-        known = {
-            "lost": lost,
-            "gained": gained,
-            "needed": questions_needed(detect, changed),
-            "visible": visible_difference(len(places), changed),
-        }
         intervals = [wilson(v.mean() * n, n) for v in (before, after) for n in [effective_number(v, clusters)]]
     else:
         intervals = [bootstrap(v, weights, clusters) for v in (before, after)]
-        if measure.name != "tokens" and (deviation := spread(differences, weights)) > 0:
-            known = {"needed": needed_of_mean(detect, deviation)}
-    if measure.share and clusters is None:
-        interval, p = paired_shares(lost, gained, len(places)), mcnemar(lost, gained)
-    else:
-        interval, p = bootstrap(differences, weights, clusters), sign_flips(differences, clusters)
-    return Compared(
+    row = Compared(
         measure=measure.name,
         title=measure.title,
         first=first.name,
@@ -187,10 +192,12 @@ def compared(
         before_interval=intervals[0],
         after_interval=intervals[1],
         difference=float(differences.sum() / total),
-        interval=interval,
-        p=p,
-        **known,
+        differing=lost + gained,
+        p=test.p,
+        lost=lost if measure.share else None,
+        gained=gained if measure.share else None,
     )
+    return Tried(row, test, None if measure.share or measure.name == "tokens" else spread(differences, weights))
 
 
 def spread(differences: np.ndarray, weights: np.ndarray) -> float:
@@ -214,23 +221,39 @@ def compare_pairs(
     rows: list[Compared] = []
     for first, second in pairs:
         all_measures = (*measures, *of_pair(first, second))
-        found = [compared(items, measure, first, second, detect=detect) for measure in all_measures]
-        told = [row for row in found if row is not None]
-        others = max(len(told) - 1, 1)
-        weights = [HEADLINE_WEIGHT, *[(1 - HEADLINE_WEIGHT) / others] * (len(told) - 1)]
-        raised = holm([row.p for row in told], weights)
-        rows += [
-            with_words(replace(row, headline=place == 0), p)
-            for place, (row, p) in enumerate(zip(told, raised, strict=True))
-        ]
+        tried = [found for m in all_measures if (found := compared(items, m, first, second)) is not None]
+        others = len(tried) - 1
+        weights = [HEADLINE_WEIGHT, *[(1 - HEADLINE_WEIGHT) / others] * others] if others else [1.0]
+        corrected = holm([found.row.p for found in tried], weights)
+        for place, (found, weight, (p, alpha)) in enumerate(zip(tried, weights, corrected, strict=True)):
+            row = replace(
+                found.row,
+                headline=place == 0,
+                adjusted_p=p,
+                interval=found.test.interval(alpha),
+                confidence=1 - alpha,
+                measures=len(tried),
+                weight=weight,
+            )
+            rows.append(replace(row, says=words_for(row), **what_it_takes(row, detect, found.deviation)))
     return rows
 
 
-def with_words(row: Compared, adjusted_p: float) -> Compared:
-    if not is_seen(adjusted_p, row.interval):
-        says = NO_DIFFERENCE
-    elif not row.better:
-        says = "more" if row.difference > 0 else "fewer"
-    else:
-        says = "better" if (row.difference > 0) == (row.better == "higher") else "worse"
-    return replace(row, adjusted_p=adjusted_p, says=says)
+def words_for(row: Compared) -> str:
+    if row.adjusted_p >= ALPHA:
+        return NO_DIFFERENCE
+    if not row.better:
+        return "more" if row.difference > 0 else "fewer"
+    return "better" if (row.difference > 0) == (row.better == "higher") else "worse"
+
+
+def what_it_takes(row: Compared, detect: float, deviation: float | None) -> dict[str, Any]:
+    """`needed` and `visible` of a row, by the part of what may be claimed falsely that it was given."""
+    alpha = ALPHA * row.weight
+    if row.share:
+        changed = row.differing / row.questions
+        return {
+            "needed": questions_needed(detect, changed, alpha),
+            "visible": visible_difference(row.questions, changed, alpha),
+        }
+    return {"needed": needed_of_mean(detect, deviation, alpha)} if deviation else {}

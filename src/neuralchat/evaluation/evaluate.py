@@ -28,6 +28,7 @@ from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.terminal.server_bot import RefusingServerError
+from neuralchat.runs.differences import share_text
 from neuralchat.runs.directory import json_text, why_unwritable
 from neuralchat.runs.summary import before_and_after
 
@@ -284,4 +285,5 @@ def tell_right(part: PartOutcome) -> None:
         )
         only_facts = not any(part.items[place].checks for place in right)
         verb = "state the right fact" if only_facts else "are right"
-        put(f"{count} of {len(right)} {what}{of_whom(part)} {verb} ({count / len(right):.0%})")
+        sure = share_text(count / len(right), last.means["right"].interval)
+        put(f"{count} of {len(right)} {what}{of_whom(part)} {verb} ({sure} with 95 % confidence)")

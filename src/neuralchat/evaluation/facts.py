@@ -12,7 +12,8 @@ UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 WORD = rf"(?:[^\W{UNSPACED}]|-)"
 # Where a fact may begin and end: neither is it a piece of a word nor of a number such as 0.8 or 8,000. Compiled once,
 # since such ranges take milliseconds.
-BEGINNING, END = re.compile(rf"(?<!{WORD})(?<!\d[.,])"), re.compile(rf"(?!{WORD})(?![.,]\d)")
+# And C is a piece of C++ and C#.
+BEGINNING, END = re.compile(rf"(?<!{WORD})(?<!\d[.,])"), re.compile(rf"(?!{WORD})(?![.,]\d)(?!\+\+|#)")
 
 
 def states_facts(answer: str, facts: Sequence[Fact]) -> bool:
@@ -29,8 +30,8 @@ def states_facts(answer: str, facts: Sequence[Fact]) -> bool:
 
 
 def folded(text: str) -> str:
-    """With the typewriter's apostrophe."""
-    return text.replace("\u2019", "'")
+    """With the typewriter's apostrophe and minus."""
+    return text.replace("\u2019", "'").replace("\u2212", "-")
 
 
 def states(answer: str, text: str) -> bool:

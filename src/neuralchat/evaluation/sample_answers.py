@@ -12,7 +12,7 @@ from neuralchat.data.record_source import find_records
 from neuralchat.data.records import TEXT, Fact, Record, Turn
 from neuralchat.errors import ArgumentsError
 from neuralchat.evaluation.facts import states_facts
-from neuralchat.evaluation.statistics import is_seen, mcnemar, paired_shares, wilson
+from neuralchat.evaluation.statistics import ALPHA, paired_share_test, wilson
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.layers.frozen_linear import freeze_linears, thaw_linears
@@ -60,23 +60,23 @@ def rightness(facts: Sequence[Fact], before: str, after: str) -> dict[str, bool]
 
 def difference_of(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """How sure the difference of right answers before and after is, as `neuralchat eval` says it: shares from 0 to 1
-    with intervals of 95 % (Wilson; Bonett and Price), the exact p-value of McNemar, and whether a difference can be
-    `seen`. None where no facts are known.
+    with intervals of 95 % (Wilson; `statistics.paired_share_test`), the p-value, and whether a difference can be
+    `seen`: just where p is below 5 % and the interval is without zero. None where no facts are known.
     """
     marks = [(s["right_before"], s["right_after"]) for s in samples if "right_before" in s]
     if not marks:
         return None
     lost, gained = marks.count((True, False)), marks.count((False, True))
     before, after = (sum(side) for side in zip(*marks, strict=True))
-    interval, p = paired_shares(lost, gained, len(marks)), mcnemar(lost, gained)
+    test = paired_share_test(lost, gained, len(marks))
     return {
         "questions": len(marks),
         "difference": (gained - lost) / len(marks),
-        "interval": list(interval),
+        "interval": list(test.interval(ALPHA)),
         "before_interval": list(wilson(before, len(marks))),
         "after_interval": list(wilson(after, len(marks))),
-        "p": p,
-        "seen": is_seen(p, interval),
+        "p": test.p,
+        "seen": test.p < ALPHA,
     }
 
 

@@ -1,4 +1,4 @@
-"""How sure a difference between two systems is, both asked the same questions: intervals, tests, and what it takes.
+"""How sure a difference between two systems is, both asked the same questions: tests and the intervals of them.
 
 Everything is paired: question by question, or, where questions belong together, cluster by cluster. What is drawn is
 seeded, so that the same answers give the same figures. A difference is of the second system minus the first.
@@ -9,16 +9,15 @@ Shapes: n questions, c clusters.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 CONFIDENCE = 0.95
-# Of a test: how often a difference is claimed where there is none; how often one that is there is to be found.
-ALPHA, POWER = 0.05, 0.8
+# Of a test: how often a difference is claimed where there is none.
+ALPHA = 0.05
 DRAWS = 5000
 # More, since the smallest p-value is one of so many, and is to count among many tests.
 FLIPS = 20000
@@ -30,6 +29,22 @@ SEED = 20260101
 class Interval(NamedTuple):
     low: float
     high: float
+
+
+class Tested(NamedTuple):
+    """A test of no difference. `interval(alpha)`: that of 1 - alpha, without zero just where p < alpha."""
+
+    p: float
+    interval: Callable[[float], Interval]
+
+
+class Corrected(NamedTuple):
+    """One of several tests: its raised p-value, and the alpha it was held against; p < alpha just where the raised one
+    is below ALPHA.
+    """
+
+    p: float
+    alpha: float
 
 
 def quantile(probability: float) -> float:
@@ -61,11 +76,20 @@ def paired_shares(lost: int, gained: int, total: int, confidence: float = CONFID
     return Interval(max(-1.0, up - down - half), min(1.0, up - down + half))
 
 
-def is_seen(p: float, interval: Interval) -> bool:
-    """Whether a difference can be claimed, of its p-value and its interval: made in two ways, they may disagree at the
-    border, and it takes both.
+def paired_share_test(lost: int, gained: int, total: int) -> Tested:
+    """Of the difference of two shares of the same questions, by two ways that must agree: McNemar's exact test and the
+    interval of Bonett and Price. p is the larger of theirs, and the interval reaches zero where the exact test does not
+    rule it out: either way a wider one, which holds the difference as often at least.
     """
-    return p < ALPHA and not interval.low <= 0 <= interval.high
+    exact = mcnemar(lost, gained)
+    down, up = (lost + 1) / (total + 2), (gained + 1) / (total + 2)
+    apart = abs(up - down) / math.sqrt((down + up - (up - down) ** 2) / (total + 2))
+
+    def interval(alpha: float) -> Interval:
+        low, high = paired_shares(lost, gained, total, 1 - alpha)
+        return Interval(low, high) if exact < alpha else Interval(min(low, 0.0), max(high, 0.0))
+
+    return Tested(max(exact, math.erfc(apart / math.sqrt(2))), interval)
 
 
 def cluster_sums(values: np.ndarray, clusters: Sequence[Hashable] | None) -> np.ndarray:
@@ -123,60 +147,69 @@ def draws(sums: np.ndarray, random: np.random.Generator, count: int) -> np.ndarr
     return sums[:, 0][chosen].sum(axis=1) / sums[:, 1][chosen].sum(axis=1)
 
 
-def sign_flips(differences: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | None = None) -> float:
-    """The p-value, two-sided, of their sum where each (or each cluster's sum) was as likely with the other sign.
+def sign_flip_test(
+    differences: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray,
+    clusters: Sequence[Hashable] | None = None,
+) -> Tested:
+    """Of sum(differences) / sum(weights), both [n], where each question (or each cluster's sum) was as likely to be
+    as far on the other side: Fisher's randomisation test by draws, what was found counting as one of them.
 
-    Fisher's randomisation test by draws; what was found counts as one of them.
+    Its interval holds every difference that this test does not rule out (J. A. Hartigan, Using Subsample Values as
+    Typical Values, 1969): some questions are flipped, and a difference between the ratio of those and that of the
+    others is reached. So few that none can be ruled out have one without ends.
     """
-    sums = cluster_sums(np.asarray(differences, dtype=float), clusters)
-    sums = sums[sums != 0]
-    found = abs(sums.sum())
-    if not len(sums) or found == 0:
-        return 1.0
+    sums = cluster_sums(np.column_stack([differences, weights]).astype(float), clusters)
     random = np.random.default_rng(SEED)
-    reached = 0
-    for start in range(0, FLIPS, DRAWS_AT_ONCE):
-        flipped = random.integers(0, 2, size=(min(DRAWS_AT_ONCE, FLIPS - start), len(sums)), dtype=np.int8)
-        # The sum with some of them flipped is the whole less twice those.
-        reached += int((abs(sums.sum() - 2 * (flipped.astype(float) @ sums)) >= found * (1 - 1e-9)).sum())
-    return (reached + 1) / (FLIPS + 1)
+    ends = np.concatenate(
+        [split_ratios(sums, random, min(DRAWS_AT_ONCE, FLIPS - start)) for start in range(0, FLIPS, DRAWS_AT_ONCE)]
+    )
+    lows, highs = np.sort(ends[:, 0]), np.sort(-ends[:, 1])
+    found = sums[:, 0].sum()
+    reached = (lows if found > 0 else highs) <= 0
+    p = 1.0 if not found else (int(reached.sum()) + 1) / (FLIPS + 1)
+
+    def interval(alpha: float) -> Interval:
+        # As many must reach a difference for it to stay.
+        least = math.ceil(alpha * (FLIPS + 1)) - 1
+        if least < 1:
+            return Interval(-math.inf, math.inf)
+        return Interval(float(lows[least - 1]), -float(highs[least - 1]))
+
+    return Tested(p, interval)
 
 
-def holm(p_values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """p-values of several tests, so raised that all of them together claim falsely with the chance of one.
+def split_ratios(sums: np.ndarray, random: np.random.Generator, count: int) -> np.ndarray:
+    """sums: [c, 2], numerators and denominators. Of `count` random splits of c in two the lower and the higher ratio,
+    [count, 2]; without an end where all are on one side.
+    """
+    chosen = random.integers(0, 2, size=(count, len(sums)), dtype=np.int8)
+    one = chosen.astype(float) @ sums
+    sides = np.stack([one, sums.sum(axis=0) - one])
+    # Sums of the same numbers in another order.
+    sides[abs(sides) < 1e-9 * abs(sums).sum(axis=0)] = 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = sides[..., 0] / sides[..., 1]
+    ratios[:, (sides[..., 1] == 0).any(axis=0)] = [[-np.inf], [np.inf]]
+    return np.sort(ratios, axis=0).T
+
+
+def holm(p_values: Sequence[float], weights: Sequence[float]) -> list[Corrected]:
+    """Several tests, so corrected that all of them together claim falsely with the chance of one.
 
     S. Holm, A Simple Sequentially Rejective Multiple Test Procedure (1979), with weights: how much of that chance each
-    is given.
+    is given. What is claimed leaves its part to the others.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i] / weights[i])
-    left, reached, raised = float(sum(weights)), 0.0, [1.0] * len(p_values)
+    left, reached, found = float(sum(weights)), 0.0, [Corrected(1.0, ALPHA)] * len(p_values)
+    among = left
     for index in order:
+        if reached < ALPHA:
+            among = left
         reached = max(reached, p_values[index] / weights[index] * left)
-        raised[index] = min(1.0, reached)
+        found[index] = Corrected(min(1.0, reached), ALPHA * weights[index] / among)
         left -= weights[index]
-    return raised
-
-
-def questions_needed(difference: float, changed: float) -> int:
-    """How many questions a difference of two shares needs to be found with POWER, where a share `changed` of them is
-    right in one system only: R. J. Connor, Sample Size for Testing Differences in Proportions for the Paired-Sample
-    Design (1987).
-    """
-    size = abs(difference)
-    changed = min(1.0, max(changed, size))
-    root = quantile(1 - ALPHA / 2) * math.sqrt(changed) + quantile(POWER) * math.sqrt(changed - size * size)
-    return math.ceil((root / size) ** 2)
-
-
-def needed_of_mean(difference: float, deviation: float) -> int:
-    """The same for a mean whose differences have this standard deviation."""
-    return math.ceil(((quantile(1 - ALPHA / 2) + quantile(POWER)) * deviation / difference) ** 2)
-
-
-def visible_difference(questions: int, changed: float) -> float:
-    """The smallest difference of two shares that so many questions find with POWER, to a tenth of a point."""
-    place = bisect_left(range(1, 1000), True, key=lambda step: questions_needed(step / 1000, changed) <= questions)
-    return (place + 1) / 1000
+    return found
 
 
 def effective_number(values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | None) -> float:

@@ -12,6 +12,7 @@ from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError
 from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
 from neuralchat.export.combining import Others, combine, others_of
+from neuralchat.export.merge import ids_to_try
 from neuralchat.export.modelfile import modelfile
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
@@ -98,7 +99,7 @@ def whole_model(bot: Chatbot, method: str | None, *, allow_lossy: bool) -> Any:
         return model
     if method is None:
         raise AdapterError(f"{bot.name} has an adapter of an unknown method")
-    whole, told = measured_merge(model, method, allow_lossy=allow_lossy)
+    whole, told = measured_merge(model, method, allow_lossy=allow_lossy, ids=ids_to_try(bot))
     put(told)
     return whole
 

@@ -38,6 +38,10 @@ class KeptFigure:
     difference: float | None = None
     interval: tuple[float, float] | None = None
     says: str = ""
+    confidence: float | None = None
+    adjusted_p: float | None = None
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
 
     @property
     def source(self) -> tuple[str, str]:
@@ -77,10 +81,17 @@ def figure_of(entry: Any) -> KeptFigure:
     texts = (figure.part, figure.file, figure.measure, figure.says)
     if not all(isinstance(text, str) and is_plain(text) for text in texts) or not isinstance(figure.share, bool):
         raise TypeError
-    interval = None if figure.interval is None else tuple(float(end) for end in figure.interval)
-    numbers = [figure.after, figure.before, figure.difference, figure.questions, *(interval or ())]
+    intervals = {
+        name: tuple(float(end) for end in found)
+        for name in ("interval", "before_interval", "after_interval")
+        if (found := getattr(figure, name)) is not None
+    }
+    numbers = [figure.after, figure.before, figure.difference, figure.questions, figure.confidence, figure.adjusted_p]
+    numbers += [end for interval in intervals.values() for end in interval]
     if not all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers):
         raise TypeError
-    if figure.after is None or not isinstance(figure.questions, int) or (interval is not None and len(interval) != 2):
+    if figure.after is None or not isinstance(figure.questions, int):
         raise TypeError
-    return KeptFigure(**{**asdict(figure), "interval": interval})
+    if any(len(interval) != 2 for interval in intervals.values()) or not 0 < (figure.confidence or 0.5) < 1:
+        raise TypeError
+    return KeptFigure(**{**asdict(figure), **intervals})

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from neuralchat.console.terminal import visible
+from neuralchat.runs.differences import difference_text, probability, share_text
 from neuralchat.runs.directory import MANIFEST
 from neuralchat.runs.kept_evaluation import KeptFigure
 from neuralchat.secrets import without_remembered
@@ -165,39 +166,43 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
         "",
         "## Evaluation",
         "",
-        "By `neuralchat eval` of the trained model, its base model asked the same; differences with 95 % intervals.",
+        "By `neuralchat eval` of the trained model, its base model asked the same. Shares with intervals of 95 %. "
+        "Differences with the interval and the p that belong to all measures of the same questions together "
+        "(Holm): a difference is claimed where p is below 0.05 and the interval without zero.",
         "",
-        "| asked | measure | base model | this one | difference | |",
-        "|---|---|---|---|---|---|",
+        "| asked | measure | base model | this one | difference | adjusted p | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for figure in figures:
         asked = f"{in_text(figure.file) or in_text(figure.part)}, {figure.questions}"
-        before = "" if figure.before is None else value_in_text(figure.before, share=figure.share)
-        after = value_in_text(figure.after, share=figure.share)
-        cells = (asked, in_text(figure.measure), before, after, difference_in_text(figure), in_text(figure.says))
+        before = "" if figure.before is None else value_in_text(figure, figure.before, figure.before_interval)
+        after = value_in_text(figure, figure.after, figure.after_interval)
+        p = "" if figure.adjusted_p is None else in_text(probability(figure.adjusted_p))
+        says = in_text(figure.says)
+        if figure.difference is not None and figure.adjusted_p is None:
+            # Kept by an older version, whose words were for all measures, and its intervals for each alone.
+            says += " (among all measures; the interval is of this one alone)"
+        cells = (asked, in_text(figure.measure), before, after, difference_in_text(figure), p, says)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def value_in_text(number: float, *, share: bool) -> str:
-    return f"{number:.0%}" if share else f"{number:.3f}"
+def value_in_text(figure: KeptFigure, number: float, interval: Sequence[float] | None) -> str:
+    return share_text(number, interval) if figure.share else f"{number:.3f}"
 
 
 def difference_in_text(figure: KeptFigure) -> str:
     """
     >>> difference_in_text(KeptFigure(part="held out", file="", measure="right", questions=9, share=True, after=1.0,
-    ...                               difference=0.5, interval=(0.25, 0.75)))
-    '+50.0 points (+25.0 to +75.0)'
+    ...                               difference=0.5, interval=(0.25, 0.75), confidence=0.96))
+    '+50.0 points (+25.0 to +75.0, 96 %)'
     """
     if figure.difference is None:
         return ""
-    factor, unit = (100, " points") if figure.share else (1, "")
-    digits = 1 if figure.share else 3
-    told = f"{factor * figure.difference:+.{digits}f}{unit}"
-    if figure.interval is None:
-        return told
-    low, high = (f"{factor * end:+.{digits}f}" for end in figure.interval)
-    return f"{told} ({low} to {high})"
+    level = figure.confidence or 0.95
+    return difference_text(
+        figure.difference, figure.interval, level, share=figure.share, digits=1 if figure.share else 3
+    )
 
 
 def plain(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -13,13 +14,18 @@ import jinja2
 from neuralchat.console import clock
 from neuralchat.console.terminal import visible
 from neuralchat.runs.directory import series
-from neuralchat.runs.summary import before_and_after, difference_text
+from neuralchat.runs.summary import before_and_after, difference_of_answers
 from neuralchat.secrets import without_remembered
 
-WIDTH, HEIGHT = 560, 210
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
+# Of the area of a plot: pixels. Along x all is in percent of its width, which is the reader's.
+HEIGHT = 190
+# Of the drawing that is stretched to that width.
+DRAWN_WIDTH = 1000
 # Through fewer points than this a line would only say that somebody drew it.
 FEWEST_OF_A_LINE = 3
+MOST_MARKED_POINTS = 40
+# Pixels of a curve's name with its line.
+LEGEND_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,9 @@ def render_report(manifest: dict[str, Any], metrics: Sequence[dict[str, Any]]) -
         results=manifest["results"],
         counts=manifest["data"]["counts"],
         general=general_part(
-            manifest["results"].get("general_samples", ()), difference_text(differences.get("general_samples"))
+            manifest["results"].get("general_samples", ()), difference_of_answers(differences.get("general_samples"))
         ),
-        right=right_part(manifest["results"].get("samples", ()), difference_text(differences.get("samples"))),
+        right=right_part(manifest["results"].get("samples", ()), difference_of_answers(differences.get("samples"))),
         plots=plots(metrics),
         time_by_part=time_by_part(metrics),
         memory_by_part=memory_by_part(metrics),
@@ -104,7 +110,7 @@ def plots(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             curves.append(Curve("held out", series(metrics, held_out), "held-out"))
         curves = [curve for curve in curves if curve.points]
         if any(len(curve.points) > 1 for curve in curves):
-            found.append((title, svg(curves, from_zero=title != "Learning rate")))
+            found.append((title, svg(curves, title=title, from_zero=title != "Learning rate")))
     return found
 
 
@@ -163,54 +169,83 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def point_label(x: float, y: float, value: float) -> str:
-    """The value beside its point, on the side where there is room."""
-    side, anchor = (8, "start") if x < WIDTH / 2 else (-8, "end")
-    return (
-        f'<text class="value" text-anchor="{anchor}" x="{round(x + side, 1)}" y="{round(y - 6, 1)}">{value:.3g}</text>'
-    )
+def svg(curves: Sequence[Curve], *, title: str, from_zero: bool) -> str:
+    """A line plot with grid, axis labels and, where there are several curves, a legend.
 
-
-def svg(curves: Sequence[Curve], *, from_zero: bool) -> str:
-    """A line plot with grid, axis labels and, where there are several curves, a legend."""
+    It takes the width that it is given, and letters keep their size: labels lie outside of its area (`svg.curves` of
+    runs/style.html.j2 leaves room for them). `title`: what the plot is called by who cannot see it.
+    """
     xs = [x for curve in curves for x, _ in curve.points]
     ys = [y for curve in curves for _, y in curve.points]
     y_ticks = ticks(0.0 if from_zero else min(ys), max(ys))
-    x_ticks = [t for t in ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)]
+    x_ticks = [t for t in ticks(min(xs), max(xs), 4) if min(xs) <= t <= max(xs)]
     x_span, y_span = (max(xs) - min(xs)) or 1.0, (y_ticks[-1] - y_ticks[0]) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            round(LEFT + (x - min(xs)) / x_span * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - (y - y_ticks[0]) / y_span * (HEIGHT - TOP - BOTTOM), 1),
-        )
+        """(percent from the left, pixels from above)"""
+        return round(100 * (x - min(xs)) / x_span, 2), round(HEIGHT - (y - y_ticks[0]) / y_span * HEIGHT, 1)
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
+    several = len(curves) > 1
+    label = escape(f"{title}: {'; '.join(map(course, curves))}", quote=True)
+    parts = [f'<svg class="curves{" several" * several}" role="img" aria-label="{label}">']
     for tick in y_ticks:
         _, y = place(min(xs), tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 6}" y="{y + 4}">{tick:g}</text>')
+        parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="y" x="-8" y="{y + 4}">{tick:g}</text>')
     for tick in x_ticks:
-        x, _ = place(tick, y_ticks[0])
-        parts.append(f'<text class="x" x="{x}" y="{HEIGHT - 12}">{tick:g}</text>')
+        parts.append(f'<text class="x" x="{place(tick, y_ticks[0])[0]}%" y="{HEIGHT + 20}">{tick:g}</text>')
     for curve in curves:
-        placed = [place(x, y) for x, y in curve.points]
-        path = " ".join(f"{x},{y}" for x, y in placed)
-        is_line = len(placed) >= FEWEST_OF_A_LINE
-        if is_line:
-            parts.append(f'<polyline class="{curve.style}" points="{path}"/>')
-        if len(placed) <= 40:
-            radius = 2.5 if is_line else 4
-            parts += [f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="{radius}"/>' for x, y in placed]
-        if not is_line:
-            parts += [point_label(x, y, value) for (x, y), (_, value) in zip(placed, curve.points, strict=True)]
-    if len(curves) > 1:
-        for index, curve in enumerate(curves):
-            y = TOP + 10 + 16 * index
-            parts.append(
-                f'<line class="{curve.style}" x1="{WIDTH - 110}" x2="{WIDTH - 90}" y1="{y - 4}" y2="{y - 4}"/>'
-                if len(curve.points) >= FEWEST_OF_A_LINE
-                else f'<circle class="{curve.style}" cx="{WIDTH - 100}" cy="{y - 4}" r="4"/>'
-            )
-            parts.append(f'<text class="legend" x="{WIDTH - 84}" y="{y}">{curve.label}</text>')
+        # Values of one curve above its points; of another beside it below, where they do not meet.
+        is_below = curve is not curves[0] and len(curves[0].points) < FEWEST_OF_A_LINE
+        parts += curve_parts(curve, [place(x, y) for x, y in curve.points], is_below=is_below)
+    if several:
+        parts += legend(curves)
     return "".join([*parts, "</svg>"])
+
+
+def course(curve: Curve) -> str:
+    """
+    >>> course(Curve("held out", [(1, 4.0), (30, 2.51)], "held-out"))
+    'held out from 4 at 1 to 2.51 at 30'
+    """
+    (x, y), (last_x, last_y) = curve.points[0], curve.points[-1]
+    return f"{curve.label} from {y:.3g} at {x:g} to {last_y:.3g} at {last_x:g}"
+
+
+def curve_parts(curve: Curve, placed: Sequence[tuple[float, float]], *, is_below: bool) -> list[str]:
+    """A line, with its points where they are few; of fewer than a line takes the points with their values."""
+    is_line = len(placed) >= FEWEST_OF_A_LINE
+    parts = []
+    if is_line:
+        path = " ".join(f"{round(x * DRAWN_WIDTH / 100, 1)},{y}" for x, y in placed)
+        parts.append(
+            f'<svg viewBox="0 0 {DRAWN_WIDTH} {HEIGHT}" width="100%" height="{HEIGHT}" preserveAspectRatio="none">'
+            f'<polyline class="{curve.style}" points="{path}"/></svg>'
+        )
+    if len(placed) <= MOST_MARKED_POINTS:
+        radius = 2.5 if is_line else 4
+        parts += [f'<circle class="{curve.style}" cx="{x}%" cy="{y}" r="{radius}"/>' for x, y in placed]
+    if not is_line:
+        moved = 17 if is_below else -6
+        parts += [point_label(x, y + moved, value) for (x, y), (_, value) in zip(placed, curve.points, strict=True)]
+    return parts
+
+
+def point_label(x: float, y: float, value: float) -> str:
+    """The value beside its point, on the side where there is room."""
+    side, end = (8, "") if x < 50 else (-8, " end")
+    return f'<text class="value{end}" x="{x}%" dx="{side}" y="{round(y, 1)}">{value:.3g}</text>'
+
+
+def legend(curves: Sequence[Curve]) -> list[str]:
+    """Above the plot, where no curve comes."""
+    parts = []
+    for index, curve in enumerate(curves):
+        left, y = LEGEND_WIDTH * index, -18
+        parts.append(
+            f'<line class="{curve.style}" x1="{left}" x2="{left + 22}" y1="{y}" y2="{y}"/>'
+            if len(curve.points) >= FEWEST_OF_A_LINE
+            else f'<circle class="{curve.style}" cx="{left + 11}" cy="{y}" r="4"/>'
+        )
+        parts.append(f'<text class="legend" x="{left + 28}" y="{y + 4}">{escape(curve.label)}</text>')
+    return parts

@@ -10,6 +10,7 @@ from typing import Any
 from neuralchat.console import clock
 from neuralchat.console.tables import Page, results_table
 from neuralchat.errors import RunDirectoryError
+from neuralchat.runs.differences import difference_text, probability
 from neuralchat.runs.directory import MANIFEST, REPORT
 
 
@@ -35,17 +36,18 @@ def before_and_after(samples: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def difference_text(found: Mapping[str, Any] | None) -> str:
+def difference_of_answers(found: Mapping[str, Any] | None) -> str:
     """How sure a difference of right answers is (RunResults.differences); empty where nothing is known of it."""
     if found is None:
         return ""
+    told = difference_text(found["difference"], found["interval"], 0.95, share=True, digits=0)
+    if "p" in found:
+        told += f", p {probability(found['p'])}"
+    if found["seen"]:
+        return f"; {told}"
+    # Of older runs: the exact test asked for more than the interval where there were few.
     low, high = found["interval"]
-    between = f"{100 * low:+.0f} to {100 * high:+.0f} points"
-    if not found["seen"]:
-        # The exact test asks for more than the interval where there are few.
-        told = "no difference can be seen" if low <= 0 <= high else "too few questions to be sure"
-        return f"; {told} (95 %: {between})"
-    return f"; {100 * found['difference']:+.0f} points (95 %: {between})"
+    return f"; {'no difference can be seen' if low <= 0 <= high else 'too few questions to be sure'}: {told}"
 
 
 def forecast_figure(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -100,7 +102,7 @@ def summary(output: Path, manifest: dict[str, Any]) -> Page:
     differences = results.get("differences") or {}
     for name, part in (("right answers", "samples"), ("general", "general_samples")):
         if (said := before_and_after(results.get(part, []))) is not None:
-            figures.append((name, said + difference_text(differences.get(part))))
+            figures.append((name, said + difference_of_answers(differences.get(part))))
     if results.get("rouge"):
         scores = ", ".join(f"{name} {value:.3f}" for name, value in results["rouge"].items())
         figures.append(("held-out answers", scores))

@@ -86,6 +86,24 @@ def test_what_does_not_matter_is_seldom_claimed() -> None:
     assert sum(row.p < 0.3 for found in rows for row in found) > 100
 
 
+def test_words_interval_and_p_of_a_row_say_the_same() -> None:
+    """Whatever is looked at beside it, and whether questions stand alone or in groups."""
+    random = np.random.default_rng(14)
+    rows = [
+        row
+        for size, cluster_size in ((1, None), (4, None), (40, None), (48, 4))
+        for gained in (0.0, 0.15, 0.3)
+        for _ in range(4)
+        for row in evaluation(random, items(size, cluster_size), lost=0.02, gained=gained)
+    ]
+    for row in rows:
+        low, high = row.interval
+        assert (row.says != NO_DIFFERENCE) == (row.adjusted_p < 0.05) == (not low <= 0 <= high), row
+        assert low <= row.difference <= high
+        assert (row.p < 1 - row.confidence) == (row.adjusted_p < 0.05)
+    assert {"better", NO_DIFFERENCE} <= {row.says for row in rows}
+
+
 @pytest.mark.slow
 def test_a_drop_of_ten_points_at_200_questions_is_found() -> None:
     """Where the adapter changes 18 % of the answers, most for the worse, in at least 80 % of 200 evaluations."""

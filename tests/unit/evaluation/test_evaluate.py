@@ -34,8 +34,8 @@ def test_score(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> No
     status, bot = run_evaluate(QUESTIONS, ["--lora_rank, 8", "no idea"], None, "--max_new_tokens", "5")
     assert status == 0
     said = capsys.readouterr().out
-    assert "questions: right answers 50%\n" in said
-    assert said.endswith("1 of 2 answers state the right fact (50%)\n")
+    assert "questions: right answers 50% (9% to 91%)\n" in said
+    assert said.endswith("1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n")
     assert bot.asked[0] == Sampling(max_new_tokens=5)
     assert [[turn.content for turn in turns] for turns in bot.asked[1:]] == [["Rank flag?"], ["Which é?"]]
 
@@ -78,8 +78,8 @@ def test_questions_without_facts_are_scored_by_their_answers(
     rows = [{"instruction": "a", "output": "An apple."}, {"instruction": "c", "output": "two pears"}]
     run_evaluate(rows, ["apple", "three pears"], ["no", "no"])
     said = capsys.readouterr().out
-    assert "normalised match      0 of 2 (0%)" in said
-    assert "1 of 2 (50%)" in said
+    assert "normalised match      0 of 2 (0%, 0 to 66)" in said
+    assert "1 of 2 (50%, 9 to 91)" in said
     assert "right answers" not in said
     assert "2 are few, so that every figure is uncertain" in said
 
@@ -121,10 +121,10 @@ def test_the_base_model_is_asked_the_same(run_evaluate: Evaluate, capsys: pytest
     run_evaluate(QUESTIONS, ["--lora_rank, 8", "no idea"], ["no idea", "é"])
     said = capsys.readouterr().out
     assert "questions: run beside base, 2 questions" in said
-    assert "right answers         1 of 2 (50%)" in said
+    assert "right answers         1 of 2 (50%, 9 to 91)" in said
     assert said.endswith(
         "questions: 1 of 2 right before, 1 after (0 kept, 1 lost, 1 gained)\n"
-        "1 of 2 answers state the right fact (50%)\n"
+        "1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n"
     )
 
 
@@ -139,7 +139,7 @@ def test_what_has_no_base_model_is_not_compared(
     run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str], said: list[str]
 ) -> None:
     run_evaluate(QUESTIONS, ["8", "é"])
-    assert capsys.readouterr().out.endswith("1 of 2 answers state the right fact (50%)\n")
+    assert capsys.readouterr().out.endswith("1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n")
     assert "run is a whole model, with no base model beside it to compare with" in said
 
 
@@ -155,13 +155,16 @@ def test_general_questions_are_counted_by_themselves(
     _, bot = run_evaluate([], [right[0], "nothing", right[2]], right, *words)
     assert capsys.readouterr().out.endswith(
         f"general: 3 of 3 right before, 2 after (2 kept, 1 lost, 0 gained); lost of {kinds[1]} 1\n"
-        "2 of 3 general answers state the right fact (67%)\n"
+        "2 of 3 general answers state the right fact (67%, 21 to 94 with 95 % confidence)\n"
     )
     assert [turns[-1].content for turns in bot.asked[1:]] == [prompt.instruction for prompt in spread_prompts(3)]
     rows = json.loads(output.read_text())["parts"][0]["kinds"]
     lost = {"kind": kinds[1], "asked": 1, "before": 1, "after": 0, "lost": 1, "gained": 0}
     assert (rows[0], sorted(row["kind"] for row in rows)) == (lost, sorted(kinds))
-    assert f'<td>{kinds[1]}</td><td>1</td><td>1</td><td>0</td><td class="worse">1</td><td></td>' in page.read_text()
+    assert (
+        f'<th scope="row">{kinds[1]}</th><td>1</td><td>1</td><td>0</td><td class="worse">1</td><td></td>'
+        in page.read_text()
+    )
 
 
 def test_flags_that_cannot_be_are_told_together(run_evaluate: Evaluate) -> None:
@@ -233,5 +236,5 @@ def test_a_question_too_long_for_the_model_is_told_and_left_out(
     rows = [QUESTIONS[1], {"instruction": "word " * 3000, "output": "x", "facts": ["x"]}]
     _, bot = run_evaluate(rows, ["é"], None)
     assert len(bot.asked) == 2
-    assert "1 of 1 answers state the right fact (100%)" in capsys.readouterr().out
+    assert "1 of 1 answers state the right fact (100%, 21 to 100 with 95 % confidence)" in capsys.readouterr().out
     assert any(text.startswith("not asked: ") and "row 2" in text for text in said)

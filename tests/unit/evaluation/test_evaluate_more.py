@@ -56,25 +56,31 @@ def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: P
     assert "http" not in text.replace("http-equiv", "")
     assert "no difference can be seen" in text
     assert "prefers-color-scheme: dark" in text
-    assert text.count("<svg") == 1
+    # Of the picture every row is told in words.
+    pictures = re.findall(r'<svg role="img" aria-label="([^"]+)">', text)
+    told = r"right answers: \+?0\.0 points \(-[\d.]+ to \+[\d.]+.*\), no difference can be seen"
+    assert re.fullmatch(told, pictures[0])
+    assert len(pictures) == text.count('role="img"')
 
 
-def test_green_is_for_answers_that_are_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
+def test_colours_say_what_is_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    """In words too; where nothing was checked, there are none of either."""
     page = tmp_path / "page.html"
+    of_answers = r'<div class="(right|wrong|unchecked)"><small>\w+(?: <b class="mark">(\w+)</b>)?</small>'
     run_evaluate([{"instruction": "a", "output": "b"}], ["no"], ["no"], "--report", str(page))
-    assert 'class="after"' not in page.read_text(encoding="utf-8")
+    assert re.findall(of_answers, page.read_text(encoding="utf-8")) == [("unchecked", "")] * 2
     run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--report", str(page))
-    assert page.read_text(encoding="utf-8").count('class="after"') == 1
+    found = re.findall(of_answers, page.read_text(encoding="utf-8"))
+    assert all(style == word for style, word in found)
+    assert [style for style, _ in found] == ["wrong", "wrong", "wrong", "right"]
 
 
-def test_a_long_name_has_room_beside_the_plot(run_evaluate: Evaluate, tmp_path: Path) -> None:
-    """Names end at their place and go to the left."""
-    page, file = tmp_path / "page.html", tmp_path / "scoring.py"
-    name = "answers_are_short_enough_to_be_said"
-    file.write_text(f"def {name}(question, answer, expected):\n    return len(answer) < 2\n")
-    run_evaluate(QUESTIONS, ["8", "no"], ["no", "é"], "--run_code", f"{file}:{name}", "--report", str(page))
-    [end] = re.findall(rf'<text class="name" x="(\d+)" y="\d+">{name}</text>', page.read_text(encoding="utf-8"))
-    assert int(end) >= 6.5 * len(name)
+def test_without_answers_there_is_no_heading_of_them(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run_evaluate([{"text": "Only its loss is measured."}], [], [], "--report", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert "loss on answers" in text
+    assert "Answers, the worst first" not in text
 
 
 def test_records_of_one_document_belong_together(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,10 +99,10 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     file.write_text("def short(question, answer, expected):\n    return len(answer) <= len(expected)\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
     # True and False are counted, of numbers the mean is taken.
-    assert "questions: short 50%\n" in capsys.readouterr().out
+    assert "questions: short 50% (9% to 91%)\n" in capsys.readouterr().out
     file.write_text("def length(question, answer, expected):\n    return len(answer)\ndef one(answer):\n    return 1\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:length")
-    assert "questions: length 1.500\n" in capsys.readouterr().out
+    assert "questions: length 1.500 (1.000 to 2.000)\n" in capsys.readouterr().out
     for named, reason in (
         (f"{file}:tall", "has no function tall"),
         (f"{tmp_path}/none.py:short", "none.py does not exist"),
@@ -109,6 +115,35 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     file.write_text("1 / 0")
     with pytest.raises(ArgumentsError, match="cannot be run: ZeroDivisionError"):
         run_evaluate(QUESTIONS, ["8", "é"], None, "--run_code", f"{file}:short")
+
+
+SCORING = "def short(question, answer, expected):\n    return len(answer) < 3\n"
+
+
+@pytest.mark.parametrize("facts", [["8"], None])
+def test_a_function_of_the_user_is_the_headline_and_that_is_said(
+    run_evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str], facts: list[str] | None
+) -> None:
+    """Whatever else the questions can be scored by."""
+    file, output, page = (tmp_path / name for name in ("scoring.py", "out.json", "page.html"))
+    file.write_text(SCORING)
+    rows = [{"instruction": f"q{n}", "output": "8", **({"facts": facts} if facts else {})} for n in range(8)]
+    flags = ["--run_code", f"{file}:short", "--output", str(output), "--report", str(page)]
+    run_evaluate(rows, ["8"] * 8, ["none"] * 8, *flags)
+    told = "the headline, short (your function), has 4 %"
+    said = capsys.readouterr().out
+    assert told in said
+    assert told in page.read_text()
+    assert re.search(r"short +0 of 8 \(0%, 0 to 32\) +8 of 8 \(100%, 68 to 100\) +\+100\.0 points .* better", said)
+    compared = json.loads(output.read_text())["parts"][0]["compared"]
+    assert [row["measure"] for row in compared if row["headline"]] == ["run_code"]
+    assert [row["measure"] for row in compared][1:3] == (["right", "loss"] if facts else ["loss", "exact"])
+    assert compared[0]["weight"] == 0.8
+
+
+def test_a_flag_that_is_given_twice_replaces_nothing_silently(run_evaluate: Evaluate) -> None:
+    with pytest.raises(ArgumentsError, match=r"argument --run_code: given twice, a\.py:f and b\.py:g; give it once"):
+        run_evaluate(QUESTIONS, [], None, "--run_code", "a.py:f", "--run_code", "b.py:g")
 
 
 @pytest.mark.parametrize(

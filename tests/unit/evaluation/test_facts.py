@@ -40,6 +40,13 @@ from neuralchat.evaluation.facts import states_facts
         ("三加四等于17。", ["7"], False),
         ("в Москве", ["москва"], False),
         ("Это Москва.", ["москва"], True),
+        ("It is C++.", ["C"], False),
+        ("It is C#.", ["C"], False),
+        ("It is C.", ["C"], True),
+        ("It is C++.", ["C++"], True),
+        ("press Ctrl+C", ["C"], True),
+        ("\u22125 degrees", ["5"], False),
+        ("\u22125 degrees", ["-5"], True),
     ],
 )
 def test_states_facts(answer: str, facts: list[str | tuple[str, ...]], expected: bool) -> None:

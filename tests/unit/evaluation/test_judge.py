@@ -123,7 +123,7 @@ def test_where_the_endpoint_fails_all_else_is_told_first(
         pytest.raises(RefusingServerError, match="the server refuses: broken"),
     ):
         run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--judge_url", url)
-    assert "1 of 2 answers state the right fact (50%)" in capsys.readouterr().out
+    assert "1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)" in capsys.readouterr().out
     with pytest.raises(ArgumentsError, match="--judge_model names a model of --judge_url, which is missing"):
         run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--judge_model", "judge-1")
 

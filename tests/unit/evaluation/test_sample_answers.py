@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from neuralchat.evaluation.sample_answers import difference_of
-from neuralchat.runs.summary import difference_text
+from neuralchat.runs.summary import difference_of_answers
 
 
 def samples(**counts: int) -> list[dict[str, Any]]:
@@ -31,13 +31,31 @@ def test_the_difference_of_right_answers_has_an_interval_and_an_exact_p() -> Non
     low, high = found["interval"]
     assert low < 0.4 < high
     assert found["seen"]
-    assert difference_text(found) == f"; +40 points (95 %: {100 * low:+.0f} to {100 * high:+.0f} points)"
+    assert difference_of_answers(found) == f"; +40 points ({100 * low:+.0f} to {100 * high:+.0f}, 95 %), p 0.021"
+
+
+def test_what_is_said_is_what_interval_and_p_say() -> None:
+    """Five of five gained: the exact p is 0.0625, and Bonett and Price's interval alone is +20 to +100 points."""
+    found = difference_of(samples(gained=5))
+    assert found is not None
+    assert (found["p"], found["seen"], found["interval"]) == (0.0625, False, [0.0, 1.0])
+    for total in (3, 8, 20, 40):
+        for lost in range(total + 1):
+            for gained in range(total + 1 - lost):
+                found = difference_of(samples(lost=lost, gained=gained, kept=total - lost - gained))
+                assert found is not None
+                low, high = found["interval"]
+                assert found["seen"] == (found["p"] < 0.05) == (not low <= 0 <= high)
+                assert low <= found["difference"] <= high
+                assert found["p"] >= min(
+                    1.0, 2 * sum(comb(lost + gained, k) for k in range(min(lost, gained) + 1)) / 2 ** (lost + gained)
+                )
 
 
 def test_what_may_be_chance_is_said_to_be_no_difference() -> None:
     found = difference_of(samples(kept=3, gained=2, wrong=1))
     assert found is not None
     assert not found["seen"]
-    assert difference_text(found).startswith("; no difference can be seen")
+    assert difference_of_answers(found).startswith("; no difference can be seen")
     assert difference_of([{"question": "a"}]) is None
-    assert difference_text(None) == ""
+    assert difference_of_answers(None) == ""

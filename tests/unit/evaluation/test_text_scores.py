@@ -49,7 +49,9 @@ def test_rouge_l_of_other_scripts() -> None:
     ("text", "number"),
     [
         ("7", 7.0), ("It is 3 and then 4.", 4.0), ("1,234.5 euros", 1234.5), ("minus \u22123", -3.0), ("none", None),
-        ("0.5", 0.5), (".5", 0.5), ("10,5", 5.0), ("-2", -2.0),
+        ("0.5", 0.5), (".5", 0.5), ("10,5", 5.0), ("-2", -2.0), ("10-3", 3.0), ("pages 3-5", 5.0), ("x=-5", -5.0),
+        ("1e-3", 0.001), ("6.02e23.", 6.02e23), ("(-4)", -4.0), ("covid-19", 19.0), ("2 - 3", 3.0),
+        ("from -3 to -1", -1.0),
     ],
 )  # fmt: skip
 def test_last_number(text: str, number: float | None) -> None:
@@ -89,6 +91,38 @@ def test_repetition_and_normalised() -> None:
     assert repetition("one two three four five") == 0.0
     assert repetition("a b c d a b c d") == pytest.approx(1 / 5)
     assert normalised("The answer: “Paris”.") == "answer paris"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("The answer: “Paris”.", "answer paris"), (" The  Eiffel Tower! ", "eiffel tower"), ("A.", "a"),
+        ("(B)", "b"), ("1,000", "1000"), ("\u22125", "-5"), ("+5", "5"), (".5", "0.5"), ("3.5.", "3.5"),
+        ("50 %", "50%"), ("**Paris**", "paris"), ("`x`", "x"), ("_Paris_", "paris"), ("- Paris", "paris"),
+        ("# Paris", "paris"), ("don't", "don\u2019t"), ("well-known", "wellknown"), ("an apple", "apple"),
+        ("C++.", "c++"), ("C#!", "c#"),
+        ("The “Nile”", "nile"), ("x²", "X2"), ("The.", "the"), ("?", " ? "), ("Yes, the -5", "yes -5"),
+    ],
+)  # fmt: skip
+def test_answers_that_say_the_same(one: str, other: str) -> None:
+    assert normalised(one) == normalised(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A", "The"), ("A", ""), ("A", "an"), ("+", "-"), ("+", "?"), ("?", ""), ("-5", "5"), ("3.5", "35"),
+        ("C++", "C"), ("C#", "C"), ("C++", "C#"), ("1/2", "12"), ("3,5", "35"), ("3:45", "345"), ("50%", "50"),
+        ("$5", "5"), ("10-3", "103"), ("Vitamin A", "Vitamin"), ("A, B", "B"), ("AT&T", "ATT"), ("<", ">"),
+        ("x = 5", "x 5"), ("1.000", "1000"), ("-.5", ".5"), ("😀", "😢"), ("a_b", "ab"),
+    ],
+)  # fmt: skip
+def test_answers_that_do_not_say_the_same(one: str, other: str) -> None:
+    assert normalised(one) != normalised(other)
+
+
+def test_similarity_of_texts_without_words() -> None:
+    assert (rouge_l("+", " + "), rouge_l("+", "-"), rouge_l("", "")) == (1.0, 0.0, 1.0)
 
 
 def test_an_answer_is_right_where_all_that_is_asked_holds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from neuralchat.export.card import CARD_FILE
 from neuralchat.export.command import export
 from neuralchat.export.modelfile import frames_of, modelfile
 from neuralchat.inference.chatbot import Chatbot
+from neuralchat.models.adapters import merging
 from neuralchat.models.compat.llama_cpp import quantized, quantizer
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES, stored_as, stored_bytes, stored_weight
 from neuralchat.models.gguf.vocabulary import vocabulary_of
@@ -208,13 +210,29 @@ def test_an_adapter_is_shared_without_paths_of_this_machine(tmp_path: Path) -> N
 
 def test_a_merged_model_says_the_template_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(options("--merge", tmp_path / "whole")) == 0
-    assert "merging moves no logit by more than" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "merging moves no logit by more than" in said
+    assert re.search(r"next token at 0 of \d+ positions of general prompts\n", said)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "whole")
     ids = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], add_generation_prompt=True)[
         "input_ids"
     ]
     assert ids == Chatbot.load(tmp_path / "whole").voice.whole_prompt([Turn("user", QUESTION)])
     check_what_it_says_of_itself(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("way", [("--merge", "{}"), ("--gguf", "f32", "--output", "{}")])
+def test_a_merge_that_is_another_model_is_refused_unless_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: tuple[str, ...]
+) -> None:
+    """Here every rounding counts as such."""
+    monkeypatch.setattr(merging, "MERGE_TOLERANCE", {torch.float32: 0.0, torch.bfloat16: 0.0})
+    words = [word.format(tmp_path / "whole") for word in way]
+    with pytest.raises(AdapterError, match=r"the merged model is another one .* Nothing was written; .*--allow_lossy"):
+        export(options(*words))
+    assert list(tmp_path.iterdir()) == []
+    assert export(options(*words, "--allow_lossy")) == 0
+    assert list((tmp_path / "whole").iterdir())
 
 
 def check_what_it_says_of_itself(whole: Path) -> None:

@@ -14,7 +14,9 @@ from neuralchat.runs.kept_evaluation import KeptFigure, keep_evaluation, kept_ev
 
 def figure(part: str = "held out", file: str = "", **more: Any) -> KeptFigure:
     known = {"measure": "right answers", "questions": 45, "share": True, "before": 0.25, "after": 0.75}
-    return KeptFigure(part=part, file=file, **{**known, "difference": 0.5, "interval": (0.25, 0.75), **more})
+    return KeptFigure(
+        part=part, file=file, **{**known, "difference": 0.5, "interval": (0.25, 0.75), "confidence": 0.96, **more}
+    )
 
 
 @pytest.fixture

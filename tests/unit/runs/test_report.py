@@ -93,7 +93,7 @@ def test_page_says_how_sure_right_answers_are() -> None:
         "samples": {"difference": 1.0, "interval": [0.6, 1.0], "p": 0.004, "seen": True}
     }
     page = render_report(manifest, METRICS)
-    assert "0 of 9 right before, 9 after (0 kept, 0 lost, 9 gained); +100 points (95 %: +60 to +100 points)" in page
+    assert "0 of 9 right before, 9 after (0 kept, 0 lost, 9 gained); +100 points (+60 to +100, 95 %), p 0.004" in page
 
 
 def test_page_without_held_out_records() -> None:
@@ -145,13 +145,15 @@ def test_series_leaves_out_what_is_no_number() -> None:
 
 
 def polylines(picture: str) -> list[list[tuple[float, float]]]:
+    """x from 0 to 1000, stretched to the width that there is; y in pixels."""
     found = ElementTree.fromstring(picture).iter("polyline")
     return [[tuple(map(float, p.split(","))) for p in line.attrib["points"].split()] for line in found]  # type: ignore[misc]
 
 
 def circles(picture: str) -> list[tuple[float, float]]:
+    """x in percent of the width, y in pixels."""
     found = ElementTree.fromstring(picture).iter("circle")
-    return [(float(circle.attrib["cx"]), float(circle.attrib["cy"])) for circle in found]
+    return [(float(circle.attrib["cx"].removesuffix("%")), float(circle.attrib["cy"])) for circle in found]
 
 
 def test_two_points_are_no_line() -> None:
@@ -160,22 +162,53 @@ def test_two_points_are_no_line() -> None:
         Curve("training", [(1, 4.0), (2, 2.0), (3, 1.0)], "training"),
         Curve("held out", [(1, 4.0), (3, 2.5)], "o"),
     ]
-    picture = ElementTree.fromstring(svg(curves, from_zero=True))
+    picture = ElementTree.fromstring(svg(curves, title="Loss", from_zero=True))
     assert [line.attrib["class"] for line in picture.iter("polyline")] == ["training"]
-    values = [text.text for text in picture.iter("text") if text.attrib.get("class") == "value"]
-    assert values == ["4", "2.5"]
+    values = [(t.text, t.attrib["class"]) for t in picture.iter("text") if t.attrib["class"].startswith("value")]
+    # Each on the side of its point where there is room.
+    assert values == [("4", "value"), ("2.5", "value end")]
 
 
 def test_svg_places_points_on_the_plot_area() -> None:
-    # y from 0 to 4 in the height 180 above 30, x from 1 to 3 in the width 492 right of 56.
-    picture = svg([Curve("training", [(1, 4.0), (2, 2.0), (3, 0.0)], "training")], from_zero=True)
-    assert polylines(picture) == [[(56, 12), (302, 96), (548, 180)]]
+    # y from 0 to 4 in a height of 190, x from 1 to 3 in a width of 1000, which is 100 %.
+    curves = [Curve("training", [(1, 4.0), (2, 2.0), (3, 0.0)], "training")]
+    picture = svg(curves, title="Loss", from_zero=True)
+    assert polylines(picture) == [[(0, 0), (500, 95), (1000, 190)]]
+    assert circles(picture) == [(0, 0), (50, 95), (100, 190)]
     assert "legend" not in picture
+
+
+def test_who_cannot_see_a_plot_is_told_its_course() -> None:
+    curves = [Curve("training", [(1, 4.0), (9, 0.5)], "training"), Curve('"held" <out>', [(9, 1.234)], "held-out")]
+    picture = ElementTree.fromstring(svg(curves, title="Loss & more", from_zero=True))
+    assert picture.attrib["role"] == "img"
+    assert picture.attrib["aria-label"] == (
+        'Loss & more: training from 4 at 1 to 0.5 at 9; "held" <out> from 1.23 at 9 to 1.23 at 9'
+    )
+
+
+def test_what_is_right_and_wrong_is_said_in_words_and_colours() -> None:
+    samples = [
+        {"question": "q", "before": "a", "after": "b", "right_before": before, "right_after": after}
+        for before, after in ((False, True), (True, False))
+    ]
+    samples.append({"question": "not checked", "before": "a", "after": "b"})
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["results"]["samples"] = samples
+    page = render_report(manifest, METRICS)
+    found = re.findall(
+        r'<div class="(right|wrong|unchecked)"><small>(before|after)(?: <b class="mark">(\w+)</b>)?', page
+    )
+    assert found == [
+        ("wrong", "before", "wrong"), ("right", "after", "right"),
+        ("right", "before", "right"), ("wrong", "after", "wrong"),
+        ("unchecked", "before", ""), ("unchecked", "after", ""),
+    ]  # fmt: skip
 
 
 def test_svg_of_two_curves_has_a_legend() -> None:
     curves = [Curve("training", [(1, 4.0), (3, 1.0)], "training"), Curve("held out", [(3, 2.0)], "held-out")]
-    texts = [text.text for text in ElementTree.fromstring(svg(curves, from_zero=True)).iter("text")]
+    texts = [text.text for text in ElementTree.fromstring(svg(curves, title="Loss", from_zero=True)).iter("text")]
     assert texts[-2:] == ["training", "held out"]
     assert texts[:5] == ["0", "1", "2", "3", "4"]
 
@@ -183,10 +216,10 @@ def test_svg_of_two_curves_has_a_legend() -> None:
 @example(points=[(0, 5e-324)], from_zero=True)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 1e6)), min_size=1, max_size=60), st.booleans())
 def test_svg_keeps_every_point_inside(points: list[tuple[int, float]], from_zero: bool) -> None:
-    picture = svg([Curve("a", points, "training")], from_zero=from_zero)
+    picture = svg([Curve("a", points, "training")], title="a", from_zero=from_zero)
     line = polylines(picture)[0] if len(points) > 2 else circles(picture)
     assert len(line) == len(points)
-    assert all(56 <= x <= 548 and 12 <= y <= 180 for x, y in line)
+    assert all(0 <= x <= (1000 if len(points) > 2 else 100) and 0 <= y <= 190 for x, y in line)
 
 
 def test_doctests() -> None:

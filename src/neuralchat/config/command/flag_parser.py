@@ -40,6 +40,15 @@ class RaisingParser(argparse.ArgumentParser):
         raise ArgumentsError(f"{message} (see {self.prog} --help)")
 
 
+class Once(argparse.Action):
+    """A value that a second one must not replace silently."""
+
+    def __call__(self, _parser: argparse.ArgumentParser, namespace: Any, values: Any, _flag: Any = None) -> None:
+        if (known := getattr(namespace, self.dest)) is not None:
+            raise argparse.ArgumentError(self, f"given twice, {known} and {values}; give it once")
+        setattr(namespace, self.dest, values)
+
+
 class FlagParser(RaisingParser):
     """Tells all unknown flags at once, and nothing else then; or else all impossible values. `--a-b` is taken for
     `--a_b`.

@@ -60,13 +60,11 @@ def check_plots(looked: Looked) -> list[tuple[str, str]]:
     shares = np.cumsum(np.sort(answered)[::-1], dtype=np.int64) / max(1, int(answered.sum(dtype=np.int64)))
     at = np.unique(np.linspace(0, len(shares) - 1, POINTS_OF_SHARES).astype(int))
     curve = [(0.0, 0.0), *((100 * (place + 1) / len(shares), 100 * float(shares[place])) for place in at)]
-    return [
-        ("Records by their length in characters (but the longest 1 %)", svg(lengths, from_zero=True)),
-        (
-            "% of the answers' text that the longest % of records hold",
-            svg([Curve("text", curve, "training")], from_zero=True),
-        ),
-    ]
+    drawn = {
+        "Records by their length in characters (but the longest 1 %)": lengths,
+        "% of the answers' text that the longest % of records hold": [Curve("text", curve, "training")],
+    }
+    return [(title, svg(curves, title=title, from_zero=True)) for title, curves in drawn.items()]
 
 
 def histogram(lengths: npt.NDArray[np.int32], top: float) -> list[tuple[float, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +14,16 @@ from neuralchat.evaluation.facts import UNSPACED
 
 # Of scripts without spaces each character is a word.
 ROUGE_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
-NUMBER = re.compile(r"[-\u2212+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-\u2212+]?\.\d+")
+# A sign after a word or a number is none: 10-3, pages 3-5.
+NUMBER = re.compile(r"(?:(?<![\w.)])[-\u2212+])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+\b)?")
+# An article, where a word follows; how one number may be written otherwise.
+ARTICLE = re.compile(r"(?<![\w'-])(?:an?|the) (?=[^\s\w]*\w)")
+THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
+PLUS, BARE_POINT = re.compile(r"(?<![\w)+])\+(?=\.?\d)"), re.compile(r"(?<![\w.])\.(?=\d)")
+SPACED_PERCENT = re.compile(r"(?<=\d) %")
+SYMBOL = re.compile(r"[^\w\s]|_")
+# Punctuation that says something: within numbers, a sign, C# and 50%, AT&T and a/b.
+SAYING_MARK = re.compile(r"(?<=\d)[^\w\s](?=\d)|(?<![\w)])-(?=\d)|(?<=\w)[#%](?!\w)|(?<=\w)[&@/\\_](?=\w)")
 CODE_FENCE = re.compile(r"^```\w*\n(.*?)\n?```$", re.DOTALL)
 # A run of as many words that came before is a repetition.
 REPEATED_WORDS = 4
@@ -29,14 +37,25 @@ REFUSAL_CHARACTERS = 200
 
 
 def normalised(text: str) -> str:
-    """Lower case without punctuation, articles and spare spaces, as SQuAD compares answers (Rajpurkar et al., 2016).
+    """The words that a text says, whatever the case, the punctuation around them and the spaces between.
 
-    >>> normalised(" The  Eiffel Tower! ")
-    'eiffel tower'
+    As SQuAD compares answers (Rajpurkar et al., 2016), but nothing is dropped that says something else: signs, points
+    and whatever stands within numbers, symbols (C++, $5, <), an article that no word follows (vitamin A). A text of
+    punctuation alone is that punctuation.
+
+    >>> normalised(" The  Eiffel Tower! "), normalised("-5."), normalised("3.5"), normalised("C++"), normalised("A")
+    ('eiffel tower', '-5', '3.5', 'c++', 'a')
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = "".join(c for c in folded if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
-    return " ".join(word for word in words.split() if word not in ("a", "an", "the"))
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().replace("\u2212", "-").split())
+    plain = THOUSANDS.sub(lambda found: found[0].replace(",", ""), ARTICLE.sub("", folded))
+    plain = SPACED_PERCENT.sub("%", BARE_POINT.sub("0.", PLUS.sub("", plain)))
+    return " ".join(SYMBOL.sub(what_it_says, plain).split()) or folded
+
+
+def what_it_says(found: re.Match[str]) -> str:
+    """The character, or nothing where it only divides, quotes or marks what stands beside it."""
+    is_mark = found[0] == "`" or unicodedata.category(found[0]).startswith("P")
+    return found[0] if not is_mark or SAYING_MARK.match(found.string, found.start()) else ""
 
 
 def rouge_l(expected: str, answer: str) -> float:
@@ -46,6 +65,9 @@ def rouge_l(expected: str, answer: str) -> float:
     0.6666666666666666
     """
     one, two = ROUGE_WORD.findall(expected.casefold()), ROUGE_WORD.findall(answer.casefold())
+    if not one and not two:
+        # Symbols alone: there are no words to compare.
+        return float(expected.split() == answer.split())
     common = longest_common(one, two)
     return 2 * common / (len(one) + len(two)) if common else 0.0
 

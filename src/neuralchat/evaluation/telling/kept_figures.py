@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neuralchat.console import note
 from neuralchat.evaluation.items import QUESTIONS
+from neuralchat.evaluation.statistics import Interval
 from neuralchat.evaluation.systems import Candidate
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome
 from neuralchat.runs.directory import MANIFEST
@@ -44,13 +45,29 @@ def part_figures(part: PartOutcome, name: str, questions: str | None) -> Iterato
                 after=row.after,
                 difference=row.difference,
                 interval=row.interval if all(map(math.isfinite, row.interval)) else None,
+                confidence=row.confidence,
+                adjusted_p=row.adjusted_p,
+                before_interval=kept_interval(row.before_interval, row.share),
+                after_interval=kept_interval(row.after_interval, row.share),
                 says=row.says,
             )
     if rows:
         return
     for side in part.sides:
         if side.system.name == name:
-            for measure, (title, mean, share) in side.means.items():
+            for measure, (title, mean, share, interval) in side.means.items():
                 if measure not in NOT_KEPT:
-                    count = len(side.scores[measure])
-                    yield KeptFigure(part=part.name, file=file, measure=title, questions=count, share=share, after=mean)
+                    yield KeptFigure(
+                        part=part.name,
+                        file=file,
+                        measure=title,
+                        questions=len(side.scores[measure]),
+                        share=share,
+                        after=mean,
+                        after_interval=kept_interval(interval, share),
+                    )
+
+
+def kept_interval(interval: Interval, share: bool) -> Interval | None:
+    """Of a share; those of means are in the JSON alone."""
+    return interval if share else None

@@ -6,10 +6,31 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
-from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured
+from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score
 from neuralchat.evaluation.items import Item
+from neuralchat.evaluation.statistics import Interval, bootstrap, effective_number, wilson
+
+
+class Mean(NamedTuple):
+    """`share`: answers that are counted; its interval is Wilson's then, else by the bootstrap. Of 95 %."""
+
+    title: str
+    mean: float
+    share: bool
+    interval: Interval
+
+
+def mean_of(measure: Measure, score: Score, items: Sequence[Item]) -> Mean:
+    places = sorted(score.values)
+    values, weights = ([by[place] for place in places] for by in (score.values, score.weights))
+    keys = [items[place].cluster for place in places]
+    clusters = None if None in keys else keys
+    if measure.share:
+        n = effective_number(values, clusters)
+        return Mean(measure.title, score.mean, True, wilson(score.mean * n, n))
+    return Mean(measure.title, score.mean, False, bootstrap(values, weights, clusters))
 
 
 @dataclass(frozen=True)
@@ -18,8 +39,7 @@ class Side:
 
     system: Measured
     scores: Mapping[str, Mapping[int, float]]
-    # measure -> (title, mean, whether answers are counted).
-    means: Mapping[str, tuple[str, float, bool]] = field(default_factory=dict)
+    means: Mapping[str, Mean] = field(default_factory=dict)
     is_base: bool = False
 
     @classmethod
@@ -28,17 +48,23 @@ class Side:
         return cls(
             system,
             {measure.name: score.values for measure, score in found.items() if score.values},
-            {m.name: (m.title, score.mean, m.share) for m, score in found.items() if score.values},
+            {m.name: mean_of(m, score, items) for m, score in found.items() if score.values},
             is_base,
         )
 
     def figures(self) -> list[tuple[str, str]]:
-        """(title, figure) of each measure."""
+        """(title, figure) of each measure, with its interval of 95 %."""
         found = []
-        for name, (title, mean, share) in self.means.items():
-            text = f"{mean:.0%}" if share else f"{mean:.3f}"
+        for name, (title, mean, share, interval) in self.means.items():
+            if share:
+                text = f"{mean:.0%} ({' to '.join(f'{end:.0%}' for end in interval)})"
+            else:
+                text = f"{mean:.3f}"
+                # One question, or all alike, tell no interval.
+                if all(map(math.isfinite, interval)) and interval.low < interval.high:
+                    text += f" ({' to '.join(f'{end:.3f}' for end in interval)})"
             if name == LOSS:
-                text += f" (perplexity {perplexity(mean):.2f})"
+                text += f", perplexity {perplexity(mean):.2f}"
             found.append((title, text))
         return [*found, *((name, figure_text(number)) for name, number in self.system.figures.items())]
 
@@ -102,8 +128,9 @@ class PartOutcome:
                 {
                     "name": side.system.name,
                     "step": side.system.step,
-                    "scores": {name: mean for name, (_, mean, _) in side.means.items()},
-                    **({"perplexity": perplexity(side.means[LOSS][1])} if LOSS in side.means else {}),
+                    "scores": {name: found.mean for name, found in side.means.items()},
+                    "intervals": {name: known_ends(found.interval) for name, found in side.means.items()},
+                    **({"perplexity": perplexity(side.means[LOSS].mean)} if LOSS in side.means else {}),
                     **({"figures": dict(side.system.figures)} if side.system.figures else {}),
                 }
                 for side in self.sides
@@ -152,12 +179,12 @@ class EvaluationOutcome:
 
 
 def row_as_json(row: Compared) -> dict[str, Any]:
+    return {name: known_ends(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()}
+
+
+def known_ends(interval: Sequence[float]) -> Sequence[float] | None:
     """JSON knows no infinity: an interval of which nothing is known is null."""
-    known = asdict(row)
-    return {
-        name: None if isinstance(value, tuple) and not all(map(math.isfinite, value)) else value
-        for name, value in known.items()
-    }
+    return interval if all(map(math.isfinite, interval)) else None
 
 
 def figure_text(number: float) -> str:

@@ -11,7 +11,8 @@ from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
 from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
-from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, probability, strength, value
+from neuralchat.evaluation.telling.terminal_tables import difference, measures_text, number_asked, strength, values
+from neuralchat.runs.differences import probability
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
@@ -20,9 +21,8 @@ RIGHT, SIMILAR = "right", "rouge_l"
 WHAT_IS_ASKED = {QUESTIONS: "questions", HELD_OUT: "held-out records", GENERAL: "general questions"}
 # Of systems in the title of the page.
 MOST_NAMES = 3
-PLOT_WIDTH, ROW_HEIGHT = 560, 26
-# Of the names beside a plot; a letter of it is about so wide.
-LEAST_NAMES_WIDTH, MOST_NAMES_WIDTH, LETTER_WIDTH = 150, 280, 7
+# Pixels of a row of differences; along x all is in percent of its width, which is the reader's.
+ROW_HEIGHT = 28
 GROUPS = {
     (True, False): "lost: right before, wrong after",
     (False, False): "wrong before and after",
@@ -84,9 +84,10 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "first": head.first,
         "second": head.second,
         "difference": text,
-        "interval": f"with 95 % confidence {interval.removesuffix(')')}",
+        "interval": interval.removesuffix(")"),
         "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
-        "adjusted_p": probability(head.adjusted_p),
+        "alone_p": probability(head.p),
+        "measures": as_sentence(measures_text(rows)),
         "strength": as_sentence(strength(head, detect)),
         "rows": [row_of_page(row) for row in rows],
         "plot": difference_plot([row for row in rows if row.share]),
@@ -94,12 +95,13 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
 
 
 def row_of_page(row: Compared) -> dict[str, str]:
+    before, after = values(row)
     return {
         "title": row.title,
-        "before": value(row, row.before),
-        "after": value(row, row.after),
+        "before": before,
+        "after": after,
         "difference": difference(row),
-        "p": probability(row.p),
+        "adjusted_p": probability(row.adjusted_p),
         "says": row.says,
         "style": style_of(row),
     }
@@ -115,36 +117,34 @@ def difference_plot(rows: Sequence[Compared]) -> str:
         return ""
     widest = max(abs(end) for row in rows for end in row.interval)
     reach = min(1.0, 1.1 * widest) or 1.0
-    height = ROW_HEIGHT * len(rows) + 30
-    longest = LETTER_WIDTH * max(len(row.title) for row in rows) + 8
-    names_width = min(MOST_NAMES_WIDTH, max(LEAST_NAMES_WIDTH, longest))
-    middle = (PLOT_WIDTH + names_width) / 2
-    half = (PLOT_WIDTH - names_width) / 2 - 20
 
-    def place(share: float) -> float:
-        return round(middle + max(-1.0, min(1.0, share / reach)) * half, 1)
+    def place(share: float) -> str:
+        return f"{round(50 + 50 * max(-1.0, min(1.0, share / reach)), 1)}%"
 
-    parts = [f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img">']
-    parts.append(f'<line class="zero" x1="{middle}" x2="{middle}" y1="4" y2="{height - 22}"/>')
-    for share in (-reach, 0.0, reach):
-        parts.append(f'<text class="x" x="{place(share)}" y="{height - 6}">{signed(100 * share)}</text>')
-    for number, row in enumerate(rows):
-        y, style = ROW_HEIGHT * number + 18, f"interval {style_of(row)}"
+    parts = []
+    for row in rows:
         low, high = row.interval
-        parts.append(f'<text class="name" x="{names_width - 8}" y="{y + 4}">{escape(name_of_row(row.title))}</text>')
-        parts.append(f'<line class="{style}" x1="{place(low)}" x2="{place(high)}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="{style}" cx="{place(row.difference)}" cy="{y}" r="4.5"/>')
-    return "".join([*parts, "</svg>"])
+        label = escape(f"{row.title}: {difference(row)}, {row.says}", quote=True)
+        parts.append(
+            f'<span class="name">{escape(row.title)}</span><svg role="img" aria-label="{label}">'
+            f'<line class="zero" x1="50%" x2="50%" y1="0" y2="{ROW_HEIGHT}"/>'
+            f'<line class="interval {style_of(row)}" x1="{place(low)}" x2="{place(high)}" '
+            f'y1="{ROW_HEIGHT // 2}" y2="{ROW_HEIGHT // 2}"/>{point(style_of(row), place(row.difference))}</svg>'
+        )
+    ends = [f'<text class="x" x="{place(s)}" y="16">{signed(100 * s)}</text>' for s in (-reach, 0.0, reach)]
+    keys = {row.says: style_of(row) for row in rows}
+    told = [f"<span><svg>{point(style, '50%', 7)}</svg> {escape(says)}</span>" for says, style in keys.items()]
+    return (
+        f'<div class="intervals">{"".join(parts)}<svg class="axis" aria-hidden="true">{"".join(ends)}</svg></div>'
+        f'<p class="key" aria-hidden="true">{"".join(told)}</p>'
+    )
 
 
-def name_of_row(name: str) -> str:
-    """A name cut to what has room beside a plot.
-
-    >>> name_of_row("right answers"), len(name_of_row("x" * 99))
-    ('right answers', 38)
-    """
-    most = (MOST_NAMES_WIDTH - 8) // LETTER_WIDTH
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def point(style: str, x: str, y: float = ROW_HEIGHT / 2) -> str:
+    """A difference; what is worse has a form of its own, for those to whom colours are alike."""
+    if style != "worse":
+        return f'<circle class="point {style}" cx="{x}" cy="{y:g}" r="4"/>'
+    return f'<svg x="{x}" y="{y:g}" overflow="visible"><path class="point {style}" d="M-5 0 0-5 5 0 0 5z"/></svg>'
 
 
 def signed(points: float) -> str:
@@ -156,19 +156,19 @@ def signed(points: float) -> str:
 
 
 def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
-    """(title, SVG) of the headline and the loss of the checkpoints of a run."""
+    """(title, SVG) of the headline, right answers and the loss of the checkpoints of a run."""
     steps = [side for side in part.sides if side.system.step is not None]
     if len(steps) < 2:
         return []
     base = [side for side in part.sides if side.is_base]
     found = []
-    for name in dict.fromkeys((*list(steps[0].means)[:1], LOSS)):
+    for name in dict.fromkeys((*list(steps[0].means)[:1], RIGHT, LOSS)):
         points = [
-            (float(side.system.step or 0), side.means[name][1]) for side in (*base[:1], *steps) if name in side.means
+            (float(side.system.step or 0), side.means[name].mean) for side in (*base[:1], *steps) if name in side.means
         ]
         if len(points) > 1:
-            title = steps[0].means[name][0] if name in steps[0].means else name
-            found.append((title, svg([Curve(title, points, "held-out")], from_zero=True)))
+            title = steps[0].means[name].title if name in steps[0].means else name
+            found.append((title, svg([Curve("held out", points, "training")], title=title, from_zero=True)))
     return found
 
 
@@ -216,8 +216,6 @@ def sample_of(part: PartOutcome, place: int) -> dict[str, Any]:
                 "name": side.system.name,
                 "mark": "" if right is None else ("right" if right else "wrong"),
                 "text": answer.text.strip() or "(nothing)",
-                # Green says right: where nothing was checked, no answer is.
-                "style": "after" if right and not side.is_base else "before",
             }
         )
     return {"question": item.question, "answers": answers, "expects": expects, "expected": expected}

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from neuralchat.console.tables import Page, Table
 from neuralchat.evaluation.comparison import LOSS, Compared
+from neuralchat.evaluation.scoring.scorers import RIGHT
+from neuralchat.evaluation.statistics import ALPHA, Interval
 from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text
+from neuralchat.runs.differences import difference_text, probability, share_text
 
 FEW_QUESTIONS = 30
 
@@ -18,37 +21,33 @@ def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
     title = f"\n{part}: {first.second} beside {first.first}, {number_asked(first)}"
     alike, told = [row for row in rows if is_alike(row)], [row for row in rows if not is_alike(row)]
     table = Table(
-        ("measure", "before", "after", "difference (95 %)", "p", ""),
-        [
-            (row.title, value(row, row.before), value(row, row.after), difference(row), probability(row.p), row.says)
-            for row in told
-        ],
+        ("measure", "before (95 %)", "after (95 %)", "difference", "adjusted p", ""),
+        [(row.title, *values(row), difference(row), probability(row.adjusted_p), row.says) for row in told],
     )
-    same = ", ".join(f"{row.title} {value(row, row.before)}" for row in alike)
+    same = ", ".join(f"{row.title} {values(row)[0]}" for row in alike)
     return Page(
         [
             title,
             *([table] if told else []),
             *([f"the same in both: {same}"] if alike else []),
-            *([text] if (text := strength(first, detect)) else []),
+            *(text for text in (measures_text(rows), strength(first, detect)) if text),
         ]
     )
 
 
 def runs_table(rows: Sequence[Compared]) -> Table:
-    """Several systems by their headline and their loss, each pair a row."""
-    shown = [row for row in rows if row.headline or row.measure == LOSS]
+    """Several systems by their headline, right answers and their loss, each pair a row."""
+    shown = [row for row in rows if row.headline or row.measure in (RIGHT.name, LOSS)]
     return Table(
-        ("measure", "first", "second", "first", "second", "difference (95 %)", "p", ""),
+        ("measure", "first", "second", "first (95 %)", "second (95 %)", "difference", "adjusted p", ""),
         [
             (
                 row.title,
                 row.first,
                 row.second,
-                value(row, row.before),
-                value(row, row.after),
+                *values(row),
                 difference(row),
-                probability(row.p),
+                probability(row.adjusted_p),
                 row.says,
             )
             for row in shown
@@ -75,42 +74,62 @@ def number_asked(row: Compared) -> str:
     return questions if row.clusters is None else f"{questions} in {row.clusters} groups"
 
 
+def measures_text(rows: Sequence[Compared]) -> str:
+    """What the words hang on, and which measure is the headline; empty where one alone was looked at."""
+    others, head = len(rows) - 1, rows[0]
+    if not others:
+        return ""
+    whose = " (your function)" if head.measure == "run_code" else ""
+    share = f"the other {others} share" if others > 1 else "the other has"
+    return (
+        f"intervals, p and words are for these {others + 1} measures together (Holm): of the {100 * ALPHA:g} % that "
+        f"may be claimed falsely, the headline, {head.title}{whose}, has {100 * ALPHA * head.weight:g} %, and {share} "
+        "the rest"
+    )
+
+
 def is_alike(row: Compared) -> bool:
     """Whether there is nothing to compare: no question differs."""
-    return row.difference == 0 and row.p == 1 and ((row.share and not row.lost) or row.interval == (0, 0))
+    return not row.differing
 
 
-def value(row: Compared, number: float) -> str:
+def values(row: Compared) -> tuple[str, str]:
+    """Before and after; shares with their intervals of 95 %."""
+    return value(row, row.before, row.before_interval), value(row, row.after, row.after_interval)
+
+
+def value(row: Compared, number: float, interval: Interval) -> str:
     if row.share:
-        return f"{number * row.questions:.0f} of {row.questions} ({number:.0%})"
+        return f"{number * row.questions:.0f} of {row.questions} ({share_text(number, interval)})"
     if row.measure == LOSS:
         return f"{number:.3f} (perplexity {math.exp(min(number, 700.0)):.2f})"
     return f"{number:.1f}" if row.measure == "tokens" else f"{number:.3f}"
 
 
 def difference(row: Compared) -> str:
-    low, high = row.interval
-    if not math.isfinite(high - low):
-        return f"{row.difference:+.3f} (one question tells no interval)"
-    if row.share:
-        return f"{100 * row.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    digits = 1 if row.measure == "tokens" else 3
-    return f"{row.difference:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
-
-
-def probability(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    digits = 1 if row.share or row.measure == "tokens" else 3
+    # All alike, means have no interval that says anything.
+    interval = row.interval if row.share or row.differing else None
+    return difference_text(row.difference, interval, row.confidence, share=row.share, digits=digits)
 
 
 def strength(row: Compared, detect: float) -> str:
     """How small a difference of the headline these questions can show, and how many a given one takes."""
     text = ""
-    if row.visible is not None and row.needed is not None and row.lost is not None and row.gained is not None:
-        text = (
-            f"where {(row.lost + row.gained) / row.questions:.0%} of the answers turn right or wrong, {row.questions} "
-            f"questions show a difference of {100 * row.visible:.0f} points (in 4 of 5 evaluations), and "
-            f"{100 * detect:g} points take about {row.needed:,}"
-        )
+    if row.share and row.needed is not None:
+        changed = row.differing / row.questions
+        text = f"{row.title}: {row.differing or 'none'} of {row.questions} changed; "
+        if row.visible is None:
+            text += f"so few questions can show no difference at all, {100 * detect:g} points take "
+        else:
+            seen = f"a difference of {100 * row.visible:.0f} points (in 4 of 5 evaluations)"
+            text += (
+                f"where as many do, {row.questions} questions show {seen}"
+                if row.visible <= changed
+                else (f"only where more do can {row.questions} questions show any, {seen}")
+            )
+            text += f", and {100 * detect:g} points take "
+        text += f"{'about' if detect <= changed else 'at least'} {row.needed:,}"
     elif row.needed is not None:
         text = f"to see a difference of {detect:g} takes about {row.needed:,} questions"
     if row.clusters is not None and text:
