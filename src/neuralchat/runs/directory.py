@@ -165,7 +165,8 @@ def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
 
 def is_deleted_by_overwriting(output: Path, read: Path) -> bool:
     """Whether `prepare_output_directory` with `overwrite` would delete `read`, or files of a model that it is."""
-    if not output.is_dir() or not read.exists():
+    # Those of os.path take any name.
+    if not os.path.isdir(output) or not os.path.exists(read):
         return False
     place, within = output.resolve(), read.resolve()
     if within == place:
