@@ -14,11 +14,11 @@ from neuralchat.console import inform, note
 from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list
 from neuralchat.evaluation.answers import answers_to, askable
 from neuralchat.evaluation.comparison import Measured
-from neuralchat.evaluation.effect import COMPARED_PROMPTS, check_effect
 from neuralchat.evaluation.harness import Harness
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import examples_of, losses_of
 from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.effect import COMPARED_PROMPTS, check_effect
 from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.voice import Voice
@@ -116,7 +116,7 @@ class Laboratory:
         if bot.has_base:
             turns = (item.turns for items in self.parts.values() for item in items if item.turns)
             fitting = (t for t in turns if bot.question_problem(t, self.sampling) is None)
-            check_effect(bot, list(islice(fitting, COMPARED_PROMPTS)))
+            check_effect(bot, list(islice(fitting, COMPARED_PROMPTS)), "every score would be that of the base model")
 
     def asked(self, bot: Chatbot, name: str) -> list[int]:
         """The places of the items that are asked; those that are too long for the model are told, once."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list, system_error_in, system_error_line
+from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list, system_error_in, system_reason
 from neuralchat.files import kind_of_mode, try_writing, write_file
 from neuralchat.runs.directory import IDENTITY, MANIFEST, METRICS, checkpoints, is_plain, json_text, why_unwritable
 
@@ -138,7 +138,7 @@ def why_not_taken(path: Path) -> str | None:
     try:
         try_writing(path)
     except OSError as error:
-        return error.strerror or str(error)
+        return system_reason(error)
     return None
 
 
@@ -180,7 +180,6 @@ def write_reports(reports: Sequence[tuple[str, str | None, Callable[[], str]]]) 
         except Exception as error:
             if (refused := system_error_in(error)) is None:
                 raise
-            reason = system_error_line(OSError(refused.errno, refused.strerror or str(refused)))
-            problems.append(f"{flag} {name} cannot be written: {reason}")
+            problems.append(f"{flag} {name} cannot be written: {system_reason(refused)}")
     if problems:
         raise NeuralChatError("\n".join(problems))
