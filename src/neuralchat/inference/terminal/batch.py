@@ -165,10 +165,10 @@ def answered_lines(path: Path, ids: Sequence[str]) -> int:
 def may_be_torn(last: bytes) -> bool:
     """Whether what stands behind the last end of a line may be the beginning of an answer that was being written."""
     start = last[: len(LINE_START)]
-    return LINE_START.startswith(start) and not is_json(last)
+    return LINE_START.startswith(start) and not is_whole_json(last)
 
 
-def is_json(line: bytes) -> bool:
+def is_whole_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except ValueError:
