@@ -11,7 +11,7 @@ import yaml
 
 from neuralchat.console.terminal import visible
 from neuralchat.runs.directory import MANIFEST
-from neuralchat.runs.kept_evaluation import KeptFigure
+from neuralchat.runs.kept_evaluation import TRIAL_QUESTIONS, KeptFigure, figures_of_card
 from neuralchat.secrets import without_remembered
 
 # What Markdown, or the HTML in it, would take for more than text.
@@ -186,16 +186,19 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
     """What `neuralchat eval` found, as a table."""
     if not figures:
         return []
+    shown = figures_of_card(figures)
+    trials = "" if len(shown) == len(figures) else f" Sets of fewer than {TRIAL_QUESTIONS} questions are left out."
     lines = [
         "",
         "## Evaluation",
         "",
-        "By `neuralchat eval` of the trained model, its base model asked the same; differences with 95 % intervals.",
+        "By `neuralchat eval` of the trained model, its base model asked the same; differences with 95 % intervals."
+        + trials,
         "",
         "| asked | measure | base model | this one | difference | |",
         "|---|---|---|---|---|---|",
     ]
-    for figure in figures:
+    for figure in shown:
         asked = f"{in_text(figure.file) or in_text(figure.part)}, {figure.questions}"
         before = "" if figure.before is None else value_in_text(figure.before, share=figure.share)
         after = value_in_text(figure.after, share=figure.share)
