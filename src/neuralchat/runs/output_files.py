@@ -62,14 +62,20 @@ def file_problems(
     path, shown = Path(name), f"{flag} {name}"
     if not is_plain(name):
         return [f"{flag}: the name is not UTF-8, or too long"]
-    if not path.absolute().parent.is_dir():
+    if not os.path.isdir(path.absolute().parent):
         return [f"{shown}: the directory {path.parent} does not exist"]
     if (read := input_at(path, inputs)) is not None:
         return [f"{shown} is {read} itself, which is read; name another file"]
-    if path.is_dir():
+    if os.path.isdir(path):
         return [f"{shown} is a directory; name a file"]
-    if os.path.lexists(path):
+    try:
         mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        # A name that is too long, for one.
+        return [f"{shown} cannot be written: {system_reason(error)}"]
+    else:
         if not stat.S_ISREG(mode):
             return [f"{shown} is {kind_of_mode(mode)}, not a file; name a new file"]
     if reason := why_not_within(path, inputs):
@@ -105,7 +111,7 @@ def input_at(path: Path, inputs: Sequence[Input]) -> str | None:
     """What the message calls the input that is this very file, by whatever name; None where none is."""
     for called, read in inputs:
         if os.path.isfile(read) and (
-            (path.exists() and os.path.samefile(path, read)) or real_place(path) == real_place(Path(read))
+            (os.path.exists(path) and os.path.samefile(path, read)) or real_place(path) == real_place(Path(read))
         ):
             return f"{called} {os.fspath(read)}"
     return None

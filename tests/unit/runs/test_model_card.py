@@ -77,9 +77,9 @@ def test_the_figures_of_an_evaluation_are_a_table() -> None:
     assert "| held out, 45 | loss on answers |  | 0.020 |  |  |" in card.splitlines()
     assert "## Evaluation" not in model_card(manifest("org/model"), with_neuralchat="pass\n")
     assert "are left out" not in card
-    trial = replace(found[1], file="t.json", part="questions", questions=3)
+    trial = replace(found[1], file="trial.json", part="questions", questions=3)
     card = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=[*found, trial])
-    assert "t.json" not in card
+    assert "trial.json" not in card
     assert "Sets of fewer than 20 questions are left out." in card
 
 

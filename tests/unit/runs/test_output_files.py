@@ -80,6 +80,7 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     assert file_problems("--report", "/dev/null") == ["--report /dev/null is a device, not a file; name a new file"]
     assert "is a link, not a file" in file_problems("--report", str(tmp_path / "link"))[0]
+    assert "cannot be written: File name too long" in file_problems("--report", str(tmp_path / ("a" * 300)))[0]
 
 
 def test_all_problems_are_told_together(tmp_path: Path) -> None:
