@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
-from neuralchat.console import note, put, show_page
+from neuralchat.console import inform, note, put, show_page
 from neuralchat.console.output import OutputLostError
 from neuralchat.console.tables import Page
 from neuralchat.data.records import Fact
@@ -44,6 +44,8 @@ def evaluate(options: argparse.Namespace) -> int:
     of_file = items_of_file(options.questions, options.cluster_by) if options.questions else []
     harness = harness_of(options)
     systems = [named for run in options.runs for named in systems_of(run, checkpoints=options.checkpoints)]
+    if options.checkpoints and options.tuned_only:
+        inform(told_without_base([named.name for named in systems]))
     parts: dict[str, list[Item]] = {}
 
     def laboratory_for(bot: Chatbot) -> Laboratory:
@@ -144,6 +146,23 @@ def check_flags(options: argparse.Namespace) -> None:
     wrong += report_problems([("--output", options.output), ("--report", options.report)], inputs_of(options))
     if wrong:
         raise ArgumentsError("\n".join(wrong))
+
+
+def told_without_base(names: Sequence[str]) -> str:
+    """What --tuned_only leaves of the comparisons of --checkpoints.
+
+    >>> told_without_base(["checkpoint-2"])
+    '--tuned_only: checkpoint-2 is the only checkpoint, so nothing is compared; without the flag it is, with the base model'
+    """
+    if len(names) == 1:
+        return (
+            f"--tuned_only: {names[0]} is the only checkpoint, so nothing is compared; without the flag it is, with the "
+            "base model"
+        )
+    return (
+        f"--tuned_only: of the {len(names)} checkpoints each is compared with the one before it, and none with the base "
+        "model: 'before' is the earlier checkpoint"
+    )
 
 
 def systems_of(run: str, *, checkpoints: bool) -> list[Candidate]:
