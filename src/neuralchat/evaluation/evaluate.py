@@ -152,17 +152,13 @@ def told_without_base(names: Sequence[str]) -> str:
     """What --tuned_only leaves of the comparisons of --checkpoints.
 
     >>> told_without_base(["checkpoint-2"])
-    '--tuned_only: checkpoint-2 is the only checkpoint, so nothing is compared; without the flag it is, with the base model'
+    '--tuned_only: checkpoint-2 is the only checkpoint, so nothing is compared; without the flag the base model is asked'
     """
     if len(names) == 1:
-        return (
-            f"--tuned_only: {names[0]} is the only checkpoint, so nothing is compared; without the flag it is, with the "
-            "base model"
-        )
-    return (
-        f"--tuned_only: of the {len(names)} checkpoints each is compared with the one before it, and none with the base "
-        "model: 'before' is the earlier checkpoint"
-    )
+        alone = f"{names[0]} is the only checkpoint, so nothing is compared"
+        return f"--tuned_only: {alone}; without the flag the base model is asked"
+    beside = "each is compared with the one before it, and none with the base model"
+    return f"--tuned_only: of the {len(names)} checkpoints {beside}: 'before' is the earlier checkpoint"
 
 
 def systems_of(run: str, *, checkpoints: bool) -> list[Candidate]:
