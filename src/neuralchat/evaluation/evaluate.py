@@ -151,8 +151,8 @@ def check_flags(options: argparse.Namespace) -> None:
 def told_without_base(names: Sequence[str]) -> str:
     """What --tuned_only leaves of the comparisons of --checkpoints.
 
-    >>> told_without_base(["checkpoint-2"])
-    '--tuned_only: checkpoint-2 is the only checkpoint, so nothing is compared; without the flag the base model is asked'
+    >>> told_without_base(["checkpoint"])
+    '--tuned_only: checkpoint is the only checkpoint, so nothing is compared; without the flag the base model is asked'
     """
     if len(names) == 1:
         alone = f"{names[0]} is the only checkpoint, so nothing is compared"

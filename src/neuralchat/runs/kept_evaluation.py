@@ -80,7 +80,7 @@ def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> str | None:
         if asked.get(source, TRIAL_QUESTIONS) < TRIAL_QUESTIONS <= count
     }
     trials = [
-        f"{asked[source]} of {' '.join(filter(None, source))} are a trial, the figures of {count} questions stay"
+        f"{asked[source]} questions ({source[1] or source[0]}) are a trial, the figures of {count} stay"
         for source, count in larger.items()
     ]
     figures = [figure for figure in figures if figure.source not in larger]

@@ -39,7 +39,7 @@ def test_a_trial_does_not_take_the_place_of_an_evaluation(run: Path) -> None:
     assert figures_of_card(kept_evaluation(run)) == [trial]
     assert keep_evaluation(run, [whole]) is None
     told = keep_evaluation(run, [trial, figure("general", questions=19)])
-    assert told == "3 of held out are a trial, the figures of 45 questions stay"
+    assert told == "3 questions (held out) are a trial, the figures of 45 stay"
     assert kept_evaluation(run) == [other, whole, figure("general", questions=19)]
     assert figures_of_card(kept_evaluation(run)) == [whole]
     # An evaluation takes the place of a larger one.
