@@ -88,8 +88,8 @@ def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> str | None:
         return "; ".join(trials) or None
     new = {figure.source for figure in figures}
     found = [*(figure for figure in earlier if figure.source not in new), *figures][-MOST_FIGURES:]
-    kept = {"manifest_sha256": file_sha256(run / MANIFEST), "figures": [asdict(figure) for figure in found]}
     try:
+        kept = {"manifest_sha256": file_sha256(run / MANIFEST), "figures": [asdict(figure) for figure in found]}
         write_file(file, json_text(kept))
     except OSError as error:
         return system_reason(error)

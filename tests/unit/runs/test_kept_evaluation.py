@@ -85,3 +85,8 @@ def test_why_nothing_could_be_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(keeping, "why_unwritable", lambda path: f"no permission to write to {path.parent}")
     assert keep_evaluation(run, [figure()]) == f"no permission to write to {run}"
     assert not (run / "evaluation.json").exists()
+
+
+def test_a_run_that_is_gone_meanwhile_is_told(run: Path) -> None:
+    (run / "neuralchat.json").unlink()
+    assert keep_evaluation(run, [figure()]) == "No such file or directory"
