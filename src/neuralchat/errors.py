@@ -157,6 +157,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or is_torchs or type(error).__name__ == "OutOfMemoryError"
 
 
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 # safetensors makes errors of its own of what the system refuses, and leaves the system's number in their text.
 SYSTEM_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)|\bcode: (\d+),")
 
@@ -176,13 +177,26 @@ def system_error_in(error: BaseException) -> OSError | None:
     return OSError(number, os.strerror(number))
 
 
+def system_reason(error: OSError) -> str:
+    """Why the system refused something, without the file.
+
+    >>> system_reason(OSError("1024 requested and 0 written"))
+    'not all bytes were taken (1024 requested and 0 written): the disk is full, or a limit on the size of files was met'
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    # numpy says no more of a file that could not be written.
+    if error.errno is None and SHORT_WRITE.fullmatch(reason):
+        return f"not all bytes were taken ({reason}): the disk is full, or a limit on the size of files was met"
+    return reason
+
+
 def system_error_line(error: OSError) -> str:
     """What the system refused, and of which file.
 
     >>> system_error_line(FileNotFoundError(2, "No such file or directory", "/x"))
     '/x: No such file or directory'
     """
-    reason = error.strerror or str(error) or type(error).__name__
+    reason = system_reason(error)
     return f"{error.filename}: {reason}" if error.filename else reason
 
 

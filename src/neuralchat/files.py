@@ -66,6 +66,21 @@ def write_file(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
         os.fsync(parent)
 
 
+# Written and deleted to see whether a disk takes a file.
+TRIED_BYTES = 64 << 10
+
+
+def try_writing(path: Path) -> None:
+    """Write a file beside `path` and delete it. Raises OSError where the disk is full, or takes none."""
+    with parent_of(path) as parent:
+        beside = f".{path.name[:200]}.{secrets.token_hex(4)}{WRITING}"
+        try:
+            write_at(parent, beside, b"x" * TRIED_BYTES)
+        finally:
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=parent)
+
+
 def write_new_file(path: Path, content: bytes | str) -> None:
     """Write a file in a directory of our own, where nobody looks yet; synced. FileExistsError if the name is taken."""
     with parent_of(path) as parent:

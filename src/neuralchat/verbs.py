@@ -45,7 +45,7 @@ def add_merge(merge: FlagParser) -> None:
     add_base_model(merge)
     add_combining(merge)
     merge.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
-    add_allow_lossy(merge)
+    add_allowances(merge)
 
 
 def add_show(show: FlagParser) -> None:
@@ -191,7 +191,7 @@ def add_export(export: FlagParser) -> None:
     add_base_model(export)
     add_combining(export)
     export.add_argument("--trust_remote_code", action="store_true", help="run code of the base model if it has any")
-    add_allow_lossy(export)
+    add_allowances(export)
 
 
 def add_combining(parser: FlagParser) -> None:
@@ -213,9 +213,12 @@ def add_combining(parser: FlagParser) -> None:
     )
 
 
-def add_allow_lossy(parser: FlagParser) -> None:
+def add_allowances(parser: FlagParser) -> None:
     parser.add_argument(
         "--allow_lossy", action="store_true", help="write a merged model though it answers otherwise than the run"
+    )
+    parser.add_argument(
+        "--allow_no_effect", action="store_true", help="write it though the adapter changes nothing of its base model"
     )
 
 

@@ -138,7 +138,8 @@ def test_combined_with_one_of_other_bits_is_told(desk: Desk) -> None:
     status, said = desk.run("export", "run-8", "--merge", "both", "--with", "run-4=0.5")
     assert status == 0, said
     assert "run-4 was trained on the base model in 4 bits, run-8 in 8 bits; they are combined on that of run-8" in said
-    status, said = desk.run("export", "run-8", "--merge", "same", "--with", "run-8=0.5")
+    shutil.copytree(desk.directory / "run-8", desk.directory / "again-8")
+    status, said = desk.run("export", "run-8", "--merge", "same", "--with", "again-8=0.5")
     assert status == 0, said
     assert "they are combined on" not in said
 

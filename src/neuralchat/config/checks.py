@@ -6,10 +6,12 @@ import datetime
 import difflib
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralchat.config.implied import MEASURED, metric_name
 from neuralchat.config.methods import METHODS, is_pattern
+from neuralchat.runs.directory import is_deleted_by_overwriting
 from neuralchat.secrets import MASK
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def problems_of(config: FinetuneConfig) -> list[str]:
         *template_problems(config),
         *data_problems(config),
         *process_problems(config),
+        *overwritten_inputs(config),
     ]
 
 
@@ -274,6 +277,27 @@ def share_problems(mix: Sequence[str]) -> list[str]:
         if not usable:
             problems.append(f"--mix {name}={text[:40]}: the share must be a number above 0, such as {name}=0.3")
     return problems
+
+
+def overwritten_inputs(config: FinetuneConfig) -> list[str]:
+    """What is read, and --overwrite_output_dir would delete before."""
+    output = config.training.output_dir
+    if not config.tuning.overwrite_output_dir or not output:
+        return []
+    found = []
+    for argument in config.schema.arguments.values():
+        # Of --from_run the arguments are read, before anything is deleted.
+        if not argument.facts.path or argument.name in ("output_dir", "from_run"):
+            continue
+        value = config.value(argument)
+        for text in value if isinstance(value, list) else [value]:
+            name = text.rpartition("=")[0] if argument.facts.pairs and isinstance(text, str) else text
+            if isinstance(name, str) and name and is_deleted_by_overwriting(Path(output), Path(name)):
+                found.append(
+                    f"--overwrite_output_dir would delete --{argument.name} {name}, which is read; name another "
+                    "--output_dir"
+                )
+    return found
 
 
 def process_problems(config: FinetuneConfig) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from neuralchat.data_tools.fixes import FIXES, text_places, with_text
 from neuralchat.data_tools.moving.new_outputs import placed_outputs
 from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.files import new_file
-from neuralchat.runs.directory import is_plain, why_unwritable
+from neuralchat.runs.directory import is_plain
+from neuralchat.runs.output_files import file_problems, real_place
 
 FIXED_ENDING = ".jsonl"
 LOG_ENDING = ".changes.jsonl"
@@ -33,9 +34,11 @@ def log_of(output: str) -> Path:
     return Path(output.removesuffix(FIXED_ENDING) + LOG_ENDING)
 
 
-def check_fixed_output(output: str, source: RecordSource) -> None:
-    """Raise ArgumentsError with all that keeps the file and its log from being written."""
-    problems = check_names(output)
+def check_fixed_output(output: str, source: RecordSource, others: Sequence[tuple[str, str | None]] = ()) -> None:
+    """Raise ArgumentsError with all that keeps the file and its log from being written. `others`: (flag, name) of other
+    files that the command writes.
+    """
+    problems = check_names(output, others)
     kinds = {record.source.rpartition(" row ")[0]: record.kind for record in source.first_records()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
@@ -44,7 +47,7 @@ def check_fixed_output(output: str, source: RecordSource) -> None:
         raise ArgumentsError(problem_list("the cleaned file cannot be written:", problems))
 
 
-def check_names(output: str) -> list[str]:
+def check_names(output: str, others: Sequence[tuple[str, str | None]] = ()) -> list[str]:
     """What is wrong with the names of the file and its log."""
     problems = []
     if not is_plain(output):
@@ -54,12 +57,12 @@ def check_names(output: str) -> list[str]:
             f"--fix {output}: a {FIXED_ENDING} file is written; found '{Path(output).suffix or Path(output).name}'"
         )
     for path in (Path(output), log_of(output)):
-        if path.exists() or path.is_symlink():
-            problems.append(f"--fix: {path} exists already; name a new file, nothing is overwritten")
-        elif not path.absolute().parent.is_dir():
-            problems.append(f"--fix: the directory {path.parent} of {path.name} does not exist")
-        elif reason := why_unwritable(path):
-            problems.append(f"--fix: {path} cannot be written: {reason}")
+        problems += file_problems("--fix", str(path))
+        problems += [
+            f"--fix writes {path}, and {flag} names it too; give each its own"
+            for flag, name in others
+            if name is not None and real_place(Path(name)) == real_place(path)
+        ]
     return problems
 
 

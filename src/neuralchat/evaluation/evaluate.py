@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
-from neuralchat.console import note, put, show_page
+from neuralchat.console import inform, note, put, show_page
+from neuralchat.console.output import OutputLostError
 from neuralchat.console.tables import Page
 from neuralchat.data.records import Fact
-from neuralchat.errors import ArgumentsError
+from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.evaluation.answers import Answered
 from neuralchat.evaluation.comparison import Measure, Measured, compare_pairs, measures_for
 from neuralchat.evaluation.facts import alternatives_of
@@ -24,12 +25,11 @@ from neuralchat.evaluation.telling.kept_figures import keep_figures
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
 from neuralchat.evaluation.telling.page import render_evaluation
 from neuralchat.evaluation.telling.terminal_tables import comparison_page, figures_table, number_asked, runs_table
-from neuralchat.files import write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
 from neuralchat.inference.terminal.server_bot import RefusingServerError
 from neuralchat.runs.differences import share_text
-from neuralchat.runs.directory import json_text, why_unwritable
+from neuralchat.runs.output_files import Input, json_report, page_report, report_problems, write_reports
 from neuralchat.runs.summary import before_and_after
 
 # Of more pairs of systems the terminal shows the headline and the loss only.
@@ -45,6 +45,8 @@ def evaluate(options: argparse.Namespace) -> int:
     of_file = items_of_file(options.questions, options.cluster_by) if options.questions else []
     harness = harness_of(options)
     systems = [named for run in options.runs for named in systems_of(run, checkpoints=options.checkpoints)]
+    if options.checkpoints and options.tuned_only:
+        inform(told_without_base([named.name for named in systems]))
     parts: dict[str, list[Item]] = {}
 
     def laboratory_for(bot: Chatbot) -> Laboratory:
@@ -62,24 +64,55 @@ def evaluate(options: argparse.Namespace) -> int:
         ]
         + harness_outcomes(harness, measured, options),
     )
-    if options.show:
-        for part in outcome.parts:
-            print_wrong(part)
-    if options.output:
-        write_file(Path(options.output), json_text(outcome.as_json(), indent=1))
-    if options.report:
-        write_file(Path(options.report), render_evaluation(outcome))
-    tell(outcome)
-    keep_figures(systems, outcome, options.questions)
-    if judge is not None:
-        put(judge.cost())
     failures = [scoring.failure for scoring in (judge, own) if scoring is not None and scoring.failure is not None]
+    # What took hours is told and kept, whatever becomes of either; a disk may be full, and a reader gone.
+    for work in (
+        lambda: tell_all(outcome, judge, show=options.show),
+        lambda: keep_figures(systems, outcome, options.questions),
+        lambda: write_outcome(outcome, options),
+    ):
+        try:
+            work()
+        except NeuralChatError as error:
+            failures.append(error)
+    # A reader that ended, such as `head`, is no fault of the evaluation.
+    failures.sort(key=lambda failure: isinstance(failure, OutputLostError))
     for failure in failures[1:]:
         note(str(failure))
     if failures:
         # Only now: the answers took longer than what failed on them.
         raise failures[0]
     return 0
+
+
+def tell_all(outcome: EvaluationOutcome, judge: Judge | None, *, show: bool) -> None:
+    if show:
+        for part in outcome.parts:
+            print_wrong(part)
+    tell(outcome)
+    if judge is not None:
+        put(judge.cost())
+
+
+def write_outcome(outcome: EvaluationOutcome, options: argparse.Namespace) -> None:
+    """Raises NeuralChatError with what could not be written; the other is."""
+    write_reports(
+        [
+            ("--output", options.output, lambda: json_report(outcome.as_json())),
+            ("--report", options.report, lambda: page_report(render_evaluation(outcome))),
+        ]
+    )
+
+
+def inputs_of(options: argparse.Namespace) -> list[Input]:
+    """All files and directories that are read, as messages call them."""
+    files: list[Input] = [("--questions", options.questions)] if options.questions else []
+    if options.run_code:
+        files.append(("the file of --run_code", options.run_code.rpartition(":")[0]))
+    if options.base_model:
+        files.append(("--base_model", options.base_model))
+    files += [("--harness_tasks", name.strip()) for name in (options.harness_tasks or "").split(",") if name.strip()]
+    return [*files, *(("the run", run) for run in options.runs)]
 
 
 def every_answer(
@@ -111,23 +144,22 @@ def check_flags(options: argparse.Namespace) -> None:
         wrong.append("--judge_model names a model of --judge_url, which is missing")
     if options.checkpoints and len(options.runs) > 1:
         wrong.append(f"--checkpoints follows one run along its training, found {len(options.runs)} runs; name one")
-    for flag, named in (("--output", options.output), ("--report", options.report)):
-        wrong += [] if named is None else place_problems(flag, named)
-    if options.output and options.report and Path(options.output).absolute() == Path(options.report).absolute():
-        wrong.append("--output and --report name one file; the first is JSON, the second a page")
+    wrong += report_problems([("--output", options.output), ("--report", options.report)], inputs_of(options))
     if wrong:
         raise ArgumentsError("\n".join(wrong))
 
 
-def place_problems(flag: str, named: str) -> list[str]:
-    """What keeps a file from being written where it is wanted."""
-    path = Path(named)
-    if not path.absolute().parent.is_dir():
-        return [f"{flag} {named}: the directory {path.parent} does not exist"]
-    if path.is_dir():
-        return [f"{flag} {named} is a directory; name a file"]
-    reason = why_unwritable(path)
-    return [f"{flag} {named} cannot be written: {reason}"] if reason else []
+def told_without_base(names: Sequence[str]) -> str:
+    """What --tuned_only leaves of the comparisons of --checkpoints.
+
+    >>> told_without_base(["checkpoint"])
+    '--tuned_only: checkpoint is the only checkpoint, so nothing is compared; without the flag the base model is asked'
+    """
+    if len(names) == 1:
+        alone = f"{names[0]} is the only checkpoint, so nothing is compared"
+        return f"--tuned_only: {alone}; without the flag the base model is asked"
+    beside = "each is compared with the one before it, and none with the base model"
+    return f"--tuned_only: of the {len(names)} checkpoints {beside}: 'before' is the earlier checkpoint"
 
 
 def systems_of(run: str, *, checkpoints: bool) -> list[Candidate]:

@@ -14,11 +14,11 @@ from neuralchat.console import inform, note
 from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list
 from neuralchat.evaluation.answers import answers_to, askable
 from neuralchat.evaluation.comparison import Measured
-from neuralchat.evaluation.effect import COMPARED_PROMPTS, check_effect
 from neuralchat.evaluation.harness import Harness
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import examples_of, losses_of
 from neuralchat.inference.chatbot import Chatbot
+from neuralchat.inference.effect import COMPARED_PROMPTS, check_effect
 from neuralchat.inference.origin import origin_of
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.voice import Voice
@@ -62,21 +62,32 @@ class Loading:
 
     def check(self, systems: Sequence[Candidate]) -> None:
         """All that can be read without a weight, of all of them. Raises what was wrong before any of them is asked."""
-        wrong: list[NeuralChatError] = []
-        for named in systems:
-            try:
-                Voice.load(
-                    named.path,
-                    trust_remote_code=self.trust_remote_code,
-                    template=self.template,
-                    base_model=self.base_model,
-                )
-            except NeuralChatError as error:
-                wrong.append(error)
-        if len(wrong) == 1:
-            raise wrong[0]
-        if wrong:
-            raise ArgumentsError(problem_list("these cannot be evaluated:", [str(error) for error in wrong]))
+
+        def read(named: Candidate) -> None:
+            Voice.load(
+                named.path, trust_remote_code=self.trust_remote_code, template=self.template, base_model=self.base_model
+            )
+
+        check_each(systems, read)
+
+    def has_adapter(self, path: str) -> bool:
+        """Whether there is something whose effect can be looked for, read without a weight."""
+        origin = origin_of(path, self.base_model)
+        return origin.method is not None and not origin.is_whole_model
+
+
+def check_each(systems: Sequence[Candidate], check: Callable[[Candidate], object]) -> None:
+    """Raises what was wrong with each of them, all at once."""
+    wrong: list[NeuralChatError] = []
+    for named in systems:
+        try:
+            check(named)
+        except NeuralChatError as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise ArgumentsError(problem_list("these cannot be evaluated:", [str(error) for error in wrong]))
 
 
 def base_key(path: str, bot: Chatbot, loading: Loading) -> tuple[Any, ...]:
@@ -105,7 +116,7 @@ class Laboratory:
         if bot.has_base:
             turns = (item.turns for items in self.parts.values() for item in items if item.turns)
             fitting = (t for t in turns if bot.question_problem(t, self.sampling) is None)
-            check_effect(bot, list(islice(fitting, COMPARED_PROMPTS)))
+            check_effect(bot, list(islice(fitting, COMPARED_PROMPTS)), "every score would be that of the base model")
 
     def asked(self, bot: Chatbot, name: str) -> list[int]:
         """The places of the items that are asked; those that are too long for the model are told, once."""
@@ -151,12 +162,14 @@ def each_measured(
     laboratory: Laboratory | None = None
     if len(systems) > 1:
         loading.check(systems)
+        laboratory = checked_laboratory(systems, loading, laboratory_for)
     for place, named in enumerate(systems):
         bot = loading.load(named.path)
-        if compare and not bot.has_base and len(systems) == 1:
-            note(f"{named.path} is a whole model, with no base model beside it to compare with")
-        laboratory = laboratory or laboratory_for(bot)
-        laboratory.check(bot)
+        if laboratory is None:
+            if compare and not bot.has_base:
+                note(f"{named.path} is a whole model, with no base model beside it to compare with")
+            laboratory = laboratory_for(bot)
+            laboratory.check(bot)
         if len(systems) > 1:
             inform(f"asking {named.name} ({place + 1} of {len(systems)})")
         tuned = laboratory.measure(named.name, bot, named.step)
@@ -165,3 +178,26 @@ def each_measured(
         del bot
         gc.collect()
         yield base, tuned
+
+
+def checked_laboratory(
+    systems: Sequence[Candidate], loading: Loading, laboratory_for: Callable[[Chatbot], Laboratory]
+) -> Laboratory:
+    """Each is loaded once more for that: what is wrong with the last is told before hours are spent on the first."""
+    found: list[Laboratory] = []
+
+    def look(named: Candidate) -> None:
+        if found and found[0].harness is None and not loading.has_adapter(named.path):
+            return
+        bot = loading.load(named.path)
+        if not found:
+            found.append(laboratory_for(bot))
+        try:
+            found[0].check(bot)
+        finally:
+            del bot
+            gc.collect()
+
+    inform(f"looking whether each of {len(systems)} changes what its model says")
+    check_each(systems, look)
+    return found[0]

@@ -11,6 +11,7 @@ from neuralchat.config.methods import METHODS, trained_file
 from neuralchat.console import note, put
 from neuralchat.errors import AdapterError
 from neuralchat.export.card import CARD_FILE, CHAT_TEMPLATE_FILE, card_of_export, manifest_of, name_elsewhere
+from neuralchat.export.effect import check_adapter_effect
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import copy_file, settle_file, write_file
@@ -26,7 +27,7 @@ from neuralchat.models.quiet import quiet_libraries
 def export_adapter(options: argparse.Namespace) -> int:
     """Weights, configuration, tokenizer with the template of training, and a model card into a new directory."""
     output = Path(options.adapter)
-    check_output(output, "--adapter")
+    check_output(output, options.run, "--adapter")
     origin = origin_of(options.run, options.base_model)
     if origin.directory is None or origin.method is None or origin.is_whole_model:
         raise AdapterError(f"{options.run} has no adapter of its own; --gguf takes whole models")
@@ -38,6 +39,7 @@ def export_adapter(options: argparse.Namespace) -> int:
     voice = Voice.of(origin, trust_remote_code=options.trust_remote_code)
     config = shared_config(origin)
     weights = trained_file(origin.method) if origin.method in METHODS else "adapter_model.safetensors"
+    check_adapter_effect(origin.name, origin.directory / weights, allowed=options.allow_no_effect)
     with placed_files(output, last=ADAPTER_CONFIG, what="adapter", flag="--adapter") as work:
         voice.tokenizer.chat_template = checked_template(voice)
         with quiet_libraries():

@@ -90,8 +90,8 @@ def card_of_export(
     use: str = "",
     template_in: str = MANIFEST,
 ) -> str:
-    """`manifest`: of what leaves. One of several adapters has no figures: those of the run are not its own."""
-    is_run = origin.kind == "run" and "combined" not in manifest
+    """`manifest`: of what leaves. What is combined just now has no figures: those of the run are not its own."""
+    is_run = origin.kind == "run" and manifest.get("combined") == read_manifest(Path(origin.name)).get("combined")
     return model_card(
         manifest,
         with_neuralchat=with_neuralchat,

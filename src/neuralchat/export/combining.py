@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from neuralchat.console import note, put
 from neuralchat.errors import AdapterError, ArgumentsError, problem_list
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.loading import checked_weights, knows_base
-from neuralchat.inference.origin import Origin, origin_of
+from neuralchat.inference.origin import Origin, mapping_in, origin_of
 from neuralchat.models.adapters.build import base_model_of
 from neuralchat.models.adapters.files import load_adapter_beside
 from neuralchat.models.loading.checkpoint_files import error_line
+from neuralchat.runs.directory import read_manifest
 
 # --combine: what it does, and whether it takes --density.
 WAYS_TO_COMBINE: dict[str, tuple[str, bool]] = {
@@ -33,8 +35,9 @@ DENSITY, COMBINED = 0.5, "combined"
 
 @dataclass(frozen=True, kw_only=True)
 class Others:
-    """What is combined with the run: origins and weights, its own weight, and how."""
+    """What is combined with the run `own`: origins and weights, its own weight, and how."""
 
+    own: Origin
     origins: Sequence[Origin]
     weights: Sequence[float]
     own_weight: float
@@ -47,9 +50,26 @@ class Others:
         return {
             "how": self.how,
             "density": self.density,
-            "weight": self.own_weight,
-            "with": [{"name": Path(origin.name).absolute().name, "weight": weight} for origin, weight in named],
+            "run": adapter_facts(self.own, self.own_weight),
+            "with": [adapter_facts(origin, weight) for origin, weight in named],
         }
+
+
+def adapter_facts(origin: Origin, weight: float) -> dict[str, Any]:
+    """`examples`, `train_fingerprint`: what it was trained on, where it is a finished run."""
+    data = mapping_in(read_manifest(Path(origin.name)), "data") if origin.kind == "run" else {}
+    return {
+        "name": Path(origin.name).absolute().name,
+        "weight": weight,
+        "examples": mapping_in(mapping_in(data, "counts"), "train").get("examples"),
+        "train_fingerprint": data.get("train_fingerprint"),
+    }
+
+
+def combined_manifest(manifest: dict[str, Any], others: Others) -> dict[str, Any]:
+    """That of the run, without what it says of the run alone: results, data, and how much was trained."""
+    adapter = {name: value for name, value in manifest["adapter"].items() if name != "trained_parameters"}
+    return {**manifest, "results": {}, "data": {}, "adapter": adapter, "combined": others.facts()}
 
 
 def others_of(options: argparse.Namespace, origin: Origin) -> Others | None:
@@ -70,6 +90,7 @@ def others_of(options: argparse.Namespace, origin: Origin) -> Others | None:
         return None
     others = [origin_of(name) for name, _ in named]
     problems = [
+        *named_twice(origin, others),
         *combining_problems(origin),
         *(text for other in others for text in [*combining_problems(other), *apart(origin, other)]),
     ]
@@ -84,6 +105,7 @@ def others_of(options: argparse.Namespace, origin: Origin) -> Others | None:
             )
     how = options.combine or "cat"
     return Others(
+        own=origin,
         origins=others,
         weights=[weight for _, weight in named],
         own_weight=1.0 if options.weight is None else options.weight,
@@ -137,6 +159,19 @@ def combining_problems(origin: Origin) -> list[str]:
         "target_parameters": "changes experts",
     }
     return [f"{origin.name} {what}, which PEFT cannot combine" for name, what in told.items() if config.get(name)]
+
+
+def named_twice(origin: Origin, others: Sequence[Origin]) -> list[str]:
+    """Runs that are there already, by whatever name."""
+    found, seen = [], {os.path.realpath(origin.name)}
+    for other in others:
+        place = os.path.realpath(other.name)
+        if place == os.path.realpath(origin.name):
+            found.append(f"{other.name} is the run itself, whose own weight is --weight; name another run with --with")
+        elif place in seen:
+            found.append(f"{other.name} is named twice; name it once, with the sum of its weights")
+        seen.add(place)
+    return found
 
 
 def apart(origin: Origin, other: Origin) -> list[str]:

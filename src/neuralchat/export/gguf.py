@@ -11,7 +11,8 @@ from neuralchat.console import note, put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError
 from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
-from neuralchat.export.combining import Others, combine, others_of
+from neuralchat.export.combining import Others, combine, combined_manifest, others_of
+from neuralchat.export.effect import check_export_effect
 from neuralchat.export.merge import ids_to_try
 from neuralchat.export.modelfile import modelfile
 from neuralchat.export.output import check_output, placed_files
@@ -36,7 +37,7 @@ def export_gguf(options: argparse.Namespace) -> int:
     others = others_of(options, origin)
     name = name_of_files(origin)
     output = Path(options.output) if options.output else Path(f"{name}-{kind.name}")
-    check_output(output)
+    check_output(output, options.run)
     with waiting("loading the model"):
         bot = Chatbot.load(
             options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model, keep_bits=True
@@ -45,6 +46,7 @@ def export_gguf(options: argparse.Namespace) -> int:
     architecture = architecture_of(base_model_of(bot.model).config)
     if others is not None:
         combine(bot, others)
+    check_export_effect(bot, allowed=options.allow_no_effect)
     model = whole_model(bot, origin.method, allow_lossy=options.allow_lossy)
     file = f"{name}-{kind.name}.gguf"
     told, has_template = modelfile(file, bot.template, begin_of(bot))
@@ -74,7 +76,7 @@ def llama_command(file: Path) -> str:
 def card_of_gguf(origin: Origin, bot: Chatbot, others: Others | None, file: str, kind: str) -> str:
     manifest = manifest_of(origin, bot.template)
     if others is not None:
-        manifest |= {"results": {}, "combined": others.facts()}
+        manifest = combined_manifest(manifest, others)
     method = str(origin.method)
     manifest["adapter"] = {**manifest["adapter"], "method": "none"} | (
         {} if origin.is_whole_model else {"merged": method}

@@ -10,6 +10,7 @@ from neuralchat.console import put
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import AdapterError, ArgumentsError
 from neuralchat.export.card import CARD_FILE, CHAT_TEMPLATE_FILE, card_of_export, manifest_of
+from neuralchat.export.effect import check_export_effect
 from neuralchat.export.gguf import name_of_files
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.files import settle_file, write_file
@@ -40,11 +41,12 @@ def export_gguf_adapter(options: argparse.Namespace) -> int:
     architecture_of(load_config(origin.source))
     name = name_of_files(origin)
     output = Path(options.output) if options.output else Path(f"{name}-lora-{kind.name}")
-    check_output(output)
+    check_output(output, options.run)
     with waiting("loading the model"):
         bot = Chatbot.load(
             options.run, trust_remote_code=options.trust_remote_code, base_model=options.base_model, keep_bits=True
         )
+    check_export_effect(bot, allowed=options.allow_no_effect)
     template = checked_template(bot.voice)
     file = f"{name}-lora-{kind.name}.gguf"
     with placed_files(output, last=file, what="GGUF file", flag="--output") as work:

@@ -12,7 +12,8 @@ from neuralchat.data.general_prompts import measured_prompts
 from neuralchat.data.templates.making import make_template
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, portable_manifest, template_facts
-from neuralchat.export.combining import combine, others_of
+from neuralchat.export.combining import combine, combined_manifest, others_of
+from neuralchat.export.effect import check_export_effect
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
 from neuralchat.files import settle_file, write_file
@@ -30,7 +31,7 @@ def merge(options: argparse.Namespace) -> int:
     run, output = Path(options.run), Path(options.output)
     # `neuralchat export` names the directory by the way out.
     flag = "--merge" if getattr(options, "merge", None) is not None else "--output"
-    check_output(output, flag)
+    check_output(output, options.run, flag)
     origin = origin_of(run) if run.is_dir() else origin_of_run(run)
     # Without a manifest of ours the merged model could not say how it wants to be asked.
     if origin.kind == "adapter":
@@ -44,8 +45,8 @@ def merge(options: argparse.Namespace) -> int:
     manifest = manifest_of(origin, bot.template)
     if others is not None:
         combine(bot, others)
-        # Its results are those of one of them.
-        manifest |= {"results": {}, "combined": others.facts()}
+        manifest = combined_manifest(manifest, others)
+    check_export_effect(bot, allowed=options.allow_no_effect)
     whole, told = measured_merge(bot.model, origin.method, allow_lossy=options.allow_lossy, ids=ids_to_try(bot))
     put(told)
     carry_template(bot, manifest)

@@ -163,6 +163,18 @@ def prepare_output_directory(path: Path, *, overwrite: bool) -> None:
         raise RunDirectoryError(f"--output_dir {path} cannot be written: {system_error_line(error)}") from error
 
 
+def is_deleted_by_overwriting(output: Path, read: Path) -> bool:
+    """Whether `prepare_output_directory` with `overwrite` would delete `read`, or files of a model that it is."""
+    # Those of os.path take any name.
+    if not os.path.isdir(output) or not os.path.exists(read):
+        return False
+    place, within = output.resolve(), read.resolve()
+    if within == place:
+        return True
+    inside = within.relative_to(place).parts if within.is_relative_to(place) else ()
+    return bool(inside) and (is_checkpoint_name(inside[0]) or (len(inside) == 1 and inside[0] in RUN_FILES))
+
+
 def is_checkpoint_name(name: str) -> bool:
     return name.startswith("checkpoint-") and name.removeprefix("checkpoint-").isdecimal()
 

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from neuralchat.errors import system_reason
 from neuralchat.files import file_sha256, read_file, write_file
 from neuralchat.runs.directory import EVALUATION, MANIFEST, is_plain, json_text, why_unwritable
 
 MAX_EVALUATION_BYTES = 1 << 20
 # Of one run; cards are for people.
 MOST_FIGURES = 400
+# Fewer questions are a trial of the command: an interval of so few says next to nothing.
+TRIAL_QUESTIONS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +51,53 @@ class KeptFigure:
         return self.part, self.file
 
 
+def questions_by_set(figures: Sequence[KeptFigure]) -> dict[tuple[str, str], int]:
+    """How many questions each set had; a measure may be of some of them only."""
+    found: dict[tuple[str, str], int] = {}
+    for figure in figures:
+        found[figure.source] = max(figure.questions, found.get(figure.source, 0))
+    return found
+
+
+def figures_of_card(figures: Sequence[KeptFigure]) -> list[KeptFigure]:
+    """Those that say something of a run: of sets that are no trial, or of the largest where all are."""
+    asked = questions_by_set(figures)
+    chosen = {source for source, count in asked.items() if count >= TRIAL_QUESTIONS}
+    if asked and not chosen:
+        # Of several as large the latest, which comes last.
+        chosen = {max(reversed(asked), key=lambda source: asked[source])}
+    return [figure for figure in figures if figure.source in chosen]
+
+
 def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> str | None:
-    """Beside those of other questions; why it could not be, None where it was."""
+    """Beside those of other questions; why some could not be, None where all were.
+
+    Each set of questions has its latest figures, but a trial does not take the place of an evaluation.
+    """
     file = run / EVALUATION
     if reason := why_unwritable(file):
         return reason
-    asked = {figure.source for figure in figures}
-    found = [*(figure for figure in kept_evaluation(run) if figure.source not in asked), *figures][-MOST_FIGURES:]
-    kept = {"manifest_sha256": file_sha256(run / MANIFEST), "figures": [asdict(figure) for figure in found]}
+    earlier, asked = kept_evaluation(run), questions_by_set(figures)
+    larger = {
+        source: count
+        for source, count in questions_by_set(earlier).items()
+        if asked.get(source, TRIAL_QUESTIONS) < TRIAL_QUESTIONS <= count
+    }
+    trials = [
+        f"{asked[source]} questions ({source[1] or source[0]}) are a trial, the figures of {count} stay"
+        for source, count in larger.items()
+    ]
+    figures = [figure for figure in figures if figure.source not in larger]
+    if not figures:
+        return "; ".join(trials) or None
+    new = {figure.source for figure in figures}
+    found = [*(figure for figure in earlier if figure.source not in new), *figures][-MOST_FIGURES:]
     try:
+        kept = {"manifest_sha256": file_sha256(run / MANIFEST), "figures": [asdict(figure) for figure in found]}
         write_file(file, json_text(kept))
     except OSError as error:
-        return error.strerror or str(error)
-    return None
+        return system_reason(error)
+    return "; ".join(trials) or None
 
 
 def kept_evaluation(run: Path) -> list[KeptFigure]:

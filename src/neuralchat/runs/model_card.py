@@ -12,7 +12,7 @@ import yaml
 from neuralchat.console.terminal import visible
 from neuralchat.runs.differences import difference_text, probability, share_text
 from neuralchat.runs.directory import MANIFEST
-from neuralchat.runs.kept_evaluation import KeptFigure
+from neuralchat.runs.kept_evaluation import TRIAL_QUESTIONS, KeptFigure, figures_of_card
 from neuralchat.secrets import without_remembered
 
 # What Markdown, or the HTML in it, would take for more than text.
@@ -52,7 +52,9 @@ def model_card(
     # The way to it says whose machine it was, and helps nobody elsewhere.
     shown = in_text(Path(base).name if is_local else base)
     kind = f"{shown} with its {merged} adapter folded in" if merged else f"{shown}, all weights"
-    kind += combined_with(manifest)
+    adapters = combined_adapters(manifest)
+    if adapters:
+        kind = f"{shown} with {len(adapters)} {merged} adapters folded in as one ({how_combined(manifest)})"
     what = f"{kind}, trained" if whole else f"A {in_text(method)} adapter for {shown}, trained"
     parts = [
         "---",
@@ -63,6 +65,7 @@ def model_card(
         f"{what} with NeuralChat{version(manifest)}{on_examples(manifest)}.",
         f"Prompt template: {in_text(manifest['template']['name'])}.",
         *hub_name_lines(shown, hub_id),
+        *adapter_lines(adapters),
         *table(manifest, licence),
         *evaluation_lines(evaluation),
         "",
@@ -104,13 +107,35 @@ def hub_name_lines(shown: str, hub_id: str | None) -> list[str]:
     return ["", f"{other}; its weights may be rounded to fewer bits than there."]
 
 
-def combined_with(manifest: dict[str, Any]) -> str:
-    """The other adapters in a model of several."""
+def combined_adapters(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said of each adapter in a model of several, the run's own first; empty for any other."""
     found = manifest.get("combined")
     if not isinstance(found, dict) or not isinstance(others := found.get("with"), list):
-        return ""
-    listed = [f"{in_text(str(o.get('name')))} (weight {o.get('weight')})" for o in others if isinstance(o, dict)]
-    return f", together with {', '.join(listed)} ({in_text(str(found.get('how')))})"
+        return []
+    # Earlier versions named the others only.
+    own = found.get("run", {"name": "the run itself", "weight": found.get("weight")})
+    return [facts for facts in (own, *others) if isinstance(facts, dict)]
+
+
+def how_combined(manifest: dict[str, Any]) -> str:
+    combined = manifest["combined"]
+    density = f", density {combined['density']}" if isinstance(combined.get("density"), float) else ""
+    return f"{in_text(str(combined.get('how')))}{density}"
+
+
+def adapter_lines(adapters: Sequence[dict[str, Any]]) -> list[str]:
+    """Each adapter of several, with what it was trained on."""
+    if not adapters:
+        return []
+    rows = []
+    for facts in adapters:
+        count, fingerprint = number_at(facts, "examples"), facts.get("train_fingerprint")
+        told = [f"{count:,} examples"] if count else []
+        if isinstance(fingerprint, str) and FINGERPRINT.fullmatch(fingerprint):
+            told.append(f"fingerprint {fingerprint}")
+        weight = in_text(str(facts.get("weight")))
+        rows.append(f"| {in_text(str(facts.get('name')))} | {weight} | {', '.join(told) or 'not known'} |")
+    return ["", "| adapter | weight | trained on |", "|---|---|---|", *rows]
 
 
 def version(manifest: dict[str, Any]) -> str:
@@ -162,18 +187,20 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
     """What `neuralchat eval` found, as a table."""
     if not figures:
         return []
+    shown = figures_of_card(figures)
+    trials = "" if len(shown) == len(figures) else f" Sets of fewer than {TRIAL_QUESTIONS} questions are left out."
     lines = [
         "",
         "## Evaluation",
         "",
         "By `neuralchat eval` of the trained model, its base model asked the same. Shares with intervals of 95 %. "
         "Differences with the interval and the p that belong to all measures of the same questions together "
-        "(Holm): a difference is claimed where p is below 0.05 and the interval without zero.",
+        "(Holm): a difference is claimed where p is below 0.05 and the interval without zero." + trials,
         "",
         "| asked | measure | base model | this one | difference | adjusted p | |",
         "|---|---|---|---|---|---|---|",
     ]
-    for figure in figures:
+    for figure in shown:
         asked = f"{in_text(figure.file) or in_text(figure.part)}, {figure.questions}"
         before = "" if figure.before is None else value_in_text(figure, figure.before, figure.before_interval)
         after = value_in_text(figure, figure.after, figure.after_interval)

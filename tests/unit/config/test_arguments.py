@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,6 +185,24 @@ def test_overwriting_what_is_to_be_resumed() -> None:
     problem = "--overwrite_output_dir would delete what --resume_from_checkpoint needs"
     assert problems_of({"overwrite_output_dir": True, "resume_from_checkpoint": "auto"}) == [problem]
     assert problems_of({"overwrite_output_dir": True}) == []
+
+
+def test_overwriting_what_is_read(tmp_path: Path) -> None:
+    """The model itself, a checkpoint of it, and records under a name of the run's own files."""
+    run = tmp_path / "run"
+    (run / "checkpoint-3").mkdir(parents=True)
+    for name in ("metrics.jsonl", "records.jsonl"):
+        (run / name).write_text("{}")
+    overwriting = {"output_dir": str(run), "overwrite_output_dir": True}
+    for changes, told in (
+        ({"model_name_or_path": str(run)}, f"--model_name_or_path {run}"),
+        ({"model_name_or_path": str(run / "checkpoint-3")}, f"--model_name_or_path {run}/checkpoint-3"),
+        ({"train_file": [str(run / "metrics.jsonl")]}, f"--train_file {run}/metrics.jsonl"),
+        ({"train_file": [], "mix": [f"{run}/metrics.jsonl=1"]}, f"--mix {run}/metrics.jsonl"),
+    ):
+        problem = f"--overwrite_output_dir would delete {told}, which is read; name another --output_dir"
+        assert problems_of({**overwriting, **changes}) == [problem]
+    assert problems_of({**overwriting, "train_file": [str(run / "records.jsonl")]}) == []
 
 
 def test_all_problems_are_told_at_once() -> None:

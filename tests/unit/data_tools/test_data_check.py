@@ -233,3 +233,19 @@ def test_the_page_names_every_check_and_its_example_runs(
     command = page.partition("```bash\nneuralchat ")[2].partition("\n```")[0]
     monkeypatch.chdir(EXAMPLES.parent)
     assert main(command.split()) == 0
+
+
+def test_reports_cost_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that is wrong with them is told before a row is read; a report of before is replaced."""
+    rows, clean, report = tmp_path / "rows.json", tmp_path / "clean.jsonl", tmp_path / "r.json"
+    rows.write_text(json.dumps([{"instruction": "What is a laptop for?", "output": GOOD}]))
+    before = rows.read_text()
+    words = ["data", "check", str(rows)]
+    assert main([*words, "--report", str(rows), "--page", str(clean), "--fix", str(clean)]) == 2
+    told = capsys.readouterr().err
+    assert f"--report {rows} is the file {rows} itself, which is read; name another file" in told
+    assert f"--fix writes {clean}, and --page names it too; give each its own" in told
+    assert rows.read_text() == before
+    for _ in range(2):
+        assert main([*words, "--report", str(report)]) == 0
+    assert json.loads(report.read_text())["written_by"] == "neuralchat"

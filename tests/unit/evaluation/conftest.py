@@ -41,14 +41,17 @@ def run_evaluate(tuned_model: Any, write_records: Callable[..., Path], monkeypat
         waiting = list(bots) or [SilentBot(model or tuned_model, answers, before)]
         first = waiting[0]
 
+        loaded: dict[str, SilentBot] = {}
+
         def load(path: str, **options: Any) -> SilentBot:
-            bot = waiting.pop(0)
+            bot = loaded.get(path) or loaded.setdefault(path, waiting.pop(0))
             bot.loaded_with = options
             return bot
 
         monkeypatch.setattr(systems.Chatbot, "load", load)
         monkeypatch.setattr(systems, "base_key", lambda *_: "base")
         monkeypatch.setattr(systems.Loading, "check", lambda *_: None)
+        monkeypatch.setattr(systems.Loading, "has_adapter", lambda *_: True)
         parser = FlagParser()
         verbs.add_eval(parser)
         parser.set_defaults(work=cli.run_eval)

@@ -5,6 +5,7 @@ The answers are scripted; losses, logits and prompts are those of a small model 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -21,11 +22,12 @@ from neuralchat.data.packing import pack
 from neuralchat.data.templates.making import make_template
 from neuralchat.data.tokenization import Encoder
 from neuralchat.data.tokens.counts import TokenizationCounts
-from neuralchat.errors import AdapterError, ArgumentsError, DataError
+from neuralchat.errors import AdapterError, ArgumentsError, DataError, NeuralChatError
 from neuralchat.evaluation.items import items_of_file
 from neuralchat.evaluation.sample_answers import spread_prompts
 from neuralchat.inference.sampling import Sampling
 from neuralchat.models.losses.loss_sum import padded_loss_sum
+from neuralchat.runs import output_files
 
 Evaluate = Callable[..., tuple[int, SilentBot]]
 
@@ -238,3 +240,52 @@ def test_a_question_too_long_for_the_model_is_told_and_left_out(
     assert len(bot.asked) == 2
     assert "1 of 1 answers state the right fact (100%, 21 to 100 with 95 % confidence)" in capsys.readouterr().out
     assert any(text.startswith("not asked: ") and "row 2" in text for text in said)
+
+
+@pytest.mark.parametrize("flag", ["--output", "--report"])
+def test_no_input_is_overwritten(run_evaluate: Evaluate, tmp_path: Path, flag: str) -> None:
+    code, foreign, run = tmp_path / "s.py", tmp_path / "mine.html", tmp_path / "run"
+    code.write_text("def f(question, answer, record):\n    return 1.0\n")
+    foreign.write_text("mine")
+    run.mkdir()
+    (run / "adapter_config.json").write_text("{}")
+    asked = tmp_path / "records.json"
+    for name, told in (
+        (asked, f"{flag} {asked} is --questions {asked} itself, which is read; name another file"),
+        (code, f"{flag} {code} is the file of --run_code {code} itself"),
+        (run / "adapter_config.json", f"lies in the run {run}, which is read; name a place outside of it"),
+        (foreign, f"{flag} {foreign} exists already and is no report of this program"),
+    ):
+        before = name.read_bytes() if name.exists() else None
+        with pytest.raises(ArgumentsError) as refused:
+            run_evaluate(QUESTIONS, [], None, "--run_code", f"{code}:f", flag, str(name), runs=[str(run)])
+        assert told in str(refused.value)
+        assert before is None or name.read_bytes() == before
+
+
+def test_a_report_is_replaced_by_a_newer_one(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    output, page = tmp_path / "a.json", tmp_path / "a.html"
+    for answer in ("it is 8", "--lora_rank 8"):
+        run_evaluate(QUESTIONS, [answer, "é"], ["no", "é"], "--output", str(output), "--report", str(page))
+    assert json.loads(output.read_text())["parts"][0]["items"][0]["systems"]["run"]["answer"] == "--lora_rank 8"
+    assert "--lora_rank 8" in page.read_text()
+
+
+def test_a_disk_that_fills_up_costs_no_figure(
+    run_evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told first; the file is named, and the other one is written."""
+    output, page, whole = tmp_path / "a.json", tmp_path / "a.html", output_files.write_file
+
+    def filling(path: Path, content: str) -> None:
+        if path == output:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(path, content)
+
+    monkeypatch.setattr(output_files, "write_file", filling)
+    words = ["--output", str(output), "--report", str(page)]
+    with pytest.raises(NeuralChatError, match=f"^--output {output} cannot be written: No space left on device$"):
+        run_evaluate(QUESTIONS, ["8", "é"], ["no", "é"], *words)
+    assert capsys.readouterr().out.endswith("1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n")
+    assert page.exists()
+    assert not output.exists()

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from support.chatbots.silent_bot import QUESTIONS, SilentBot
+from support.small_models import small_model
 
 from neuralchat import cli
 from neuralchat.errors import ArgumentsError, DataError
@@ -206,6 +208,17 @@ def test_the_command_of_the_demo_is_taken() -> None:
     assert (options.runs, options.general, options.max_new_tokens) == (["runs/demo"], 60, 48)
     assert parsed(["a", "--general", "all"]).general is None
     assert parsed(["a"]).general == 0
+
+
+def test_all_adapters_are_looked_at_before_any_is_asked(run_evaluate: Evaluate, tuned_model: Any) -> None:
+    """And all that have no effect are named."""
+    fresh = get_peft_model(small_model(), LoraConfig(r=4, target_modules=["q_proj"])).eval()
+    bots = [SilentBot(model, ["8", "é"], ["8", "é"]) for model in (tuned_model, fresh, fresh)]
+    for bot, name in zip(bots, ("first", "second", "third"), strict=True):
+        bot.name = name
+    with pytest.raises(ArgumentsError, match=r"(?s)adapter of second has no effect.*adapter of third has no effect"):
+        run_evaluate(QUESTIONS, [], None, bots=bots, runs=["first", "second", "third"])
+    assert [bot.asked for bot in bots] == [[], [], []]
 
 
 def test_a_file_of_questions_is_read_once_and_prompts_are_measured_once(

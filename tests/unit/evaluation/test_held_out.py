@@ -97,6 +97,13 @@ def test_figures_are_kept_for_the_model_card(desk: Path, tmp_path: Path) -> None
     assert (desk / "run" / "evaluation.json").read_bytes() == before
 
 
+def test_checkpoints_without_the_base_model_say_what_before_is(desk: Path, tmp_path: Path, said: list[str]) -> None:
+    (part,) = evaluated(desk / "run", tmp_path / "a.json", "--checkpoints", "--tuned_only")
+    assert [row["first"].rpartition("/")[2] for row in part["compared"]][:1] == ["checkpoint-2"]
+    told = "--tuned_only: of the 2 checkpoints each is compared with the one before it, and none with the base model"
+    assert any(text.startswith(told) for text in said)
+
+
 def test_checkpoints_are_asked_along_training(desk: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     (part,) = evaluated(desk / "run", tmp_path / "a.json", "--checkpoints", "--report", str(page))

@@ -74,10 +74,20 @@ def test_the_sum_of_two_is_the_sum_of_what_each_changes(
         expected = weight + (0.75 * one[name] - 0.5 * two[name] if name in one else 0)
         torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4)
     manifest = json.loads((tmp_path / "both" / "neuralchat.json").read_text())
-    assert manifest["combined"]["with"] == [{"name": "second", "weight": -0.5}]
+    combined = manifest["combined"]
+    assert [(facts["name"], facts["weight"]) for facts in (combined["run"], *combined["with"])] == [
+        ("run", 0.75),
+        ("second", -0.5),
+    ]
     assert manifest["results"] == {}
     card = (tmp_path / "both" / "README.md").read_text()
-    assert "together with second (weight -0.5) (cat)" in card
+    trained = json.loads((RUN / "neuralchat.json").read_text())["data"]
+    on = f"{trained['counts']['train']['examples']} examples, fingerprint {trained['train_fingerprint']}"
+    assert "with 2 lora adapters folded in as one (cat), trained with NeuralChat" in card
+    assert f"| run | 0.75 | {on} |\n| second | -0.5 | {on} |" in card
+    # What is said of one of them alone is in its own row.
+    assert "| training data |" not in card
+    assert "trained parameters" not in card
     assert str(other) not in card
     assert Chatbot.load(tmp_path / "both").predict("Name an animal.", max_new_tokens=3) is not None
     assert main(["show", str(tmp_path / "both")]) == 2

@@ -22,7 +22,7 @@ RUN = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
 def refused(output: Path, reason: str) -> None:
     options = argparse.Namespace(
         run=str(RUN), output=str(output), trust_remote_code=False, base_model=None, allow_lossy=False,
-        with_runs=None, weight=None, combine=None, density=None,
+        allow_no_effect=False, with_runs=None, weight=None, combine=None, density=None,
     )  # fmt: skip
     with pytest.raises(RunDirectoryError, match=f"--output {output} {reason}$"):
         merge(options)

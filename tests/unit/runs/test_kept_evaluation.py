@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from neuralchat.runs import kept_evaluation as keeping
-from neuralchat.runs.kept_evaluation import KeptFigure, keep_evaluation, kept_evaluation
+from neuralchat.runs.kept_evaluation import KeptFigure, figures_of_card, keep_evaluation, kept_evaluation
 
 
 def figure(part: str = "held out", file: str = "", **more: Any) -> KeptFigure:
@@ -32,6 +32,27 @@ def test_each_set_of_questions_has_its_latest_figures(run: Path) -> None:
     assert keep_evaluation(run, [general, of_file]) is None
     assert keep_evaluation(run, [figure()]) is None
     assert kept_evaluation(run) == [general, of_file, figure()]
+
+
+def test_a_trial_does_not_take_the_place_of_an_evaluation(run: Path) -> None:
+    """Neither of the same questions, where it is told, nor on a card."""
+    whole, trial, other = figure(), figure(questions=3, after=0.0), figure("questions", "t.json", questions=2)
+    assert keep_evaluation(run, [other, trial]) is None
+    assert figures_of_card(kept_evaluation(run)) == [trial]
+    assert keep_evaluation(run, [whole]) is None
+    told = keep_evaluation(run, [trial, figure("general", questions=19)])
+    assert told == "3 questions (held out) are a trial, the figures of 45 stay"
+    assert kept_evaluation(run) == [other, whole, figure("general", questions=19)]
+    assert figures_of_card(kept_evaluation(run)) == [whole]
+    # An evaluation takes the place of a larger one.
+    assert keep_evaluation(run, [figure(questions=20)]) is None
+    assert figures_of_card(kept_evaluation(run)) == [figure(questions=20)]
+
+
+def test_a_measure_of_some_questions_is_no_trial(run: Path) -> None:
+    found = [figure(), figure(measure="numbers", questions=4)]
+    assert keep_evaluation(run, found) is None
+    assert figures_of_card(kept_evaluation(run)) == found
 
 
 def test_of_another_training_they_say_nothing(run: Path) -> None:
@@ -66,3 +87,8 @@ def test_why_nothing_could_be_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(keeping, "why_unwritable", lambda path: f"no permission to write to {path.parent}")
     assert keep_evaluation(run, [figure()]) == f"no permission to write to {run}"
     assert not (run / "evaluation.json").exists()
+
+
+def test_a_run_that_is_gone_meanwhile_is_told(run: Path) -> None:
+    (run / "neuralchat.json").unlink()
+    assert keep_evaluation(run, [figure()]) == "No such file or directory"

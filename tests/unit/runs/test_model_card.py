@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,11 @@ def test_the_figures_of_an_evaluation_are_a_table() -> None:
     ]
     assert [row for row in rows if row not in card.replace("\\<", "<").replace("&lt;", "<").splitlines()] == []
     assert "## Evaluation" not in model_card(manifest("org/model"), with_neuralchat="pass\n")
+    assert "are left out" not in card
+    trial = replace(found[1], file="trial.json", part="questions", questions=3)
+    card = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=[*found, trial])
+    assert "trial.json" not in card
+    assert "Sets of fewer than 20 questions are left out." in card
 
 
 def test_the_licence_of_the_base_model_and_the_data() -> None:

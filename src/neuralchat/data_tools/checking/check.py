@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from neuralchat.console import put, show_page
 from neuralchat.console.tables import Page, Table
@@ -22,8 +20,14 @@ from neuralchat.data_tools.checking.record_table import Looked, RecordMarks, Rec
 from neuralchat.data_tools.checking.row_blocks import row_blocks
 from neuralchat.data_tools.checking.token_checks import TokenChecks, token_checks
 from neuralchat.data_tools.fixed_file import check_fixed_output, log_of, write_fixed
-from neuralchat.errors import DataError, problem_list
-from neuralchat.files import write_file
+from neuralchat.errors import DataError, Problems, problem_list
+from neuralchat.runs.output_files import (
+    check_output_files,
+    inputs_of_records,
+    json_report,
+    page_report,
+    write_reports,
+)
 
 EXIT_FOUND = 1
 NEVER = "never"
@@ -38,8 +42,7 @@ def check_data(options: argparse.Namespace) -> int:
     held_out = RecordSource(files=tuple(options.validation_file), columns=columns, trained=False, held_out=True)
     if problems := [*training.check(), *held_out.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
-    if options.fix:
-        check_fixed_output(options.fix, training)
+    check_outputs(options, training)
     tokens = token_checks(options) if options.model_name_or_path else None
     findings, read, held_out_read = RowFindings(), RecordReport(), RecordReport()
     processes = options.processes or process_count()
@@ -53,13 +56,29 @@ def check_data(options: argparse.Namespace) -> int:
     if options.fix:
         changes = write_fixed(options.fix, training, looked)
         put(f"cleaned: {options.fix}: {changes.told()}\nlog: {log_of(options.fix)}")
-    if options.report:
-        write_file(Path(options.report), json.dumps(report_of(options.files, read, findings), indent=1) + "\n")
-        put(f"report: {options.report}")
-    if options.page:
-        write_file(Path(options.page), render_check(options.files, read, findings, looked))
-        put(f"page: {options.page}")
+    write_reports(
+        [
+            ("--report", options.report, lambda: json_report(report_of(options.files, read, findings))),
+            ("--page", options.page, lambda: page_report(render_check(options.files, read, findings, looked))),
+        ]
+    )
+    for what, name in (("report", options.report), ("page", options.page)):
+        if name:
+            put(f"{what}: {name}")
     return status_of_check(findings, options.fail_on)
+
+
+def check_outputs(options: argparse.Namespace, training: RecordSource) -> None:
+    """Raises ArgumentsError with all that is wrong with the files to be written."""
+    inputs = inputs_of_records(options.files, options.validation_file, options.model_name_or_path)
+    reports = [("--report", options.report), ("--page", options.page)]
+    problems = Problems()
+    with problems.noted():
+        check_output_files(reports, inputs)
+    if options.fix:
+        with problems.noted():
+            check_fixed_output(options.fix, training, reports)
+    problems.settle("these files cannot be written:")
 
 
 def look_through(

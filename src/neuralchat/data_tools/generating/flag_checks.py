@@ -10,7 +10,7 @@ from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.files import read_file
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.server_bot import CLIENT_KEY_VARIABLE
-from neuralchat.runs.directory import why_unwritable
+from neuralchat.runs.output_files import Input, file_problems, real_place, report_problems
 from neuralchat.secrets import remember_secret
 
 OUTPUT_ENDINGS = (".jsonl",)
@@ -93,20 +93,29 @@ def money_problems(options: argparse.Namespace) -> list[str]:
 def output_problems(output: Path, options: argparse.Namespace) -> list[str]:
     if output.suffix not in OUTPUT_ENDINGS:
         return [f"--output {output}: its name must end in {OUTPUT_ENDINGS[0]}, it gets a line for each record"]
-    if not output.absolute().parent.is_dir():
-        return [f"--output {output}: the directory {output.parent} does not exist"]
-    if output.exists() and not output.is_file():
-        return [f"--output {output} is no file"]
-    if reason := why_unwritable(output):
-        return [f"--output {output} cannot be written: {reason}"]
+    inputs = inputs_of_generation(options)
+    if problems := file_problems("--output", str(output), inputs, goes_on=True):
+        return problems
     journal = output.with_name(output.name + JOURNAL_ENDING)
+    if problems := file_problems("--output", str(journal), inputs, goes_on=True):
+        return problems
+    if problems := report_problems([("--report", options.report)], [*inputs, ("--output", output)]):
+        return problems
+    if options.report and real_place(Path(options.report)) in (real_place(output), real_place(journal)):
+        return [f"--report {options.report} is --output or its journal {journal.name}; give each its own"]
     if output.exists() and output.stat().st_size and not journal.exists():
         return [
             f"--output {output} is there, and its journal {journal.name} is not: name another file, or move it away"
         ]
-    if options.seeds and output.exists() and Path(options.seeds).exists() and output.samefile(options.seeds):
-        return [f"--output {output} is --seeds itself; name another file"]
     return []
+
+
+def inputs_of_generation(options: argparse.Namespace) -> list[Input]:
+    """What it reads. Documents are of other endings than what it writes, so both may lie in one directory."""
+    named = {name: getattr(options, name) for name in ("seeds", "documents", "key_file", "teacher")}
+    return [
+        (f"--{name}", read) for name, read in named.items() if read and (name != "documents" or Path(read).is_file())
+    ]
 
 
 def key_of_file(path: Path) -> str:

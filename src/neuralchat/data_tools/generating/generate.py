@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from neuralchat.errors import DataError
 from neuralchat.files import append_line, write_file
 from neuralchat.inference.sampling import Sampling
 from neuralchat.runs.directory import json_text
+from neuralchat.runs.output_files import json_report, write_reports
 
 WITHOUT_END = 1 << 40
 TELL_EVERY = 25
@@ -229,7 +229,7 @@ def why_ended(plan: DomainPlan | DocumentsPlan, pipeline: Pipeline[Any], made: M
 def told_outcome(options: argparse.Namespace, outcome: GenerationOutcome, output: Path) -> int:
     show_page(Page(outcome.parts(output)))
     if options.report:
-        write_file(Path(options.report), json.dumps(outcome.as_json(), indent=1, ensure_ascii=False) + "\n")
+        write_reports([("--report", options.report, lambda: json_report(outcome.as_json()))])
         put(f"report: {options.report}")
     # A file without a record is no success.
     return 0 if outcome.made.rows else 1

@@ -40,7 +40,7 @@ def convert_data(options: argparse.Namespace) -> int:
         return convert_to_pairs(options)
     if options.unpaired:
         raise ArgumentsError(f"--unpaired is for --to {PREFERENCE}")
-    check_new_files([("--output", options.output)], ROW_ENDINGS)
+    check_new_files([("--output", options.output)], ROW_ENDINGS, options.files)
     checked_source(SourceRows(tuple(options.files)))
     requests = batch_requests(options.files)
     files = tuple(name for name in options.files if name not in requests)
@@ -133,7 +133,7 @@ def named_counts(counts: Mapping[str, int]) -> str:
 
 def convert_to_pairs(options: argparse.Namespace) -> int:
     named = [("--output", options.output), *([("--unpaired", options.unpaired)] if options.unpaired else [])]
-    check_new_files(named, PREFERENCE_ENDINGS)
+    check_new_files(named, PREFERENCE_ENDINGS, options.files)
     source = checked_source(
         SourceRows(tuple(options.files), tuple(options.columns), rows_of_preferences, PREFERENCE_FIELDS, renamed=True)
     )

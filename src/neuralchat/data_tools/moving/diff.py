@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuralchat.console import note, put, show_page
@@ -25,7 +23,7 @@ from neuralchat.data_tools.moving.source_rows import (
     conversation_digest,
 )
 from neuralchat.errors import DataError, problem_list
-from neuralchat.files import write_file
+from neuralchat.runs.output_files import json_report, write_reports
 
 EXIT_DIFFERENT = 1
 SHOWN_OF_EACH = 5
@@ -74,7 +72,7 @@ class Differences:
 
 def diff_data(options: argparse.Namespace) -> int:
     if options.report:
-        check_new_files([("--report", options.report)], (".json",))
+        check_new_files([("--report", options.report)], (".json",), [options.old, options.new], are_reports=True)
     sides = [SourceRows((name,), tuple(options.columns)) for name in (options.old, options.new)]
     if problems := [problem for side in sides for problem in side.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))
@@ -84,7 +82,7 @@ def diff_data(options: argparse.Namespace) -> int:
     show_page(Page(told_differences(options, found, texts)))
     if options.report:
         content = report_of_differences(options, found, texts)
-        write_file(Path(options.report), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_reports([("--report", options.report, lambda: json_report(content))])
         put(f"report: {options.report}")
     return EXIT_DIFFERENT if options.exit_code and any(found.counts.values()) else 0
 

@@ -26,7 +26,7 @@ def add_split(split: FlagParser) -> None:
     split.add_argument("--group_by", metavar="FIELD", help="rows with the same value here stay together (a document)")
     split.add_argument("--no_near", action="store_true", help="keep only the same questions together, not near copies")
     add_seed(split)
-    split.add_path("--report", metavar="FILE.json", help="write sizes, groups and strata to this new JSON file")
+    split.add_path("--report", metavar="FILE.json", help="write sizes, groups and strata to this JSON file")
     add_reading(split)
 
 
@@ -67,14 +67,14 @@ def add_sample(sample: FlagParser) -> None:
 def add_stats(stats: FlagParser) -> None:
     stats.add_path("files", nargs="+", metavar="FILE", help=FILES_HELP)
     add_token_flags(stats, "count the tokens of its tokenizer too")
-    stats.add_path("--report", metavar="FILE.json", help="write all figures to this new JSON file")
+    stats.add_path("--report", metavar="FILE.json", help="write all figures to this JSON file")
     add_columns(stats)
 
 
 def add_diff(diff: FlagParser) -> None:
     diff.add_path("old", metavar="OLD", help="a file of records")
     diff.add_path("new", metavar="NEW", help="another, or a later one; its format and kind may be others")
-    diff.add_path("--report", metavar="FILE.json", help="write the differences, by row, to this new JSON file")
+    diff.add_path("--report", metavar="FILE.json", help="write the differences, by row, to this JSON file")
     diff.add_argument("--exit_code", action="store_true", help="the exit status is 1 where the files differ")
     add_columns(diff)
 

@@ -37,8 +37,8 @@ def mix_data(options: argparse.Namespace) -> int:
         problems.append(f"--mix_samples {options.mix_samples}: it must be 1 or more")
     if problems:
         raise ArgumentsError(problem_list("the mixture cannot be made:", problems))
-    check_new_files([("--output", options.output)], ROW_ENDINGS)
     shares = shares_of(options.mix)
+    check_new_files([("--output", options.output)], ROW_ENDINGS, list(shares))
     source = checked_source(SourceRows(tuple(shares), tuple(options.columns), renamed=bool(options.to)))
     report, sizes = RowReport(), Counter[int]()
     for row in source.read(report):

@@ -9,14 +9,23 @@ from pathlib import Path
 from neuralchat.data.record_files.packed import PACKED_ENDINGS, inner_ending
 from neuralchat.errors import ArgumentsError, DataError, problem_list, system_error_in, system_error_line
 from neuralchat.files import WRITING, remove_file, replace_file, sync_directory
-from neuralchat.runs.directory import is_plain, why_unwritable
+from neuralchat.runs.directory import is_plain
+from neuralchat.runs.output_files import file_problems, inputs_of_records
 from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 MOVING_PREFIX = f"{WRITING}-data-"
 
 
-def check_new_files(named: Sequence[tuple[str, str]], endings: Sequence[str]) -> None:
-    """Raise ArgumentsError with all that is wrong with files to be written. `named`: (flag, name)."""
+def check_new_files(
+    named: Sequence[tuple[str, str]],
+    endings: Sequence[str],
+    inputs: Sequence[str] = (),
+    *,
+    are_reports: bool = False,
+) -> None:
+    """Raise ArgumentsError with all that is wrong with files to be written. `named`: (flag, name); `inputs`: the files
+    that are read; `are_reports`: an earlier one may be there.
+    """
     problems = []
     seen: set[Path] = set()
     for flag, name in named:
@@ -30,12 +39,8 @@ def check_new_files(named: Sequence[tuple[str, str]], endings: Sequence[str]) ->
             problems.append(f"{shown}: it can be written as {allowed}; found '{path.suffix or path.name}'")
         elif path.absolute() in seen:
             problems.append(f"{shown} is named twice")
-        elif path.exists() or path.is_symlink():
-            problems.append(f"{shown} exists already; name a new file, nothing is overwritten")
-        elif not path.absolute().parent.is_dir():
-            problems.append(f"{shown}: the directory {path.parent} does not exist")
-        elif reason := why_unwritable(path):
-            problems.append(f"{shown} cannot be written: {reason}")
+        else:
+            problems += file_problems(flag, name, inputs_of_records(inputs), replaces_reports=are_reports)
         seen.add(path.absolute())
     if problems:
         raise ArgumentsError(problem_list("these files cannot be written:", problems))

@@ -36,7 +36,7 @@ def sample_data(options: argparse.Namespace) -> int:
     if options.number < 1:
         raise ArgumentsError(f"--number {options.number}: it must be 1 or more")
     if options.output:
-        check_new_files([("--output", options.output)], ROW_ENDINGS)
+        check_new_files([("--output", options.output)], ROW_ENDINGS, options.files)
     source = checked_source(SourceRows(tuple(options.files), tuple(options.columns)))
     report = RowReport()
     drawn = DrawnRows(options.seed)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ from neuralchat.data_tools.moving.source_rows import (
 )
 from neuralchat.data_tools.moving.writing import RowToWrite, write_rows
 from neuralchat.errors import ArgumentsError, DataError, problem_list
-from neuralchat.files import write_file
+from neuralchat.runs.output_files import json_report, write_reports
 
 # A part may differ from its share by so much of all records without a word about why.
 TOLD_DIFFERENCE = 0.01
@@ -43,8 +41,8 @@ WITHOUT_FIELD = "(none)"
 def split_data(options: argparse.Namespace) -> int:
     shares = named_parts(options.into)
     reports = [("--report", options.report)] if options.report else []
-    check_new_files([("--into", name) for name in shares], ROW_ENDINGS)
-    check_new_files(reports, (".json",))
+    check_new_files([("--into", name) for name in shares], ROW_ENDINGS, options.files)
+    check_new_files(reports, (".json",), options.files, are_reports=True)
     source = checked_source(SourceRows(tuple(options.files), tuple(options.columns)))
     looked = look_at_rows(source, options)
     parts = parts_of_records(looked, list(shares.values()), options.seed)
@@ -62,9 +60,8 @@ def split_data(options: argparse.Namespace) -> int:
     show_page(Page([split_table(shares, counts, looked), *strata_tables(list(shares), parts, looked)]))
     tell_groups(shares, counts, looked)
     if options.report:
-        write_file(
-            Path(options.report), json.dumps(split_report(shares, counts, parts, looked, options), indent=1) + "\n"
-        )
+        content = split_report(shares, counts, parts, looked, options)
+        write_reports([("--report", options.report, lambda: json_report(content))])
         put(f"report: {options.report}")
     return 0
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from neuralchat.data_tools.checking.in_answers import script_of
 from neuralchat.data_tools.checking.record_text import RecordText, record_text
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.source_rows import ReadRow, RowReport, SourceRows, checked_source, field_text
-from neuralchat.files import write_file
+from neuralchat.runs.output_files import json_report, write_reports
 
 QUANTILES = (0.05, 0.5, 0.95)
 SCRIPT_LETTERS = 200
@@ -38,7 +36,7 @@ RECORDS_AT_ONCE = 100
 
 def stats_of_data(options: argparse.Namespace) -> int:
     if options.report:
-        check_new_files([("--report", options.report)], (".json",))
+        check_new_files([("--report", options.report)], (".json",), options.files, are_reports=True)
     source = checked_source(SourceRows(tuple(options.files), tuple(options.columns)))
     tokens = TokenLengths(token_counter(options)) if options.model_name_or_path else None
     report, found = RowReport(), Statistics()
@@ -55,7 +53,7 @@ def stats_of_data(options: argparse.Namespace) -> int:
         note(report.listed(f"{report.bad_rows:,} bad row(s) are not counted:"))
     if options.report:
         content = {"files": list(options.files), "bad_rows": report.bad_rows, **found.as_json(), "kinds": report.kinds}
-        write_file(Path(options.report), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_reports([("--report", options.report, lambda: json_report(content))])
         put(f"report: {options.report}")
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import transformers
 
@@ -21,8 +20,8 @@ from neuralchat.data_tools.preview.token_text import TokenTexts
 from neuralchat.data_tools.preview.words import PROG, split_words
 from neuralchat.distributed.local_ranks import wants_local_ranks
 from neuralchat.errors import ArgumentsError
-from neuralchat.files import write_file
 from neuralchat.preparation.run_data import RunData, checked_identity, make_run_data
+from neuralchat.runs.output_files import page_report, write_reports
 
 
 def preview_data(words: Sequence[str]) -> int:
@@ -35,7 +34,7 @@ def preview_data(words: Sequence[str]) -> int:
     preview, run = preview_of(options, arguments)
     texts = TokenTexts(run.tokenizer)
     if options.page:
-        write_file(Path(options.page), preview_page(preview, texts))
+        write_reports([("--page", options.page, lambda: page_report(preview_page(preview, texts)))])
         put(f"page: {options.page}")
     else:
         show_page(terminal_page(preview, texts, with_ids=options.ids))

@@ -20,7 +20,8 @@ from neuralchat.data.record_files import RawRow
 from neuralchat.data.records import RecordReport, records_of_rows
 from neuralchat.errors import ArgumentsError
 from neuralchat.files import append_line, read_file, write_file
-from neuralchat.runs.directory import json_text, why_unwritable
+from neuralchat.runs.directory import json_text
+from neuralchat.runs.output_files import file_problems
 
 FEEDBACK_ENDINGS = (".jsonl", ".ndjson")
 RATINGS = ("up", "down", "none")
@@ -78,16 +79,11 @@ class FeedbackFile:
 
 def feedback_file_problem(path: Path) -> str | None:
     """Why answers could not be written to it, or not be read as records; None if they can."""
-    reason = None
     if path.suffix not in FEEDBACK_ENDINGS:
         reason = f"its name must end in {' or '.join(FEEDBACK_ENDINGS)}, so that finetune can read it"
-    elif not path.absolute().parent.is_dir():
-        reason = f"the directory {path.parent} does not exist"
-    elif path.exists() and not path.is_file():
-        reason = "it is no file; name one"
     else:
-        reason = why_unwritable(path)
-    return reason and f"--feedback {path} cannot be used: {reason}"
+        return next(iter(file_problems("--feedback", str(path), goes_on=True)), None)
+    return f"--feedback {path} cannot be used: {reason}"
 
 
 def rated_answer(value: Any) -> RatedAnswer:

@@ -25,9 +25,12 @@ from neuralchat.files import append_line, keep_beginning
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.partner import Partner, SaidAnswer
 from neuralchat.inference.terminal.saved import message_of
-from neuralchat.runs.directory import json_text, why_unwritable
+from neuralchat.runs.directory import json_text
+from neuralchat.runs.output_files import file_problems
 
 GROUP_SIZE = 16
+# How each of its lines begins.
+LINE_START = b'{"messages": ['
 OUTPUT_ENDING = ".jsonl"
 # Seconds between two lines that tell how far it is.
 TELL_S = 20.0
@@ -47,16 +50,11 @@ def check_batch_flags(options: argparse.Namespace) -> None:
         output = Path(options.output)
         if output.suffix != OUTPUT_ENDING:
             wrong.append(f"--output {output}: its name must end in {OUTPUT_ENDING}, it gets a line for each answer")
-        elif not output.absolute().parent.is_dir():
-            wrong.append(f"--output {output}: the directory {output.parent} does not exist")
-        elif output.exists() and not output.is_file():
-            wrong.append(f"--output {output} is no file")
         elif problem := shared_name_problem(output):
             wrong.append(problem)
-        elif reason := why_unwritable(output):
-            wrong.append(f"--output {output} cannot be written: {reason}")
-        elif options.file is not None and output.exists() and output.samefile(options.file):
-            wrong.append(f"--output {output} is --file itself; name another file")
+        else:
+            read = [("--file", options.file)] if options.file is not None else []
+            wrong += file_problems("--output", str(output), read, goes_on=True)
     if wrong:
         raise ArgumentsError("\n".join(wrong), problems=wrong)
 
@@ -65,7 +63,7 @@ def shared_name_problem(output: Path) -> str | None:
     """A link would make way for a new file, so that the work would begin anew."""
     if output.is_symlink():
         return f"--output {output} is a link to {os.readlink(output)}; name the file that it leads to"
-    if output.exists() and (names := output.stat().st_nlink) > 1:
+    if output.is_file() and (names := output.stat().st_nlink) > 1:
         return (
             f"--output {output} is a file with {names} names (hard links, as some backups make them); to go on with "
             f"it, give it a place of its own: cp {output} OTHER.jsonl, and name that"
@@ -151,15 +149,31 @@ def answered_lines(path: Path, ids: Sequence[str]) -> int:
         return 0
     content = path.read_bytes()
     lines = content.split(b"\n")
-    if torn := lines.pop():
-        keep_beginning(path, len(content) - len(torn))
-    for number, line in enumerate(lines):
+    torn = lines.pop()
+    for number, line in enumerate([*lines, torn] if not may_be_torn(torn) else lines):
         if number >= len(ids) or id_in(line) != ids[number]:
             raise ArgumentsError(
                 f"--output {path} line {number + 1} is no answer to row {number + 1} of --file, asked with this model "
                 "and these flags; name another file, or delete this one"
             )
+    # Only now: before, it might be anybody's.
+    if torn:
+        keep_beginning(path, len(content) - len(torn))
     return len(lines)
+
+
+def may_be_torn(last: bytes) -> bool:
+    """Whether what stands behind the last end of a line may be the beginning of an answer that was being written."""
+    start = last[: len(LINE_START)]
+    return LINE_START.startswith(start) and not is_whole_json(last)
+
+
+def is_whole_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def id_in(line: bytes) -> Any:

@@ -17,6 +17,7 @@ from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.interrupts import interrupts_kept
 from neuralchat.inference.terminal.saved import load_turns, save_turns
 from neuralchat.paths import expanded_path
+from neuralchat.runs.output_files import why_not_within
 
 if TYPE_CHECKING:
     from neuralchat.inference.terminal.conversation import Conversation
@@ -72,6 +73,8 @@ def save_talk(talk: Conversation, argument: str) -> None:
     path = expanded_path(argument)
     if path.exists() and path.absolute() not in talk.saved:
         raise ArgumentsError(f"{path} is there already; name another file")
+    if reason := why_not_within(path, []):
+        raise ArgumentsError(f"{path} {reason}; name a place outside of it")
     count = save_turns(path, talk.bot.system, talk.bot.history)
     talk.saved.add(path.absolute())
     put(f"{count} turn(s) written to {path}, as a record that can be loaded again and trained on")

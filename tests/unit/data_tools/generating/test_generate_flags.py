@@ -111,3 +111,21 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path, capsys: pytest.Capt
         assert main(["data", "generate", "--base_url", teacher.url, "--output", str(output)]) == 2
     assert "another process is generating into" in capsys.readouterr().err
     journal.close()
+
+
+def test_no_file_of_the_user_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.json", "seeds.jsonl"):
+        Path(name).write_text("mine")
+    words = ["data", "generate", "--base_url", NOBODY, "--seeds", "seeds.jsonl"]
+    for more, told in (
+        (["--output", "seeds.jsonl"], "--output seeds.jsonl is --seeds seeds.jsonl itself"),
+        (["--output", "a.jsonl", "--report", "mine.json"], "mine.json exists already and is no report of this program"),
+        (["--output", "a.jsonl", "--report", "seeds.jsonl"], "--report seeds.jsonl is --seeds seeds.jsonl itself"),
+        (["--output", "a.jsonl", "--report", "a.jsonl"], "--report a.jsonl is --output or its journal"),
+    ):
+        assert main([*words, *more]) == 2
+        assert told in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine.json": "mine", "seeds.jsonl": "mine"}

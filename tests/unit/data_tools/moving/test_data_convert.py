@@ -178,7 +178,11 @@ def test_other_fields_stay_beside_the_record(tmp_path: Path, capsys: pytest.Capt
         ),
         ({"instruction": "Fill.", "input": "null", "output": "x"}, ["--output", "b.csv"], "b.csv would not say what"),
         ({"instruction": "Go.", "output": "x"}, ["--unpaired", "c.jsonl"], "--unpaired is for --to preference"),
-        ({"instruction": "Go.", "output": "x"}, ["--output", "a.jsonl"], "exists already; name a new file"),
+        (
+            {"instruction": "Go.", "output": "x"},
+            ["--output", "a.jsonl"],
+            "is the file a.jsonl itself, which is read; name another file",
+        ),
         ({"instruction": "Go.", "output": "x"}, ["--output", "b.parquet.gz"], "it can be written as .jsonl"),
     ],
 )

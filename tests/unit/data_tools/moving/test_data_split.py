@@ -172,7 +172,7 @@ def test_too_many_to_compare_are_one_group(tmp_path: Path, monkeypatch: pytest.M
         (["--into", "t.jsonl=1"], "alone is no split"),
         (["--into", "t.jsonl=1", "v.jsonl=0"], "--into v.jsonl=0: the share must be a number above 0"),
         (["--into", "t.jsonl=0.999", "v.jsonl=0.001"], "these parts would get no record"),
-        (["--into", "t.jsonl=1", "a.jsonl=1"], "a.jsonl exists already; name a new file"),
+        (["--into", "t.jsonl=1", "a.jsonl=1"], "a.jsonl is the file a.jsonl itself, which is read; name another file"),
         (["--into", "t.jsonl=1", "t.jsonl=1"], "t.jsonl is named twice"),
         (["--into", "t.jsonl=1", "v.txt=1"], "it can be written as .jsonl"),
         (["--into", "t.jsonl=1", "gone/v.jsonl=1"], "the directory gone does not exist"),

@@ -113,7 +113,7 @@ def test_the_file_is_looked_at_before_the_server_starts(tmp_path: Path) -> None:
     for name, said in (
         ("answers.txt", "must end in .jsonl"),
         ("none/answers.jsonl", "does not exist"),
-        ("d.jsonl", "is no file"),
+        ("d.jsonl", "is a directory; name a file"),
     ):
         assert said in (feedback_file_problem(tmp_path / name) or "")
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]

@@ -59,6 +59,16 @@ def test_what_was_killed_goes_on_where_it_stopped(tmp_path: Path, kept: int, tor
     assert bots[1].groups == bots[0].groups[kept // 16 :] if kept < 40 else bots[1].groups in ([], bots[0].groups[2:])
 
 
+@pytest.mark.parametrize("content", ["my notes, one line", '{"mine": 1}', '{"messages": []}', "one\ntwo"])
+def test_a_file_of_somebody_else_is_left_as_it_is(tmp_path: Path, content: str) -> None:
+    """Its last line too, which has no end, as that of a file that was being written."""
+    output, bot = tmp_path / "out.jsonl", ScriptedBot()
+    output.write_text(content)
+    with pytest.raises(ArgumentsError, match="line 1 is no answer to row 1 of --file"):
+        answer_file(bot, questions(tmp_path / "in.jsonl", 3), str(output), SAMPLING)  # type: ignore[arg-type]
+    assert output.read_text() == content
+
+
 @pytest.mark.parametrize("change", ["question", "seed", "model", "fewer", "other"])
 def test_answers_to_something_else_are_not_mixed_with_these(tmp_path: Path, change: str) -> None:
     file, output = questions(tmp_path / "in.jsonl", 3), tmp_path / "out.jsonl"
@@ -145,9 +155,9 @@ def test_flags_that_do_not_go_together(tmp_path: Path) -> None:
     assert "--output needs --file" in problems(output=str(tmp_path / "out.jsonl"))
     several = problems(file=str(tmp_path / "none.jsonl"), output=str(tmp_path / "out.txt"), prompt="a").splitlines()
     assert len(several) == 3
-    assert "is no file" in problems(file=file, output=str(tmp_path / "d.jsonl"))
+    assert "is a directory; name a file" in problems(file=file, output=str(tmp_path / "d.jsonl"))
     assert "does not exist" in problems(file=file, output=str(tmp_path / "none" / "out.jsonl"))
-    assert "is --file itself" in problems(file=file, output=file)
+    assert f"is --file {file} itself" in problems(file=file, output=file)
     check_batch_flags(Namespace(file=file, output=str(tmp_path / "out.jsonl"), prompt=None))
     check_batch_flags(Namespace(file=None, output=None, prompt="a"))
 

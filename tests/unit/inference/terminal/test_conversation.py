@@ -190,6 +190,10 @@ def test_a_file_that_cannot_be_written_or_is_no_conversation_is_told(talk: Talk,
         talk("a", f"/save {tmp_path}/none/talk.json")
     with pytest.raises(NeuralChatError, match=r"must end in \.json or \.jsonl"):
         talk("a", f"/save {tmp_path}/talk.txt")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "adapter_config.json").touch()
+    with pytest.raises(NeuralChatError, match="which is a run or a model and holds its own files alone; name a place"):
+        talk("a", f"/save {tmp_path}/run/talk.json")
     two = tmp_path / "two.jsonl"
     two.write_text('{"question": "a", "answer": "b"}\n{"question": "c", "answer": "d"}\n')
     with pytest.raises(NeuralChatError, match="holds 2 conversations"):

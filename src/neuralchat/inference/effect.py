@@ -1,4 +1,4 @@
-"""Whether an adapter changes what its model says at all: otherwise scores of it are those of the base model."""
+"""Whether an adapter changes what its model says at all: otherwise scores and exports of it are the base model's."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SMALLEST_EFFECT = 1e-6
 COMPARED_PROMPTS = 4
 
 
-def check_effect(bot: Chatbot, conversations: Sequence[Sequence[Turn]]) -> float:
+def check_effect(bot: Chatbot, conversations: Sequence[Sequence[Turn]], so: str) -> float:
     """The largest difference of logits between base and tuned model on the first prompts.
 
-    Raises AdapterError where there is none.
+    Raises AdapterError where there is none; `so`: what would follow, as a clause.
     """
     asked = list(conversations[:COMPARED_PROMPTS]) or [[Turn("user", "Hello, who are you?")]]
     prompts = [bot.prompt(turns, Sampling(max_new_tokens=1)).ids for turns in asked]
@@ -35,8 +35,8 @@ def check_effect(bot: Chatbot, conversations: Sequence[Sequence[Turn]]) -> float
     if largest <= SMALLEST_EFFECT:
         raise AdapterError(
             f"the adapter of {bot.name} has no effect: with it and without it the model says the same "
-            f"(logits of {len(prompts)} prompt(s) differ by {largest:.1g} at most). Every score would be that of the "
-            "base model. Is it the run that was meant, and did its training take a step?"
+            f"(logits of {len(prompts)} prompt(s) differ by {largest:.1g} at most), so that {so}. Is it the run that "
+            "was meant, and did its training take a step?"
         )
     return largest
 
