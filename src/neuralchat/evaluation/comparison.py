@@ -252,8 +252,10 @@ def what_it_takes(row: Compared, detect: float, deviation: float | None) -> dict
     alpha = ALPHA * row.weight
     if row.share:
         changed = row.differing / row.questions
+        # The least p of so many groups, all of which go one way.
+        too_few = row.clusters is not None and 2 * 0.5**row.clusters >= alpha
         return {
             "needed": questions_needed(detect, changed, alpha),
-            "visible": visible_difference(row.questions, changed, alpha),
+            "visible": None if too_few else visible_difference(row.questions, changed, alpha),
         }
     return {"needed": needed_of_mean(detect, deviation, alpha)} if deviation else {}

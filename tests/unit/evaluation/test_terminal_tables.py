@@ -12,13 +12,16 @@ from neuralchat.evaluation.statistics import paired_shares
 from neuralchat.evaluation.telling.terminal_tables import comparison_page, strength
 
 
-def rows_of(total: int, lost: int, gained: int, *, alone: bool = False, detect: float = 0.05) -> list[Compared]:
+def rows_of(total: int, lost: int, gained: int, *, alone: bool = False, groups: int | None = None) -> list[Compared]:
     """Of questions that have facts; the others are wrong before and after."""
-    items = [Item(f"row {n}", (Turn("user", "?"),), facts=("yes",)) for n in range(total)]
+    items = [
+        Item(f"row {n}", (Turn("user", "?"),), facts=("yes",), cluster=str(n % groups) if groups else None)
+        for n in range(total)
+    ]
     before = {n: Answered("yes" if n < lost else "no", 1, True) for n in range(total)}
     after = {n: Answered("yes" if lost <= n < lost + gained else "no", 1, True) for n in range(total)}
     measures = measures_for(items)[: 1 if alone else None]
-    return compare_pairs(items, measures, [(Measured("base", before), Measured("run", after))], detect=detect)
+    return compare_pairs(items, measures, [(Measured("base", before), Measured("run", after))], detect=0.05)
 
 
 FEW = "; {} are few, so that every figure is uncertain"
@@ -42,6 +45,14 @@ FEW = "; {} are few, so that every figure is uncertain"
 )  # fmt: skip
 def test_what_so_many_questions_can_show(total: int, lost: int, gained: int, told: str) -> None:
     assert strength(rows_of(total, lost, gained)[0], 0.05) == told
+
+
+def test_questions_of_few_groups_show_nothing_however_many_they_are() -> None:
+    rows = rows_of(200, 8, 28, groups=4)
+    assert "36 of 200 changed; so few groups can show no difference at all, 5 points take about 602" in strength(
+        rows[0], 0.05
+    )
+    assert "show a difference of 9 points" in strength(rows_of(200, 8, 28, groups=50)[0], 0.05)
 
 
 def test_words_stand_beside_the_interval_and_the_p_that_say_so() -> None:

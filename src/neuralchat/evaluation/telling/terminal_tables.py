@@ -120,7 +120,8 @@ def strength(row: Compared, detect: float) -> str:
         changed = row.differing / row.questions
         text = f"{row.title}: {row.differing or 'none'} of {row.questions} changed; "
         if row.visible is None:
-            text += f"so few questions can show no difference at all, {100 * detect:g} points take "
+            what = "questions" if row.clusters is None else "groups"
+            text += f"so few {what} can show no difference at all, {100 * detect:g} points take "
         else:
             seen = f"a difference of {100 * row.visible:.0f} points (in 4 of 5 evaluations)"
             text += (
