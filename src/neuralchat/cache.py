@@ -73,25 +73,26 @@ def cache_directory() -> Path:
 
 
 def trusted_directory(path: Path) -> Path:
-    """`path`, made for this user alone where it is missing. Raises UntrustedCacheError for one of somebody else.
+    """`path`, made for this user alone where it is missing.
 
-    In one of the user's own that others could write to, anything may have been put: it is emptied, and closed to them.
+    Raises UntrustedCacheError for one of somebody else, for one that others can write to, and for a link that somebody
+    else made. Nothing in it is deleted: a name of the cache, or a link there, may lead to what is no cache.
     """
     make_private_directory(path)
-    status = path.stat()
-    if status.st_uid == os.geteuid() and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
-        for entry in path.iterdir():
-            remove_tree(entry)
-        status = path.stat()
-    check_own(path, status)
+    check_owner(path, path.lstat())
+    check_own(path, path.stat())
     return path
+
+
+def check_owner(path: Path, status: os.stat_result) -> None:
+    """Raise UntrustedCacheError unless the user owns it, or root, who can do anything."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise UntrustedCacheError(f"{path} belongs to another user (id {status.st_uid}), who could put anything there")
 
 
 def check_own(path: Path, status: os.stat_result) -> None:
     """Raise UntrustedCacheError unless the user (or root, who can do anything) owns it and nobody else may write it."""
-    if status.st_uid not in (os.geteuid(), 0):
-        raise UntrustedCacheError(f"{path} belongs to another user (id {status.st_uid}), who could put anything there")
+    check_owner(path, status)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UntrustedCacheError(f"{path} can be written by other users; chmod go-w {path}")
 
@@ -164,6 +165,8 @@ def cache_entries(root: Path | None = None) -> list[CacheEntry]:
     found = []
     for kind in CACHE_KINDS.values():
         with suppress(OSError):
+            # What a stranger's link leads to is none of ours: entries are deleted.
+            check_owner(root / kind.name, (root / kind.name).lstat())
             for path in (root / kind.name).iterdir():
                 with suppress(OSError):
                     found.append(CacheEntry(kind, path, size_on_disk(path), path.lstat().st_mtime))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import importlib
 import os
@@ -79,7 +80,7 @@ def guarded(work: Callable[[], int], *, output_is_work: bool = True) -> int:
         except BaseException as error:
             if (refused := system_error_in(error)) is not None:
                 # Disks, permissions and networks fail anywhere; what can be done about it lies with the user.
-                report(NeuralChatError(system_error_line(refused)))
+                report(refusal_told(refused))
                 return NeuralChatError.exit_status
             if is_out_of_memory(error):
                 report(NeuralChatError(f"memory ran out: {str(error) or type(error).__name__}"))
@@ -116,6 +117,16 @@ def look_at_surroundings() -> None:
         raise NeuralChatError(
             f"the working directory cannot be used ({error.strerror}): it was deleted or replaced; cd to another"
         ) from error
+
+
+def refusal_told(refused: OSError) -> NeuralChatError:
+    """What the system refused; where that was to say where we are, that the directory went away meanwhile."""
+    if refused.errno == errno.ENOENT and refused.filename is None:
+        try:
+            look_at_surroundings()
+        except NeuralChatError as error:
+            return error
+    return NeuralChatError(system_error_line(refused))
 
 
 def quiet_environment() -> None:

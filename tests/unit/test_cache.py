@@ -57,12 +57,36 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
         trusted_directory(tmp_path / "cache")
 
 
-def test_an_open_directory_of_the_user_is_emptied_and_closed(tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "planted").write_text("x")
-    (tmp_path / "cache").chmod(0o777)
-    assert list(trusted_directory(tmp_path / "cache").iterdir()) == []
-    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o755
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_others_can_write_is_refused_and_keeps_what_it_holds(tmp_path: Path, is_link: bool) -> None:
+    """A name of the cache may be that of a project, and a link there may lead to one; groups often may write it."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "thesis.txt").write_text("x")
+    (tmp_path / "project").chmod(0o775)
+    if is_link:
+        (tmp_path / "link").symlink_to(tmp_path / "project")
+    place = tmp_path / ("link" if is_link else "project")
+    with pytest.raises(UntrustedCacheError, match="can be written by other users; chmod go-w"):
+        trusted_directory(place)
+    assert (tmp_path / "project" / "thesis.txt").read_text() == "x"
+    assert (tmp_path / "project").stat().st_mode & 0o777 == 0o775
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_link_of_another_user_is_refused_and_what_it_leads_to_is_not_counted(tmp_path: Path) -> None:
+    """Entries are deleted when the cache is too large, or is cleared."""
+    cache_directory().mkdir()
+    (tmp_path / "documents").mkdir(mode=0o755)
+    (tmp_path / "documents" / "letter").write_text("x")
+    link = cache_directory() / "kernels"
+    link.symlink_to(tmp_path / "documents")
+    assert [entry.path.name for entry in cache_entries()] == ["letter"]
+    os.chown(link, 4711, -1, follow_symlinks=False)
+    with pytest.raises(UntrustedCacheError, match="belongs to another user"):
+        trusted_directory(link)
+    assert cache_entries() == []
+    clear_cache()
+    assert (tmp_path / "documents" / "letter").read_text() == "x"
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:

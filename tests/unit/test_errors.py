@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from neuralchat import errors
+import os
+from pathlib import Path
+
+import pytest
+
+from neuralchat import cli, errors
 from neuralchat.errors import NeuralChatError, problem_list
 
 
@@ -22,3 +27,18 @@ def test_every_error_of_a_user_has_status_two_but_that_of_processes() -> None:
     assert len(kinds) == 11
     assert {kind.exit_status for kind in kinds if kind is not errors.DistributedError} == {2}
     assert errors.DistributedError.exit_status == 4
+
+
+def test_a_working_directory_that_goes_away_meanwhile_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What needs it says "No such file or directory", of no file."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+
+    def work() -> int:
+        (tmp_path / "gone").rmdir()
+        return len(os.getcwd())
+
+    assert cli.guarded(work) == 2
+    assert "the working directory cannot be used (No such file or directory): it was deleted" in capsys.readouterr().err

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from neuralchat.console import note
 from neuralchat.data.step_shares import StepShare, StepShares
-from neuralchat.errors import DataError
+from neuralchat.errors import DataError, system_error_line
 
 # Of processes in a row before the same step.
 MOST_DEATHS = 3
@@ -30,6 +32,8 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # Shares that each process has ready, where nothing is said: as many as torch's loaders. And at most: their numbers must
 # fit in a pipe, since a process that waits to send an answer takes none out of it.
 DEFAULT_PREFETCH, MOST_PREFETCH = 2, 1024
+# How long an answer may let wait before that is told, and how often it is looked for.
+PATIENCE_S, LOOK_S = 30.0, 1.0
 
 
 class ReaderDiedError(Exception):
@@ -39,25 +43,34 @@ class ReaderDiedError(Exception):
 class Reader:
     """A process that computes the shares it is asked for, in that order. It is forked, so it has a copy of `shares`.
 
-    `others`: those that live already, whose ends of pipes it must not hold open.
+    `others`: those that live already, whose ends of pipes it must not hold open. Raises OSError where the system gives
+    no process or no pipe.
     """
 
-    def __init__(self, shares: StepShares, others: Sequence[Reader]) -> None:
+    def __init__(self, shares: StepShares, others: Sequence[Reader | NoReader]) -> None:
         context = multiprocessing.get_context("fork")
         numbers, self.numbers = context.Pipe(duplex=False)
         self.answers, answers = context.Pipe(duplex=False)
-        ends = [end for reader in (*others, self) for end in (reader.numbers, reader.answers)]
+        ends = [end for reader in (*others, self) for end in reader.ends()]
         self.process = context.Process(target=read_shares, args=(shares, numbers, answers, ends), daemon=True)
         # Until it ignores them, see read_shares.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         try:
             self.process.start()
+        except OSError:
+            for end in (numbers, answers, *self.ends()):
+                end.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # Held by the process alone, so that its death is the end of both.
         numbers.close()
         answers.close()
         self.asked: deque[int] = deque()
+
+    def ends(self) -> tuple[Connection, ...]:
+        """Of its pipes, those that the process that trains holds."""
+        return self.numbers, self.answers
 
     def ask(self, step: int) -> None:
         self.asked.append(step)
@@ -67,6 +80,7 @@ class Reader:
 
     def next_share(self) -> StepShare:
         """That of the first step in `asked`. Raises ReaderDiedError, and what reading the records has raised."""
+        self.await_answer()
         try:
             share = self.answers.recv()
         except (EOFError, OSError) as error:
@@ -76,11 +90,64 @@ class Reader:
             raise share
         return share
 
+    def await_answer(self) -> None:
+        """Until there is one, or the end. A process that stays stopped is killed: its answer may be half sent."""
+        began, is_told = time.monotonic(), False
+        while (stopped := is_stopped(self.process.pid)) or not self.answers.poll(LOOK_S):
+            if time.monotonic() - began > PATIENCE_S:
+                if stopped:
+                    note(f"process {self.process.pid}, which reads ahead, stays stopped (SIGSTOP)")
+                    self.process.kill()
+                    return
+                if not is_told:
+                    note(f"waiting for process {self.process.pid}, which reads step {self.asked[0] + 1} ahead")
+                    is_told = True
+            if stopped:
+                time.sleep(LOOK_S / 10)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
         self.numbers.close()
         self.answers.close()
+
+
+class NoReader:
+    """Stands where no process can be started: what is asked for is computed when it is due."""
+
+    def __init__(self, shares: StepShares) -> None:
+        self.shares = shares
+        self.asked: deque[int] = deque()
+
+    def ends(self) -> tuple[Connection, ...]:
+        return ()
+
+    def ask(self, step: int) -> None:
+        self.asked.append(step)
+
+    def next_share(self) -> StepShare:
+        return self.shares[self.asked.popleft()]
+
+    def kill(self) -> None:
+        """There is nothing to kill."""
+
+
+def new_reader(shares: StepShares, others: Sequence[Reader | NoReader]) -> Reader | NoReader:
+    try:
+        return Reader(shares, others)
+    except OSError as error:
+        note(
+            f"no process that reads ahead can be started: {system_error_line(error)}; the one that trains reads in its "
+            "place, which changes no result (--dataloader_num_workers 0 asks for none)"
+        )
+        return NoReader(shares)
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether the process stands still since a SIGSTOP or Ctrl-Z; False where the system does not say."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] == b"T"
+    return False
 
 
 def read_shares(shares: StepShares, numbers: Connection, answers: Connection, ends: Sequence[Connection]) -> None:
@@ -110,7 +177,7 @@ def sendable(error: Exception) -> Exception:
     return error
 
 
-def kill_all(readers: list[Reader]) -> None:
+def kill_all(readers: list[Reader | NoReader]) -> None:
     while readers:
         readers.pop().kill()
 
@@ -124,7 +191,7 @@ class StepLoader:
         self.shares = shares
         self.workers, self.persistent = workers, persistent
         self.prefetch = min(prefetch or DEFAULT_PREFETCH, MOST_PREFETCH)
-        self.readers: list[Reader] = []
+        self.readers: list[Reader | NoReader] = []
         # They ignore the signal by which a program that ends takes leave of its children, and it would wait for them.
         Finalize(self, kill_all, args=(self.readers,), exitpriority=0)
 
@@ -146,7 +213,7 @@ class StepLoader:
         if any(reader.asked for reader in self.readers):
             kill_all(self.readers)
         while len(self.readers) < self.workers:
-            self.readers.append(Reader(self.shares, self.readers))
+            self.readers.append(new_reader(self.shares, self.readers))
         try:
             for place in range(self.workers):
                 self.ask_ahead(place, first + place, end)
@@ -180,5 +247,5 @@ class StepLoader:
                     ) from error
             note("a process that read ahead was killed; another takes its place")
             self.readers.pop(place).kill()
-            self.readers.insert(place, Reader(self.shares, self.readers))
+            self.readers.insert(place, new_reader(self.shares, self.readers))
             self.ask_ahead(place, step, end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 
 import psutil
 import pytest
@@ -16,9 +18,10 @@ import torch
 from support.packed import numbered_examples
 from torch.utils.data import DataLoader
 
+from neuralchat.data import step_loader
 from neuralchat.data.batch_plan import BatchPlan
 from neuralchat.data.layout import Layout
-from neuralchat.data.step_loader import Reader, StepLoader
+from neuralchat.data.step_loader import Reader, StepLoader, is_stopped
 from neuralchat.data.step_shares import StepShare, StepShares
 from neuralchat.errors import DataError
 
@@ -193,6 +196,82 @@ class OddlyUnreadable(StepShares):
 def test_an_error_that_cannot_be_sent_comes_as_its_words() -> None:
     with pytest.raises(RuntimeError, match=r"OddError: a\.json:7 is gone"):
         next(StepLoader(shares_of(12, OddlyUnreadable), workers=1).steps(0, 3))
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2])
+def test_where_no_process_can_be_started_the_one_that_trains_reads(
+    refused: int, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start, or when one that was killed is replaced (2): memory, or a limit on processes, may be short."""
+    may_start, start = iter(range(refused)), ForkProcess.start
+
+    def start_or_refuse(process: ForkProcess) -> None:
+        if next(may_start, None) is None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        start(process)
+
+    monkeypatch.setattr(ForkProcess, "start", start_or_refuse)
+    shares = shares_of(48)
+    open_before = len(os.listdir("/proc/self/fd"))
+    order = []
+    loader = StepLoader(shares, workers=2, prefetch=1)
+    for number, share in enumerate(loader.steps(0, shares.plan.steps)):
+        order.append(sources(share))
+        if number == 3 and refused == 2:
+            loader.readers[0].process.kill()
+    assert order == [sources(shares[step]) for step in range(shares.plan.steps)]
+    told = [text for text in said if "no process that reads ahead can be started: Cannot allocate memory" in text]
+    assert len(told) == max(1, 2 - refused)
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+@pytest.mark.parametrize("length", [3, 50_000])
+def test_a_worker_that_stays_stopped_is_told_and_replaced(
+    length: int, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of the longer ones is half sent when its process is stopped."""
+    monkeypatch.setattr(step_loader, "PATIENCE_S", 0.2)
+    shares = shares_of(32, length=length)
+    loader = StepLoader(shares, workers=2, prefetch=1)
+    found = loader.steps(0, 8)
+    order = [sources(next(found))]
+    wait_for(lambda: all(reader.answers.poll() for reader in loader.readers))
+    pid = loader.readers[1].process.pid
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: is_stopped(pid))
+    order += [sources(share) for share in found]
+    assert order == [sources(shares[step]) for step in range(8)]
+    assert f"process {pid}, which reads ahead, stays stopped (SIGSTOP)" in said
+
+
+def test_a_worker_that_is_stopped_for_a_moment_goes_on(said: list[str]) -> None:
+    """As by Ctrl-Z, after which the one that trains may be the first to go on."""
+    shares = shares_of(32)
+    loader = StepLoader(shares, workers=1, prefetch=1)
+    found = loader.steps(0, 8)
+    order = [sources(next(found))]
+    pid = loader.readers[0].process.pid
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: is_stopped(pid))
+    threading.Timer(0.3, os.kill, (pid, signal.SIGCONT)).start()
+    order += [sources(share) for share in found]
+    assert order == [sources(shares[step]) for step in range(8)]
+    assert not said
+
+
+class Slow(StepShares):
+    def __getitem__(self, index: int) -> StepShare:
+        time.sleep(0.3)
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_lets_wait_is_told(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_loader, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(step_loader, "LOOK_S", 0.05)
+    loader = StepLoader(shares_of(12, Slow), workers=1)
+    shares = loader.steps(0, 1)
+    next(shares)
+    assert said == [f"waiting for process {loader.readers[0].process.pid}, which reads step 1 ahead"]
 
 
 SIGNALLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuralchat.cache import SEAL, seal
+from neuralchat.cache import SEAL, broken_seal, seal
 from neuralchat.models.kernels import compiled
 from neuralchat.models.kernels.elementwise import kernels_for
 
@@ -107,8 +107,8 @@ def test_a_damaged_kernel_is_compiled_again(
 
 
 @needs_gcc
-def test_what_lies_in_a_directory_that_others_can_write_to_is_thrown_away(
-    empty_home: Path, tmp_path_factory: pytest.TempPathFactory
+def test_what_lies_in_a_directory_that_others_can_write_to_is_not_loaded(
+    empty_home: Path, said: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert compiled.library("elementwise", BF16=0) is not None
     (kept,) = (empty_home / "kernels").glob("*/kernel.so")
@@ -117,9 +117,39 @@ def test_what_lies_in_a_directory_that_others_can_write_to_is_thrown_away(
     seal(kept.parent)
     (empty_home / "kernels").chmod(0o777)
     compiled.compiled.cache_clear()
-    assert compiled.library("elementwise", BF16=0) is not None
+    assert compiled.library("elementwise", BF16=0) is None
     assert not mark.exists()
-    assert (empty_home / "kernels").stat().st_mode & 0o022 == 0
+    assert "can be written by other users; chmod go-w" in said[-1]
+
+
+@needs_gcc
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_directory_that_is_swapped_when_it_was_looked_at_is_not_loaded(
+    empty_home: Path, after: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can write to a directory above can give the name to another one at any moment."""
+    assert compiled.library("elementwise", BF16=0) is not None
+    (kept,) = (empty_home / "kernels").glob("*/kernel.so")
+    work = tmp_path_factory.mktemp("swapped")
+    shutil.copytree(kept.parent, work / "planted")
+    mark = planted(work / "planted" / "kernel.so", work)
+    looks = []
+
+    def look_and_swap(place: Path) -> str | None:
+        found = broken_seal(place)
+        looks.append(found)
+        if len(looks) == after:
+            kept.parent.rename(work / "looked at")
+            (work / "planted").rename(kept.parent)
+        return found
+
+    monkeypatch.setattr(compiled, "broken_seal", look_and_swap)
+    compiled.compiled.cache_clear()
+    found = compiled.library("elementwise", BF16=0)
+    assert (work / "looked at").exists()
+    assert looks[0] is None
+    assert not mark.exists()
+    assert (found is None) == (after == 1)
 
 
 @pytest.mark.slow

@@ -113,12 +113,23 @@ def compiled(name: str, defines: tuple[tuple[str, int], ...]) -> ctypes.CDLL | N
             if os.path.lexists(target):
                 note(f"the compiled kernel {target} is not used: {broken}; compiling it again")
             build(compiler, flags, source, threads, target)
-        return ctypes.CDLL(str(target / LIBRARY))
+        return loaded(target)
     except UntrustedCacheError as error:
         note(f"there are no compiled kernels, which makes training slower: {error}")
         return None
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def loaded(target: Path) -> ctypes.CDLL:
+    """What was looked at is what is loaded, also where others may put another directory in the place of this one.
+
+    The descriptor stays open: by its number the loader tells libraries apart.
+    """
+    held = Path(f"/proc/self/fd/{os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}")
+    if (broken := broken_seal(held)) is not None:
+        raise UntrustedCacheError(f"{target}: {broken}")
+    return ctypes.CDLL(str(held / LIBRARY))
 
 
 def build(compiler: str, flags: list[str], source: Path, threads: Path, target: Path) -> None:

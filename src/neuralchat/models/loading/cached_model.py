@@ -17,12 +17,13 @@ def cached_model(key: str, make: Callable[[Path], None], *, told: str, kept: str
 
     Raises ModelError where the cache cannot be written, and what `make` raises.
     """
-    kind = trusted_directory(cache_directory() / "gguf")
+    kind = cache_directory() / "gguf"
     entry = kind / key
-    if entry.is_dir() and broken_seal(entry) is None:
-        return entry
-    inform(f"{told} (once; it is {kept} in {kind})")
     try:
+        trusted_directory(kind)
+        if entry.is_dir() and broken_seal(entry) is None:
+            return entry
+        inform(f"{told} (once; it is {kept} in {kind})")
         sweep_abandoned(kind, WORK_PREFIX)
         with working_directory_in(kind, WORK_PREFIX) as work:
             make(work / "entry")
