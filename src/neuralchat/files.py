@@ -171,11 +171,16 @@ def is_locked(descriptor: int) -> bool:
 @contextmanager
 def parent_of(path: Path) -> Iterator[int]:
     """A descriptor of the directory that holds `path`, so that what is done there is done in one directory."""
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_directory(path.parent)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_directory(path: Path) -> int:
+    """A descriptor that stays with this directory, whatever takes its name meanwhile."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def refuse_directory(path: Path, parent: int) -> None:

@@ -160,8 +160,11 @@ class DomainPlan:
 
     def take(self, number: int, asked: AskedOfDomain, reply: TeacherReply) -> None:
         self.on_way[type(asked)] -= 1
-        rows, drafts = len(self.made.rows), len(self.drafts)
+        rows, drafts, candidates = len(self.made.rows), len(self.drafts), len(self.candidates)
         self.take_reply(number, asked, reply)
+        if isinstance(asked, AskedList):
+            # A list that was refused brings nothing either, and the next one may be refused again.
+            self.barren = 0 if len(self.candidates) > candidates else self.barren + 1
         if len(self.made.rows) > rows:
             self.fruitless = 0
         elif isinstance(asked, AskedCritic) or (isinstance(asked, AskedAnswer) and len(self.drafts) == drafts):
@@ -182,7 +185,6 @@ class DomainPlan:
         tasks = read_tasks(reply.text, is_whole=reply.finished)
         if not tasks:
             self.made.refuse(Refusal(UNREADABLE, f"no task in: {reply.text}"))
-        before = len(self.candidates)
         for task in tasks:
             refusal = task_refusal(task.instruction, self.settings.filters)
             nearest, alike = self.made.alike(task.instruction) if refusal is None else (None, None)
@@ -197,7 +199,6 @@ class DomainPlan:
                 TaskCandidate(task.instruction, task.is_classification, [number], asked.shown, (nearest.score, like))
             )
             self.made.note_text(f"request {number}", task.instruction)
-        self.barren = 0 if len(self.candidates) > before else self.barren + 1
 
     def take_answer(self, number: int, candidate: TaskCandidate, reply: TeacherReply) -> None:
         candidate.asked_in.append(number)

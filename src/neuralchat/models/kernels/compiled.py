@@ -32,7 +32,7 @@ from neuralchat.cache import (
     trusted_directory,
 )
 from neuralchat.console import note
-from neuralchat.files import make_directory, move, remove_tree
+from neuralchat.files import make_directory, move, open_directory, remove_tree
 from neuralchat.models.compat.torch import openmp_entry
 from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
@@ -126,7 +126,7 @@ def loaded(target: Path) -> ctypes.CDLL:
 
     The descriptor stays open: by its number the loader tells libraries apart.
     """
-    held = Path(f"/proc/self/fd/{os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}")
+    held = Path(f"/proc/self/fd/{open_directory(target)}")
     if (broken := broken_seal(held)) is not None:
         raise UntrustedCacheError(f"{target}: {broken}")
     return ctypes.CDLL(str(held / LIBRARY))

@@ -42,6 +42,15 @@ def test_answers_that_are_all_cut_end_it() -> None:
     assert plan.why_given_up == ("12 answers in a row became no record (--patience); a larger teacher may help")
 
 
+def test_lists_that_are_all_refused_end_it() -> None:
+    """As where the prompt is longer than the model can read, or an endpoint refuses each of them."""
+    plan = domain_plan()
+    asked = asked_until_the_end(plan, lambda _: TeacherReply("", problem="the question is too long"))
+    assert asked == ["list"] * 3
+    assert plan.why_given_up is not None
+    assert plan.why_given_up.startswith("3 requests in a row brought no new task (--patience)")
+
+
 def test_a_critic_that_likes_nothing_ends_it() -> None:
     def answer(request: TeacherRequest) -> TeacherReply:
         return TeacherReply("Score: 1" if request.purpose == "critic" else answer_to(request.prompt))
