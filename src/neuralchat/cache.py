@@ -101,9 +101,14 @@ def check_own(path: Path, status: os.stat_result) -> None:
 
 
 def seal(entry: Path) -> None:
-    """Write down size and hash of every file of an entry, the last thing that is done to it."""
+    """Write down size and hash of every file of an entry, the last thing that is done to it.
+
+    Where the umask lets a group write, nobody could tell afterwards that it did not: only the owner may from now on.
+    """
+    for path in (entry, *(entry / name for name in names_in(entry))):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
     files = {name: [(entry / name).stat().st_size, file_sha256(entry / name)] for name in names_in(entry)}
-    write_new_file(entry / SEAL, json.dumps({"version": SEAL_VERSION, "files": files}))
+    write_new_file(entry / SEAL, json.dumps({"version": SEAL_VERSION, "files": files}), mode=0o644)
 
 
 def broken_seal(entry: Path, *, own: bool = True) -> str | None:

@@ -81,10 +81,10 @@ def try_writing(path: Path) -> None:
                 os.unlink(beside, dir_fd=parent)
 
 
-def write_new_file(path: Path, content: bytes | str) -> None:
+def write_new_file(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
     """Write a file in a directory of our own, where nobody looks yet; synced. FileExistsError if the name is taken."""
     with parent_of(path) as parent:
-        write_at(parent, path.name, content.encode() if isinstance(content, str) else content)
+        write_at(parent, path.name, content.encode() if isinstance(content, str) else content, mode)
 
 
 def write_at(parent: int, name: str, content: bytes, mode: int = 0o666) -> None:

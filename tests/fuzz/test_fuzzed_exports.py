@@ -32,7 +32,7 @@ OF_RUNS = {
     "with": (["export", "whole", "--merge", "out", "--with", "run=0.5"], "config.json"),
 }
 BRIEF = ["--max_new_tokens", "2"]
-TRAIN = ["--max_steps", "1", "--report_samples", "0", "--no_verify_packing", "--compile_kernels", "false"]
+TRAIN = ["--max_steps", "2", "--report_samples", "0", "--no_verify_packing", "--compile_kernels", "false"]
 # The tokenizer that transformers makes of this small file has a token more than the model, so `finetune` and `gguf`
 # refuse even the whole one; `chat` and `eval` take it.
 OF_FILES = {

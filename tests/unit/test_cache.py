@@ -49,6 +49,23 @@ def test_a_new_directory_is_private(tmp_path: Path) -> None:
     assert made.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("mask", [0o002, 0])
+def test_an_entry_is_used_again_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    """Many systems give each user a group of its own, which may write what he makes."""
+    before = os.umask(mask)
+    try:
+        entry = tmp_path / "entry"
+        entry.mkdir()
+        (entry / "weights").write_text("w")
+        assert (entry / "weights").stat().st_mode & 0o020
+        seal(entry)
+    finally:
+        os.umask(before)
+    assert broken_seal(entry) is None
+    # Others of a directory that the user has named may read it.
+    assert (entry / "seal.json").stat().st_mode & 0o004
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()

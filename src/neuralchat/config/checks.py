@@ -25,6 +25,11 @@ MAX_REPETITIONS = 3
 MAX_PATTERN = 2000
 
 
+# Paths that may lie where a run is overwritten: itself; what is read before anything is deleted; what is told by a line
+# of its own; and caches, whose files have names that no run has.
+NOT_LOST = {"output_dir", "from_run", "resume_from_checkpoint", "cache_dir", "dataset_cache_directory"}
+
+
 def problems_of(config: FinetuneConfig) -> list[str]:
     """Everything that is wrong, as the user is to read it."""
     return [
@@ -286,8 +291,7 @@ def overwritten_inputs(config: FinetuneConfig) -> list[str]:
         return []
     found = []
     for argument in config.schema.arguments.values():
-        # Of --from_run the arguments are read, before anything is deleted.
-        if not argument.facts.path or argument.name in ("output_dir", "from_run"):
+        if not argument.facts.path or argument.name in NOT_LOST:
             continue
         value = config.value(argument)
         for text in value if isinstance(value, list) else [value]:

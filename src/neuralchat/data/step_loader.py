@@ -92,17 +92,19 @@ class Reader:
 
     def await_answer(self) -> None:
         """Until there is one, or the end. A process that stays stopped is killed: its answer may be half sent."""
-        began, is_told = time.monotonic(), False
+        began, moved, is_told = time.monotonic(), time.monotonic(), False
         while (stopped := is_stopped(self.process.pid)) or not self.answers.poll(LOOK_S):
-            if time.monotonic() - began > PATIENCE_S:
-                if stopped:
-                    note(f"process {self.process.pid}, which reads ahead, stays stopped (SIGSTOP)")
-                    self.process.kill()
-                    return
-                if not is_told:
+            now = time.monotonic()
+            if not stopped:
+                moved = now
+                if now - began > PATIENCE_S and not is_told:
                     note(f"waiting for process {self.process.pid}, which reads step {self.asked[0] + 1} ahead")
                     is_told = True
-            if stopped:
+            elif now - moved > PATIENCE_S:
+                note(f"process {self.process.pid}, which reads ahead, stays stopped (SIGSTOP)")
+                self.process.kill()
+                return
+            else:
                 time.sleep(LOOK_S / 10)
 
     def kill(self) -> None:

@@ -52,12 +52,19 @@ def report_problems(named: Sequence[tuple[str, str | None]], inputs: Sequence[In
 
 
 def file_problems(
-    flag: str, name: str, inputs: Sequence[Input] = (), *, replaces_reports: bool = False, goes_on: bool = False
+    flag: str,
+    name: str,
+    inputs: Sequence[Input] = (),
+    *,
+    replaces_reports: bool = False,
+    goes_on: bool = False,
+    appends: bool = False,
 ) -> list[str]:
     """What keeps one file from being written; at most one problem.
 
     `replaces_reports`: an earlier report of this program may be there, or an empty file. `goes_on`: any file may be
-    there, whose content the command looks at by itself.
+    there, whose content the command looks at by itself; `appends`: the same, and it gets more lines where it is, so
+    that its directory may be closed.
     """
     path, shown = Path(name), f"{flag} {name}"
     if not is_plain(name):
@@ -80,7 +87,7 @@ def file_problems(
             return [f"{shown} is {kind_of_mode(mode)}, not a file; name a new file"]
     if reason := why_not_within(path, inputs):
         return [f"{shown} {reason}; name a place outside of it"]
-    if path.exists() and not goes_on:
+    if path.exists() and not (goes_on or appends):
         if not replaces_reports:
             return [f"{shown} exists already; name a new file, nothing is overwritten"]
         if path.stat().st_size and not is_own_report(path):
@@ -88,7 +95,7 @@ def file_problems(
                 f"{shown} exists already and is no report of this program; name a new file, only such reports are "
                 "replaced by newer ones"
             ]
-    if reason := why_unwritable(path) or why_not_taken(path):
+    if reason := why_unwritable(path) or (None if appends and path.exists() else why_not_taken(path)):
         return [f"{shown} cannot be written: {reason}"]
     return []
 
@@ -123,17 +130,23 @@ def why_not_within(path: Path, inputs: Sequence[Input]) -> str | None:
     for called, read in inputs:
         if os.path.isdir(read) and Path(read).resolve() in around:
             return f"lies in {called} {os.fspath(read)}, which is read"
-    model = next((place for place in around if is_model_directory(place)), None)
-    return None if model is None else f"lies in {model}, which is a run or a model and holds its own files alone"
+    # Models not further up: a home or a project may hold a model's files beside much else.
+    taken = next((place for place in around if is_run(place) or (place == around[0] and is_model(place))), None)
+    return None if taken is None else f"lies in {taken}, which is a run or a model and holds its own files alone"
 
 
-def is_model_directory(place: Path) -> bool:
-    """A run, finished or not, a checkpoint, an adapter or a model."""
+def is_run(place: Path) -> bool:
+    """Finished or not; a checkpoint, or an adapter."""
     try:
         if any((place / name).is_file() for name in (MANIFEST, IDENTITY, ADAPTER_CONFIG)):
             return True
-        if (place / METRICS).is_file() and checkpoints(place):
-            return True
+        return (place / METRICS).is_file() and bool(checkpoints(place))
+    except OSError:
+        return False
+
+
+def is_model(place: Path) -> bool:
+    try:
         return (place / MODEL_CONFIG).is_file() and any(next(place.glob(name), None) for name in WEIGHTS)
     except OSError:
         return False

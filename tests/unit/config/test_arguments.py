@@ -203,6 +203,7 @@ def test_overwriting_what_is_read(tmp_path: Path) -> None:
         problem = f"--overwrite_output_dir would delete {told}, which is read; name another --output_dir"
         assert problems_of({**overwriting, **changes}) == [problem]
     assert problems_of({**overwriting, "train_file": [str(run / "records.jsonl")]}) == []
+    assert problems_of({**overwriting, "cache_dir": str(run)}) == []
 
 
 def test_all_problems_are_told_at_once() -> None:

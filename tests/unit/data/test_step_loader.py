@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.context import ForkProcess
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -212,6 +216,8 @@ def test_where_no_process_can_be_started_the_one_that_trains_reads(
 
     monkeypatch.setattr(ForkProcess, "start", start_or_refuse)
     shares = shares_of(48)
+    # Those of earlier tests close with their loaders.
+    gc.collect()
     open_before = len(os.listdir("/proc/self/fd"))
     order = []
     loader = StepLoader(shares, workers=2, prefetch=1)
@@ -317,3 +323,19 @@ def test_workers_end_with_the_program(how: str) -> None:
             program.kill()
         assert program.wait(60) == (-signal.SIGKILL if how == "wait" else 0)
         wait_for(lambda: not any(map(psutil.pid_exists, workers)))
+
+
+def test_a_slow_worker_that_is_stopped_for_a_moment_is_no_worker_that_stays_stopped(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, states = iter(range(0, 10_000, 20)), iter([False, False, False, True, False])
+    monkeypatch.setattr(step_loader, "is_stopped", lambda _pid: next(states, False))
+    monkeypatch.setattr(step_loader.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(step_loader.time, "sleep", lambda _seconds: None)
+    answers = iter([False, False, False, False, True])
+    reader: Any = object.__new__(Reader)
+    reader.answers = SimpleNamespace(poll=lambda _seconds: next(answers))
+    reader.process = SimpleNamespace(pid=7, kill=lambda: pytest.fail("it was killed"))
+    reader.asked = deque([3])
+    reader.await_answer()
+    assert said == ["waiting for process 7, which reads step 4 ahead"]

@@ -73,4 +73,4 @@ def test_a_run_tells_it_in_one_line_and_in_its_report(llama_checkpoint: Path, tm
     assert findings["counts"] == {"error": 2, "warning": 0, "note": 0}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "What a quick look at the records found" in page
-    assert "train_records row 9: &lt;noinput&gt;" in page
+    assert "train_records row 9: <bdi>&lt;noinput&gt;</bdi>" in page

@@ -12,6 +12,7 @@ import pytest
 
 from neuralchat import files
 from neuralchat.errors import ArgumentsError, NeuralChatError
+from neuralchat.runs import output_files
 from neuralchat.runs.output_files import (
     check_output_files,
     file_problems,
@@ -57,6 +58,20 @@ def test_a_model_is_known_by_its_weights(tmp_path: Path) -> None:
     assert not file_problems("--output", str(tmp_path / "a.json"))
     (tmp_path / "model.safetensors").write_text("")
     assert "holds its own files alone" in file_problems("--output", str(tmp_path / "a.json"))[0]
+    # As a home or a project may hold one, with much else below.
+    (tmp_path / "reports").mkdir()
+    assert not file_problems("--output", str(tmp_path / "reports" / "a.json"))
+
+
+def test_lines_are_added_to_a_file_whose_directory_takes_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that an administrator has made for a service."""
+    monkeypatch.setattr(output_files, "try_writing", full_disk)
+    (tmp_path / "thumbs.jsonl").touch()
+    assert not file_problems("--feedback", str(tmp_path / "thumbs.jsonl"), appends=True)
+    assert file_problems("--feedback", str(tmp_path / "new.jsonl"), appends=True)
+    assert file_problems("--output", str(tmp_path / "thumbs.jsonl"), goes_on=True)
 
 
 def test_only_a_report_of_this_program_is_replaced(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def feedback_file_problem(path: Path) -> str | None:
     if path.suffix not in FEEDBACK_ENDINGS:
         reason = f"its name must end in {' or '.join(FEEDBACK_ENDINGS)}, so that finetune can read it"
     else:
-        return next(iter(file_problems("--feedback", str(path), goes_on=True)), None)
+        return next(iter(file_problems("--feedback", str(path), appends=True)), None)
     return f"--feedback {path} cannot be used: {reason}"
 
 

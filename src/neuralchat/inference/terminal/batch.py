@@ -54,7 +54,7 @@ def check_batch_flags(options: argparse.Namespace) -> None:
             wrong.append(problem)
         else:
             read = [("--file", options.file)] if options.file is not None else []
-            wrong += file_problems("--output", str(output), read, goes_on=True)
+            wrong += file_problems("--output", str(output), read, appends=True)
     if wrong:
         raise ArgumentsError("\n".join(wrong), problems=wrong)
 

