@@ -36,7 +36,7 @@ REASONS = {
 }
 # What to do where most is refused for one reason; for others the examples say it.
 ADVICE = {
-    "no_reply": "look at what the teacher says of them: the log of its server; a local one needs a window of some thousand tokens",
+    "no_reply": "look at what the teacher says of them (the log of its server); a local one needs a larger window",
     "unreadable": "small models do not keep to a form; take a larger teacher, or --temperature 0.3",
     "cut": "raise --max_new_tokens; a small model that does not find an end needs a larger one in its place",
     "length": "the teacher writes no tasks; take a larger one",
