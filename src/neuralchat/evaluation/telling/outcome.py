@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score
+from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score, clusters_of
 from neuralchat.evaluation.items import Item
-from neuralchat.evaluation.statistics import Interval, bootstrap, effective_number, wilson
+from neuralchat.evaluation.statistics import Interval, interval_of
 
 
 class Mean(NamedTuple):
@@ -25,12 +25,8 @@ class Mean(NamedTuple):
 def mean_of(measure: Measure, score: Score, items: Sequence[Item]) -> Mean:
     places = sorted(score.values)
     values, weights = ([by[place] for place in places] for by in (score.values, score.weights))
-    keys = [items[place].cluster for place in places]
-    clusters = None if None in keys else keys
-    if measure.share:
-        n = effective_number(values, clusters)
-        return Mean(measure.title, score.mean, True, wilson(score.mean * n, n))
-    return Mean(measure.title, score.mean, False, bootstrap(values, weights, clusters))
+    interval = interval_of(values, weights, clusters_of(items, places), share=measure.share)
+    return Mean(measure.title, score.mean, measure.share, interval)
 
 
 @dataclass(frozen=True)
