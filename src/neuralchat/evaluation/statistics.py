@@ -22,7 +22,7 @@ DRAWS = 5000
 # More, since the smallest p-value is one of so many, and is to count among many tests.
 FLIPS = 20000
 # Of the largest: sums of the same numbers in another order differ by less.
-ROUNDING = 1e-9
+ROUNDING_OF_SUMS = 1e-9
 # Of draws: memory follows it.
 DRAWS_AT_ONCE = 500
 SEED = 20260101
@@ -131,7 +131,7 @@ def bootstrap(
         return Interval(-math.inf, math.inf)
     # What each adds to the numerator beyond its share.
     apart = sums[:, 0] - found * sums[:, 1]
-    if np.ptp(apart) <= ROUNDING * abs(sums[:, 0]).max():
+    if np.ptp(apart) <= ROUNDING_OF_SUMS * abs(sums[:, 0]).max():
         return Interval(float(found), float(found))
     random = np.random.default_rng(SEED)
     drawn = np.concatenate(
@@ -217,7 +217,7 @@ def split_ratios(sums: np.ndarray, random: np.random.Generator, count: int) -> n
     one = chosen.astype(float) @ sums
     sides = np.stack([one, sums.sum(axis=0) - one])
     # Sums of the same numbers in another order.
-    sides[abs(sides) < ROUNDING * abs(sums).sum(axis=0)] = 0.0
+    sides[abs(sides) < ROUNDING_OF_SUMS * abs(sums).sum(axis=0)] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = sides[..., 0] / sides[..., 1]
     ratios[:, (sides[..., 1] == 0).any(axis=0)] = [[-np.inf], [np.inf]]
