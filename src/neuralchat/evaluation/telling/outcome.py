@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score, clusters_of
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.statistics import Interval, interval_of
+from neuralchat.runs.differences import known_ends
 
 
 class Mean(NamedTuple):
@@ -52,13 +53,10 @@ class Side:
         """(title, figure) of each measure, with its interval of 95 %."""
         found = []
         for name, (title, mean, share, interval) in self.means.items():
-            if share:
-                text = f"{mean:.0%} ({' to '.join(f'{end:.0%}' for end in interval)})"
-            else:
-                text = f"{mean:.3f}"
-                # One question, or all alike, tell no interval.
-                if all(map(math.isfinite, interval)) and interval.low < interval.high:
-                    text += f" ({' to '.join(f'{end:.3f}' for end in interval)})"
+            form = ".0%" if share else ".3f"
+            text = f"{mean:{form}}"
+            if (ends := known_ends(interval)) is not None:
+                text += f" ({' to '.join(f'{end:{form}}' for end in ends)})"
             if name == LOSS:
                 text += f", perplexity {perplexity(mean):.2f}"
             found.append((title, text))
@@ -175,12 +173,8 @@ class EvaluationOutcome:
 
 
 def row_as_json(row: Compared) -> dict[str, Any]:
+    """An interval of which nothing is known is null."""
     return {name: known_ends(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()}
-
-
-def known_ends(interval: Sequence[float]) -> Sequence[float] | None:
-    """JSON knows no infinity: an interval of which nothing is known is null."""
-    return interval if all(map(math.isfinite, interval)) else None
 
 
 def figure_text(number: float) -> str:
