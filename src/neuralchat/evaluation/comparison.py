@@ -23,12 +23,10 @@ from neuralchat.evaluation.statistics import (
     CONFIDENCE,
     Interval,
     Tested,
-    bootstrap,
-    effective_number,
     holm,
+    interval_of,
     paired_share_test,
     sign_flip_test,
-    wilson,
 )
 
 NO_DIFFERENCE = "no difference can be seen"
@@ -159,6 +157,13 @@ class Tried(NamedTuple):
     deviation: float | None
 
 
+def clusters_of(items: Sequence[Item], places: Sequence[int]) -> list[str] | None:
+    """Of the items at these places, what each belongs to; None where any of them stands alone."""
+    found = [items[place].cluster for place in places]
+    known = [cluster for cluster in found if cluster is not None]
+    return known if len(known) == len(found) else None
+
+
 def compared(items: Sequence[Item], measure: Measure, first: Measured, second: Measured) -> Tried | None:
     """None where no item has been measured in both."""
     one, two = measure.score(items, first), measure.score(items, second)
@@ -166,18 +171,14 @@ def compared(items: Sequence[Item], measure: Measure, first: Measured, second: M
     if not places:
         return None
     before, after, weights = (np.array([found[p] for p in places]) for found in (one.values, two.values, one.weights))
-    keys = [items[place].cluster for place in places]
-    clusters = None if None in keys else keys
+    clusters = clusters_of(items, places)
     differences, total = after - before, float(weights.sum())
     lost, gained = int((differences < 0).sum()), int((differences > 0).sum())
     if measure.share and clusters is None:
         test = paired_share_test(lost, gained, len(places))
     else:
         test = sign_flip_test(differences, weights, clusters)
-    if measure.share:
-        intervals = [wilson(v.mean() * n, n) for v in (before, after) for n in [effective_number(v, clusters)]]
-    else:
-        intervals = [bootstrap(v, weights, clusters) for v in (before, after)]
+    intervals = [interval_of(values, weights, clusters, share=measure.share) for values in (before, after)]
     row = Compared(
         measure=measure.name,
         title=measure.title,

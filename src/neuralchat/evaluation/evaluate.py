@@ -34,6 +34,8 @@ from neuralchat.runs.summary import before_and_after
 
 # Of more pairs of systems the terminal shows the headline and the loss only.
 MOST_PAIRS = 3
+# No number of questions shows less.
+LEAST_POINTS = 0.01
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -55,15 +57,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
     loading = Loading(options.trust_remote_code, options.template, options.base_model)
     measured = list(each_measured(systems, loading, laboratory_for, compare=not options.tuned_only))
-    more = own.scorers(every_answer(parts, measured)) if own is not None else []
-    outcome = EvaluationOutcome(
-        detect=options.detect / 100,
-        parts=[
-            part_outcome(name, items, measures_for(items, more), measured, options, judge)
-            for name, items in parts.items()
+    try:
+        more = own.scorers(every_answer(parts, measured)) if own is not None else []
+        found = [
+            part_outcome(n, items, measures_for(items, more), measured, options, judge) for n, items in parts.items()
         ]
-        + harness_outcomes(harness, measured, options),
-    )
+        outcome = EvaluationOutcome(options.detect / 100, [*found, *harness_outcomes(harness, measured, options)])
+    except Exception:
+        # A fault of this program; the answers took longer than it.
+        write_answers(parts, measured, options)
+        raise
     failures = [scoring.failure for scoring in (judge, own) if scoring is not None and scoring.failure is not None]
     # What took hours is told and kept, whatever becomes of either; a disk may be full, and a reader gone.
     for work in (
@@ -104,6 +107,24 @@ def write_outcome(outcome: EvaluationOutcome, options: argparse.Namespace) -> No
     )
 
 
+def write_answers(
+    parts: Mapping[str, Sequence[Item]],
+    measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]],
+    options: argparse.Namespace,
+) -> None:
+    """Those of all systems as --output has them, with losses and without a figure; why they could not be is told."""
+    if options.output is None:
+        return
+    bare = [PartOutcome(name, items, sides_of_part(name, items, [], measured), []) for name, items in parts.items()]
+    outcome = EvaluationOutcome(options.detect / 100, bare)
+    try:
+        write_reports([("--output", options.output, lambda: json_report(outcome.as_json()))])
+    except NeuralChatError as error:
+        note(str(error))
+    else:
+        note(f"the figures could not be computed; {options.output} holds the answers without them")
+
+
 def inputs_of(options: argparse.Namespace) -> list[Input]:
     """All files and directories that are read, as messages call them."""
     files: list[Input] = [("--questions", options.questions)] if options.questions else []
@@ -132,8 +153,8 @@ def check_flags(options: argparse.Namespace) -> None:
         wrong.append(f"--general is {options.general}; allowed is 0 or more, or 'all'")
     if options.max_questions is not None and options.max_questions < 1:
         wrong.append(f"--max_questions is {options.max_questions}; allowed is 1 or more")
-    if not 0 < options.detect <= 100:
-        wrong.append(f"--detect is {options.detect:g}; allowed is above 0 and at most 100 points")
+    if not LEAST_POINTS <= options.detect <= 100:
+        wrong.append(f"--detect is {options.detect:g}; allowed is {LEAST_POINTS:g} to 100 points")
     if len(set(options.runs)) < len(options.runs):
         wrong.append("a run is named twice; name each once")
     if options.harness_limit is not None and options.harness_limit < 1:
@@ -219,13 +240,10 @@ def part_outcome(
     judge: Judge | None,
 ) -> PartOutcome:
     pairs = pairs_of_systems(measured, name, along=options.checkpoints)
-    bases = {base[name].name: base[name] for base, _ in measured if base is not None}
-    sides = [Side.of(base, items, measures, is_base=True) for base in bases.values()]
-    sides += [Side.of(system[name], items, measures, is_base=False) for _, system in measured]
     return PartOutcome(
         name=name,
         items=items,
-        sides=sides,
+        sides=sides_of_part(name, items, measures, measured),
         compared=compare_pairs(
             items,
             measures,
@@ -234,6 +252,18 @@ def part_outcome(
             of_pair=lambda first, second: opinion_of(judge, items, first, second),
         ),
     )
+
+
+def sides_of_part(
+    name: str,
+    items: Sequence[Item],
+    measures: Sequence[Measure],
+    measured: Sequence[tuple[Mapping[str, Measured] | None, Mapping[str, Measured]]],
+) -> list[Side]:
+    """Base models first, each once, then the systems."""
+    bases = {base[name].name: base[name] for base, _ in measured if base is not None}
+    sides = [Side.of(base, items, measures, is_base=True) for base in bases.values()]
+    return [*sides, *(Side.of(system[name], items, measures, is_base=False) for _, system in measured)]
 
 
 def opinion_of(judge: Judge | None, items: Sequence[Item], first: Measured, second: Measured) -> list[Measure]:

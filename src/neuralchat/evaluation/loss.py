@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -50,16 +51,26 @@ def examples_of(items: Sequence[Item], bot: Chatbot, data: DataArguments) -> dic
 
 
 @torch.inference_mode()
-def losses_of(bot: Chatbot, examples: dict[int, list[Example]]) -> dict[int, AnswerLoss]:
-    """By the place of the item. Of each by itself, so that differences can be paired."""
+def losses_of(name: str, bot: Chatbot, examples: dict[int, list[Example]]) -> dict[int, AnswerLoss]:
+    """By the place of the item. Of each by itself, so that differences can be paired.
+
+    Those that are infinite or no number are told, with the `name` of the system, and left out.
+    """
     if not examples:
         return {}
     with quiet_libraries():
         layout = take_packed_rows(bot.model)
         try:
-            return {place: loss_of(bot, layout, some) for place, some in examples.items()}
+            measured = {place: loss_of(bot, layout, some) for place, some in examples.items()}
         finally:
             leave_packed_rows(bot.model)
+    found = {place: loss for place, loss in measured.items() if math.isfinite(loss.total)}
+    if not found:
+        what = f"the loss of all {len(measured)} items is infinite or no number, so that it has none"
+        note(f"{name}: {what}; its training may have diverged")
+    elif left_out := len(measured) - len(found):
+        note(f"{name}: the loss of {left_out} of {len(measured)} items is infinite or no number, and is left out")
+    return found
 
 
 def loss_of(bot: Chatbot, layout: Layout | None, examples: list[Example]) -> AnswerLoss:

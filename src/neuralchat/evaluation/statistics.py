@@ -21,6 +21,8 @@ ALPHA = 0.05
 DRAWS = 5000
 # More, since the smallest p-value is one of so many, and is to count among many tests.
 FLIPS = 20000
+# Of the largest: sums of the same numbers in another order differ by less.
+ROUNDING_OF_SUMS = 1e-9
 # Of draws: memory follows it.
 DRAWS_AT_ONCE = 500
 SEED = 20260101
@@ -64,16 +66,25 @@ def wilson(right: float, total: float, confidence: float = CONFIDENCE) -> Interv
 def mcnemar(lost: int, gained: int) -> float:
     """The exact p-value, two-sided, of `lost` against `gained` where each was as likely as the other."""
     changed = lost + gained
-    tail = sum(math.comb(changed, k) for k in range(min(lost, gained) + 1))
+    # In whole numbers: of changed over k, each from the one before.
+    term = tail = 1
+    for k in range(min(lost, gained)):
+        term = term * (changed - k) // (k + 1)
+        tail += term
     return min(1.0, 2 * tail / 2**changed)
 
 
 def paired_shares(lost: int, gained: int, total: int, confidence: float = CONFIDENCE) -> Interval:
     """Of the difference of two shares of the same questions: Bonett and Price (2012), the adjusted Wald interval."""
-    z = quantile((1 + confidence) / 2)
+    middle, error = adjusted_difference(lost, gained, total)
+    half = quantile((1 + confidence) / 2) * error
+    return Interval(max(-1.0, middle - half), min(1.0, middle + half))
+
+
+def adjusted_difference(lost: int, gained: int, total: int) -> tuple[float, float]:
+    """The difference of two shares of the same questions and its standard error, of one question more in each way."""
     down, up = (lost + 1) / (total + 2), (gained + 1) / (total + 2)
-    half = z * math.sqrt((down + up - (up - down) ** 2) / (total + 2))
-    return Interval(max(-1.0, up - down - half), min(1.0, up - down + half))
+    return up - down, math.sqrt((down + up - (up - down) ** 2) / (total + 2))
 
 
 def paired_share_test(lost: int, gained: int, total: int) -> Tested:
@@ -82,14 +93,13 @@ def paired_share_test(lost: int, gained: int, total: int) -> Tested:
     rule it out: either way a wider one, which holds the difference as often at least.
     """
     exact = mcnemar(lost, gained)
-    down, up = (lost + 1) / (total + 2), (gained + 1) / (total + 2)
-    apart = abs(up - down) / math.sqrt((down + up - (up - down) ** 2) / (total + 2))
+    middle, error = adjusted_difference(lost, gained, total)
 
     def interval(alpha: float) -> Interval:
         low, high = paired_shares(lost, gained, total, 1 - alpha)
         return Interval(low, high) if exact < alpha else Interval(min(low, 0.0), max(high, 0.0))
 
-    return Tested(max(exact, math.erfc(apart / math.sqrt(2))), interval)
+    return Tested(max(exact, math.erfc(abs(middle) / error / math.sqrt(2))), interval)
 
 
 def cluster_sums(values: np.ndarray, clusters: Sequence[Hashable] | None) -> np.ndarray:
@@ -121,7 +131,7 @@ def bootstrap(
         return Interval(-math.inf, math.inf)
     # What each adds to the numerator beyond its share.
     apart = sums[:, 0] - found * sums[:, 1]
-    if np.ptp(apart) == 0:
+    if np.ptp(apart) <= ROUNDING_OF_SUMS * abs(sums[:, 0]).max():
         return Interval(float(found), float(found))
     random = np.random.default_rng(SEED)
     drawn = np.concatenate(
@@ -129,7 +139,8 @@ def bootstrap(
     )
     left_out = (total - sums[:, 0]) / (weight - sums[:, 1])
     skew = left_out.mean() - left_out
-    acceleration = (skew**3).sum() / (6 * (skew**2).sum() ** 1.5)
+    spread = (skew**2).sum()
+    acceleration = (skew**3).sum() / (6 * spread**1.5) if spread else 0.0
     below = ((drawn < found).mean() + (drawn <= found).mean()) / 2
     bias = quantile(float(np.clip(below, 1 / DRAWS, 1 - 1 / DRAWS)))
 
@@ -139,6 +150,22 @@ def bootstrap(
 
     low, high = np.quantile(drawn, [corrected((1 + sign * confidence) / 2) for sign in (-1, 1)])
     return Interval(float(low), float(high))
+
+
+def interval_of(
+    values: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray,
+    clusters: Sequence[Hashable] | None,
+    *,
+    share: bool,
+) -> Interval:
+    """Of sum(values) / sum(weights), both [n], at 95 %: Wilson's for a `share`, whose values are 0 or 1 and whose
+    weights are 1, else by the bootstrap.
+    """
+    if not share:
+        return bootstrap(values, weights, clusters)
+    number = effective_number(values, clusters)
+    return wilson(float(np.mean(values)) * number, number)
 
 
 def draws(sums: np.ndarray, random: np.random.Generator, count: int) -> np.ndarray:
@@ -157,7 +184,10 @@ def sign_flip_test(
 
     Its interval holds every difference that this test does not rule out (J. A. Hartigan, Using Subsample Values as
     Typical Values, 1969): some questions are flipped, and a difference between the ratio of those and that of the
-    others is reached. So few that none can be ruled out have one without ends.
+    others is reached. So few that none can be ruled out have one without ends. The interval takes what questions say
+    for symmetric about the difference: where nearly all say zero and the others far from it on one side, it holds what
+    is so less often (84 % in the place of 95 %, of 60 questions of which one in ten says anything). The test of no
+    difference takes only that for symmetric which is so where there is none.
     """
     sums = cluster_sums(np.column_stack([differences, weights]).astype(float), clusters)
     random = np.random.default_rng(SEED)
@@ -187,7 +217,7 @@ def split_ratios(sums: np.ndarray, random: np.random.Generator, count: int) -> n
     one = chosen.astype(float) @ sums
     sides = np.stack([one, sums.sum(axis=0) - one])
     # Sums of the same numbers in another order.
-    sides[abs(sides) < 1e-9 * abs(sums).sum(axis=0)] = 0.0
+    sides[abs(sides) < ROUNDING_OF_SUMS * abs(sums).sum(axis=0)] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = sides[..., 0] / sides[..., 1]
     ratios[:, (sides[..., 1] == 0).any(axis=0)] = [[-np.inf], [np.inf]]

@@ -83,11 +83,22 @@ def check_each(systems: Sequence[Candidate], check: Callable[[Candidate], object
         try:
             check(named)
         except NeuralChatError as error:
-            wrong.append(error)
+            wrong.append(without_frames(error))
+        # Two models at a time may be more than memory holds.
+        gc.collect()
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:
         raise ArgumentsError(problem_list("these cannot be evaluated:", [str(error) for error in wrong]))
+
+
+def without_frames(error: NeuralChatError) -> NeuralChatError:
+    """The same, and what it came of, without what was at work then: their frames hold a whole model in memory."""
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
 
 
 def base_key(path: str, bot: Chatbot, loading: Loading) -> tuple[Any, ...]:
@@ -133,7 +144,7 @@ class Laboratory:
     def measure(self, name: str, bot: Chatbot, step: int | None = None) -> dict[str, Measured]:
         found = {}
         for part, items in self.parts.items():
-            losses = losses_of(bot, examples_of(items, bot, self.data))
+            losses = losses_of(name, bot, examples_of(items, bot, self.data))
             found[part] = Measured(name, answers_to(items, self.asked(bot, part), bot, self.sampling), losses, step)
         if self.harness is not None:
             found |= self.harness.measure(bot, name, step)
@@ -183,21 +194,19 @@ def each_measured(
 def checked_laboratory(
     systems: Sequence[Candidate], loading: Loading, laboratory_for: Callable[[Chatbot], Laboratory]
 ) -> Laboratory:
-    """Each is loaded once more for that: what is wrong with the last is told before hours are spent on the first."""
-    found: list[Laboratory] = []
+    """Each is loaded once more for that: what is wrong with the last is told before hours are spent on the first.
+
+    What is wrong with the items is no fault of any of them, and ends it at once.
+    """
+    inform(f"looking whether each of {len(systems)} changes what its model says")
+    first = [loading.load(systems[0].path)]
+    laboratory = laboratory_for(first[0])
 
     def look(named: Candidate) -> None:
-        if found and found[0].harness is None and not loading.has_adapter(named.path):
-            return
-        bot = loading.load(named.path)
-        if not found:
-            found.append(laboratory_for(bot))
-        try:
-            found[0].check(bot)
-        finally:
-            del bot
-            gc.collect()
+        if first:
+            laboratory.check(first.pop())
+        elif laboratory.harness is not None or loading.has_adapter(named.path):
+            laboratory.check(loading.load(named.path))
 
-    inform(f"looking whether each of {len(systems)} changes what its model says")
     check_each(systems, look)
-    return found[0]
+    return laboratory

@@ -13,9 +13,9 @@ from neuralchat.errors import AdapterError
 from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of
 from neuralchat.export.combining import Others, combine, combined_manifest, others_of
 from neuralchat.export.effect import check_export_effect
-from neuralchat.export.merge import ids_to_try
 from neuralchat.export.modelfile import modelfile
 from neuralchat.export.output import check_output, placed_files
+from neuralchat.export.tried_prompts import ids_to_try
 from neuralchat.files import settle_file, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.gguf_text import write_gguf_of

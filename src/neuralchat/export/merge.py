@@ -8,7 +8,6 @@ from shlex import quote
 from typing import Any
 
 from neuralchat.console import put
-from neuralchat.data.general_prompts import measured_prompts
 from neuralchat.data.templates.making import make_template
 from neuralchat.errors import AdapterError, RunDirectoryError
 from neuralchat.export.card import CARD_FILE, card_of_export, manifest_of, portable_manifest, template_facts
@@ -16,12 +15,13 @@ from neuralchat.export.combining import combine, combined_manifest, others_of
 from neuralchat.export.effect import check_export_effect
 from neuralchat.export.output import check_output, placed_files
 from neuralchat.export.python_code import with_neuralchat, without_neuralchat
+from neuralchat.export.tried_prompts import ids_to_try
 from neuralchat.files import settle_file, write_file
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.generation.settings import with_end_tokens
 from neuralchat.inference.gguf_text import checked_template
 from neuralchat.inference.origin import MODEL_CONFIG, Origin, origin_of, origin_of_run
-from neuralchat.models.adapters.merging import TRIED_TOKENS, check_mergeable, measured_merge
+from neuralchat.models.adapters.merging import check_mergeable, measured_merge
 from neuralchat.models.families.architecture import is_encoder_decoder
 from neuralchat.models.quiet import quiet_libraries
 from neuralchat.runs.directory import MANIFEST, json_text
@@ -57,16 +57,6 @@ def merge(options: argparse.Namespace) -> int:
     write_merged(output, origin, whole, bot, manifest, flag=flag)
     put(f"{output} is a whole model; talk to it with: neuralchat chat {quote(str(output))}")
     return 0
-
-
-def ids_to_try(bot: Chatbot) -> list[int]:
-    """General prompts as the model is asked them, one behind the other, as many tokens as it has positions for."""
-    ids: list[int] = []
-    for prompt in measured_prompts():
-        ids += bot.voice.whole_prompt(prompt.turns)
-        if len(ids) >= TRIED_TOKENS:
-            break
-    return ids[: bot.voice.window.limit]
 
 
 def carry_template(bot: Chatbot, manifest: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 # Smaller numbers than of so many digits are none.
 MOST_DIGITS = 9
+# What differs by less, of itself, does so by rounding.
+SAME_END = 1e-9
 
 
 def signed_figure(number: float, digits: int) -> str:
@@ -21,10 +23,22 @@ def signed_figure(number: float, digits: int) -> str:
     return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
+def known_ends(interval: Sequence[float] | None) -> Sequence[float] | None:
+    """None where an interval says nothing: without an end, or with one end alone since all that was measured is alike.
+
+    >>> known_ends((0.1, 0.2)), known_ends((-math.inf, 0.2)), known_ends((0.3, 0.1 + 0.2)), known_ends(None)
+    ((0.1, 0.2), None, None, None)
+    """
+    if interval is None or not all(map(math.isfinite, interval)):
+        return None
+    return None if math.isclose(*interval, rel_tol=SAME_END) else interval
+
+
 def difference_text(
     difference: float, interval: Sequence[float] | None, confidence: float | None, *, share: bool, digits: int
 ) -> str:
-    """`interval`: None or without ends where nothing is known; `confidence`: None where it is told elsewhere.
+    """`interval`: None or one that says nothing (`known_ends`) where none is known; `confidence`: None where it is
+    told elsewhere.
 
     >>> difference_text(0.1, (0.02, 0.18), 0.96, share=True, digits=1)
     '+10.0 points (+2.0 to +18.0, 96 %)'
@@ -33,12 +47,12 @@ def difference_text(
     """
     factor, unit = (100, " points") if share else (1, "")
     told = f"{signed_figure(factor * difference, digits)}{unit}"
-    if interval is None:
-        return told
     level = "" if confidence is None else level_text(confidence)
-    if not all(map(math.isfinite, interval)):
-        return f"{told} (too few for an interval{level and f' of {level}'})"
-    low, high = (signed_figure(factor * end, digits) for end in interval)
+    ends = known_ends(interval)
+    if ends is None:
+        too_few = interval is not None and not all(map(math.isfinite, interval))
+        return f"{told} (too few for an interval{level and f' of {level}'})" if too_few else told
+    low, high = (signed_figure(factor * end, digits) for end in ends)
     return f"{told} ({low} to {high}{level and f', {level}'})"
 
 

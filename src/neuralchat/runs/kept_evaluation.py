@@ -28,7 +28,9 @@ class KeptFigure:
     """One measure of a run, and of its base model where that was asked too.
 
     `part`: what was asked; `file`: the name of a file of questions, else empty. `share`: answers that are counted, from
-    0 to 1. `interval`: of `difference`, of 95 %; `says`: better, worse, more, fewer, or that none can be seen.
+    0 to 1. `interval`: of `difference`, of `confidence` (None where an older version kept it: 95 %), and None where
+    nothing is known; `before_interval` and `after_interval`: of 95 %. `says`: better, worse, more, fewer, or that none
+    can be seen.
     """
 
     part: str
@@ -69,14 +71,15 @@ def figures_of_card(figures: Sequence[KeptFigure]) -> list[KeptFigure]:
     return [figure for figure in figures if figure.source in chosen]
 
 
-def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> str | None:
-    """Beside those of other questions; why some could not be, None where all were.
+def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> list[str]:
+    """Beside those of other questions; what was not kept and why, a text for each set of them or one for all.
 
     Each set of questions has its latest figures, but a trial does not take the place of an evaluation.
     """
     file = run / EVALUATION
+    where = f"beside {run} for its model card"
     if reason := why_unwritable(file):
-        return reason
+        return [f"the figures are not kept {where}: {reason}"]
     earlier, asked = kept_evaluation(run), questions_by_set(figures)
     larger = {
         source: count
@@ -84,20 +87,20 @@ def keep_evaluation(run: Path, figures: Sequence[KeptFigure]) -> str | None:
         if asked.get(source, TRIAL_QUESTIONS) < TRIAL_QUESTIONS <= count
     }
     trials = [
-        f"{asked[source]} questions ({source[1] or source[0]}) are a trial, the figures of {count} stay"
+        f"{asked[source]} questions ({source[1] or source[0]}) are a trial: the figures of {count} stay {where}"
         for source, count in larger.items()
     ]
     figures = [figure for figure in figures if figure.source not in larger]
     if not figures:
-        return "; ".join(trials) or None
+        return trials
     new = {figure.source for figure in figures}
     found = [*(figure for figure in earlier if figure.source not in new), *figures][-MOST_FIGURES:]
     try:
         kept = {"manifest_sha256": file_sha256(run / MANIFEST), "figures": [asdict(figure) for figure in found]}
         write_file(file, json_text(kept))
     except OSError as error:
-        return system_reason(error)
-    return "; ".join(trials) or None
+        return [*trials, f"the figures are not kept {where}: {system_reason(error)}"]
+    return trials
 
 
 def kept_evaluation(run: Path) -> list[KeptFigure]:

@@ -12,7 +12,7 @@ import yaml
 from neuralchat.console.terminal import visible
 from neuralchat.runs.differences import difference_text, probability, share_text
 from neuralchat.runs.directory import MANIFEST
-from neuralchat.runs.kept_evaluation import TRIAL_QUESTIONS, KeptFigure, figures_of_card
+from neuralchat.runs.kept_evaluation import TRIAL_QUESTIONS, KeptFigure, figures_of_card, questions_by_set
 from neuralchat.secrets import without_remembered
 
 # What Markdown, or the HTML in it, would take for more than text.
@@ -188,7 +188,11 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
     if not figures:
         return []
     shown = figures_of_card(figures)
-    trials = "" if len(shown) == len(figures) else f" Sets of fewer than {TRIAL_QUESTIONS} questions are left out."
+    trials = ""
+    if len(shown) < len(figures):
+        trials = f" Sets of fewer than {TRIAL_QUESTIONS} questions are left out."
+        if max(questions_by_set(shown).values()) < TRIAL_QUESTIONS:
+            trials = f" All sets have fewer than {TRIAL_QUESTIONS} questions; the largest is shown."
     lines = [
         "",
         "## Evaluation",

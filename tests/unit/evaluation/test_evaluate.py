@@ -189,7 +189,7 @@ def test_flags_that_cannot_be_are_told_together(run_evaluate: Evaluate) -> None:
     for text in (
         "--general is -1; allowed is 0 or more, or 'all'",
         "--max_questions is 0; allowed is 1 or more",
-        "--detect is 0; allowed is above 0 and at most 100 points",
+        "--detect is 0; allowed is 0.01 to 100 points",
         "--output . is a directory",
         "--report no/page.html: the directory no does not exist",
     ):

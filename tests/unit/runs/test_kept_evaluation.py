@@ -28,30 +28,31 @@ def run(tmp_path: Path) -> Path:
 def test_each_set_of_questions_has_its_latest_figures(run: Path) -> None:
     assert kept_evaluation(run) == []
     old, general, of_file = figure(after=0.5), figure("general"), figure("questions", "q.json", interval=None)
-    assert keep_evaluation(run, [old]) is None
-    assert keep_evaluation(run, [general, of_file]) is None
-    assert keep_evaluation(run, [figure()]) is None
+    assert keep_evaluation(run, [old]) == []
+    assert keep_evaluation(run, [general, of_file]) == []
+    assert keep_evaluation(run, [figure()]) == []
     assert kept_evaluation(run) == [general, of_file, figure()]
 
 
 def test_a_trial_does_not_take_the_place_of_an_evaluation(run: Path) -> None:
     """Neither of the same questions, where it is told, nor on a card."""
     whole, trial, other = figure(), figure(questions=3, after=0.0), figure("questions", "t.json", questions=2)
-    assert keep_evaluation(run, [other, trial]) is None
+    assert keep_evaluation(run, [other, trial]) == []
     assert figures_of_card(kept_evaluation(run)) == [trial]
-    assert keep_evaluation(run, [whole]) is None
+    assert keep_evaluation(run, [whole]) == []
     told = keep_evaluation(run, [trial, figure("general", questions=19)])
-    assert told == "3 questions (held out) are a trial, the figures of 45 stay"
+    # Of that set alone: the other one was kept.
+    assert told == [f"3 questions (held out) are a trial: the figures of 45 stay beside {run} for its model card"]
     assert kept_evaluation(run) == [other, whole, figure("general", questions=19)]
     assert figures_of_card(kept_evaluation(run)) == [whole]
     # An evaluation takes the place of a larger one.
-    assert keep_evaluation(run, [figure(questions=20)]) is None
+    assert keep_evaluation(run, [figure(questions=20)]) == []
     assert figures_of_card(kept_evaluation(run)) == [figure(questions=20)]
 
 
 def test_a_measure_of_some_questions_is_no_trial(run: Path) -> None:
     found = [figure(), figure(measure="numbers", questions=4)]
-    assert keep_evaluation(run, found) is None
+    assert keep_evaluation(run, found) == []
     assert figures_of_card(kept_evaluation(run)) == found
 
 
@@ -85,10 +86,12 @@ def test_what_is_no_such_file_is_nothing(text: str, run: Path) -> None:
 
 def test_why_nothing_could_be_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "why_unwritable", lambda path: f"no permission to write to {path.parent}")
-    assert keep_evaluation(run, [figure()]) == f"no permission to write to {run}"
+    why = f"the figures are not kept beside {run} for its model card: no permission to write to {run}"
+    assert keep_evaluation(run, [figure()]) == [why]
     assert not (run / "evaluation.json").exists()
 
 
 def test_a_run_that_is_gone_meanwhile_is_told(run: Path) -> None:
     (run / "neuralchat.json").unlink()
-    assert keep_evaluation(run, [figure()]) == "No such file or directory"
+    why = f"the figures are not kept beside {run} for its model card: No such file or directory"
+    assert keep_evaluation(run, [figure()]) == [why]

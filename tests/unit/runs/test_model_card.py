@@ -94,6 +94,20 @@ def test_the_figures_of_an_evaluation_are_a_table() -> None:
     assert "Sets of fewer than 20 questions are left out." in card
 
 
+def test_what_a_card_says_of_trials_is_so() -> None:
+    few = [
+        KeptFigure(part="questions", file=name, measure="right answers", questions=count, share=True, after=0.5)
+        for name, count in (("ten.json", 10), ("five.json", 5))
+    ]
+    card = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=few)
+    assert "ten.json, 10" in card
+    assert "five.json" not in card
+    assert "are left out" not in card
+    assert "All sets have fewer than 20 questions; the largest is shown." in card
+    alone = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=few[:1])
+    assert "fewer than" not in alone
+
+
 def test_the_licence_of_the_base_model_and_the_data() -> None:
     written = manifest("org/model") | {
         "data": {"train_fingerprint": "af5cd3521e6be8f8", "counts": {"train": {"examples": 1080}}}

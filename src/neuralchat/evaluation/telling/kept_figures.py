@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from neuralchat.evaluation.items import QUESTIONS
 from neuralchat.evaluation.statistics import Interval
 from neuralchat.evaluation.systems import Candidate
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome
+from neuralchat.runs.differences import known_ends
 from neuralchat.runs.directory import MANIFEST
 from neuralchat.runs.kept_evaluation import KeptFigure, keep_evaluation
 
@@ -25,8 +25,8 @@ def keep_figures(systems: Sequence[Candidate], outcome: EvaluationOutcome, quest
         if system.step is not None or not (run / MANIFEST).is_file():
             continue
         figures = [figure for part in outcome.parts for figure in part_figures(part, system.name, questions)]
-        if figures and (reason := keep_evaluation(run, figures)) is not None:
-            note(f"the figures are not kept beside {run} for its model card: {reason}")
+        for text in keep_evaluation(run, figures) if figures else ():
+            note(text)
 
 
 def part_figures(part: PartOutcome, name: str, questions: str | None) -> Iterator[KeptFigure]:
@@ -44,7 +44,7 @@ def part_figures(part: PartOutcome, name: str, questions: str | None) -> Iterato
                 before=row.before,
                 after=row.after,
                 difference=row.difference,
-                interval=row.interval if all(map(math.isfinite, row.interval)) else None,
+                interval=row.interval if known_ends(row.interval) else None,
                 confidence=row.confidence,
                 adjusted_p=row.adjusted_p,
                 before_interval=kept_interval(row.before_interval, row.share),

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score
+from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score, clusters_of
 from neuralchat.evaluation.items import Item
-from neuralchat.evaluation.statistics import Interval, bootstrap, effective_number, wilson
+from neuralchat.evaluation.statistics import Interval, interval_of
+from neuralchat.runs.differences import known_ends
 
 
 class Mean(NamedTuple):
@@ -25,12 +26,8 @@ class Mean(NamedTuple):
 def mean_of(measure: Measure, score: Score, items: Sequence[Item]) -> Mean:
     places = sorted(score.values)
     values, weights = ([by[place] for place in places] for by in (score.values, score.weights))
-    keys = [items[place].cluster for place in places]
-    clusters = None if None in keys else keys
-    if measure.share:
-        n = effective_number(values, clusters)
-        return Mean(measure.title, score.mean, True, wilson(score.mean * n, n))
-    return Mean(measure.title, score.mean, False, bootstrap(values, weights, clusters))
+    interval = interval_of(values, weights, clusters_of(items, places), share=measure.share)
+    return Mean(measure.title, score.mean, measure.share, interval)
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,10 @@ class Side:
         """(title, figure) of each measure, with its interval of 95 %."""
         found = []
         for name, (title, mean, share, interval) in self.means.items():
-            if share:
-                text = f"{mean:.0%} ({' to '.join(f'{end:.0%}' for end in interval)})"
-            else:
-                text = f"{mean:.3f}"
-                # One question, or all alike, tell no interval.
-                if all(map(math.isfinite, interval)) and interval.low < interval.high:
-                    text += f" ({' to '.join(f'{end:.3f}' for end in interval)})"
+            form = ".0%" if share else ".3f"
+            text = f"{mean:{form}}"
+            if (ends := known_ends(interval)) is not None:
+                text += f" ({' to '.join(f'{end:{form}}' for end in ends)})"
             if name == LOSS:
                 text += f", perplexity {perplexity(mean):.2f}"
             found.append((title, text))
@@ -179,12 +173,8 @@ class EvaluationOutcome:
 
 
 def row_as_json(row: Compared) -> dict[str, Any]:
+    """An interval of which nothing is known is null."""
     return {name: known_ends(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()}
-
-
-def known_ends(interval: Sequence[float]) -> Sequence[float] | None:
-    """JSON knows no infinity: an interval of which nothing is known is null."""
-    return interval if all(map(math.isfinite, interval)) else None
 
 
 def figure_text(number: float) -> str:

@@ -10,13 +10,14 @@ from neuralchat.console.terminal import visible
 from neuralchat.evaluation.comparison import LOSS, NO_DIFFERENCE, Compared
 from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
+from neuralchat.evaluation.scoring.scorers import RIGHT
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
 from neuralchat.evaluation.telling.terminal_tables import difference, measures_text, number_asked, strength, values
 from neuralchat.runs.differences import probability
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
-RIGHT, SIMILAR = "right", "rouge_l"
+SIMILAR = "rouge_l"
 # Other parts are tasks of the harness.
 WHAT_IS_ASKED = {QUESTIONS: "questions", HELD_OUT: "held-out records", GENERAL: "general questions"}
 # Of systems in the title of the page.
@@ -162,7 +163,7 @@ def curves_of(part: PartOutcome) -> list[tuple[str, str]]:
         return []
     base = [side for side in part.sides if side.is_base]
     found = []
-    for name in dict.fromkeys((*list(steps[0].means)[:1], RIGHT, LOSS)):
+    for name in dict.fromkeys((*list(steps[0].means)[:1], RIGHT.name, LOSS)):
         points = [
             (float(side.system.step or 0), side.means[name].mean) for side in (*base[:1], *steps) if name in side.means
         ]
@@ -178,7 +179,7 @@ def groups_of(part: PartOutcome) -> list[dict[str, Any]]:
     first = pair[0] if (pair := part.last_pair()) is not None else last
     places = [place for place in range(len(part.items)) if place in last.system.answers]
     places.sort(key=lambda place: badness(place, first, last), reverse=True)
-    before, after = first.scores.get(RIGHT), last.scores.get(RIGHT)
+    before, after = first.scores.get(RIGHT.name), last.scores.get(RIGHT.name)
     if before is None or after is None:
         return [{"title": "all answers", "samples": [sample_of(part, place) for place in places]}]
     groups: dict[str, list[int]] = {title: [] for title in GROUPS.values()}
@@ -210,7 +211,7 @@ def sample_of(part: PartOutcome, place: int) -> dict[str, Any]:
         answer = side.system.answers.get(place)
         if answer is None:
             continue
-        right = side.scores.get(RIGHT, {}).get(place)
+        right = side.scores.get(RIGHT.name, {}).get(place)
         answers.append(
             {
                 "name": side.system.name,

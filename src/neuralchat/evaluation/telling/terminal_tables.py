@@ -108,9 +108,7 @@ def value(row: Compared, number: float, interval: Interval) -> str:
 
 def difference(row: Compared) -> str:
     digits = 1 if row.share or row.measure == "tokens" else 3
-    # All alike, means have no interval that says anything.
-    interval = row.interval if row.share or row.differing else None
-    return difference_text(row.difference, interval, row.confidence, share=row.share, digits=digits)
+    return difference_text(row.difference, row.interval, row.confidence, share=row.share, digits=digits)
 
 
 def strength(row: Compared, detect: float) -> str:
