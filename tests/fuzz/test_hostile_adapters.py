@@ -112,6 +112,14 @@ def test_adapter_weights_that_are_not_finite(copy: Callable, value: float) -> No
         load(run)
 
 
+def test_adapter_of_a_training_that_diverged(copy: Callable) -> None:
+    """Each number is finite, what comes of them is not; the base model is not to blame."""
+    run = copy("lora")
+    edit_weights(run / "adapter_model.safetensors", lambda weights: [w.fill_(1e30) for w in weights.values()])
+    with pytest.raises(ModelError, match=r"with the adapter of .* not finite; the training of the adapter"):
+        load(run)
+
+
 def test_adapter_without_weights(copy: Callable) -> None:
     run = copy("lora")
     edit_weights(run / "adapter_model.safetensors", dict.clear)

@@ -90,7 +90,12 @@ def load(
         model = with_adapter(model, origin.directory, len(tokenizer))
     if origin.bits is not None and not keep_bits:
         write_out_for_answers(model, origin.bits)
-    check_finite(model, source.name)
+    if adapter is None:
+        check_finite(model, f"model '{source.name}'", "its weights or config.json are damaged")
+    else:
+        # The base model's own weights were looked at when they were read.
+        blamed = "the training of the adapter has diverged, or its files are damaged"
+        check_finite(model, f"model '{source.name}' with the adapter of {origin.directory}", blamed)
     return model.eval(), tokenizer, parts.template
 
 
@@ -212,15 +217,15 @@ def with_adapter(model: Any, run: Path, tokens: int) -> Any:
 
 
 @torch.inference_mode()
-def check_finite(model: Any, name: str) -> None:
+def check_finite(model: Any, name: str, cause: str) -> None:
     """Raise ModelError where one token gives scores that are not finite: then every answer would be chance."""
     base = base_model_of(model)
     ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
     decoder = {"decoder_input_ids": ids} if is_encoder_decoder(base.config) else {}
-    with user_errors(f"model '{name}'"):
+    with user_errors(name):
         scores = base.eval()(input_ids=ids, **decoder).logits
     if not bool(torch.isfinite(scores).all()):
-        raise ModelError(f"model '{name}' gives scores that are not finite; its weights or config.json are damaged")
+        raise ModelError(f"{name} gives scores that are not finite; {cause}")
 
 
 def write_out_for_answers(model: Any, bits: int) -> None:
