@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from neuralchat.config.methods import trained_file
 from neuralchat.console import note, put
 from neuralchat.errors import AdapterError, ArgumentsError, problem_list
+from neuralchat.export.effect import SO_COMBINED, check_adapter_effect
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.loading import checked_weights, knows_base
 from neuralchat.inference.origin import Origin, mapping_in, origin_of
@@ -96,6 +98,10 @@ def others_of(options: argparse.Namespace, origin: Origin) -> Others | None:
     ]
     if problems:
         raise AdapterError(problem_list("these adapters cannot be combined:", problems))
+    for each in (origin, *others):
+        if each.directory is not None:
+            weights = each.directory / trained_file("lora")
+            check_adapter_effect(each.name, weights, SO_COMBINED, allowed=options.allow_no_effect)
     for other in others:
         if other.bits != origin.bits and "adapter" not in (origin.kind, other.kind):
             note(

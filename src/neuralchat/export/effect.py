@@ -14,6 +14,7 @@ from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.effect import check_effect
 
 SO = "what is written would be the base model under another name (--allow_no_effect writes it)"
+SO_COMBINED = "the others are combined with nothing (--allow_no_effect does it all the same)"
 # LoRA multiplies what it adds by these, which begin as zeros; its other matrix has no effect by itself.
 FACTORS, OTHER_FACTORS = ("lora_B", "lora_embedding_B"), ("lora_A", "lora_embedding_A")
 
@@ -24,13 +25,16 @@ def check_export_effect(bot: Chatbot, *, allowed: bool) -> None:
         with_note(lambda: check_effect(bot, [], SO), allowed=allowed)
 
 
-def check_adapter_effect(name: str, weights: Path, *, allowed: bool) -> None:
-    """The same from the file of an adapter, where no model is loaded. What is not LoRA alone is taken as it is."""
+def check_adapter_effect(name: str, weights: Path, so: str = SO, *, allowed: bool) -> None:
+    """The same from the file of an adapter, where no model is loaded. What is not LoRA alone is taken as it is.
+
+    `so`: what would follow, as a clause.
+    """
 
     def check() -> None:
         if is_lora_of_zeros(weights):
             raise AdapterError(
-                f"the adapter of {name} has no effect: all that it would add is zero, so that {SO}. Is it the run that "
+                f"the adapter of {name} has no effect: all that it would add is zero, so that {so}. Is it the run that "
                 "was meant, and did its training take a step?"
             )
 

@@ -172,6 +172,33 @@ def test_adapters_that_do_not_belong_together_are_all_told(other: Path, tmp_path
     assert "strange was trained on another base model" in told
 
 
+@pytest.mark.parametrize("place", ["own", "other"])
+def test_an_adapter_of_zeros_is_no_ingredient(place: str, tmp_path: Path) -> None:
+    zeros = tmp_path / "zeros"
+    shutil.copytree(RUN, zeros)
+    weights = load_file(zeros / "adapter_model.safetensors")
+    save_file(
+        {name: torch.zeros_like(w) if "lora_B" in name else w for name, w in weights.items()},
+        zeros / "adapter_model.safetensors",
+    )
+    own, beside = (zeros, RUN) if place == "own" else (RUN, zeros)
+    words = [
+        "export",
+        str(own),
+        "--base_model",
+        str(MODEL),
+        "--merge",
+        str(tmp_path / "out"),
+        "--with",
+        f"{beside}=0.5",
+    ]
+    with pytest.raises(AdapterError, match=r"the adapter of .*zeros has no effect: .* combined with nothing"):
+        export(make_parser().parse_args(words))
+    assert not (tmp_path / "out").exists()
+    assert export(make_parser().parse_args([*words, "--allow_no_effect"])) == 0
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
 def test_with_belongs_to_whole_models(tmp_path: Path) -> None:
     told = ["export", str(RUN), "--adapter", str(tmp_path / "a"), "--with", "x=1"]
     with pytest.raises(ArgumentsError, match="--with belongs to --merge and --gguf"):
