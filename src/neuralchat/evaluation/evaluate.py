@@ -349,3 +349,6 @@ def tell_right(part: PartOutcome) -> None:
         verb = "state the right fact" if only_facts else "are right"
         sure = share_text(count / len(right), last.means["right"].interval)
         put(f"{count} of {len(right)} {what}{of_whom(part)} {verb} ({sure} with 95 % confidence)")
+        cut = sum(not value and not last.system.answers[place].finished for place, value in right.items())
+        if cut:
+            put(f"of the others, cut off before their end: {cut}; a larger --max_new_tokens lets answers end")

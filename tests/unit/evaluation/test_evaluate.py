@@ -289,3 +289,12 @@ def test_a_disk_that_fills_up_costs_no_figure(
     assert capsys.readouterr().out.endswith("1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n")
     assert page.exists()
     assert not output.exists()
+
+
+def test_wrong_answers_that_were_cut_off_are_counted(run_evaluate: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run_evaluate(QUESTIONS, ["it is 8", ""], ["no", ""])
+    assert capsys.readouterr().out.endswith(
+        "of the others, cut off before their end: 1; a larger --max_new_tokens lets answers end\n"
+    )
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "é"])
+    assert "cut off" not in capsys.readouterr().out
