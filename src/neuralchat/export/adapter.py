@@ -60,7 +60,8 @@ def shared_config(origin: Origin) -> dict[str, Any]:
     base = origin.source.name
     if (name := name_elsewhere(base)) != base:
         note(f"the base model was a directory, {base}; the adapter names it '{name}', as it may be called elsewhere")
-        config["base_model_name_or_path"] = name
+    # Also where --base_model names another than the file does, which may be a place of this machine.
+    config["base_model_name_or_path"] = name
     return config
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,24 @@ def check_what_it_says_of_itself(whole: Path) -> None:
 def test_what_does_not_go_together(words: list[str], error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         export(options(*words))
+
+
+def test_a_base_model_that_is_named_anew_leaves_no_path_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(RUN, run)
+    config = json.loads((run / "adapter_config.json").read_text())
+    (run / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/home/secret/model"}))
+    # Its name is what others may call it, as that of a fetched model is.
+    monkeypatch.chdir(MODEL.parent)
+    words = ["export", str(run), "--base_model", MODEL.name, "--adapter", str(tmp_path / "shared")]
+    assert export(make_parser().parse_args(words)) == 0
+    for path in (tmp_path / "shared").glob("*[nd]"):
+        assert "/home/secret" not in path.read_text()
+    assert (
+        json.loads((tmp_path / "shared" / "adapter_config.json").read_text())["base_model_name_or_path"] == MODEL.name
+    )
 
 
 def test_a_base_model_has_no_adapter_to_export(tmp_path: Path) -> None:
