@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,29 @@ def look_at_surroundings() -> None:
         raise NeuralChatError(
             f"the working directory cannot be used ({error.strerror}): it was deleted or replaced; cd to another"
         ) from error
+    look_at_threads()
+
+
+def look_at_threads() -> None:
+    """Raise NeuralChatError where too few threads can be started: libraries end as Ctrl-C does then, or panic."""
+    is_over = threading.Event()
+    # A thread per core each for numpy, tokenizers and torch. Where there are many cores, variables can give them fewer.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number = 3 * min(cores, 16)
+    threads = [threading.Thread(target=is_over.wait, daemon=True) for _ in range(number)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        raise NeuralChatError(
+            f"no {number} threads can be started: this user's processes and threads are as many as are allowed; "
+            "raise the limit (ulimit -u, or the pids of a container), or end other processes"
+        ) from error
+    finally:
+        is_over.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
 
 
 def refusal_told(refused: OSError) -> NeuralChatError:

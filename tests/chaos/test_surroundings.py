@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -182,6 +183,20 @@ def test_a_start_from_a_deleted_directory_is_told(place: Place, verb: list[str])
 
     assert run_forked(verb, place.directory, place.log, prepare) == 2
     assert "the working directory cannot be used (No such file or directory)" in place.log.read_text()
+
+
+@pytest.mark.parametrize("verb", ["finetune", "show"])
+def test_a_limit_of_threads_is_told(place: Place, verb: str) -> None:
+    """As for `ulimit -u`, which does not hold for root: numpy ended the process with "interrupted"."""
+
+    def no_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def prepare() -> None:
+        threading.Thread.start = no_more  # type: ignore[method-assign]
+
+    assert run_forked([verb, "x"], place.directory, place.log, prepare) == 2
+    assert "threads can be started: this user's processes and threads are as many as" in place.log.read_text()
 
 
 def test_a_closed_terminal_saves_as_sigterm_does(place: Place, expected: Result) -> None:
