@@ -19,10 +19,10 @@ from support.teachers.scripted_teacher import answer_to
 from neuralchat.cli import main
 from neuralchat.data.records import Turn
 from neuralchat.data_tools.generating.teaching.exchange import TeacherReply
-from neuralchat.data_tools.generating.teaching.local_teacher import LocalReply
+from neuralchat.data_tools.generating.teaching.local_teacher import LocalReply, LocalTeacher
 from neuralchat.errors import ArgumentsError
 from neuralchat.inference.chatbot import Chatbot
-from neuralchat.inference.engine.interface import Ended, Request
+from neuralchat.inference.engine.interface import Ended, Event, Request
 from neuralchat.inference.sampling import Sampling
 
 END = 0
@@ -54,7 +54,6 @@ class ScriptedModel:
 
     def __init__(self, before_answer: Callable[[ScriptedModel, int], Iterator[float]] | None = None) -> None:
         self.begun = 0
-        self.over = 0
         self.before_answer = before_answer
         self.engine = ScriptedEngine(None, names=("base", "model-1"))
         self.engine.say = self.say
@@ -79,7 +78,6 @@ class ScriptedModel:
         if self.before_answer is not None:
             yield from self.before_answer(self, number)
         yield from map(ord, answer_to("".join(map(chr, request.prompt_ids))))
-        self.over += 1
         yield END
 
 
@@ -145,14 +143,44 @@ def test_what_has_been_computed_when_it_is_stopped_is_not_computed_again(
 
     undisturbed, stopped = tmp_path / "undisturbed.jsonl", tmp_path / "stopped.jsonl"
     assert generate(monkeypatch, ScriptedModel(), undisturbed) == 0
-    model = ScriptedModel(stop_when_others_are_over)
-    assert generate(monkeypatch, model, stopped) == 130
+    over, hear = [], LocalReply.hear
+
+    def hear_and_count(reply: LocalReply, event: Event) -> None:
+        if isinstance(event, Ended) and event.reason == "stop":
+            over.append(reply.number)
+        hear(reply, event)
+
+    monkeypatch.setattr(LocalReply, "hear", hear_and_count)
+    assert generate(monkeypatch, ScriptedModel(stop_when_others_are_over), stopped) == 130
     kept = len(replies_in(stopped))
-    assert kept == model.over
+    assert sorted(over) == sorted(reply["reply"] for reply in replies_in(stopped))
+    assert kept > 0
     again = ScriptedModel()
     assert generate(monkeypatch, again, stopped) == 0
     assert stopped.read_bytes() == undisturbed.read_bytes()
     assert len(again.engine.tickets) <= len(replies_in(stopped)) - kept
+
+
+@pytest.mark.parametrize("moment", ["taken", "closing"])
+def test_an_answer_that_ends_about_when_it_is_stopped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Ctrl-C came after an answer was taken from the queue and before it was written down, or as the engine closed."""
+    model, output = ScriptedModel(), tmp_path / "a.jsonl"
+    settle, over = LocalTeacher.settle, []
+
+    def settle_or_stop(teacher: LocalTeacher, reply: LocalReply) -> None:
+        over.append(reply.number)
+        if len(over) == 1:
+            if moment == "closing":
+                # Not before the teacher closes the engine does it end.
+                teacher.resources.callback(reply.hear, reply.heard.pop())
+            raise KeyboardInterrupt
+        settle(teacher, reply)
+
+    monkeypatch.setattr(LocalTeacher, "settle", settle_or_stop)
+    assert generate(monkeypatch, model, output) == 130
+    assert over[0] in [reply["reply"] for reply in replies_in(output)]
 
 
 def test_a_request_whose_answer_fails_is_left_out_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

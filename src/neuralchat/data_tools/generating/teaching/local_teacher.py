@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import queue
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,9 @@ class LocalReply:
     def done(self) -> bool:
         return self.reply is not None or self.failure is not None
 
+    def has_ended_whole(self) -> bool:
+        return bool(self.heard) and isinstance(self.heard[-1], Ended) and self.heard[-1].reason in ("stop", "length")
+
     def hear(self, event: Event) -> None:
         """Called by a thread of the engine."""
         self.heard.append(event)
@@ -57,7 +60,9 @@ class LocalTeacher:
     ) -> None:
         self.bot, self.name, self.sampling = bot, name, sampling
         self.journal, self.spending = journal, spending
-        # Answers that have ended and are not in the journal yet.
+        # Asked for, and not in the journal yet: Ctrl-C can come between any two steps of what is done with an answer.
+        self.on_way: dict[int, LocalReply] = {}
+        # Those of them that have ended.
         self.over: queue.SimpleQueue[LocalReply] = queue.SimpleQueue()
         self.most_on_way = most_on_way
         self.resources = ExitStack()
@@ -68,13 +73,13 @@ class LocalTeacher:
         return self.resources.enter_context(self.bot.many(self.most_on_way))
 
     def close(self) -> None:
-        """What is half computed is left."""
+        """What is half computed is left; what has ended until the engine is closed is kept."""
         try:
-            with suppress(queue.Empty):
-                while True:
-                    self.settle(self.over.get_nowait())
-        finally:
             self.resources.close()
+        finally:
+            for reply in list(self.on_way.values()):
+                if reply.has_ended_whole():
+                    self.settle(reply)
 
     def submit(self, number: int, key: str, request: TeacherRequest, processed: int) -> LocalReply:
         reply = LocalReply(self, number, (request.most_prompt_tokens, request.answer_tokens))
@@ -86,6 +91,7 @@ class LocalTeacher:
         try:
             prompt = self.bot.prompt([Turn("user", request.prompt)], sampling)
             reply.asked = self.bot.engine_request(self.engine, prompt, sampling)
+            self.on_way[number] = reply
             self.engine.submit(reply.asked, reply.hear)
         except (ArgumentsError, TemplateError) as error:
             self.keep(reply, TeacherReply("", problem=str(error)))
@@ -98,6 +104,7 @@ class LocalTeacher:
             ids, finished = whole_answer(reply.asked, reply.heard)
         except AnswerFailedError as error:
             reply.failure = error
+            del self.on_way[reply.number]
             self.journal.failed(reply.number, str(error), may_be_paid=False)
             self.spending.settle(reply.bound, None)
             return
@@ -108,6 +115,7 @@ class LocalTeacher:
         # On the disk before anybody makes something of it.
         self.journal.replied(reply.number, said)
         self.spending.settle(reply.bound, (said.prompt_tokens, said.answer_tokens))
+        self.on_way.pop(reply.number, None)
         reply.reply = said
 
 
