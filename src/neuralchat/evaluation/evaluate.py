@@ -50,8 +50,10 @@ def evaluate(options: argparse.Namespace) -> int:
     measured = list(each_measured(systems, loading, laboratory_for, compare=not options.tuned_only))
     try:
         more = own.scorers(every_answer(parts, measured)) if own is not None else []
+        length = sampling.max_new_tokens
         found = [
-            part_outcome(n, items, measures_for(items, more), measured, options, judge) for n, items in parts.items()
+            part_outcome(n, items, measures_for(items, more), measured, options, judge, max_new_tokens=length)
+            for n, items in parts.items()
         ]
         outcome = EvaluationOutcome(options.detect / 100, [*found, *harness_outcomes(harness, measured, options)])
     except Exception:

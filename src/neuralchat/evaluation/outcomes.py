@@ -35,7 +35,9 @@ def part_outcome(
     measures: Sequence[Measure],
     measured: SystemPairs,
     options: argparse.Namespace,
-    judge: Judge | None,
+    judge: Judge | None = None,
+    *,
+    max_new_tokens: int | None = None,
 ) -> PartOutcome:
     pairs = pairs_of_systems(measured, name, along=options.checkpoints)
     return PartOutcome(
@@ -49,6 +51,7 @@ def part_outcome(
             detect=options.detect / 100,
             of_pair=lambda first, second: opinion_of(judge, items, first, second),
         ),
+        max_new_tokens=max_new_tokens,
     )
 
 
@@ -92,12 +95,12 @@ def harness_outcomes(
     measured: SystemPairs,
     options: argparse.Namespace,
 ) -> list[PartOutcome]:
-    """A part for each task. No judge: the harness has scores of its own."""
+    """A part for each task. No judge: the harness has scores of its own, and lengths of answers too."""
     if harness is None:
         return []
     found = []
     for name, items in harness.items.items():
         systems = [system[name] for pair in measured for system in pair if system is not None]
         measures = harness_measures(harness.loaded["tasks"][name], systems)
-        found.append(part_outcome(name, items, measures, measured, options, None))
+        found.append(part_outcome(name, items, measures, measured, options))
     return found

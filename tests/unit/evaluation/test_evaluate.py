@@ -55,9 +55,13 @@ def test_alternatives_of_a_wrong_answer_are_shown(run_evaluate: Evaluate, capsys
 
 def test_figures_and_answers_are_written(run_evaluate: Evaluate, tmp_path: Path) -> None:
     output = tmp_path / "answers.json"
-    run_evaluate(QUESTIONS, ["it is 8", "é"], ["no", "é"], "--output", str(output))
+    page = tmp_path / "page.html"
+    words = ["--output", str(output), "--report", str(page), "--max_new_tokens", "7"]
+    run_evaluate(QUESTIONS, ["it is 8", "é"], ["no", "é"], *words)
     assert "é" in output.read_text(encoding="utf-8")
     part = json.loads(output.read_text(encoding="utf-8"))["parts"][0]
+    assert part["max_new_tokens"] == 7
+    assert "Answers of at most 7 tokens" in page.read_text(encoding="utf-8")
     assert [system["name"] for system in part["systems"]] == ["base", "run"]
     assert part["systems"][1]["scores"]["right"] == 0.5
     assert part["systems"][1]["perplexity"] > 1

@@ -77,12 +77,16 @@ class KindOutcome:
 
 @dataclass(frozen=True)
 class PartOutcome:
-    """What was found on one set of items. `sides`: base models first, then the systems in the order of the command."""
+    """What was found on one set of items. `sides`: base models first, then the systems in the order of the command.
+
+    `max_new_tokens`: of an answer; None where somebody else asked.
+    """
 
     name: str
     items: Sequence[Item]
     sides: Sequence[Side]
     compared: Sequence[Compared]
+    max_new_tokens: int | None = None
 
     def by_pair(self) -> list[list[Compared]]:
         return [list(rows) for _, rows in groupby(self.compared, key=lambda row: (row.first, row.second))]
@@ -118,6 +122,7 @@ class PartOutcome:
         return {
             "name": self.name,
             "questions": len(self.items),
+            **({} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}),
             "systems": [
                 {
                     "name": side.system.name,

@@ -53,6 +53,7 @@ def part_of_page(part: PartOutcome, detect: float) -> dict[str, Any]:
     return {
         "name": WHAT_IS_ASKED.get(part.name, f"documents of {part.name}"),
         "asked": len(part.items),
+        "max_new_tokens": part.max_new_tokens,
         "title": title_of(part, None if first is None else number_asked(first)),
         "pairs": [pair_of_page(rows, detect) for rows in pairs],
         "figures": part.sides[-1].figures(),
