@@ -23,7 +23,7 @@ from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome
 from neuralchat.evaluation.telling.page import render_evaluation
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.sampling_flags import sampling_of
-from neuralchat.runs.output_files import Input, json_report, page_report, report_problems, write_reports
+from neuralchat.runs.output_files import Input, ReportKind, json_report, page_report, report_problems, write_reports
 
 # No number of questions shows less.
 LEAST_POINTS = 0.01
@@ -139,7 +139,8 @@ def check_flags(options: argparse.Namespace) -> None:
         wrong.append("--judge_model names a model of --judge_url, which is missing")
     if options.checkpoints and len(options.runs) > 1:
         wrong.append(f"--checkpoints follows one run along its training, found {len(options.runs)} runs; name one")
-    wrong += report_problems([("--output", options.output), ("--report", options.report)], inputs_of(options))
+    reports = [("--output", options.output, ReportKind.JSON), ("--report", options.report, ReportKind.PAGE)]
+    wrong += report_problems(reports, inputs_of(options))
     if wrong:
         raise ArgumentsError("\n".join(wrong))
 
