@@ -207,8 +207,10 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
         "## Evaluation",
         "",
         "By `neuralchat eval` of the trained model, its base model asked the same. Shares with intervals of 95 %. "
-        "Differences with the interval and the p that belong to all measures of the same questions together "
-        "(Holm): a difference is claimed where p is below 0.05 and the interval without zero." + earlier + trials,
+        "Adjusted p: how often chance alone would make at least this large a difference were the two truly "
+        "alike, raised because all measures of the same questions are looked at together (Holm). A difference is "
+        "claimed where it is below 0.05, just where the interval of the difference is without zero; everywhere else "
+        "none can be seen." + earlier + trials,
         "",
         "| asked | measure | base model | this one | difference | adjusted p | |",
         "|---|---|---|---|---|---|---|",

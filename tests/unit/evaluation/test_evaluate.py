@@ -87,7 +87,7 @@ def test_questions_without_facts_are_scored_by_their_answers(
     assert "normalised match      0 of 2 (0%, 0 to 66)" in said
     assert "1 of 2 (50%, 9 to 91)" in said
     assert "right answers" not in said
-    assert "2 are few, so that every figure is uncertain" in said
+    assert "2 questions are few: every figure is uncertain" in said
 
 
 def test_bad_questions(run_evaluate: Evaluate) -> None:

@@ -11,7 +11,13 @@ from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL
 from neuralchat.evaluation.scoring.judge import Judge
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome
-from neuralchat.evaluation.telling.terminal_tables import comparison_page, figures_table, number_asked, runs_table
+from neuralchat.evaluation.telling.terminal_tables import (
+    comparison_page,
+    figures_table,
+    number_asked,
+    p_text,
+    runs_table,
+)
 from neuralchat.runs.differences import share_text
 from neuralchat.runs.summary import before_and_after
 
@@ -51,7 +57,8 @@ def tell_parts(outcome: EvaluationOutcome) -> None:
             show_page(Page([f"\n{part.name}: figures of the whole, which have no interval", figures]))
         if len(pairs) > 1:
             chance = f"of pairs that do not differ, about one in twenty seems to; these are {len(pairs)} pairs"
-            show_page(Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), chance]))
+            said = [p_text(pairs[0])] if len(pairs) > MOST_PAIRS else []
+            show_page(Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), *said, chance]))
         if len(pairs) > MOST_PAIRS:
             put("--report FILE.html and --output FILE.json hold the other measures of each pair")
     for part in outcome.parts:

@@ -12,7 +12,7 @@ from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
 from neuralchat.evaluation.scoring.scorers import RIGHT
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
-from neuralchat.evaluation.telling.terminal_tables import difference, measures_text, number_asked, strength, values
+from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, p_text, strength, values
 from neuralchat.runs.differences import probability
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
@@ -89,7 +89,7 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "interval": interval.removesuffix(")"),
         "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
         "alone_p": probability(head.p),
-        "measures": as_sentence(measures_text(rows)),
+        "measures": as_sentence(p_text(rows)),
         "strength": as_sentence(strength(head, detect)),
         "rows": [row_of_page(row) for row in rows],
         "plot": difference_plot([row for row in rows if row.share]),

@@ -13,6 +13,8 @@ from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text
 from neuralchat.runs.differences import difference_text, probability, share_text
 
 FEW_QUESTIONS = 30
+# As `power.POWER` has it.
+FOUND = "4 of 5 such evaluations"
 
 
 def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
@@ -30,7 +32,8 @@ def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
             title,
             *([table] if told else []),
             *([f"the same in both: {same}"] if alike else []),
-            *(text for text in (measures_text(rows), strength(first, detect)) if text),
+            *([p_text(rows)] if told else []),
+            *([said] if (said := strength(first, detect)) else []),
         ]
     )
 
@@ -74,17 +77,19 @@ def number_asked(row: Compared) -> str:
     return questions if row.clusters is None else f"{questions} in {row.clusters} groups"
 
 
-def measures_text(rows: Sequence[Compared]) -> str:
-    """What the words hang on, and which measure is the headline; empty where one alone was looked at."""
+def p_text(rows: Sequence[Compared]) -> str:
+    """What "adjusted p" is, for who has not met one, and which measure is the headline."""
     others, head = len(rows) - 1, rows[0]
+    told = "adjusted p: how often chance alone would make at least this large a difference were the two truly alike"
+    claimed = f"below {ALPHA:g} a difference is claimed, otherwise none can be seen"
     if not others:
-        return ""
+        return f"{told}; {claimed}"
     whose = " (your function)" if head.measure == "run_code" else ""
     share = f"the other {others} share" if others > 1 else "the other has"
     return (
-        f"intervals, p and words are for these {others + 1} measures together (Holm): of the {100 * ALPHA:g} % that "
-        f"may be claimed falsely, the headline, {head.title}{whose}, has {100 * ALPHA * head.weight:g} %, and {share} "
-        "the rest"
+        f"{told}, raised because {others + 1} measures are looked at together (Holm), as the intervals are wider; "
+        f"{claimed}. Of the {100 * ALPHA:g} % of evaluations in which a difference may be claimed that is none, the "
+        f"headline, {head.title}{whose}, has {100 * ALPHA * head.weight:g} %, and {share} the rest"
     )
 
 
@@ -113,26 +118,35 @@ def difference(row: Compared) -> str:
 
 def strength(row: Compared, detect: float) -> str:
     """How small a difference of the headline these questions can show, and how many a given one takes."""
-    text = ""
+    sentences = []
     if row.share and row.needed is not None:
-        changed = row.differing / row.questions
-        text = f"{row.title}: {row.differing or 'none'} of {row.questions} changed; "
+        changed, what = row.differing / row.questions, "questions" if row.clusters is None else "groups"
+        sentences.append(f"{row.title}: the two differ at {row.differing or 'none'} of {row.questions} questions")
+        how_often = "as often"
         if row.visible is None:
-            what = "questions" if row.clusters is None else "groups"
-            text += f"so few {what} can show no difference at all, {100 * detect:g} points take "
+            sentences.append(f"So few {what} cannot show any difference")
+            how_often = f"in {FOUND}"
         else:
-            seen = f"a difference of {100 * row.visible:.0f} points (in 4 of 5 evaluations)"
-            text += (
-                f"where as many do, {row.questions} questions show {seen}"
-                if row.visible <= changed
-                else (f"only where more do can {row.questions} questions show any, {seen}")
+            found = (
+                f"a real difference of {points_text(row.visible)} or more is found in {FOUND}, a smaller one less often"
             )
-            text += f", and {100 * detect:g} points take "
-        text += f"{'about' if detect <= changed else 'at least'} {row.needed:,}"
+            where = "about as many" if row.visible <= changed else "more"
+            sentences.append(f"Where two systems differ at {where}, {found}")
+        about = "about" if detect <= changed else "at least"
+        sentences.append(f"To find one of {points_text(detect)} {how_often} takes {about} {row.needed:,} questions")
     elif row.needed is not None:
-        text = f"to see a difference of {detect:g} takes about {row.needed:,} questions"
-    if row.clusters is not None and text:
-        text += ", more where those of a group are alike"
+        sentences.append(f"to find a difference of {detect:g} in {FOUND} takes about {row.needed:,} questions")
+    if row.clusters is not None and sentences:
+        sentences[-1] += ", more where those of a group are alike"
     if row.questions < FEW_QUESTIONS:
-        text += ("; " if text else "") + f"{row.questions} are few, so that every figure is uncertain"
-    return text
+        sentences.append(f"{row.questions} questions are few: every figure is uncertain")
+    return ". ".join(sentences)
+
+
+def points_text(share: float) -> str:
+    """
+    >>> points_text(0.41), points_text(0.414), points_text(0.01)
+    ('41 points', '41.4 points', '1 point')
+    """
+    points = f"{100 * share:.4g}"
+    return f"{points} point{'s' * (points != '1')}"
