@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def test_score(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> No
     status, bot = run_evaluate(QUESTIONS, ["--lora_rank, 8", "no idea"], None, "--max_new_tokens", "5")
     assert status == 0
     said = capsys.readouterr().out
-    assert "questions: right answers 50% (9% to 91%)\n" in said
+    assert re.search(r"^right answers +1 of 2 \(50%, 9 to 91\)$", said, re.MULTILINE)
     assert said.endswith("1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n")
     assert bot.asked[0] == Sampling(max_new_tokens=5)
     assert [[turn.content for turn in turns] for turns in bot.asked[1:]] == [["Rank flag?"], ["Which é?"]]
@@ -137,8 +138,25 @@ def test_the_base_model_is_asked_the_same(run_evaluate: Evaluate, capsys: pytest
 def test_the_base_model_is_left_alone_where_that_is_asked_for(
     run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_evaluate(QUESTIONS, ["8", "é"], ["8", "é"], "--tuned_only")
-    assert "beside base" not in capsys.readouterr().out
+    """The table is the same, without the column of the base model."""
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--tuned_only")
+    alone = capsys.readouterr().out
+    assert "beside base" not in alone
+    assert alone.startswith("\nquestions: run, 2 questions\nmeasure ")
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"])
+    beside = capsys.readouterr().out
+    tables = []
+    for said, column in ((alone, 1), (beside, 2)):
+        rows = (re.split(r" {2,}", line) for line in said.splitlines())
+        tables.append({row[0]: row[column].strip() for row in rows if len(row) > column})
+    # All but what is the same in both, which has no row of its own beside the base model.
+    shared = tables[1].keys() - {"measure"}
+    assert {"right answers", "loss on answers", "similarity (ROUGE-L)"} <= shared
+    # Means have an interval here, which has its place in the difference there.
+    tables[0] = {name: re.sub(r"\([\d.]+ to [\d.]+, perp", "(perp", text) for name, text in tables[0].items()}
+    assert {name: re.sub(r" \([\d.]+ to [\d.]+\)", "", tables[0][name]) for name in shared} == {
+        name: tables[1][name] for name in shared
+    }
 
 
 def test_what_has_no_base_model_is_not_compared(

@@ -101,10 +101,10 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     file.write_text("def short(question, answer, expected):\n    return len(answer) <= len(expected)\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
     # True and False are counted, of numbers the mean is taken.
-    assert "questions: short 50% (9% to 91%)\n" in capsys.readouterr().out
+    assert re.search(r"^short +1 of 2 \(50%, 9 to 91\)$", capsys.readouterr().out, re.MULTILINE)
     file.write_text("def length(question, answer, expected):\n    return len(answer)\ndef one(answer):\n    return 1\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:length")
-    assert "questions: length 1.500 (1.000 to 2.000)\n" in capsys.readouterr().out
+    assert re.search(r"^length +1\.500 \(1\.000 to 2\.000\)$", capsys.readouterr().out, re.MULTILINE)
     for named, reason in (
         (f"{file}:tall", "has no function tall"),
         (f"{tmp_path}/none.py:short", "none.py does not exist"),

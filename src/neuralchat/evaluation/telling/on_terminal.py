@@ -16,6 +16,7 @@ from neuralchat.evaluation.telling.terminal_tables import (
     figures_table,
     number_asked,
     p_text,
+    page_of_one,
     runs_table,
 )
 from neuralchat.runs.differences import share_text
@@ -51,6 +52,8 @@ def facts_text(facts: Sequence[Fact]) -> str:
 def tell_parts(outcome: EvaluationOutcome) -> None:
     for part in outcome.parts:
         pairs = part.by_pair()
+        if not pairs and len(part.sides) == 1:
+            show_page(page_of_one(part))
         for rows in pairs if len(pairs) <= MOST_PAIRS else ():
             show_page(comparison_page(part.name, rows, outcome.detect))
         if len(part.sides) > 1 and (figures := figures_table(part)) is not None:
@@ -87,11 +90,8 @@ def kept_and_lost(part: PartOutcome) -> str | None:
 
 
 def tell_right(part: PartOutcome) -> None:
-    """How many answers of the last system are right; of one that nothing was compared with, the other scores too."""
+    """How many answers of the last system are right."""
     last = part.sides[-1]
-    if not part.compared and len(part.sides) == 1:
-        for title, text in last.figures():
-            put(f"{part.name}: {title} {text}")
     right = last.scores.get("right")
     if right:
         count, what = (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from neuralchat.console.tables import Page, Table
 from neuralchat.evaluation.comparison import LOSS, Compared
 from neuralchat.evaluation.scoring.scorers import RIGHT
-from neuralchat.evaluation.statistics import ALPHA, Interval
-from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text
-from neuralchat.runs.differences import difference_text, probability, share_text
+from neuralchat.evaluation.statistics import ALPHA
+from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text, value_text
+from neuralchat.runs.differences import difference_text, probability
 
 FEW_QUESTIONS = 30
 # As `power.POWER` has it.
@@ -36,6 +35,13 @@ def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
             *([said] if (said := strength(first, detect)) else []),
         ]
     )
+
+
+def page_of_one(part: PartOutcome) -> Page:
+    """Of a system that nothing was compared with: the same table without the column of the other."""
+    side = part.sides[0]
+    title = f"\n{part.name}: {side.system.name}, {questions_text(len(part.items))}"
+    return Page([title, Table(("measure", "figure (95 %)"), side.figures())] if side.figures() else [title])
 
 
 def runs_table(rows: Sequence[Compared]) -> Table:
@@ -73,8 +79,12 @@ def figures_table(part: PartOutcome) -> Table | None:
 
 
 def number_asked(row: Compared) -> str:
-    questions = f"{row.questions} question{'s' * (row.questions != 1)}"
+    questions = questions_text(row.questions)
     return questions if row.clusters is None else f"{questions} in {row.clusters} groups"
+
+
+def questions_text(questions: int) -> str:
+    return f"{questions} question{'s' * (questions != 1)}"
 
 
 def p_text(rows: Sequence[Compared]) -> str:
@@ -99,16 +109,12 @@ def is_alike(row: Compared) -> bool:
 
 
 def values(row: Compared) -> tuple[str, str]:
-    """Before and after; shares with their intervals of 95 %."""
-    return value(row, row.before, row.before_interval), value(row, row.after, row.after_interval)
-
-
-def value(row: Compared, number: float, interval: Interval) -> str:
-    if row.share:
-        return f"{number * row.questions:.0f} of {row.questions} ({share_text(number, interval)})"
-    if row.measure == LOSS:
-        return f"{number:.3f} (perplexity {math.exp(min(number, 700.0)):.2f})"
-    return f"{number:.1f}" if row.measure == "tokens" else f"{number:.3f}"
+    """Before and after; shares with their intervals of 95 %, means without: their difference has one."""
+    before, after = (row.before_interval, row.after_interval) if row.share else (None, None)
+    return (
+        value_text(row.measure, row.before, before, row.questions, share=row.share),
+        value_text(row.measure, row.after, after, row.questions, share=row.share),
+    )
 
 
 def difference(row: Compared) -> str:
