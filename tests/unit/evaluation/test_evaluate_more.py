@@ -20,6 +20,7 @@ from support.small_models import small_model
 from neuralchat import cli
 from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.evaluation import items
+from neuralchat.evaluation.sample_answers import spread_prompts
 
 Evaluate = Callable[..., tuple[int, SilentBot]]
 
@@ -63,6 +64,20 @@ def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: P
     told = r"right answers: \+?0\.0 points \(-[\d.]+ to \+[\d.]+.*\), no difference can be seen"
     assert re.fullmatch(told, pictures[0])
     assert len(pictures) == text.count('role="img"')
+
+
+def test_names_and_signs_are_written_for_people(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    """A kind of two words has a space, and no number stands apart from its sign of percent."""
+    page = tmp_path / "page.html"
+    prompts = spread_prompts(12)
+    assert "small_talk" in {prompt.kind for prompt in prompts}
+    run_evaluate([], ["no"] * 12, ["no"] * 12, "--general", "12", "--report", str(page))
+    text = page.read_text(encoding="utf-8").partition("<body>")[2]
+    assert '<th scope="row">small talk</th>' in text
+    assert "small_talk" not in text
+    assert "95&nbsp;%" in text
+    assert re.search("9\\d\N{NO-BREAK SPACE}%", text)
+    assert not re.search(r"\d %", re.sub('aria-label="[^"]*"', "", text))
 
 
 def test_colours_say_what_is_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
@@ -135,7 +150,7 @@ def test_a_function_of_the_user_is_the_headline_and_that_is_said(
     told = "the headline, short (your function), has 4 %"
     said = capsys.readouterr().out
     assert told in said
-    assert told in page.read_text()
+    assert told.replace(" %", "\N{NO-BREAK SPACE}%") in page.read_text()
     assert re.search(r"short +0 of 8 \(0%, 0 to 32\) +8 of 8 \(100%, 68 to 100\) +\+100\.0 points .* better", said)
     compared = json.loads(output.read_text())["parts"][0]["compared"]
     assert [row["measure"] for row in compared if row["headline"]] == ["run_code"]

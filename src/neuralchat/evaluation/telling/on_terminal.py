@@ -60,8 +60,10 @@ def tell_parts(outcome: EvaluationOutcome) -> None:
             show_page(Page([f"\n{part.name}: figures of the whole, which have no interval", figures]))
         if len(pairs) > 1:
             chance = f"of pairs that do not differ, about one in twenty seems to; these are {len(pairs)} pairs"
-            said = [p_text(pairs[0])] if len(pairs) > MOST_PAIRS else []
-            show_page(Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), *said, chance]))
+            about_p = [p_text(pairs[0])] if len(pairs) > MOST_PAIRS else []
+            show_page(
+                Page([f"\n{part.name}: {number_asked(pairs[0][0])}", runs_table(part.compared), *about_p, chance])
+            )
         if len(pairs) > MOST_PAIRS:
             put("--report FILE.html and --output FILE.json hold the other measures of each pair")
     for part in outcome.parts:
