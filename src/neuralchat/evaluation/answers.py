@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from neuralchat.evaluation.items import Item
@@ -28,9 +28,15 @@ def askable(items: Sequence[Item], bot: Chatbot, sampling: Sampling) -> tuple[li
     return [place for place, item in enumerate(items) if item.turns and place not in reasons], reasons
 
 
-def answers_to(items: Sequence[Item], places: Sequence[int], bot: Chatbot, sampling: Sampling) -> dict[int, Answered]:
-    """By the place of the item, many answered at a time."""
-    found = bot.answers([items[place].turns for place in places], sampling)
+def answers_to(
+    items: Sequence[Item],
+    places: Sequence[int],
+    bot: Chatbot,
+    sampling: Sampling,
+    told: Callable[[int], None] = lambda _count: None,
+) -> dict[int, Answered]:
+    """By the place of the item, many answered at a time; `told` as `Chatbot.answers` has it."""
+    found = bot.answers([items[place].turns for place in places], sampling, told)
     return {
         place: Answered(answer.text, len(answer.token_ids), answer.finished)
         for place, answer in zip(places, found, strict=True)

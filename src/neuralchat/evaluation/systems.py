@@ -11,12 +11,14 @@ from typing import Any
 
 from neuralchat.config.arguments import DataArguments
 from neuralchat.console import inform, note
+from neuralchat.console.waiting import waiting
 from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list
 from neuralchat.evaluation.answers import answers_to, askable
 from neuralchat.evaluation.comparison import Measured
 from neuralchat.evaluation.harness import Harness
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.loss import examples_of, losses_of
+from neuralchat.evaluation.progress import AnswersToCome
 from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.effect import COMPARED_PROMPTS, check_effect
 from neuralchat.inference.origin import origin_of
@@ -117,6 +119,7 @@ class Laboratory:
         self.harness = harness
         self.sampling = sampling
         self.data = data
+        self.progress = AnswersToCome()
         self.known: dict[tuple[Any, ...], list[int]] = {}
         self.bases: dict[tuple[Any, ...], dict[str, Measured]] = {}
 
@@ -141,11 +144,20 @@ class Laboratory:
         self.known[key] = found
         return found
 
+    def expect(self, bot: Chatbot, systems: int) -> None:
+        """Tell how many answers are coming from so many systems like this one."""
+        questions = sum(len(self.asked(bot, part)) for part in self.parts)
+        self.progress.expect(questions, systems, self.sampling.max_new_tokens)
+
     def measure(self, name: str, bot: Chatbot, step: int | None = None) -> dict[str, Measured]:
         found = {}
         for part, items in self.parts.items():
             losses = losses_of(name, bot, examples_of(items, bot, self.data))
-            found[part] = Measured(name, answers_to(items, self.asked(bot, part), bot, self.sampling), losses, step)
+            asked = self.asked(bot, part)
+            self.progress.begin()
+            with waiting(f"{part}: {name} answers"):
+                answers = answers_to(items, asked, bot, self.sampling, self.progress.answered)
+            found[part] = Measured(name, answers, losses, step)
         if self.harness is not None:
             found |= self.harness.measure(bot, name, step)
         return found
@@ -181,6 +193,8 @@ def each_measured(
                 note(f"{named.path} is a whole model, with no base model beside it to compare with")
             laboratory = laboratory_for(bot)
             laboratory.check(bot)
+        if place == 0:
+            laboratory.expect(bot, len(systems) + (compare and bot.has_base))
         if len(systems) > 1:
             inform(f"asking {named.name} ({place + 1} of {len(systems)})")
         tuned = laboratory.measure(named.name, bot, named.step)

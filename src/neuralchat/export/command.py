@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from neuralchat.errors import ArgumentsError
+from neuralchat.export.gguf_types import type_problems
 
 WAYS = (
     "--merge DIR (a whole model), --adapter DIR (the adapter alone), --gguf TYPE (a file for llama.cpp and Ollama) or "
@@ -32,6 +33,7 @@ def export(options: argparse.Namespace) -> int:
         problems.append("--output belongs to --gguf and --gguf_adapter; the other ways name their directory themselves")
     if options.with_runs and not {"merge", "gguf"} & {*ways}:
         problems.append("--with belongs to --merge and --gguf: what is combined is a whole model")
+    problems += type_problems(options)
     if problems:
         raise ArgumentsError("\n".join(problems))
     if ways == ["gguf"]:

@@ -8,7 +8,7 @@ from shlex import quote
 
 from neuralchat.console import put
 from neuralchat.console.waiting import waiting
-from neuralchat.errors import AdapterError, ArgumentsError
+from neuralchat.errors import AdapterError
 from neuralchat.export.card import CARD_FILE, CHAT_TEMPLATE_FILE, card_of_export, manifest_of
 from neuralchat.export.effect import check_export_effect
 from neuralchat.export.gguf import name_of_files
@@ -18,7 +18,7 @@ from neuralchat.inference.chatbot import Chatbot
 from neuralchat.inference.gguf_text import checked_template
 from neuralchat.inference.origin import origin_of
 from neuralchat.models.adapters.files import check_adapter_files
-from neuralchat.models.gguf.adapter_writing import ADAPTER_TYPES, write_gguf_adapter
+from neuralchat.models.gguf.adapter_writing import write_gguf_adapter
 from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
 from neuralchat.models.loading.base_model import load_config
@@ -26,9 +26,7 @@ from neuralchat.models.loading.base_model import load_config
 
 def export_gguf_adapter(options: argparse.Namespace) -> int:
     """Write OUTPUT/NAME-lora-TYPE.gguf, chat_template.jinja and README.md, all of them or none."""
-    kind = TENSOR_TYPES.get(options.gguf_adapter.lower())
-    if kind is None or kind.name not in ADAPTER_TYPES:
-        raise ArgumentsError(f"--gguf_adapter is '{options.gguf_adapter}'; allowed are {', '.join(ADAPTER_TYPES)}")
+    kind = TENSOR_TYPES[options.gguf_adapter.lower()]
     origin = origin_of(options.run, options.base_model)
     if origin.directory is None or origin.method is None or origin.is_whole_model:
         raise AdapterError(f"{options.run} has no adapter of its own; --gguf takes whole models")

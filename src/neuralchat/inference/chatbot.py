@@ -259,8 +259,16 @@ class Chatbot:
         voice = self.voice
         return generate(self.model, self.tokenizer, ids, voice.end_ids, bounded, stream, frame=voice.frame)
 
-    def answers(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Answer]:
-        """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long."""
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Turn]],
+        sampling: Sampling,
+        told: Callable[[int], None] = lambda _count: None,
+    ) -> list[Answer]:
+        """Replies to many conversations, several at a time. Raises ArgumentsError where a question is too long.
+
+        `told` is called with the number of them whenever some are done.
+        """
         prompts = self.prompts(conversations, sampling)
         order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].max_new_tokens, len(prompts[i].ids)))
         found: dict[int, Answer] = {}
@@ -273,6 +281,7 @@ class Chatbot:
                     chosen, left = left[:count], left[count:]
                     replies = self.generated([prompts[i] for i in chosen], sampling)
                     found.update(zip(chosen, replies, strict=True))
+                    told(count)
         return [found[i] for i in range(len(prompts))]
 
     def chat_many(

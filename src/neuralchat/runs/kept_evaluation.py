@@ -30,7 +30,7 @@ class KeptFigure:
     `part`: what was asked; `file`: the name of a file of questions, else empty. `share`: answers that are counted, from
     0 to 1. `interval`: of `difference`, of `confidence` (None where an older version kept it: 95 %), and None where
     nothing is known; `before_interval` and `after_interval`: of 95 %. `says`: better, worse, more, fewer, or that none
-    can be seen.
+    can be seen. `max_new_tokens`: of an answer; None where an older version kept it, and of what others asked.
     """
 
     part: str
@@ -47,6 +47,7 @@ class KeptFigure:
     adjusted_p: float | None = None
     before_interval: tuple[float, float] | None = None
     after_interval: tuple[float, float] | None = None
+    max_new_tokens: int | None = None
 
     @property
     def source(self) -> tuple[str, str]:
@@ -131,6 +132,8 @@ def figure_of(entry: Any) -> KeptFigure:
     if not all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers):
         raise TypeError
     if figure.after is None or not isinstance(figure.questions, int):
+        raise TypeError
+    if not isinstance(figure.max_new_tokens, int | None):
         raise TypeError
     if any(len(interval) != 2 for interval in intervals.values()) or not 0 < (figure.confidence or 0.5) < 1:
         raise TypeError

@@ -18,6 +18,8 @@ from neuralchat.secrets import without_remembered
 # What Markdown, or the HTML in it, would take for more than text.
 MARKUP = re.compile(r"[\\`*\[\]<>|#&]")
 FINGERPRINT = re.compile(r"[0-9a-f]{16,64}")
+# In the place of the p that figures of such a version have not.
+EARLIER = "earlier version"
 # What the hub knows as the name of a licence; others are in the text only.
 LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
@@ -193,29 +195,45 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
         trials = f" Sets of fewer than {TRIAL_QUESTIONS} questions are left out."
         if max(questions_by_set(shown).values()) < TRIAL_QUESTIONS:
             trials = f" All sets have fewer than {TRIAL_QUESTIONS} questions; the largest is shown."
+    earlier = ""
+    if any(map(is_of_earlier_version, shown)):
+        earlier = (
+            f" Rows of an {EARLIER} have words for all measures too, and an interval for each measure alone; words and "
+            "interval of such a row may differ."
+        )
+    sizes = questions_by_set(shown)
     lines = [
         "",
         "## Evaluation",
         "",
         "By `neuralchat eval` of the trained model, its base model asked the same. Shares with intervals of 95 %. "
-        "Differences with the interval and the p that belong to all measures of the same questions together "
-        "(Holm): a difference is claimed where p is below 0.05 and the interval without zero." + trials,
+        "Adjusted p: how often chance alone would make at least this large a difference were the two truly "
+        "alike, raised because all measures of the same questions are looked at together (Holm). A difference is "
+        "claimed where it is below 0.05, just where the interval of the difference is without zero; everywhere else "
+        "none can be seen." + earlier + trials,
         "",
         "| asked | measure | base model | this one | difference | adjusted p | |",
         "|---|---|---|---|---|---|---|",
     ]
     for figure in shown:
-        asked = f"{in_text(figure.file) or in_text(figure.part)}, {figure.questions}"
+        asked, measure = f"{in_text(figure.file) or in_text(figure.part)}, {sizes[figure.source]}", figure.measure
+        if figure.max_new_tokens is not None:
+            asked += f" (answers of at most {figure.max_new_tokens} tokens)"
+        if figure.questions < sizes[figure.source]:
+            measure += f" ({figure.questions} of them)"
         before = "" if figure.before is None else value_in_text(figure, figure.before, figure.before_interval)
         after = value_in_text(figure, figure.after, figure.after_interval)
-        p = "" if figure.adjusted_p is None else in_text(probability(figure.adjusted_p))
-        says = in_text(figure.says)
-        if figure.difference is not None and figure.adjusted_p is None:
-            # Kept by an older version, whose words were for all measures, and its intervals for each alone.
-            says += " (among all measures; the interval is of this one alone)"
-        cells = (asked, in_text(figure.measure), before, after, difference_in_text(figure), p, says)
+        p = EARLIER if is_of_earlier_version(figure) else ""
+        if figure.adjusted_p is not None:
+            p = in_text(probability(figure.adjusted_p))
+        cells = (asked, in_text(measure), before, after, difference_in_text(figure), p, in_text(figure.says))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def is_of_earlier_version(figure: KeptFigure) -> bool:
+    """Whether it was kept by one whose words were for all measures, and its intervals for each alone."""
+    return figure.difference is not None and figure.adjusted_p is None
 
 
 def value_in_text(figure: KeptFigure, number: float, interval: Sequence[float] | None) -> str:

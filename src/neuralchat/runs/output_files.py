@@ -1,7 +1,7 @@
 """Files that a command is told to write: refused before anything is computed where something would be lost by it.
 
-One rule for all verbs. Nothing that is there is overwritten, but a report of this program by a newer one; no file is
-put into a run or a model, nor into a directory that the command reads; and the disk takes a file there.
+One rule for all verbs. Nothing that is there is overwritten, but a report of this program by a newer one of its kind;
+no file is put into a run or a model, nor into a directory that the command reads; and the disk takes a file there.
 """
 
 from __future__ import annotations
@@ -9,12 +9,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from neuralchat.errors import ArgumentsError, NeuralChatError, problem_list, system_error_in, system_reason
 from neuralchat.files import kind_of_mode, try_writing, write_file
 from neuralchat.runs.directory import IDENTITY, MANIFEST, METRICS, checkpoints, is_plain, json_text, why_unwritable
+
+
+class ReportKind(Enum):
+    """As messages call them."""
+
+    JSON = "a JSON report"
+    PAGE = "a page"
+
 
 # By these a report is known as one of this program: the first key of JSON, the last line of a page.
 JSON_MARK, PAGE_MARK = '"written_by": "neuralchat"', "<!-- written by neuralchat -->"
@@ -24,30 +33,32 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*", "*.ggu
 
 # (how a message calls it, where it is).
 Input = tuple[str, str | os.PathLike[str]]
+# (flag, name or None, what will be written there).
+NamedReport = tuple[str, str | None, ReportKind]
 
 
 def check_output_files(
-    named: Sequence[tuple[str, str | None]], inputs: Sequence[Input] = (), *, title: str = "these cannot be written:"
+    named: Sequence[NamedReport], inputs: Sequence[Input] = (), *, title: str = "these cannot be written:"
 ) -> None:
-    """Raise ArgumentsError with all that is wrong with reports to be written. `named`: (flag, name or None)."""
+    """Raise ArgumentsError with all that is wrong with reports to be written."""
     problems = report_problems(named, inputs)
     if problems:
         text = problems[0] if len(problems) == 1 else problem_list(title, problems)
         raise ArgumentsError(text, problems=problems)
 
 
-def report_problems(named: Sequence[tuple[str, str | None]], inputs: Sequence[Input] = ()) -> list[str]:
-    """The same as a list. An earlier report of this program may be there, and is replaced."""
+def report_problems(named: Sequence[NamedReport], inputs: Sequence[Input] = ()) -> list[str]:
+    """The same as a list. An earlier report of the same kind may be there, and is replaced."""
     problems: list[str] = []
     seen: dict[Path, str] = {}
-    for flag, name in named:
+    for flag, name, kind in named:
         if name is None:
             continue
         place = real_place(Path(name))
         if place in seen:
             problems.append(f"{seen[place]} and {flag} name one file, {name}; give each its own")
         seen[place] = flag
-        problems += file_problems(flag, name, inputs, replaces_reports=True)
+        problems += file_problems(flag, name, inputs, replaces=kind)
     return problems
 
 
@@ -56,14 +67,14 @@ def file_problems(
     name: str,
     inputs: Sequence[Input] = (),
     *,
-    replaces_reports: bool = False,
+    replaces: ReportKind | None = None,
     goes_on: bool = False,
     appends: bool = False,
 ) -> list[str]:
     """What keeps one file from being written; at most one problem.
 
-    `replaces_reports`: an earlier report of this program may be there, or an empty file. `goes_on`: any file may be
-    there, whose content the command looks at by itself; `appends`: the same, and it gets more lines where it is, so
+    `replaces`: an earlier report of this program may be there, of this kind, or an empty file. `goes_on`: any file may
+    be there, whose content the command looks at by itself; `appends`: the same, and it gets more lines where it is, so
     that its directory may be closed.
     """
     path, shown = Path(name), f"{flag} {name}"
@@ -88,12 +99,14 @@ def file_problems(
     if reason := why_not_within(path, inputs):
         return [f"{shown} {reason}; name a place outside of it"]
     if path.exists() and not (goes_on or appends):
-        if not replaces_reports:
+        if replaces is None:
             return [f"{shown} exists already; name a new file, nothing is overwritten"]
-        if path.stat().st_size and not is_own_report(path):
+        found = kind_of_report(path)
+        if path.stat().st_size and found is not replaces:
+            what = "no report of this program" if found is None else f"{found.value} of this program"
             return [
-                f"{shown} exists already and is no report of this program; name a new file, only such reports are "
-                "replaced by newer ones"
+                f"{shown} exists already and is {what}; name a new file, only {replaces.value} of this program is "
+                "replaced by a newer one"
             ]
     if reason := why_unwritable(path) or (None if appends and path.exists() else why_not_taken(path)):
         return [f"{shown} cannot be written: {reason}"]
@@ -164,14 +177,16 @@ def why_not_taken(path: Path) -> str | None:
 # Reports
 
 
-def is_own_report(path: Path) -> bool:
+def kind_of_report(path: Path) -> ReportKind | None:
+    """None of what this program did not write."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(MARKED_BYTES)
+            if JSON_MARK.encode() in stream.read(MARKED_BYTES):
+                return ReportKind.JSON
             stream.seek(max(0, path.stat().st_size - MARKED_BYTES))
-            return JSON_MARK.encode() in head or PAGE_MARK.encode() in stream.read()
+            return ReportKind.PAGE if PAGE_MARK.encode() in stream.read() else None
     except OSError:
-        return False
+        return None
 
 
 def json_report(content: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,11 @@ class SilentBot(Chatbot):
         with super().untuned() as base:
             yield SilentBot(base.model, self.before)
 
-    def answers(self, conversations: Sequence[Any], sampling: Sampling, *, batch: int = 16) -> list[Answer]:
+    def answers(
+        self, conversations: Sequence[Any], sampling: Sampling, told: Callable[[int], None] = lambda _count: None
+    ) -> list[Answer]:
+        if conversations:
+            told(len(conversations))
         self.asked += [sampling, *conversations]
         texts = [self.replies.pop(0) for _ in conversations]
         self.replies += texts

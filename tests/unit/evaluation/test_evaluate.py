@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def test_score(run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> No
     status, bot = run_evaluate(QUESTIONS, ["--lora_rank, 8", "no idea"], None, "--max_new_tokens", "5")
     assert status == 0
     said = capsys.readouterr().out
-    assert "questions: right answers 50% (9% to 91%)\n" in said
+    assert re.search(r"^right answers +1 of 2 \(50%, 9 to 91\)$", said, re.MULTILINE)
     assert said.endswith("1 of 2 answers state the right fact (50%, 9 to 91 with 95 % confidence)\n")
     assert bot.asked[0] == Sampling(max_new_tokens=5)
     assert [[turn.content for turn in turns] for turns in bot.asked[1:]] == [["Rank flag?"], ["Which é?"]]
@@ -55,9 +56,13 @@ def test_alternatives_of_a_wrong_answer_are_shown(run_evaluate: Evaluate, capsys
 
 def test_figures_and_answers_are_written(run_evaluate: Evaluate, tmp_path: Path) -> None:
     output = tmp_path / "answers.json"
-    run_evaluate(QUESTIONS, ["it is 8", "é"], ["no", "é"], "--output", str(output))
+    page = tmp_path / "page.html"
+    words = ["--output", str(output), "--report", str(page), "--max_new_tokens", "7"]
+    run_evaluate(QUESTIONS, ["it is 8", "é"], ["no", "é"], *words)
     assert "é" in output.read_text(encoding="utf-8")
     part = json.loads(output.read_text(encoding="utf-8"))["parts"][0]
+    assert part["max_new_tokens"] == 7
+    assert "Answers of at most 7 tokens" in page.read_text(encoding="utf-8")
     assert [system["name"] for system in part["systems"]] == ["base", "run"]
     assert part["systems"][1]["scores"]["right"] == 0.5
     assert part["systems"][1]["perplexity"] > 1
@@ -83,7 +88,7 @@ def test_questions_without_facts_are_scored_by_their_answers(
     assert "normalised match      0 of 2 (0%, 0 to 66)" in said
     assert "1 of 2 (50%, 9 to 91)" in said
     assert "right answers" not in said
-    assert "2 are few, so that every figure is uncertain" in said
+    assert "2 questions are few: every figure is uncertain" in said
 
 
 def test_bad_questions(run_evaluate: Evaluate) -> None:
@@ -133,8 +138,25 @@ def test_the_base_model_is_asked_the_same(run_evaluate: Evaluate, capsys: pytest
 def test_the_base_model_is_left_alone_where_that_is_asked_for(
     run_evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_evaluate(QUESTIONS, ["8", "é"], ["8", "é"], "--tuned_only")
-    assert "beside base" not in capsys.readouterr().out
+    """The table is the same, without the column of the base model."""
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"], "--tuned_only")
+    alone = capsys.readouterr().out
+    assert "beside base" not in alone
+    assert alone.startswith("\nquestions: run, 2 questions\nmeasure ")
+    run_evaluate(QUESTIONS, ["8", "é"], ["no", "no"])
+    beside = capsys.readouterr().out
+    tables = []
+    for said, column in ((alone, 1), (beside, 2)):
+        rows = (re.split(r" {2,}", line) for line in said.splitlines())
+        tables.append({row[0]: row[column].strip() for row in rows if len(row) > column})
+    # All but what is the same in both, which has no row of its own beside the base model.
+    shared = tables[1].keys() - {"measure"}
+    assert {"right answers", "loss on answers", "similarity (ROUGE-L)"} <= shared
+    # Means have an interval here, which has its place in the difference there.
+    tables[0] = {name: re.sub(r"\([\d.]+ to [\d.]+, perp", "(perp", text) for name, text in tables[0].items()}
+    assert {name: re.sub(r" \([\d.]+ to [\d.]+\)", "", tables[0][name]) for name in shared} == {
+        name: tables[1][name] for name in shared
+    }
 
 
 def test_what_has_no_base_model_is_not_compared(

@@ -20,6 +20,7 @@ from support.small_models import small_model
 from neuralchat import cli
 from neuralchat.errors import ArgumentsError, DataError
 from neuralchat.evaluation import items
+from neuralchat.evaluation.sample_answers import spread_prompts
 
 Evaluate = Callable[..., tuple[int, SilentBot]]
 
@@ -65,6 +66,20 @@ def test_the_page_holds_all_and_runs_nothing(run_evaluate: Evaluate, tmp_path: P
     assert len(pictures) == text.count('role="img"')
 
 
+def test_names_and_signs_are_written_for_people(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    """A kind of two words has a space, and no number stands apart from its sign of percent."""
+    page = tmp_path / "page.html"
+    prompts = spread_prompts(12)
+    assert "small_talk" in {prompt.kind for prompt in prompts}
+    run_evaluate([], ["no"] * 12, ["no"] * 12, "--general", "12", "--report", str(page))
+    text = page.read_text(encoding="utf-8").partition("<body>")[2]
+    assert '<th scope="row">small talk</th>' in text
+    assert "small_talk" not in text
+    assert "95&nbsp;%" in text
+    assert re.search("9\\d\N{NO-BREAK SPACE}%", text)
+    assert not re.search(r"\d %", re.sub('aria-label="[^"]*"', "", text))
+
+
 def test_colours_say_what_is_right(run_evaluate: Evaluate, tmp_path: Path) -> None:
     """In words too; where nothing was checked, there are none of either."""
     page = tmp_path / "page.html"
@@ -101,10 +116,10 @@ def test_code_of_the_user_scores_where_that_is_asked_for(
     file.write_text("def short(question, answer, expected):\n    return len(answer) <= len(expected)\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:short")
     # True and False are counted, of numbers the mean is taken.
-    assert "questions: short 50% (9% to 91%)\n" in capsys.readouterr().out
+    assert re.search(r"^short +1 of 2 \(50%, 9 to 91\)$", capsys.readouterr().out, re.MULTILINE)
     file.write_text("def length(question, answer, expected):\n    return len(answer)\ndef one(answer):\n    return 1\n")
     run_evaluate(QUESTIONS, ["8", "éé"], None, "--run_code", f"{file}:length")
-    assert "questions: length 1.500 (1.000 to 2.000)\n" in capsys.readouterr().out
+    assert re.search(r"^length +1\.500 \(1\.000 to 2\.000\)$", capsys.readouterr().out, re.MULTILINE)
     for named, reason in (
         (f"{file}:tall", "has no function tall"),
         (f"{tmp_path}/none.py:short", "none.py does not exist"),
@@ -135,7 +150,7 @@ def test_a_function_of_the_user_is_the_headline_and_that_is_said(
     told = "the headline, short (your function), has 4 %"
     said = capsys.readouterr().out
     assert told in said
-    assert told in page.read_text()
+    assert told.replace(" %", "\N{NO-BREAK SPACE}%") in page.read_text()
     assert re.search(r"short +0 of 8 \(0%, 0 to 32\) +8 of 8 \(100%, 68 to 100\) +\+100\.0 points .* better", said)
     compared = json.loads(output.read_text())["parts"][0]["compared"]
     assert [row["measure"] for row in compared if row["headline"]] == ["run_code"]

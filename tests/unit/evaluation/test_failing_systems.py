@@ -13,8 +13,7 @@ import pytest
 from support.chatbots.silent_bot import QUESTIONS, SilentBot
 
 from neuralchat.errors import AdapterError, ArgumentsError, DataError
-from neuralchat.evaluation import evaluate as command
-from neuralchat.evaluation import loss
+from neuralchat.evaluation import loss, outcomes
 from neuralchat.evaluation.systems import Candidate, Laboratory, Loading, check_each, checked_laboratory
 
 Evaluate = Callable[..., tuple[int, SilentBot]]
@@ -61,7 +60,7 @@ def test_where_the_figures_fail_the_answers_are_written(
     def failing(*_: Any, **__: Any) -> None:
         raise OverflowError("too large")
 
-    monkeypatch.setattr(command, "compare_pairs", failing)
+    monkeypatch.setattr(outcomes, "compare_pairs", failing)
     output, page = tmp_path / "a.json", tmp_path / "a.html"
     with pytest.raises(OverflowError, match="too large"):
         run_evaluate(QUESTIONS, ["8", "é"], ["no", "?"], "--output", str(output), "--report", str(page))

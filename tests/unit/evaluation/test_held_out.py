@@ -90,7 +90,8 @@ def test_figures_are_kept_for_the_model_card(desk: Path, tmp_path: Path) -> None
         options = cli.make_parser().parse_args(["export", str(desk / "run"), *words])
         assert options.work(options) == 0
         card = (Path(words[1]) / "README.md").read_text()
-        assert f"| held out, 2 | loss on answers | {loss['before']:.3f} | {loss['after']:.3f} |" in card
+        row = f"loss on answers | {loss['before']:.3f} | {loss['after']:.3f}"
+        assert f"| held out, 2 (answers of at most 2 tokens) | {row} |" in card
     # Of checkpoints nothing is kept.
     before = (desk / "run" / "evaluation.json").read_bytes()
     evaluated(desk / "run", tmp_path / "b.json", "--checkpoints")

@@ -24,23 +24,24 @@ def rows_of(total: int, lost: int, gained: int, *, alone: bool = False, groups: 
     return compare_pairs(items, measures, [(Measured("base", before), Measured("run", after))], detect=0.05)
 
 
-FEW = "; {} are few, so that every figure is uncertain"
+FEW = ". {} questions are few: every figure is uncertain"
+FOUND = "found in 4 of 5 such evaluations, a smaller one less often. To find one of 5 points as often takes"
 
 
 @pytest.mark.parametrize(
     ("total", "lost", "gained", "told"),
     [
-        (7, 0, 0, "right answers: none of 7 changed; only where more do can 7 questions show any, a difference "
-         "of 88 points (in 4 of 5 evaluations), and 5 points take at least 166" + FEW.format(7)),
-        (5, 0, 5, "right answers: 5 of 5 changed; so few questions can show no difference at all, 5 points take "
-         "about 3,351" + FEW.format(5)),
-        (45, 45, 0, "right answers: 45 of 45 changed; where as many do, 45 questions show a difference of 42 "
-         "points (in 4 of 5 evaluations), and 5 points take about 3,351"),
+        (7, 0, 0, "right answers: the two differ at none of 7 questions. Where two systems differ at more, a "
+         f"real difference of 88.1 points or more is {FOUND} at least 166 questions" + FEW.format(7)),
+        (5, 0, 5, "right answers: the two differ at 5 of 5 questions. So few questions cannot show any difference. "
+         "To find one of 5 points in 4 of 5 such evaluations takes about 3,351 questions" + FEW.format(5)),
+        (45, 45, 0, "right answers: the two differ at 45 of 45 questions. Where two systems differ at about as many, "
+         f"a real difference of 42.4 points or more is {FOUND} about 3,351 questions"),
         # By hand: (2.0537 * sqrt(0.18) + 0.8416 * sqrt(0.18 - 0.0025))^2 / 0.0025 = 601.1.
-        (200, 8, 28, "right answers: 36 of 200 changed; where as many do, 200 questions show a difference of 9 "
-         "points (in 4 of 5 evaluations), and 5 points take about 602"),
-        (1000, 1, 2, "right answers: 3 of 1000 changed; only where more do can 1000 questions show any, a "
-         "difference of 1 points (in 4 of 5 evaluations), and 5 points take at least 166"),
+        (200, 8, 28, "right answers: the two differ at 36 of 200 questions. Where two systems differ at about "
+         f"as many, a real difference of 9 points or more is {FOUND} about 602 questions"),
+        (1000, 1, 2, "right answers: the two differ at 3 of 1000 questions. Where two systems differ at more, a "
+         f"real difference of 0.9 points or more is {FOUND} at least 166 questions"),
     ],
 )  # fmt: skip
 def test_what_so_many_questions_can_show(total: int, lost: int, gained: int, told: str) -> None:
@@ -49,10 +50,9 @@ def test_what_so_many_questions_can_show(total: int, lost: int, gained: int, tol
 
 def test_questions_of_few_groups_show_nothing_however_many_they_are() -> None:
     rows = rows_of(200, 8, 28, groups=4)
-    assert "36 of 200 changed; so few groups can show no difference at all, 5 points take about 602" in strength(
-        rows[0], 0.05
-    )
-    assert "show a difference of 9 points" in strength(rows_of(200, 8, 28, groups=50)[0], 0.05)
+    told = strength(rows[0], 0.05)
+    assert "at 36 of 200 questions. So few groups cannot show any difference. To find one of 5 points" in told
+    assert "a real difference of 9 points or more is found" in strength(rows_of(200, 8, 28, groups=50)[0], 0.05)
 
 
 def test_words_stand_beside_the_interval_and_the_p_that_say_so() -> None:
@@ -66,7 +66,8 @@ def test_words_stand_beside_the_interval_and_the_p_that_say_so() -> None:
     assert [cell.strip() for cell in line if cell][3:] == [
         f"+40.0 points (+{100 * low:.1f} to +{100 * high:.1f}, 96 %)", f"{raised:.3f}", "better",
     ]  # fmt: skip
-    assert "that may be claimed falsely, the headline, right answers, has 4 %, and the other" in page
+    assert "adjusted p: how often chance alone would make at least this large a difference" in page
+    assert "in which a difference may be claimed that is none, the headline, right answers, has 4 %, and the o" in page
     assert "the same in both: ended by itself 20 of 20 (100%, 84 to 100)" in page
     alone = str(comparison_page("questions", rows_of(20, 1, 9, alone=True), 0.05))
     assert "95 %)  0.021" in alone

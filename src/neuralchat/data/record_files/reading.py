@@ -19,7 +19,7 @@ from neuralchat.data.record_files.packed import (
     packing_of,
 )
 from neuralchat.data.record_files.rows import Rows, SyntaxProblem
-from neuralchat.data.record_files.saved_data_set import read_saved
+from neuralchat.data.record_files.saved_data_set import is_saved_data_set, read_saved
 from neuralchat.data.record_files.table_rows import read_table
 from neuralchat.errors import DataError
 
@@ -60,7 +60,11 @@ def read_rows(path: Path, fields: Collection[str] = RECORD_FIELDS) -> Rows:
 def read_stretches(path: Path, fields: Collection[str] = RECORD_FIELDS) -> RowsOrStretches:
     """The same, with lines of JSON not yet decoded."""
     if path.is_dir():
-        yield from read_saved(path)
+        if is_saved_data_set(path):
+            yield from read_saved(path)
+        else:
+            allowed = f"{', '.join(READERS)} files, or a directory that save_to_disk of datasets wrote"
+            yield SyntaxProblem(None, f"is a directory without a data set in it; records may be {allowed}", True)
         return
     ending = inner_ending(path)
     reader = READERS.get(ending)

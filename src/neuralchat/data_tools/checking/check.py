@@ -22,6 +22,7 @@ from neuralchat.data_tools.checking.token_checks import TokenChecks, token_check
 from neuralchat.data_tools.fixed_file import check_fixed_output, log_of, write_fixed
 from neuralchat.errors import DataError, Problems, problem_list
 from neuralchat.runs.output_files import (
+    ReportKind,
     check_output_files,
     inputs_of_records,
     json_report,
@@ -71,13 +72,13 @@ def check_data(options: argparse.Namespace) -> int:
 def check_outputs(options: argparse.Namespace, training: RecordSource) -> None:
     """Raises ArgumentsError with all that is wrong with the files to be written."""
     inputs = inputs_of_records(options.files, options.validation_file, options.model_name_or_path)
-    reports = [("--report", options.report), ("--page", options.page)]
+    reports = [("--report", options.report, ReportKind.JSON), ("--page", options.page, ReportKind.PAGE)]
     problems = Problems()
     with problems.noted():
         check_output_files(reports, inputs)
     if options.fix:
         with problems.noted():
-            check_fixed_output(options.fix, training, reports)
+            check_fixed_output(options.fix, training, [(flag, name) for flag, name, _ in reports])
     problems.settle("these files cannot be written:")
 
 

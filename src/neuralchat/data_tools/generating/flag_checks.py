@@ -10,7 +10,7 @@ from neuralchat.errors import ArgumentsError, problem_list
 from neuralchat.files import read_file
 from neuralchat.inference.sampling import Sampling
 from neuralchat.inference.terminal.server_bot import CLIENT_KEY_VARIABLE
-from neuralchat.runs.output_files import Input, file_problems, real_place, report_problems
+from neuralchat.runs.output_files import Input, ReportKind, file_problems, real_place, report_problems
 from neuralchat.secrets import remember_secret
 
 OUTPUT_ENDINGS = (".jsonl",)
@@ -99,7 +99,7 @@ def output_problems(output: Path, options: argparse.Namespace) -> list[str]:
     journal = output.with_name(output.name + JOURNAL_ENDING)
     if problems := file_problems("--output", str(journal), inputs, goes_on=True):
         return problems
-    if problems := report_problems([("--report", options.report)], [*inputs, ("--output", output)]):
+    if problems := report_problems([("--report", options.report, ReportKind.JSON)], [*inputs, ("--output", output)]):
         return problems
     if options.report and real_place(Path(options.report)) in (real_place(output), real_place(journal)):
         return [f"--report {options.report} is --output or its journal {journal.name}; give each its own"]

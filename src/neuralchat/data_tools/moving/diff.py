@@ -23,7 +23,7 @@ from neuralchat.data_tools.moving.source_rows import (
     conversation_digest,
 )
 from neuralchat.errors import DataError, problem_list
-from neuralchat.runs.output_files import json_report, write_reports
+from neuralchat.runs.output_files import ReportKind, json_report, write_reports
 
 EXIT_DIFFERENT = 1
 SHOWN_OF_EACH = 5
@@ -72,7 +72,9 @@ class Differences:
 
 def diff_data(options: argparse.Namespace) -> int:
     if options.report:
-        check_new_files([("--report", options.report)], (".json",), [options.old, options.new], are_reports=True)
+        check_new_files(
+            [("--report", options.report)], (".json",), [options.old, options.new], replaces=ReportKind.JSON
+        )
     sides = [SourceRows((name,), tuple(options.columns)) for name in (options.old, options.new)]
     if problems := [problem for side in sides for problem in side.check()]:
         raise DataError(problem_list("the record files cannot be used:", problems))

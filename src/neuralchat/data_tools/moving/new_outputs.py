@@ -10,7 +10,7 @@ from neuralchat.data.record_files.packed import PACKED_ENDINGS, inner_ending
 from neuralchat.errors import ArgumentsError, DataError, problem_list, system_error_in, system_error_line
 from neuralchat.files import WRITING, remove_file, replace_file, sync_directory
 from neuralchat.runs.directory import is_plain
-from neuralchat.runs.output_files import file_problems, inputs_of_records
+from neuralchat.runs.output_files import ReportKind, file_problems, inputs_of_records
 from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
 MOVING_PREFIX = f"{WRITING}-data-"
@@ -21,10 +21,10 @@ def check_new_files(
     endings: Sequence[str],
     inputs: Sequence[str] = (),
     *,
-    are_reports: bool = False,
+    replaces: ReportKind | None = None,
 ) -> None:
     """Raise ArgumentsError with all that is wrong with files to be written. `named`: (flag, name); `inputs`: the files
-    that are read; `are_reports`: an earlier one may be there.
+    that are read; `replaces`: an earlier report of this kind may be there.
     """
     problems = []
     seen: set[Path] = set()
@@ -40,7 +40,7 @@ def check_new_files(
         elif path.absolute() in seen:
             problems.append(f"{shown} is named twice")
         else:
-            problems += file_problems(flag, name, inputs_of_records(inputs), replaces_reports=are_reports)
+            problems += file_problems(flag, name, inputs_of_records(inputs), replaces=replaces)
         seen.add(path.absolute())
     if problems:
         raise ArgumentsError(problem_list("these files cannot be written:", problems))

@@ -30,7 +30,7 @@ from neuralchat.data_tools.moving.source_rows import (
 )
 from neuralchat.data_tools.moving.writing import RowToWrite, write_rows
 from neuralchat.errors import ArgumentsError, DataError, problem_list
-from neuralchat.runs.output_files import json_report, write_reports
+from neuralchat.runs.output_files import ReportKind, json_report, write_reports
 
 # A part may differ from its share by so much of all records without a word about why.
 TOLD_DIFFERENCE = 0.01
@@ -42,7 +42,7 @@ def split_data(options: argparse.Namespace) -> int:
     shares = named_parts(options.into)
     reports = [("--report", options.report)] if options.report else []
     check_new_files([("--into", name) for name in shares], ROW_ENDINGS, options.files)
-    check_new_files(reports, (".json",), options.files, are_reports=True)
+    check_new_files(reports, (".json",), options.files, replaces=ReportKind.JSON)
     source = checked_source(SourceRows(tuple(options.files), tuple(options.columns)))
     looked = look_at_rows(source, options)
     parts = parts_of_records(looked, list(shares.values()), options.seed)

@@ -22,7 +22,7 @@ from neuralchat.data_tools.checking.in_answers import script_of
 from neuralchat.data_tools.checking.record_text import RecordText, record_text
 from neuralchat.data_tools.moving.new_outputs import check_new_files
 from neuralchat.data_tools.moving.source_rows import ReadRow, RowReport, SourceRows, checked_source, field_text
-from neuralchat.runs.output_files import json_report, write_reports
+from neuralchat.runs.output_files import ReportKind, json_report, write_reports
 
 QUANTILES = (0.05, 0.5, 0.95)
 SCRIPT_LETTERS = 200
@@ -36,7 +36,7 @@ RECORDS_AT_ONCE = 100
 
 def stats_of_data(options: argparse.Namespace) -> int:
     if options.report:
-        check_new_files([("--report", options.report)], (".json",), options.files, are_reports=True)
+        check_new_files([("--report", options.report)], (".json",), options.files, replaces=ReportKind.JSON)
     source = checked_source(SourceRows(tuple(options.files), tuple(options.columns)))
     tokens = TokenLengths(token_counter(options)) if options.model_name_or_path else None
     report, found = RowReport(), Statistics()

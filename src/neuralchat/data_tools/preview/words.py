@@ -11,7 +11,7 @@ from neuralchat.config.command.words import PAIR, is_flag
 from neuralchat.config.schema import SCHEMA
 from neuralchat.data_tools.preview.flags import add_preview_flags
 from neuralchat.errors import ArgumentsError, problem_list
-from neuralchat.runs.output_files import report_problems
+from neuralchat.runs.output_files import ReportKind, report_problems
 
 PROG = "neuralchat data preview"
 # A first word with such an ending is finetune's; JSON is rather a file of records.
@@ -72,7 +72,7 @@ def check_options(options: argparse.Namespace) -> None:
         problems.append(f"--step shows all that is in a step: leave out {' and '.join(chosen)}")
     if options.step and options.held_out:
         problems.append("--step shows what is trained on, which held-out records are not: leave out --held_out")
-    problems += report_problems([("--page", options.page)])
+    problems += report_problems([("--page", options.page, ReportKind.PAGE)])
     problems += [f"--step {step}: steps are counted from 1" for step in options.step if step < 1]
     if problems:
         raise ArgumentsError(problem_list(f"{PROG} cannot be run so:", problems))

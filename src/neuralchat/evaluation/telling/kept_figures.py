@@ -50,6 +50,7 @@ def part_figures(part: PartOutcome, name: str, questions: str | None) -> Iterato
                 before_interval=kept_interval(row.before_interval, row.share),
                 after_interval=kept_interval(row.after_interval, row.share),
                 says=row.says,
+                max_new_tokens=part.max_new_tokens,
             )
     if rows:
         return
@@ -65,6 +66,7 @@ def part_figures(part: PartOutcome, name: str, questions: str | None) -> Iterato
                         share=share,
                         after=mean,
                         after_interval=kept_interval(interval, share),
+                        max_new_tokens=part.max_new_tokens,
                     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from neuralchat.evaluation.comparison import LOSS, Compared, Measure, Measured, Score, clusters_of
 from neuralchat.evaluation.items import Item
 from neuralchat.evaluation.statistics import Interval, interval_of
-from neuralchat.runs.differences import known_ends
+from neuralchat.runs.differences import known_ends, share_text
 
 
 class Mean(NamedTuple):
@@ -51,15 +51,10 @@ class Side:
 
     def figures(self) -> list[tuple[str, str]]:
         """(title, figure) of each measure, with its interval of 95 %."""
-        found = []
-        for name, (title, mean, share, interval) in self.means.items():
-            form = ".0%" if share else ".3f"
-            text = f"{mean:{form}}"
-            if (ends := known_ends(interval)) is not None:
-                text += f" ({' to '.join(f'{end:{form}}' for end in ends)})"
-            if name == LOSS:
-                text += f", perplexity {perplexity(mean):.2f}"
-            found.append((title, text))
+        found = [
+            (title, value_text(name, mean, interval, len(self.scores[name]), share=share))
+            for name, (title, mean, share, interval) in self.means.items()
+        ]
         return [*found, *((name, figure_text(number)) for name, number in self.system.figures.items())]
 
 
@@ -77,12 +72,16 @@ class KindOutcome:
 
 @dataclass(frozen=True)
 class PartOutcome:
-    """What was found on one set of items. `sides`: base models first, then the systems in the order of the command."""
+    """What was found on one set of items. `sides`: base models first, then the systems in the order of the command.
+
+    `max_new_tokens`: of an answer; None where somebody else asked.
+    """
 
     name: str
     items: Sequence[Item]
     sides: Sequence[Side]
     compared: Sequence[Compared]
+    max_new_tokens: int | None = None
 
     def by_pair(self) -> list[list[Compared]]:
         return [list(rows) for _, rows in groupby(self.compared, key=lambda row: (row.first, row.second))]
@@ -118,6 +117,7 @@ class PartOutcome:
         return {
             "name": self.name,
             "questions": len(self.items),
+            **({} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}),
             "systems": [
                 {
                     "name": side.system.name,
@@ -183,6 +183,23 @@ def figure_text(number: float) -> str:
     ('0.25', '3.142e+04')
     """
     return f"{number:.4g}"
+
+
+def value_text(measure: str, number: float, interval: Interval | None, questions: int, *, share: bool) -> str:
+    """A measure of one system, with its interval where one is given and known.
+
+    >>> value_text("right", 0.5, Interval(0.09, 0.91), 2, share=True)
+    '1 of 2 (50%, 9 to 91)'
+    >>> value_text(LOSS, 2.0, Interval(1.5, 2.5), 2, share=False), value_text(LOSS, 2.0, None, 2, share=False)
+    ('2.000 (1.500 to 2.500, perplexity 7.39)', '2.000 (perplexity 7.39)')
+    """
+    if share:
+        return f"{number * questions:.0f} of {questions} ({share_text(number, interval)})"
+    form = ".1f" if measure == "tokens" else ".3f"
+    ends = known_ends(interval)
+    more = [] if ends is None else [" to ".join(f"{end:{form}}" for end in ends)]
+    more += [f"perplexity {perplexity(number):.2f}"] if measure == LOSS else []
+    return f"{number:{form}} ({', '.join(more)})" if more else f"{number:{form}}"
 
 
 def perplexity(loss: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -12,12 +13,13 @@ from neuralchat.evaluation.facts import alternatives_of
 from neuralchat.evaluation.items import GENERAL, HELD_OUT, QUESTIONS, Item
 from neuralchat.evaluation.scoring.scorers import RIGHT
 from neuralchat.evaluation.telling.outcome import EvaluationOutcome, PartOutcome, Side
-from neuralchat.evaluation.telling.terminal_tables import difference, measures_text, number_asked, strength, values
+from neuralchat.evaluation.telling.terminal_tables import difference, number_asked, p_text, strength, values
 from neuralchat.runs.differences import probability
 from neuralchat.runs.report import Curve, page_template, svg
 from neuralchat.secrets import without_remembered
 
 SIMILAR = "rouge_l"
+BEFORE_PERCENT = re.compile(r"(?<=\d) %")
 # Other parts are tasks of the harness.
 WHAT_IS_ASKED = {QUESTIONS: "questions", HELD_OUT: "held-out records", GENERAL: "general questions"}
 # Of systems in the title of the page.
@@ -53,13 +55,14 @@ def part_of_page(part: PartOutcome, detect: float) -> dict[str, Any]:
     return {
         "name": WHAT_IS_ASKED.get(part.name, f"documents of {part.name}"),
         "asked": len(part.items),
+        "max_new_tokens": part.max_new_tokens,
         "title": title_of(part, None if first is None else number_asked(first)),
         "pairs": [pair_of_page(rows, detect) for rows in pairs],
         "figures": part.sides[-1].figures(),
         "titles": [title for title, _ in part.sides[-1].figures()],
         "systems": [(side.system.name, [text for _, text in side.figures()]) for side in part.sides],
         "curves": curves_of(part),
-        "kinds": part.by_kind(),
+        "kinds": [(row.kind.replace("_", " "), row) for row in part.by_kind()],
         "groups": groups_of(part),
     }
 
@@ -77,6 +80,15 @@ def as_sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
+def unbroken(text: str) -> str:
+    """Without line breaks between a number and its sign of percent.
+
+    >>> unbroken("+2.0 to +18.0, 96 %")
+    '+2.0 to +18.0, 96\\xa0%'
+    """
+    return BEFORE_PERCENT.sub("\N{NO-BREAK SPACE}%", text)
+
+
 def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
     head = rows[0]
     text, _, interval = difference(head).partition(" (")
@@ -85,10 +97,10 @@ def pair_of_page(rows: Sequence[Compared], detect: float) -> dict[str, Any]:
         "first": head.first,
         "second": head.second,
         "difference": text,
-        "interval": interval.removesuffix(")"),
+        "interval": unbroken(interval.removesuffix(")")),
         "changed": "" if head.lost is None else f"{head.gained} gained, {head.lost} lost",
         "alone_p": probability(head.p),
-        "measures": as_sentence(measures_text(rows)),
+        "measures": unbroken(as_sentence(p_text(rows))),
         "strength": as_sentence(strength(head, detect)),
         "rows": [row_of_page(row) for row in rows],
         "plot": difference_plot([row for row in rows if row.share]),
@@ -101,7 +113,7 @@ def row_of_page(row: Compared) -> dict[str, str]:
         "title": row.title,
         "before": before,
         "after": after,
-        "difference": difference(row),
+        "difference": unbroken(difference(row)),
         "adjusted_p": probability(row.adjusted_p),
         "says": row.says,
         "style": style_of(row),

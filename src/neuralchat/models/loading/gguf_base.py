@@ -33,7 +33,22 @@ def converted_gguf(path: Path) -> Path:
     """The directory in the cache that holds the model of a GGUF file. Raises ModelError."""
     check_magic(path)
     key = f"base-{READER_VERSION}-{remembered_sha256(path)}"
-    return cached_model(key, lambda entry: convert(path, entry), told=f"reading {path}", kept="kept as fp32")
+    return cached_model(
+        key,
+        lambda entry: convert(path, entry),
+        told=f"reading {path}",
+        kept="kept as fp32",
+        size=lambda: fp32_bytes(path),
+    )
+
+
+def fp32_bytes(path: Path) -> int:
+    """Of its weights, four each; 0 of a file that cannot be read, which is told where it is converted."""
+    import gguf
+
+    with suppress(Exception):  # what a damaged file makes the library raise is not declared anywhere
+        return sum(4 * int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
+    return 0
 
 
 def check_magic(path: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from neuralchat.models.loading.fetch import PACKAGED_MODELS, fetched_path
+from neuralchat.files import read_file
+from neuralchat.models.loading.fetch import FETCHED_CARD, PACKAGED_MODELS, PackagedModel, fetched_card, fetched_path
+
+MAX_OWN_CARD_BYTES = 1 << 16
 
 # The hub's names without an owner, and what it leads them to.
 WITHOUT_OWNER = {
@@ -30,7 +35,8 @@ def hub_id_of(*names: str) -> str | None:
 def hub_id_of_name(name: str) -> str | None:
     for known, packaged in PACKAGED_MODELS.items():
         # Also by the place where it was put.
-        if name.lower() == known or ((place := fetched_path(known)) is not None and name == str(place)):
+        is_at_its_place = (place := fetched_path(known)) is not None and name == str(place)
+        if name.lower() == known or is_at_its_place or has_card_of(Path(name), packaged):
             return packaged.hub_id
     if os.path.lexists(name) or name.endswith(".gguf"):
         return None
@@ -41,3 +47,10 @@ def hub_id_of_name(name: str) -> str | None:
     except HFValidationError:
         return None
     return name
+
+
+def has_card_of(directory: Path, model: PackagedModel) -> bool:
+    """Whether it was fetched, wherever it lies now. Other cards name what a model was made of, not what it is."""
+    with suppress(OSError, ValueError):
+        return read_file(directory / FETCHED_CARD, MAX_OWN_CARD_BYTES).decode("utf-8", "replace") == fetched_card(model)
+    return False

@@ -113,6 +113,12 @@ def test_states_that_are_none(tmp_path: Path, state: str, problem: str) -> None:
     assert RecordSource((str(tmp_path),)).check() == [f"{tmp_path} {problem}"]
 
 
+def test_a_directory_without_a_data_set_is_told_with_what_is_allowed(tmp_path: Path) -> None:
+    problem = only_problem(list(read_rows(tmp_path)))
+    assert problem.what.startswith("is a directory without a data set in it; records may be .json, ")
+    assert problem.what.endswith(" files, or a directory that save_to_disk of datasets wrote")
+
+
 def test_a_damaged_file_of_several_is_named(tmp_path: Path) -> None:
     directory = saved(tmp_path / "one")
     (directory / "data-00001-of-00003.arrow").write_bytes(b"not arrow at all")

@@ -21,8 +21,9 @@ from neuralchat.models.gguf.splits import SPLIT_NAMES, split_name, steps_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
 from neuralchat.models.gguf.vocabulary import vocabulary_of
 from neuralchat.models.gguf.writing import GgufText, write_gguf
+from neuralchat.models.loading import cached_model, gguf_base
 from neuralchat.models.loading.base_model import ModelSource, load_config, resolve
-from neuralchat.models.loading.gguf_base import converted_gguf, is_gguf_file
+from neuralchat.models.loading.gguf_base import converted_gguf, fp32_bytes, is_gguf_file
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,22 @@ def test_it_has_the_tokens_of_the_file_and_no_others(original: Chatbot, file: Pa
     tokenizer = Chatbot.load(file).voice.tokenizer
     assert tokenizer.get_vocab() == original.voice.tokenizer.get_vocab()
     assert len(tokenizer) == original.model.get_input_embeddings().weight.shape[0]
+
+
+def test_size_and_time_are_told_and_the_space_is_looked_at_before(
+    original: Chatbot, file: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setenv("NEURALCHAT_HOME", str(file.parent / "home"))
+    assert fp32_bytes(file) == 4 * sum(weight.numel() for weight in original.model.parameters())
+    monkeypatch.setattr(cached_model, "TOLD_FROM_BYTES", 1)
+    monkeypatch.setattr(gguf_base, "fp32_bytes", lambda path: 1 << 60)
+    monkeypatch.setattr(gguf_base, "convert", lambda path, entry: pytest.fail("it was begun"))
+    with pytest.raises(ModelError, match=r"^1073741824\.0 GiB are needed in .*gguf, [\d.]+ GiB are free; make room"):
+        converted_gguf(file)
+    monkeypatch.setattr(gguf_base, "fp32_bytes", lambda path: 500 << 20)
+    monkeypatch.setattr(gguf_base, "convert", lambda path, entry: entry.mkdir())
+    converted_gguf(file)
+    assert said == [f"reading {file} (once, 0.5 GiB, about 20 seconds; it is kept as fp32 in {file.parent}/home/gguf)"]
 
 
 @pytest.mark.slow

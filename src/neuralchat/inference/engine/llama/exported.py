@@ -23,7 +23,7 @@ from neuralchat.models.gguf.architectures import architecture_of
 from neuralchat.models.gguf.tensor_types import TENSOR_TYPES
 from neuralchat.models.layers.quantized_linear import in_fp32
 from neuralchat.models.loading.base_fingerprint import base_fingerprint
-from neuralchat.models.loading.base_model import load_config
+from neuralchat.models.loading.base_model import load_config, resolve
 from neuralchat.models.loading.cached_model import cached_model
 from neuralchat.models.loading.file_hashes import remembered_sha256
 from neuralchat.models.quiet import quiet_libraries
@@ -63,7 +63,12 @@ def exported_model(
             write_entry(entry, origin, voice, template, trust_remote_code)
 
     told = f"writing {origin.name} as GGUF for llama.cpp"
-    return read_entry(cached_model(fingerprint(origin, voice), make, told=told))
+    return read_entry(cached_model(fingerprint(origin, voice), make, told=told, size=lambda: bytes_of_weights(origin)))
+
+
+def bytes_of_weights(origin: Origin) -> int:
+    """As many as the file will have, roughly; 0 of a model of the hub's cache."""
+    return sum(file.stat().st_size for file in Path(resolve(origin.source.name)).glob("*.safetensors"))
 
 
 def fingerprint(origin: Origin, voice: Voice) -> str:
