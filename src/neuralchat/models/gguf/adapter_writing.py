@@ -21,8 +21,6 @@ from neuralchat.models.gguf.architectures import Architecture, architecture_of
 from neuralchat.models.gguf.tensor_types import TensorType, stored_as, stored_weight
 from neuralchat.models.gguf.writing import arch_named, blocks_of, opened_writer
 
-# Their numbers are few, and no block fits rows as long as a rank.
-
 
 class LoraPair(NamedTuple):
     """Of one matrix, by GGUF's name of it. What is added is alpha / r * b @ a."""
