@@ -44,6 +44,7 @@ class Request:
     log-probabilities; otherwise that of each token, and of so many of the likeliest beside it. They are of the model's
     own distribution (temperature 1, no bias, no penalty).
     `sampling.seed`: equal requests with equal seeds get equal answers, whatever is computed beside; None draws one.
+    `may_come_together`: nobody reads the tokens one by one, so that several may be reported at a time.
     """
 
     prompt_ids: tuple[int, ...]
@@ -52,6 +53,7 @@ class Request:
     end_ids: frozenset[int] = frozenset()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    may_come_together: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ from typing import Any
 from neuralchat.errors import NeuralChatError
 from neuralchat.inference.engine.interface import Ended, Engine, EngineDownError, Event, Request, Ticket
 
+NumberedEvents = list[tuple[int, Event]]
+# Of an answer whose tokens may come together, so many are sent at a time behind the first, whose time is kept: to wake
+# another process and its threads for each one takes time from those that compute.
+TOKENS_TOGETHER = 16
+
 
 @dataclass(frozen=True)
 class Submit:
@@ -49,7 +54,7 @@ class Reply:
 class Told:
     """Events of answers, in their order."""
 
-    events: list[tuple[int, Event]]
+    events: NumberedEvents
 
 
 class PipeWriter:
@@ -57,11 +62,11 @@ class PipeWriter:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
-        self.waiting: queue.SimpleQueue[Reply | tuple[int, Event] | None] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[Reply | NumberedEvents | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self.run, name="neuralchat-engine-pipe", daemon=True)
         self.thread.start()
 
-    def put(self, item: Reply | tuple[int, Event]) -> None:
+    def put(self, item: Reply | NumberedEvents) -> None:
         self.waiting.put(item)
 
     def finish(self) -> None:
@@ -70,10 +75,10 @@ class PipeWriter:
 
     def run(self) -> None:
         while (item := self.waiting.get()) is not None:
-            events: list[tuple[int, Event]] = []
+            events: NumberedEvents = []
             # All that has come meanwhile goes as one message.
-            while isinstance(item, tuple):
-                events.append(item)
+            while isinstance(item, list):
+                events += item
                 if self.waiting.empty():
                     break
                 item = self.waiting.get()
@@ -121,10 +126,18 @@ class ChildDesk:
 
     def submit(self, message: Submit) -> None:
         number, ended = message.number, threading.Event()
+        held: list[Event] = []
+        room = 1
 
         def on_event(event: Event) -> None:
-            self.writer.put((number, event))
-            if isinstance(event, Ended):
+            nonlocal room
+            held.append(event)
+            is_last = isinstance(event, Ended)
+            if is_last or len(held) == room:
+                self.writer.put([(number, one) for one in held])
+                held.clear()
+                room = TOKENS_TOGETHER if message.request.may_come_together else 1
+            if is_last:
                 ended.set()
                 self.tickets.pop(number, None)
 

@@ -58,6 +58,8 @@ class Wanted:
                     end_ids=frozenset(self.voice.end_ids),
                     logit_bias=self.logit_bias,
                     top_logprobs=self.top_logprobs,
+                    # A stop string is to be seen at once, or words are computed that nobody gets.
+                    may_come_together=not self.stream and not self.stop,
                 )
 
     def text(self) -> AnswerText:
