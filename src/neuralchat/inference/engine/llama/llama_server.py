@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ INSTALL = "the engine llamacpp needs the package xllamacpp: pip install 'neuralc
 CONTEXT_STEP = 256
 WANTED = ["tokens", "stop_type", "timings/cache_n"]
 # What the lines of a stream begin with that say something.
-FRAME = "data: "
+FRAME = b"data: "
 
 
 class LlamaServerError(NeuralChatError):
@@ -42,6 +44,18 @@ class AnswerPiece:
     cached: int
 
 
+class SocketConnection(HTTPConnection):
+    """HTTP over a socket of this machine; httpx takes several times as long per token from the cores that compute."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("llama")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
 class LlamaServer:
     """`positions`: of each of `slots` texts that are computed at a time. Raises ModelError.
 
@@ -56,6 +70,7 @@ class LlamaServer:
         self.closing = ExitStack()
         directory = self.closing.enter_context(tempfile.TemporaryDirectory(prefix="neuralchat-"))
         self.socket, key = f"{directory}/llama.sock", secrets.token_hex(32)
+        self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         params: Any = xllamacpp.CommonParams()
         params.model.path = str(file)
         params.n_ctx, params.n_parallel = positions * slots, slots
@@ -78,7 +93,7 @@ class LlamaServer:
             httpx.Client(
                 transport=httpx.HTTPTransport(uds=self.socket, limits=httpx.Limits(max_connections=slots + 1)),
                 base_url="http://llama",
-                headers={"Authorization": f"Bearer {key}"},
+                headers=self.headers,
                 timeout=httpx.Timeout(None),
             )
         )
@@ -100,26 +115,28 @@ class LlamaServer:
 
         Raises TokenLeftOutError behind the last id that is known, and LlamaServerError.
         """
-        body = llama_body(ids, count, slot, settings) | {"stream": True, "timings_per_token": True}
-        said = 0
+        body = llama_body(ids, count, slot, settings) | {"stream": True, "return_progress": True}
+        said, cached = 0, 0
         try:
-            with self.http.stream("POST", "/completion", content=json.dumps(body)) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    answer.read()
-                    raise llama_refusal(answer.json(), answer.status_code)
+            with closing(SocketConnection(self.socket)) as connection:
+                connection.request("POST", "/completion", json.dumps(body), self.headers)
+                answer = connection.getresponse()
+                if answer.status != httpx.codes.OK:
+                    raise llama_refusal(json.loads(answer.read()), answer.status)
                 for told in stream_frames(answer):
                     if "error" in told:
-                        raise llama_refusal(told, answer.status_code)
+                        raise llama_refusal(told, answer.status)
+                    cached = told.get("prompt_progress", {}).get("cache", cached)
                     new = told["tokens_predicted"] - said
                     # Frames that tell of no token hold a number for one all the same.
                     if new and new != len(told["tokens"]):
                         raise TokenLeftOutError(f"{new} tokens came, {len(told['tokens'])} are known")
                     if new:
                         said += new
-                        yield AnswerPiece(told["tokens"], int(told.get("timings", {}).get("cache_n") or 0))
+                        yield AnswerPiece(told["tokens"], cached)
                     if told["stop"]:
                         return
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except (OSError, HTTPException, ValueError, KeyError) as error:
             raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
         raise LlamaServerError("llama.cpp did not answer to the end")
 
@@ -138,8 +155,8 @@ def llama_body(ids: Sequence[int], count: int, slot: int, settings: Mapping[str,
     }
 
 
-def stream_frames(answer: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in answer.iter_lines():
+def stream_frames(answer: HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in iter(answer.readline, b""):
         if line.startswith(FRAME):
             yield json.loads(line[len(FRAME) :])
 
