@@ -96,7 +96,7 @@ ALLOWED: dict[str, dict[str, set[str] | str]] = {
         "export/hub.py": {"huggingface_hub.HfApi"},
         "distributed/launchers.py": {"socket.socket"},
         # To llama.cpp in the same process, by a socket of the file system.
-        "inference/engine/llama/llama_server.py": {"http.client.HTTPConnection", "httpx.Client", "socket.socket"},
+        "inference/engine/llama/llama_server.py": {"http.client.HTTPConnection", "socket.socket"},
         # Listens where the user has said so, and is handed over.
         "inference/server/running.py": {"socket.socket"},
         "inference/server/serving.py": {"socket.socket"},

@@ -10,13 +10,12 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from neuralchat.errors import ModelError, NeuralChatError
 
@@ -89,25 +88,17 @@ class LlamaServer:
         except RuntimeError as error:
             self.closing.close()
             raise ModelError(f"llama.cpp cannot load {file.name}: {error}") from error
-        self.http = self.closing.enter_context(
-            httpx.Client(
-                transport=httpx.HTTPTransport(uds=self.socket, limits=httpx.Limits(max_connections=slots + 1)),
-                base_url="http://llama",
-                headers=self.headers,
-                timeout=httpx.Timeout(None),
-            )
-        )
 
     def piece(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> AnswerPiece:
         """The next ids after `ids`, at most `count`, fewer where a token ends the text. Raises LlamaServerError."""
         body = llama_body(ids, count, slot, settings) | {"response_fields": WANTED}
         try:
-            answer = self.http.post("/completion", content=json.dumps(body))
-            told = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
+            with self.answered(body) as answer:
+                told = json.loads(answer.read())
+        except (OSError, HTTPException, ValueError) as error:
             raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
-        if answer.status_code != httpx.codes.OK or not isinstance(told.get("tokens"), list):
-            raise llama_refusal(told, answer.status_code)
+        if answer.status != HTTPStatus.OK or not isinstance(told.get("tokens"), list):
+            raise llama_refusal(told, answer.status)
         return AnswerPiece(told["tokens"], int(told.get("timings/cache_n") or 0))
 
     def stream(self, ids: Sequence[int], count: int, slot: int, settings: Mapping[str, Any]) -> Iterator[AnswerPiece]:
@@ -118,10 +109,8 @@ class LlamaServer:
         body = llama_body(ids, count, slot, settings) | {"stream": True, "return_progress": True}
         said, cached = 0, 0
         try:
-            with closing(SocketConnection(self.socket)) as connection:
-                connection.request("POST", "/completion", json.dumps(body), self.headers)
-                answer = connection.getresponse()
-                if answer.status != httpx.codes.OK:
+            with self.answered(body) as answer:
+                if answer.status != HTTPStatus.OK:
                     raise llama_refusal(json.loads(answer.read()), answer.status)
                 for told in stream_frames(answer):
                     if "error" in told:
@@ -139,6 +128,13 @@ class LlamaServer:
         except (OSError, HTTPException, ValueError, KeyError) as error:
             raise LlamaServerError(f"llama.cpp did not answer: {type(error).__name__}") from error
         raise LlamaServerError("llama.cpp did not answer to the end")
+
+    @contextmanager
+    def answered(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
+        """A connection of its own: whoever leaves closes it, which llama.cpp sees."""
+        with closing(SocketConnection(self.socket)) as connection:
+            connection.request("POST", "/completion", json.dumps(body), self.headers)
+            yield connection.getresponse()
 
     def close(self) -> None:
         self.closing.close()
