@@ -66,6 +66,10 @@ def level_text(confidence: float) -> str:
     return f"{100 - missed:.{digits}f}".removesuffix(".0") + " %"
 
 
+# For who has not met one; what it is raised for follows where it is shown.
+ADJUSTED_P = "how often chance alone would make at least this large a difference were the two truly alike"
+
+
 def probability(p: float) -> str:
     """
     >>> probability(0.0301), probability(0.00001)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from neuralchat.console.terminal import visible
-from neuralchat.runs.differences import difference_text, probability, share_text
+from neuralchat.runs.differences import ADJUSTED_P, difference_text, probability, share_text
 from neuralchat.runs.directory import MANIFEST
 from neuralchat.runs.kept_evaluation import TRIAL_QUESTIONS, KeptFigure, figures_of_card, questions_by_set
 from neuralchat.secrets import without_remembered
@@ -207,10 +207,9 @@ def evaluation_lines(figures: Sequence[KeptFigure]) -> list[str]:
         "## Evaluation",
         "",
         "By `neuralchat eval` of the trained model, its base model asked the same. Shares with intervals of 95 %. "
-        "Adjusted p: how often chance alone would make at least this large a difference were the two truly "
-        "alike, raised because all measures of the same questions are looked at together (Holm). A difference is "
-        "claimed where it is below 0.05, just where the interval of the difference is without zero; everywhere else "
-        "none can be seen." + earlier + trials,
+        f"Adjusted p: {ADJUSTED_P}, raised because all measures of the same questions are looked at together (Holm). "
+        "A difference is claimed where it is below 0.05, just where the interval of the difference is without zero; "
+        "everywhere else none can be seen." + earlier + trials,
         "",
         "| asked | measure | base model | this one | difference | adjusted p | |",
         "|---|---|---|---|---|---|---|",

@@ -9,7 +9,7 @@ from neuralchat.evaluation.comparison import LOSS, Compared
 from neuralchat.evaluation.scoring.scorers import RIGHT
 from neuralchat.evaluation.statistics import ALPHA
 from neuralchat.evaluation.telling.outcome import PartOutcome, figure_text, value_text
-from neuralchat.runs.differences import difference_text, probability
+from neuralchat.runs.differences import ADJUSTED_P, difference_text, probability
 
 FEW_QUESTIONS = 30
 # As `power.POWER` has it.
@@ -90,7 +90,7 @@ def questions_text(questions: int) -> str:
 def p_text(rows: Sequence[Compared]) -> str:
     """What "adjusted p" is, for who has not met one, and which measure is the headline."""
     others, head = len(rows) - 1, rows[0]
-    told = "adjusted p: how often chance alone would make at least this large a difference were the two truly alike"
+    told = f"adjusted p: {ADJUSTED_P}"
     claimed = f"below {ALPHA:g} a difference is claimed, otherwise none can be seen"
     if not others:
         return f"{told}; {claimed}"

@@ -73,6 +73,10 @@ class Ended:
     error: str = ""
     cached_tokens: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        return self.reason in ("stop", "length")
+
 
 Event = Token | Ended
 
@@ -146,7 +150,7 @@ def whole_answer(request: Request, events: Sequence[Event]) -> tuple[list[int], 
     """
     *tokens, ended = events
     assert isinstance(ended, Ended)
-    if ended.reason not in ("stop", "length"):
+    if not ended.is_whole:
         raise AnswerFailedError(f"the answer could not be computed: {ended.error or ended.reason}")
     ids = [token.id for token in tokens if not isinstance(token, Ended)]
     return [id_ for id_ in ids if id_ not in request.end_ids], ended.reason == "stop"

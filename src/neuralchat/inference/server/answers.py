@@ -133,7 +133,7 @@ class Speaker:
         return SaidPiece(self.index, piece, tokens) if piece or tokens else None
 
     def ended(self, event: Ended) -> SaidPiece:
-        if event.reason not in ("stop", "length"):
+        if not event.is_whole:
             raise refused_by(EngineDownError(event.error or "the engine has given the answer up; ask again"))
         rest = self.text.finish(finished=event.reason == "stop")
         return self.last(rest, "stop" if self.text.stopped_at is not None else event.reason)

@@ -43,7 +43,7 @@ class LocalReply:
         return self.reply is not None or self.failure is not None
 
     def has_ended_whole(self) -> bool:
-        return bool(self.heard) and isinstance(self.heard[-1], Ended) and self.heard[-1].reason in ("stop", "length")
+        return bool(self.heard) and isinstance(self.heard[-1], Ended) and self.heard[-1].is_whole
 
     def hear(self, event: Event) -> None:
         """Called by a thread of the engine."""
